@@ -1,0 +1,137 @@
+# Needs Python 3.10 to 3.13, GNU make and a package index that pip can reach; installs everything else into .venv/.
+PYTHON ?= python3
+VENV := .venv
+comma := ,
+ENVS := core airflow prefect prefect-floor
+
+# Airflow and the newest Prefect exclude each other, so each has its environment.
+extras-core := server,postgres
+extras-airflow := airflow,server,postgres
+extras-prefect := prefect,server,postgres
+extras-prefect-floor := $(extras-prefect)
+group-core := dev
+group-airflow := dev-airflow
+group-prefect := dev
+group-prefect-floor := dev
+
+CORE := $(VENV)/core/bin
+AIRFLOW := $(VENV)/airflow/bin
+PREFECT := $(VENV)/prefect/bin
+PREFECT_FLOOR := $(VENV)/prefect-floor/bin
+PIP_INSTALL = $(@D)/bin/python -m pip --quiet --disable-pip-version-check install --constraint $<
+
+unexport PYTHONPATH
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## show this list
+	@sed -n 's/^\([a-z][a-z0-9-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '  make %-20s %s\n' "$$name" "$$text"; done
+
+.PHONY: demo
+demo: $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the main job on a real Airflow and a real Prefect
+	@$(PYTHON) scripts/demo.py --airflow $(VENV)/airflow --prefect $(VENV)/prefect
+
+# Environments ---------------------------------------------------------------------------------------------------
+
+.PHONY: install
+install: $(ENVS:%=$(VENV)/%/installed) ## make the environments that the tests use (make -j2 install: two at a time)
+
+# Written anew only when the version changes, so that another PYTHON makes the environments anew, and nothing else does.
+.PHONY: FORCE
+$(VENV)/python-version: FORCE
+	@version=$$($(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || version=; \
+	case "$$version" in \
+	3.10.*|3.11.*|3.12.*|3.13.*) ;; \
+	*) echo "smsverify needs Python 3.10 to 3.13, but '$(PYTHON)' is $${version:-not a Python that runs}." >&2; \
+	   echo "Name another one: make PYTHON=python3.12 ..." >&2; exit 1 ;; \
+	esac; \
+	mkdir -p $(VENV); [ "$$version" = "$$(cat $@ 2>/dev/null)" ] || echo "$$version" > $@
+
+# pip compiles to bytecode while installing, whatever PYTHONDONTWRITEBYTECODE says: importing Airflow takes more
+# than twice as long without. The pinned pip comes first, because older ones know no dependency groups.
+$(VENV)/%/installed: constraints/%.txt pyproject.toml $(VENV)/python-version
+	@echo "==> $(@D): installing smsverify[$(extras-$*)] and the development tools, as pinned in $< (a minute or two)"
+	@$(PYTHON) -m venv $(if $(filter %/python-version,$?),--clear) $(@D)
+	@$(PIP_INSTALL) pip hatchling
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[$(extras-$*)]' --group $(group-$*)
+	@touch $@
+
+# Tests ----------------------------------------------------------------------------------------------------------
+
+.PHONY: test test-core test-airflow test-prefect test-prefect-floor
+test: test-core test-airflow test-prefect test-prefect-floor ## run all tests (PYTEST_ADDOPTS adds options)
+
+test-core: $(VENV)/core/installed ## test the core and the simulator alone
+	$(CORE)/python -m pytest tests/core
+
+test-airflow: $(VENV)/airflow/installed ## test the Airflow wing and the example DAGs
+	$(AIRFLOW)/python -m pytest tests/provider
+
+test-prefect: $(VENV)/prefect/installed ## test the Prefect wing with the newest Prefect
+	$(PREFECT)/python -m pytest tests/prefect_tasks
+
+test-prefect-floor: $(VENV)/prefect-floor/installed ## test the Prefect wing with the oldest Prefect we support
+	$(PREFECT_FLOOR)/python -m pytest tests/prefect_tasks
+
+.PHONY: e2e
+e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the demo as tests do: to its end, interrupted, killed
+	$(CORE)/python -m pytest tests/e2e
+
+.PHONY: bench
+bench: $(VENV)/airflow/installed ## measure what importing the operators adds to importing airflow.sdk
+	$(AIRFLOW)/python benchmarks/imports.py
+
+# Checks ---------------------------------------------------------------------------------------------------------
+
+.PHONY: check lint types types-core types-airflow types-prefect
+check: lint types ## check format, lint and types
+
+lint: $(VENV)/core/installed ## ruff, and its Airflow rules for what Airflow runs
+	$(CORE)/ruff format --check .
+	$(CORE)/ruff check .
+	$(CORE)/ruff check --preview --select AIR provider example_dags
+
+types: types-core types-airflow types-prefect ## mypy --strict, each wing in its own environment
+
+# A cache each: they see different packages, and may run side by side.
+types-core: $(VENV)/core/installed
+	$(CORE)/mypy --cache-dir .mypy_cache/core core/smsverify scripts
+
+types-airflow: $(VENV)/airflow/installed
+	$(AIRFLOW)/mypy --cache-dir .mypy_cache/airflow provider/smsverify_provider example_dags
+
+types-prefect: $(VENV)/prefect/installed
+	$(PREFECT)/mypy --cache-dir .mypy_cache/prefect prefect_tasks
+
+.PHONY: format
+format: $(VENV)/core/installed ## rewrite the code as `make check` wants it, where a tool can
+	$(CORE)/ruff check --fix .
+	$(CORE)/ruff format .
+
+# Housekeeping ---------------------------------------------------------------------------------------------------
+
+$(VENV)/tools/installed: $(VENV)/python-version
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip --quiet --disable-pip-version-check install 'uv>=0.9'
+	@touch $@
+
+# One file for Python 3.10 to 3.13, by environment markers. An .in file beside it narrows what pyproject.toml allows.
+.PHONY: constraints $(ENVS:%=constraints-%)
+constraints: $(ENVS:%=constraints-%) ## pin the newest versions anew in constraints/*.txt
+
+$(ENVS:%=constraints-%): constraints-%: $(VENV)/tools/installed
+	@echo "==> constraints/$*.txt"
+	@{ echo '# Written by `make constraints`.'; \
+	   $(VENV)/tools/bin/uv pip compile --quiet --universal --python-version 3.10 \
+	   --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	   --extra $(subst $(comma), --extra ,$(extras-$*)) --group install --group $(group-$*) \
+	   pyproject.toml $(wildcard constraints/$*.in); } > $(VENV)/tools/$@.txt
+	@mv $(VENV)/tools/$@.txt constraints/$*.txt
+
+.PHONY: clean
+clean: ## remove the environments and everything generated
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
