@@ -1,0 +1,131 @@
+"""Rent phone numbers and receive the one-time codes (OTPs) sent to them.
+
+`SmsVerifyHook` is the face of it all. Names are loaded when they are first used, so that importing this
+package costs nothing where a DAG file only needs to name an operator.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from smsverify.version import __version__
+
+if TYPE_CHECKING:
+    from smsverify.budget import (
+        BudgetState,
+    )
+    from smsverify.errors import (
+        AuthenticationError,
+        InsufficientBalanceError,
+        InvalidRequestError,
+        NotAvailableError,
+        NotCancellableError,
+        NotFoundError,
+        OrderEndedError,
+        PriceLimitError,
+        PurchaseConflictError,
+        PurchaseUnknownError,
+        RateLimitedError,
+        ServiceError,
+        ServiceUnavailableError,
+        SmsVerifyError,
+        StoreError,
+        UnexpectedResponseError,
+        WaitStoppedError,
+        WaitTimeoutError,
+    )
+    from smsverify.hook import (
+        RentedNumber,
+        SmsVerifyHook,
+    )
+    from smsverify.models import (
+        PRODUCTS,
+        Balance,
+        Country,
+        EsimPlan,
+        Message,
+        Order,
+        OrderStatus,
+        Product,
+        Service,
+    )
+
+__all__ = [
+    "PRODUCTS",
+    "AuthenticationError",
+    "Balance",
+    "BudgetState",
+    "Country",
+    "EsimPlan",
+    "InsufficientBalanceError",
+    "InvalidRequestError",
+    "Message",
+    "NotAvailableError",
+    "NotCancellableError",
+    "NotFoundError",
+    "Order",
+    "OrderEndedError",
+    "OrderStatus",
+    "PriceLimitError",
+    "Product",
+    "PurchaseConflictError",
+    "PurchaseUnknownError",
+    "RateLimitedError",
+    "RentedNumber",
+    "Service",
+    "ServiceError",
+    "ServiceUnavailableError",
+    "SmsVerifyError",
+    "SmsVerifyHook",
+    "StoreError",
+    "UnexpectedResponseError",
+    "WaitStoppedError",
+    "WaitTimeoutError",
+    "__version__",
+]
+
+_HOMES = {
+    "AuthenticationError": "errors",
+    "Balance": "models",
+    "BudgetState": "budget",
+    "Country": "models",
+    "EsimPlan": "models",
+    "InsufficientBalanceError": "errors",
+    "InvalidRequestError": "errors",
+    "Message": "models",
+    "NotAvailableError": "errors",
+    "NotCancellableError": "errors",
+    "NotFoundError": "errors",
+    "Order": "models",
+    "OrderEndedError": "errors",
+    "OrderStatus": "models",
+    "PRODUCTS": "models",
+    "PriceLimitError": "errors",
+    "Product": "models",
+    "PurchaseConflictError": "errors",
+    "PurchaseUnknownError": "errors",
+    "RateLimitedError": "errors",
+    "RentedNumber": "hook",
+    "Service": "models",
+    "ServiceError": "errors",
+    "ServiceUnavailableError": "errors",
+    "SmsVerifyError": "errors",
+    "SmsVerifyHook": "hook",
+    "StoreError": "errors",
+    "UnexpectedResponseError": "errors",
+    "WaitStoppedError": "errors",
+    "WaitTimeoutError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,592 @@
+"""`SmsVerifyHook`: the face that both wings, the command line and plain Python use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from smsverify.api import ServiceApi
+from smsverify.budget import Budget, BudgetState
+from smsverify.catalogue import Catalogue
+from smsverify.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    OrderEndedError,
+    WaitTimeoutError,
+)
+from smsverify.inbox import Inbox
+from smsverify.ledger import Ledger
+from smsverify.models import (
+    Balance,
+    Country,
+    EsimPlan,
+    Message,
+    Order,
+    OrderRequest,
+    OrderStatus,
+    Service,
+    check_order_id,
+    check_price_limit,
+    check_product,
+    check_seconds,
+)
+from smsverify.orders import Orders
+from smsverify.polling import Poller
+from smsverify.purchasing import Purchases
+from smsverify.recovery import Recovery
+from smsverify.settings import Settings
+from smsverify.store import Store, open_store
+from smsverify.transport import Transport
+from smsverify.waiting import Wait, Watch, shared_watch
+
+log = logging.getLogger(__name__)
+
+DAY = 86_400.0
+DEFAULT_TIMEOUT = 600.0  # seconds to wait for a code; the service's short-term numbers live about as long
+
+
+class SmsVerifyHook:
+    """The service, with authentication, the shared rate budget, retries and a ledger of what was bought.
+
+    Nothing is connected before the first call. Safe to use from several threads, and after a fork.
+
+    Args:
+        api_key: the service's API key.
+        base_url: the service's address.
+        store_url: SQLAlchemy URL of the store that everybody who uses the account shares.
+        rate_limit: requests that the service allows in `rate_period`.
+        rate_period: seconds.
+        **settings: any other of `smsverify.settings.Settings`.
+
+    Whatever is not given comes from the environment (`SMSVERIFY_API_KEY`, `SMSVERIFY_BASE_URL`, …), else the
+    default. Every method raises `InvalidRequestError` for a setting or an argument that is not allowed,
+    `StoreError` where the store can not be used, and a `ServiceError` for what the service answers.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        store_url: str | None = None,
+        rate_limit: int | None = None,
+        rate_period: float | None = None,
+        **settings: Any,
+    ) -> None:
+        self._given: dict[str, Any] = {
+            "api_key": api_key,
+            "base_url": base_url,
+            "store_url": store_url,
+            "rate_limit": rate_limit,
+            "rate_period": rate_period,
+            **settings,
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, checked. Raises `InvalidRequestError`, which names the setting."""
+        return Settings.load(self._given_settings())
+
+    def _given_settings(self) -> dict[str, Any]:
+        """Settings by name, as far as they are given; a wing reads them from its framework."""
+        return self._given
+
+    def _default_key(self, fingerprint: str) -> str | None:
+        """The key of a purchase that was given none; a wing derives it from the task that runs."""
+        return None
+
+    def _key_failed(self, key: str) -> None:
+        """A purchase under a key of `_default_key` has failed: the next equal call is the same one again."""
+
+    @contextmanager
+    def _key(self, given: str | None, fingerprint: str) -> Iterator[str | None]:
+        key = given or self._default_key(fingerprint)
+        try:
+            yield key
+        except BaseException:
+            if given is None and key is not None:
+                self._key_failed(key)
+            raise
+
+    # -------------------------------------------------------------- what the account has, and what there is
+    # to buy
+
+    def get_balance(self) -> Balance:
+        """The wallet's balance in USD (`GET /api/v1/balance/`)."""
+        return self._api.get_balance()
+
+    def get_wallet_balance(self) -> Balance:
+        """The same from the alias (`GET /api/v1/wallet/balance/`)."""
+        return self._api.get_wallet_balance()
+
+    def list_services(self, product: str) -> list[Service]:
+        """The services of a product with their prices, fresh.
+
+        Args:
+            product: `temporary`, `best-temp`, `rental`, `rent-1day` or `rent-30days`
+                (`GET /api/v1/services/<product>/`).
+        """
+        checked = check_product(product)
+        if checked in ("global", "esim"):
+            other = "list_global_services(country)" if checked == "global" else "list_esim_plans()"
+            raise InvalidRequestError(
+                f"product {checked!r} has a list of its own: use {other}",
+                field="product",
+            )
+        return self._api.list_services(checked)
+
+    def list_esim_plans(self) -> list[EsimPlan]:
+        """The eSIM data plans with their prices (`GET /api/v1/services/esim/`)."""
+        return self._api.list_esim_plans()
+
+    def list_countries(self) -> list[Country]:
+        """The countries outside the USA with a service in stock (`GET /api/v1/global/countries/`)."""
+        return self._api.list_countries()
+
+    def list_global_services(self, country: int | str) -> list[Service]:
+        """The services of a country with their prices (`GET /api/v1/global/services/`).
+
+        Args:
+            country: id or name.
+
+        Raises:
+            NotAvailableError: no such country is in stock.
+        """
+        return self._api.list_global_services(self._catalogue.find_country(str(country).strip()).country_id)
+
+    def list_orders(self) -> list[Order]:
+        """The 50 newest orders, newest first, without product and expiry (`GET /api/v1/orders/`)."""
+        return self._orders.read_list()[0]
+
+    def budget(self) -> BudgetState:
+        """What is left of the requests per minute that all users of the key share. Costs no request."""
+        return self._budget.state()
+
+    def check_store(self) -> int:
+        """Makes sure that the store can be used, with its tables; returns the schema's version."""
+        return self._store.upgrade()
+
+    # -------------------------------------------------------------- buying
+
+    def order(
+        self,
+        product: str,
+        *,
+        service: int | str | None = None,
+        country: int | str | None = None,
+        area_code: str | int | None = None,
+        duration: int | None = None,
+        plan: str | None = None,
+        max_price: Decimal | float | str | None = None,
+        key: str | None = None,
+        stop: threading.Event | None = None,
+    ) -> Order:
+        """Buys a number (or an eSIM), at most once for a key (`POST /api/v1/order/<product>/`).
+
+        Args:
+            product: `temporary`, `best-temp`, `rental`, `rent-1day`, `rent-30days`, `global` or `esim`.
+            service: id or name from the product's list; not for `esim`.
+            country: id or name, for `global`.
+            area_code: three digits of the USA, for `temporary`.
+            duration: 3 or 30 days, for `rental`.
+            plan: the plan's name, for `esim`.
+            max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown.
+            key: names this purchase. Called again with the same key, the order is handed out that it has
+                bought, unless that has ended. Default: derived from the task that runs, else random.
+            stop: ends the waiting for the rate budget when it is set.
+
+        Returns:
+            the order; an eSIM's `activation_code` is in it, and can be read again with `get_order`.
+
+        Raises:
+            InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
+            NotAvailableError: no such service, country or plan is in stock.
+            PriceLimitError: too expensive. Nothing was sent.
+            InsufficientBalanceError: the wallet does not hold enough.
+            PurchaseUnknownError: the number may or may not have been bought. The same key never buys again
+                blindly.
+            PurchaseConflictError: the key stands for another purchase.
+        """
+        request = OrderRequest.check(
+            product=product,
+            service=service,
+            country=country,
+            area_code=area_code,
+            duration=duration,
+            plan=plan,
+            max_price=max_price,
+        )
+        with self._key(key, request.fingerprint) as known_key:
+            key = known_key or f"random:{uuid.uuid4().hex}"
+            return self._purchases.order(request, key, stop=stop)
+
+    def renew(
+        self,
+        order_id: int | str,
+        *,
+        max_price: Decimal | float | str | None = None,
+        key: str | None = None,
+        stop: threading.Event | None = None,
+    ) -> Order:
+        """Extends a rental by its period at the current price, once (`POST /api/v1/order/<order_id>/renew/`).
+
+        Args:
+            order_id: a `rental`, `rent-1day` or `rent-30days` order.
+            max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown, as
+                it is for an order that was not bought through this store.
+            key: names this renewal. Default: derived from the task that runs, else the order and the count of
+                its renewals.
+            stop: ends the waiting for the rate budget when it is set.
+
+        Returns:
+            the order with its new expiry; `expires_estimated` where the service does not tell it.
+
+        Raises:
+            NotFoundError: there is no such order.
+            PriceLimitError: too expensive, or the price is unknown. Nothing was sent.
+            InsufficientBalanceError: the wallet does not hold enough.
+            PurchaseUnknownError: the rental may or may not have been renewed.
+        """
+        order_id = check_order_id(order_id)
+        limit = check_price_limit(max_price) if max_price is not None else None
+        with self._key(key, f"renewal of {order_id}") as known_key:
+            return self._purchases.renew(order_id, limit=limit, key=known_key, stop=stop)
+
+    # -------------------------------------------------------------- orders
+
+    def get_order(self, order_id: int | str) -> Order:
+        """An order: what the ledger knows of it, else what the service says now (`GET
+        …/order/<order_id>/status/`).
+
+        Raises:
+            NotFoundError: there is no such order.
+        """
+        return self._orders.get(check_order_id(order_id))
+
+    def get_status(self, order_id: int | str) -> OrderStatus:
+        """The status of an order now, with the SMS if one has come (`GET /api/v1/order/<order_id>/status/`).
+
+        Raises:
+            NotFoundError: there is no such order.
+        """
+        return self._orders.look(check_order_id(order_id))
+
+    def cancel(self, order_id: int | str) -> OrderStatus:
+        """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`). Harmless where it has
+        ended already.
+
+        Returns:
+            the status: cancelled, or completed with the code, which has come before.
+
+        Raises:
+            NotFoundError: there is no such order.
+            NotCancellableError: the service refuses now. It stays on record as to be cancelled.
+        """
+        return self._orders.cancel(check_order_id(order_id))
+
+    def release(
+        self, order_id: int | str, reason: str, *, waiter: str | None = None, grace: float = 0.0
+    ) -> bool:
+        """Gives an order back that nobody needs any more: cancels it if it is still pending. Never raises for
+        the service.
+
+        What can not be done now stays on record. A rental in use, an order with a code or one that another
+        waiter has claimed meanwhile is left alone.
+
+        Args:
+            order_id: the order.
+            reason: why, for people.
+            waiter: who gives it up, as named to `wait_for_otp`; `None` for somebody who decides for all.
+            grace: seconds between putting it on record and looking, for a new waiter to come forward.
+
+        Returns:
+            whether the order is cancelled.
+        """
+        return self._orders.release(check_order_id(order_id), reason, waiter=waiter, grace=grace)
+
+    @contextmanager
+    def rented_number(
+        self,
+        product: str,
+        *,
+        service: int | str | None = None,
+        country: int | str | None = None,
+        area_code: str | int | None = None,
+        duration: int | None = None,
+        plan: str | None = None,
+        max_price: Decimal | float | str | None = None,
+        key: str | None = None,
+    ) -> Iterator[RentedNumber]:
+        """Orders a number for a `with` block and releases it at the end unless its code was used; takes what
+        `order` takes.
+
+        Yields:
+            the number: `phone`, `order`, and `wait_for_otp`.
+        """
+        order = self.order(
+            product,
+            service=service,
+            country=country,
+            area_code=area_code,
+            duration=duration,
+            plan=plan,
+            max_price=max_price,
+            key=key,
+        )
+        try:
+            yield RentedNumber(self, order)
+        finally:
+            if not self._ledger.was_used(order.order_id):
+                self.release(order.order_id, "its code was not used")
+
+    # -------------------------------------------------------------- waiting
+
+    def wait_for_otp(
+        self,
+        order_id: int | str,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        cancel_on_timeout: bool = True,
+        stop: threading.Event | None = None,
+        waiter: str | None = None,
+    ) -> Message:
+        """Waits for the SMS of an order. All who wait on the account share one poll.
+
+        Args:
+            order_id: the order.
+            timeout: seconds.
+            cancel_on_timeout: whether an order that is still pending then is cancelled for a refund.
+            stop: ends the wait when it is set.
+            waiter: names who waits, for `release`; random by default.
+
+        Returns:
+            the message; `otp` is `None` where its text holds no code that can be read with certainty.
+
+        Raises:
+            WaitTimeoutError: nothing came in time; `cancelled` says whether the order was cancelled.
+            OrderEndedError: the order was cancelled, expired or completed without a message.
+            WaitStoppedError: `stop` was set.
+            AuthenticationError: the service refuses the key.
+            NotFoundError: there is no such order.
+        """
+        wait = self._start_waiting(order_id, timeout, stop, waiter)
+        try:
+            message = wait.future.result()
+        except WaitTimeoutError as error:
+            return self._after_timeout(wait, error, cancel_on_timeout=cancel_on_timeout)
+        finally:
+            wait.future.cancel()
+        self._ledger.used(wait.order_id)
+        return message
+
+    async def await_otp(
+        self,
+        order_id: int | str,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        cancel_on_timeout: bool = True,
+        stop: threading.Event | None = None,
+        waiter: str | None = None,
+    ) -> Message:
+        """`wait_for_otp` for an event loop, which is never blocked; a wait holds no thread."""
+        wait = await asyncio.to_thread(self._start_waiting, order_id, timeout, stop, waiter)
+        try:
+            message = await asyncio.wrap_future(wait.future)
+        except WaitTimeoutError as error:
+            return await asyncio.to_thread(
+                self._after_timeout, wait, error, cancel_on_timeout=cancel_on_timeout
+            )
+        finally:
+            wait.future.cancel()
+        await asyncio.to_thread(self._ledger.used, wait.order_id)
+        return message
+
+    def check_otp(self, order_id: int | str, *, ask: bool = True) -> Message | None:
+        """Looks once for the SMS of an order, without waiting: into the inbox, else at the service.
+
+        Args:
+            order_id: the order.
+            ask: whether the service is asked where the inbox has nothing, which costs a request.
+
+        Returns:
+            the message, or `None` while there is none.
+
+        Raises:
+            OrderEndedError: the order was cancelled or has expired.
+            NotFoundError: there is no such order.
+        """
+        order_id = check_order_id(order_id)
+        message = self._inbox.newest([order_id]).get(order_id)
+        if message is None and ask:
+            message = self._ask_for_otp(order_id)
+        if message is not None:
+            self._ledger.used(order_id)
+        return message
+
+    def _ask_for_otp(self, order_id: int) -> Message | None:
+        try:
+            status = self._orders.look(order_id)
+        except NotFoundError:
+            if self._orders.is_fresh(order_id):
+                return None
+            raise
+        # A completed order without its code may show it at the next look.
+        if status.ended and not status.arrived and status.status.strip().lower() != "completed":
+            raise OrderEndedError(
+                f"order {order_id} is {status.status}, and no code has come",
+                order_id=order_id,
+                status=status.status,
+            )
+        return self._inbox.newest([order_id]).get(order_id)
+
+    def claim(self, order_id: int | str, waiter: str) -> None:
+        """Says who waits for an order from now on, so that an earlier waiter does not give it back."""
+        self._ledger.claim(check_order_id(order_id), waiter)
+
+    def _start_waiting(
+        self,
+        order_id: int | str,
+        timeout: float,
+        stop: threading.Event | None,
+        waiter: str | None,
+    ) -> Wait:
+        order_id = check_order_id(order_id)
+        seconds = check_seconds(timeout, "timeout")
+        log.info("Waiting up to %.0f s for the code of order %d", seconds, order_id)
+        return self._watch.add(order_id, seconds, stop=stop, waiter=waiter)
+
+    def _after_timeout(self, wait: Wait, error: WaitTimeoutError, *, cancel_on_timeout: bool) -> Message:
+        """Gives the order back. A code that came at the last moment is handed out after all."""
+        if cancel_on_timeout:
+            error.cancelled = self.release(wait.order_id, "no code came in time", waiter=wait.waiter)
+        late = self._inbox.newest([wait.order_id]).get(wait.order_id)
+        if late is None:
+            raise error
+        self._ledger.used(wait.order_id)
+        return late
+
+    # -------------------------------------------------------------- inside
+
+    @cached_property
+    def _store(self) -> Store:
+        return open_store(self.settings.store_url.get_secret_value())
+
+    @cached_property
+    def _budget(self) -> Budget:
+        settings = self.settings
+        return Budget(
+            self._store,
+            settings.key_id,
+            limit=settings.rate_limit,
+            period=settings.rate_period,
+            lease=settings.longest_exchange,
+        )
+
+    @cached_property
+    def _api(self) -> ServiceApi:
+        return ServiceApi(Transport(self.settings, self._budget))
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return Catalogue(
+            self._store,
+            self._api,
+            self.settings.account_id,
+            max_age=self.settings.rate_period,
+        )
+
+    @cached_property
+    def _orders(self) -> Orders:
+        return Orders(self._api, self._ledger, self._inbox, tempo=self.settings.tempo)
+
+    @cached_property
+    def _purchases(self) -> Purchases:
+        settings = self.settings
+        recovery = Recovery(
+            self._store,
+            self._orders,
+            settings.account_id,
+            lease=settings.longest_exchange,
+            grace=settings.purchase_grace,
+            is_exclusive=settings.exclusive_account,
+        )
+        return Purchases(
+            self._api,
+            self._catalogue,
+            self._ledger,
+            self._orders,
+            recovery,
+            grace=settings.purchase_grace,
+            tempo=settings.tempo,
+        )
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        settings = self.settings
+        return Ledger(
+            self._store,
+            settings.account_id,
+            namespace=settings.namespace,
+            lease=settings.longest_exchange,
+        )
+
+    @cached_property
+    def _inbox(self) -> Inbox:
+        retention = self.settings.message_retention_days * DAY
+        return Inbox(self._store, self.settings.account_id, retention=retention)
+
+    @property
+    def _watch(self) -> Watch:
+        settings = self.settings
+        account, tempo = settings.account_id, settings.tempo
+
+        def make() -> Watch:
+            poller = Poller(self._store, self._api, self._orders, account, tempo=tempo)
+            return Watch(self._store, self._ledger, self._inbox, poller, account, tempo=tempo)
+
+        return shared_watch(f"{settings.store_url.get_secret_value()} {account} {settings.key_id}", make)
+
+
+@dataclass
+class RentedNumber:
+    """A number inside `SmsVerifyHook.rented_number`.
+
+    Attributes:
+        order: the order.
+    """
+
+    _hook: SmsVerifyHook = field(repr=False)
+    order: Order
+
+    @property
+    def order_id(self) -> int:
+        """The order's id."""
+        return self.order.order_id
+
+    @property
+    def phone(self) -> str | None:
+        """The number as the service writes it."""
+        return self.order.phone
+
+    def wait_for_otp(self, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> Message:
+        """`SmsVerifyHook.wait_for_otp` for this number."""
+        return self._hook.wait_for_otp(self.order.order_id, timeout, **options)
+
+    async def await_otp(
+        self,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Any,
+    ) -> Message:
+        """`SmsVerifyHook.await_otp` for this number."""
+        return await self._hook.await_otp(self.order.order_id, timeout, **options)

@@ -1,0 +1,318 @@
+"""Spending money: one order or renewal, with its price checked before and its outcome on record after."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from smsverify.api import ServiceApi
+from smsverify.catalogue import Catalogue
+from smsverify.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    PriceLimitError,
+    PurchaseUnknownError,
+    ServiceError,
+    SmsVerifyError,
+    StoreError,
+    WaitStoppedError,
+)
+from smsverify.ledger import Intent, Ledger, Purchase, UnderWay
+from smsverify.models import RENTALS, Order, OrderRequest, OrderStatus, Service
+from smsverify.orders import Orders
+from smsverify.recovery import Recovery
+from smsverify.transport import OutcomeUnknown
+
+log = logging.getLogger(__name__)
+
+# Pauses before the looks for a purchase whose answer was lost, where the service's minute lasts a minute.
+LOOKS = (0.5, 2.0, 5.0)
+LOOK = 0.2  # seconds between two looks at a purchase that somebody else is making
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A purchase that may be sent."""
+
+    intent: Intent
+    entry: Service
+
+
+class Purchases:
+    """The paid calls of an account.
+
+    Args:
+        api, catalogue: the service and its prices.
+        ledger: where every paid call is on record before it is sent.
+        orders: the orders that were bought.
+        recovery: finds out what became of calls whose outcome is unknown.
+        grace: seconds for which an order of ours that the service does not show yet is believed in.
+        tempo: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self,
+        api: ServiceApi,
+        catalogue: Catalogue,
+        ledger: Ledger,
+        orders: Orders,
+        recovery: Recovery,
+        *,
+        grace: float,
+        tempo: float,
+    ) -> None:
+        self._api = api
+        self._catalogue = catalogue
+        self._ledger = ledger
+        self._orders = orders
+        self._recovery = recovery
+        self._tempo = tempo
+        self._grace = timedelta(seconds=grace)
+
+    def order(self, request: OrderRequest, key: str, *, stop: threading.Event | None = None) -> Order:
+        """Buys, or hands out what the key has bought already; see `SmsVerifyHook.order`."""
+        purchase = Purchase(key, "order", request.fingerprint)
+        ended: int | None = None
+        while True:
+            begun = self._begin(purchase, request, ended, stop)
+            if isinstance(begun, _Begun):
+                break
+            if self._can_still_serve(begun, stop):
+                log.info("%s has bought order %d, which still serves", key, begun.order_id)
+                return self._orders.get(begun.order_id)
+            ended = begun.order_id
+        try:
+            with self._settling(begun.intent):
+                answer = self._api.order(
+                    request,
+                    begun.entry,
+                    before_sending=partial(self._ledger.sending, begun.intent),
+                    stop=stop,
+                )
+        except UnderWay:
+            # Somebody else took the intent over before it was sent.
+            return self.order(request, key, stop=stop)
+        except PurchaseUnknownError:
+            found = self._find_out(purchase, stop)
+            if found is None:
+                raise
+            return found
+        order = _completed(answer, request, begun.entry)
+        try:
+            order = self._ledger.bought(begun.intent, order)
+        except StoreError as error:
+            raise PurchaseUnknownError(
+                f"order {order.order_id} was bought, but could not be recorded: {error}",
+                key=key,
+                order_ids=(order.order_id,),
+            ) from error
+        price = "an unknown price" if order.price is None else f"{order.price:.2f} USD"
+        log.info("Bought order %d: %s (%s) for %s", order.order_id, order.service, order.product, price)
+        return order
+
+    def renew(
+        self, order_id: int, *, limit: Decimal | None, key: str | None, stop: threading.Event | None = None
+    ) -> Order:
+        """Renews a rental once for a key; see `SmsVerifyHook.renew`."""
+        before = self._orders.look(order_id, stop=stop)
+        order = self._orders.get(order_id)
+        if order.product is not None and order.product not in RENTALS:
+            raise InvalidRequestError(
+                f"order_id {order_id} is a {order.product} order: only rentals can be renewed",
+                field="order_id",
+            )
+        price, highest = self._renewal_prices(order, stop)
+        _check_price(highest, limit, f"renewing order {order_id}")
+        key = key or f"renew:{order_id}:{self._ledger.renewals(order_id)}"
+        purchase = Purchase(key, "renewal", f"renewal of {order_id}")
+        while True:
+            try:
+                begun = self._ledger.begin(purchase, {"order_id": order_id}, price)
+                if isinstance(begun, Order):
+                    log.info("Order %d was renewed as %s already, nothing is paid again", order_id, key)
+                    return begun
+                with self._settling(begun):
+                    self._api.renew(order_id, before_sending=partial(self._ledger.sending, begun), stop=stop)
+                break
+            except UnderWay:
+                self._wait_for_others(key, stop)
+        renewed = self._after_renewal(order, before)
+        try:
+            self._ledger.renewed(begun, renewed)
+        except StoreError as error:
+            raise PurchaseUnknownError(
+                f"order {order_id} was renewed, but that could not be recorded: {error}",
+                key=begun.key,
+                order_ids=(order_id,),
+            ) from error
+        log.info("Renewed order %d until %s", order_id, renewed.expires_at or "an unknown time")
+        return renewed
+
+    # -------------------------------------------------------------- inside
+
+    def _wait_for_others(self, key: str, stop: threading.Event | None) -> None:
+        """Somebody else makes this purchase at the moment: how it ends is on record soon."""
+        log.debug("%s is being bought by somebody else", key)
+        if (stop or threading.Event()).wait(LOOK):
+            raise WaitStoppedError(f"stopped while somebody else was buying {key}; nothing was sent")
+
+    def _begin(
+        self, purchase: Purchase, request: OrderRequest, ended: int | None, stop: threading.Event | None
+    ) -> _Begun | Order:
+        """What the key has bought, else the intent on record, with its price found and checked."""
+        has_looked = False
+        while True:
+            try:
+                # The key comes first: what it has bought is handed out whatever became of the catalogue.
+                bought = self._ledger.find(purchase, after=ended)
+                if bought is not None:
+                    return bought
+                entry = self._catalogue.find(request, stop=stop)
+                highest = entry.highest_price_of(request.duration)
+                _check_price(highest, request.max_price, f"{entry.name} ({request.product})")
+                price = entry.price_of(request.duration)
+                begun = self._ledger.begin(purchase, _in_ids(request, entry), price, after=ended)
+                return _Begun(begun, entry) if isinstance(begun, Intent) else begun
+            except UnderWay:
+                self._wait_for_others(purchase.key, stop)
+            except PurchaseUnknownError:
+                if has_looked:
+                    raise
+                has_looked = True
+                self._recovery.settle()
+
+    def _find_out(self, purchase: Purchase, stop: threading.Event | None) -> Order | None:
+        """Looks for a purchase whose answer was lost; `None` where the list does not decide yet."""
+        for pause in LOOKS:
+            if (stop or threading.Event()).wait(pause * self._tempo):
+                return None
+            try:
+                self._recovery.settle()
+                return self._ledger.find(purchase)
+            except UnderWay:
+                continue  # Its end could not be recorded; the row says that it is under way for a while.
+            except PurchaseUnknownError as error:
+                if error.order_ids:
+                    raise
+            except SmsVerifyError as error:
+                log.warning("Whether %s was bought can not be found out now: %s", purchase.key, error)
+                return None
+        return None
+
+    def _can_still_serve(self, order: Order, stop: threading.Event | None) -> bool:
+        """Whether an order that a key has bought can be handed out again."""
+        if order.product == "esim":
+            return not order.ended
+        try:
+            status = self._orders.look(order.order_id, stop=stop)
+        except NotFoundError:
+            now = datetime.now(timezone.utc)
+            return now - (order.created_at or now) < self._grace
+        if order.product in RENTALS:
+            return not status.ended
+        return (status.arrived or not status.ended) and not self._ledger.was_used(order.order_id)
+
+    @contextmanager
+    def _settling(self, intent: Intent) -> Iterator[None]:
+        """Records how a paid call went wrong. What does not prove the contrary may have been carried out."""
+        try:
+            yield
+        except OutcomeUnknown as unknown:
+            self._note(self._ledger.unknown, intent, unknown.cause)
+            raise PurchaseUnknownError(
+                f"{unknown.cause}. Whether that was carried out is unknown: it is on record as {intent.key}, "
+                "and is not sent again",
+                key=intent.key,
+            ) from unknown.cause
+        except SmsVerifyError as error:
+            self._note(self._ledger.rejected, intent, error)
+            raise
+
+    def _note(self, note: Callable[[Intent, str], None], intent: Intent, error: SmsVerifyError) -> None:
+        try:
+            note(intent, str(error))
+        except StoreError as failure:
+            # The row stays at `sent`, which means unknown; what the caller has to know is the outcome.
+            log.error("How %s ended could not be recorded: %s", intent.key, failure)
+
+    def _renewal_prices(
+        self, order: Order, stop: threading.Event | None
+    ) -> tuple[Decimal | None, Decimal | None]:
+        """What a renewal costs, and the price that a limit is checked against; `None` where nobody knows."""
+        if order.product is None or order.service is None:
+            return None, None
+        request = OrderRequest(product=order.product, service=order.service, duration=order.duration)
+        try:
+            entry = self._catalogue.find(request, stop=stop)
+        except (ServiceError, InvalidRequestError) as error:
+            log.warning("The price of renewing order %d is unknown: %s", order.order_id, error)
+            return None, None
+        return entry.price_of(order.duration), entry.highest_price_of(order.duration)
+
+    def _after_renewal(self, order: Order, before: OrderStatus) -> Order:
+        """The order with its new expiry: what the status shows now, else the old one and the period."""
+        try:
+            after = self._orders.look(order.order_id)
+        except ServiceError as error:
+            log.warning(
+                "Order %d was renewed, but its new expiry can not be read: %s",
+                order.order_id,
+                error,
+            )
+            after = None
+        expires_at = after.expires_at if after is not None else None
+        values: dict[str, Any] = {"expires_at": expires_at, "expires_estimated": False}
+        old = order.expires_at or before.expires_at
+        if expires_at is None and old is not None and order.duration is not None:
+            values = {
+                "expires_at": old + timedelta(days=order.duration),
+                "expires_estimated": True,
+            }
+        if after is not None:
+            values["status"] = after.status
+        return order.model_copy(update=values)
+
+
+def _check_price(price: Decimal | None, limit: Decimal | None, what: str) -> None:
+    if limit is None:
+        return
+    if price is None:
+        raise PriceLimitError(
+            f"the price of {what} is unknown, so max_price={limit} can not be kept: nothing was sent"
+        )
+    if price > limit:
+        raise PriceLimitError(f"{what} costs {price} USD, more than max_price={limit}: nothing was sent")
+
+
+def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:
+    """The purchase as it stands in the catalogue."""
+    return {
+        "product": request.product,
+        "service": entry.name if entry.service_id is None else str(entry.service_id),
+        "name": entry.name,
+        "country": None if entry.country_id is None else str(entry.country_id),
+        "country_name": entry.country_name,
+        "area_code": request.area_code,
+        "duration": request.duration,
+    }
+
+
+def _completed(answer: Order, request: OrderRequest, entry: Service) -> Order:
+    """The service's answer with what the request and the catalogue tell besides."""
+    return answer.model_copy(
+        update={
+            "product": request.product,
+            "service": entry.name,
+            "country": entry.country_name,
+            "duration": request.duration,
+            "price": entry.price_of(request.duration) if answer.price is None else answer.price,
+            "created_at": answer.created_at or datetime.now(timezone.utc),
+        }
+    )

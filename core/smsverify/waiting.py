@@ -1,0 +1,270 @@
+"""Waiting for codes: everybody who waits on an account shares one poll, in this process and in all others.
+
+A process has one `Watch` for an account, with one thread while anybody waits. The thread reads the store a
+few times a
+second for all its waiters at once: whatever any process has put into the inbox ends their waits. When the
+    account's next
+poll is due, whoever claims it first (one conditional update) asks the service for everybody who waits
+anywhere.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from smsverify.errors import (
+    AuthenticationError,
+    NotFoundError,
+    OrderEndedError,
+    StoreError,
+    WaitStoppedError,
+    WaitTimeoutError,
+)
+from smsverify.inbox import Inbox
+from smsverify.ledger import Ledger
+from smsverify.models import Message
+from smsverify.polling import NOT_FOUND, Poller, alive_for
+from smsverify.store import Store, looks, polls, waits
+
+log = logging.getLogger(__name__)
+
+LOOK = 0.25  # seconds between two looks into the store, of a service whose minute lasts a minute
+SHORTEST_LOOK = 0.02
+LAST_LOOKS = 3  # how often an order has to be seen completed without a code before that is believed
+
+
+@dataclass
+class Wait:
+    """One that waits for the code of an order; `future` ends with the message or the error."""
+
+    order_id: int
+    deadline: float
+    stop: threading.Event | None
+    waiter: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    since: float = 0.0
+    future: concurrent.futures.Future[Message] = field(default_factory=concurrent.futures.Future)
+
+
+class Watch:
+    """All waits of this process on one account.
+
+    Args:
+        store: where the waits of all processes meet.
+        ledger, inbox: of the account.
+        poller: asks the service.
+        account: whose waits they are.
+        tempo: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        inbox: Inbox,
+        poller: Poller,
+        account: str,
+        *,
+        tempo: float,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._inbox = inbox
+        self._poller = poller
+        self._account = account
+        self._look = min(LOOK, max(LOOK * tempo, SHORTEST_LOOK))
+        self._alive = alive_for(tempo)
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._waits: dict[str, Wait] = {}
+        self._thread: threading.Thread | None = None
+        self._is_store_failing = False
+
+    def add(
+        self,
+        order_id: int,
+        timeout: float,
+        *,
+        stop: threading.Event | None = None,
+        waiter: str | None = None,
+    ) -> Wait:
+        """Starts to wait.
+
+        Args:
+            order_id: the order.
+            timeout: seconds from now.
+            stop: ends the wait when it is set.
+            waiter: names who waits, for claims; random by default.
+
+        Raises:
+            StoreError: the store can not be used.
+        """
+        wait = Wait(order_id, time.monotonic() + timeout, stop, waiter or uuid.uuid4().hex)
+        self._ledger.claim(order_id, wait.waiter)
+        self._register(wait)
+        with self._lock:
+            self._waits[wait.id] = wait
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="smsverify-watch", daemon=True)
+                self._thread.start()
+        self._wake.set()
+        return wait
+
+    # -------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        next_sign_of_life = 0.0
+        while True:
+            with self._lock:
+                over = [wait for wait in self._waits.values() if wait.future.done()]
+                for wait in over:
+                    del self._waits[wait.id]
+                current = list(self._waits.values())
+                if not current:
+                    self._thread = None
+            try:
+                self._unregister(over)
+                if not current:
+                    return
+                if time.monotonic() >= next_sign_of_life:
+                    next_sign_of_life = time.monotonic() + self._alive / 3
+                    self._show_alive(current)
+                self._deliver(current)
+                self._poller.poll_if_due()
+                self._is_store_failing = False
+            except StoreError as error:
+                if not current:
+                    return
+                if not self._is_store_failing:
+                    self._is_store_failing = True
+                    log.warning(
+                        "Waiting goes on, but nothing can be delivered meanwhile: %s",
+                        error,
+                    )
+            except Exception as error:
+                # Whatever this is, a wait that nobody serves any more must not hang.
+                log.exception("Waiting came to an unexpected end")
+                for wait in current:
+                    _fail(wait, error)
+            self._end_what_is_due(current)
+            self._wake.wait(self._look)
+            self._wake.clear()
+
+    def _end_what_is_due(self, current: Iterable[Wait]) -> None:
+        for wait in current:
+            if wait.stop is not None and wait.stop.is_set():
+                _fail(
+                    wait,
+                    WaitStoppedError(f"the wait for order {wait.order_id} was stopped"),
+                )
+            elif time.monotonic() > wait.deadline:
+                _fail(
+                    wait,
+                    WaitTimeoutError(
+                        f"no code arrived for order {wait.order_id} in time",
+                        order_id=wait.order_id,
+                    ),
+                )
+
+    def _deliver(self, current: Iterable[Wait]) -> None:
+        """Ends the waits that the store has something for, with one look for all of them."""
+        order_ids = {wait.order_id for wait in current}
+        found = self._inbox.newest(order_ids)
+        with self._store.read() as connection:
+            ends = {
+                row.order_id: row
+                for row in connection.execute(
+                    sa.select(looks).where(
+                        looks.c.account == self._account,
+                        looks.c.order_id.in_(order_ids),
+                    )
+                )
+            }
+            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
+        for wait in current:
+            message, end = found.get(wait.order_id), ends.get(wait.order_id)
+            if end is not None and (end.status_at or 0) < wait.since:
+                end = None  # What an earlier wait was told may not be so any more.
+            if message is not None:
+                _end(wait, message)
+            elif poll is not None and poll.refused_at is not None and poll.refused_at >= wait.since:
+                _fail(wait, AuthenticationError(poll.refusal, status_code=401))
+            elif end is not None and end.status == NOT_FOUND:
+                _fail(
+                    wait,
+                    NotFoundError(f"the service knows no order {wait.order_id}", status_code=404),
+                )
+            elif end is not None and end.empty_ends >= (LAST_LOOKS if end.status == "completed" else 1):
+                _fail(
+                    wait,
+                    OrderEndedError(
+                        f"order {wait.order_id} is {end.status}, and no code has come",
+                        order_id=wait.order_id,
+                        status=end.status,
+                    ),
+                )
+
+    # -------------------------------------------------------------- rows of waits
+
+    def _register(self, wait: Wait) -> None:
+        with self._store.write() as connection:
+            wait.since = self._store.now(connection)
+            connection.execute(
+                sa.insert(waits).values(
+                    id=wait.id,
+                    account=self._account,
+                    order_id=wait.order_id,
+                    since=wait.since,
+                    seen_at=wait.since,
+                )
+            )
+            connection.execute(
+                self._store.insert(polls).values(account=self._account, next_at=0).on_conflict_do_nothing()
+            )
+
+    def _unregister(self, over: list[Wait]) -> None:
+        if over:
+            with self._store.write() as connection:
+                connection.execute(sa.delete(waits).where(self._among(over)))
+
+    def _show_alive(self, current: list[Wait]) -> None:
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            connection.execute(sa.update(waits).where(self._among(current)).values(seen_at=now))
+
+    def _among(self, some: list[Wait]) -> sa.ColumnElement[bool]:
+        return waits.c.id.in_([wait.id for wait in some])
+
+
+def _end(wait: Wait, message: Message) -> None:
+    # Its waiter may have given up at this very moment.
+    with contextlib.suppress(concurrent.futures.InvalidStateError):
+        wait.future.set_result(message)
+
+
+def _fail(wait: Wait, error: BaseException) -> None:
+    with contextlib.suppress(concurrent.futures.InvalidStateError):
+        wait.future.set_exception(error)
+
+
+_watches: dict[tuple[int, str], Watch] = {}
+_watches_lock = threading.Lock()
+
+
+def shared_watch(name: str, make: Callable[[], Watch]) -> Watch:
+    """The one `Watch` of this process under a name; a fork, which inherits no threads, makes its own."""
+    with _watches_lock:
+        this = (os.getpid(), name)
+        if this not in _watches:
+            _watches[this] = make()
+        return _watches[this]
