@@ -1,0 +1,1 @@
+"""The Apache Airflow provider of smsverify: connection type, operators, sensor, trigger and macros."""

@@ -1,0 +1,86 @@
+"""What Airflow asks a provider for (entry point `apache_airflow_provider`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smsverify.version import __version__
+
+NAME = "SmsVerify"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's metadata, in the format of Airflow's `provider_info.schema.json`."""
+    return {
+        "package-name": "smsverify",
+        "name": NAME,
+        "description": "Rent phone numbers and receive the one-time codes sent to them.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": NAME,
+                "external-doc-url": "https://smsverificationservice.com",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [{"integration-name": NAME, "python-modules": ["smsverify_provider.hooks.smsverify"]}],
+        "operators": [
+            {"integration-name": NAME, "python-modules": ["smsverify_provider.operators.smsverify"]}
+        ],
+        "sensors": [{"integration-name": NAME, "python-modules": ["smsverify_provider.sensors.smsverify"]}],
+        "triggers": [{"integration-name": NAME, "python-modules": ["smsverify_provider.triggers.smsverify"]}],
+        "plugins": [{"name": "smsverify", "plugin-class": "smsverify_provider.plugin.SmsVerifyPlugin"}],
+        "connection-types": [
+            {
+                "connection-type": "smsverify",
+                "hook-name": NAME,
+                "hook-class-name": "smsverify_provider.hooks.smsverify.SmsVerifyHook",
+                "conn-fields": {
+                    "store_url": {
+                        "label": "Store URL",
+                        "description": "SQLAlchemy URL of the store that all who use the account share: "
+                        "sqlite:///<absolute path> or postgresql+psycopg://<user>@<host>/<database>. "
+                        "Blank: a file in the home directory, enough for one machine.",
+                        # It may hold a password, although that has a field of its own.
+                        "schema": {"type": ["string", "null"], "format": "password"},
+                    },
+                    "store_password": {
+                        "label": "Store password",
+                        "description": "The password of the user in the store URL.",
+                        "schema": {"type": ["string", "null"], "format": "password"},
+                    },
+                    "rate_limit": {
+                        "label": "Rate limit",
+                        "description": "Requests that the service allows in the rate period. Blank: 60.",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "rate_period": {
+                        "label": "Rate period",
+                        "description": "Seconds. Blank: 60.",
+                        "schema": {"type": ["number", "null"], "minimum": 0},
+                    },
+                    "account": {
+                        "label": "Account",
+                        "description": "Names the wallet, so that its ledger outlives a rotated API key. "
+                        "Blank: derived from the key.",
+                        "schema": {"type": ["string", "null"], "maxLength": 100},
+                    },
+                    "namespace": {
+                        "label": "Namespace",
+                        "description": "Keeps the purchases of deployments apart that share a store.",
+                        "schema": {"type": ["string", "null"], "maxLength": 100},
+                    },
+                    "insecure": {
+                        "label": "Allow plain http",
+                        "description": "Lets the API key travel unencrypted to another machine.",
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
+                },
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "schema", "port"],
+                    "relabeling": {"password": "API key", "host": "Base URL"},
+                    "placeholders": {"host": "https://smsverificationservice.com"},
+                },
+            }
+        ],
+    }

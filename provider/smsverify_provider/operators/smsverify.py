@@ -1,0 +1,225 @@
+"""Operators that buy a number, give it back, and extend a rental."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from smsverify.errors import InvalidRequestError
+from smsverify.models import LATER, check_order_fields, check_order_id, check_price_limit
+from smsverify_provider.common import known, within_kill_budget
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
+
+    from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+PURCHASE = ("product", "service", "country", "area_code", "duration", "plan", "max_price")
+
+
+class SmsVerifyOrderOperator(BaseOperator):
+    """Buys a phone number or an eSIM (`POST /api/v1/order/<product>/`).
+
+    Safe to retry: the purchase is on record before it is sent, under a key that all tries of the task share.
+
+    Returns the order as a dict (`order_id`, `product`, `service`, `phone`, `price`, `status`, `expires_at`,
+    …), and each field as an XCom of its own, so that `order.output["phone"]` works. An eSIM's activation code
+    is a secret and in neither: read it with `SmsVerifyHook().get_order(order_id)`, or in a template with
+    `macros.smsverify.activation_code(order_id)`.
+
+    What stands in the Dag file is checked when that is parsed; templates and results of other tasks are
+    checked before anything is sent. The parameters up to `key` are those of `SmsVerifyHook.order`.
+
+    Args:
+        product: `temporary`, `best-temp`, `rental`, `rent-1day`, `rent-30days`, `global` or `esim`
+            (templated).
+        service: id or name from the product's list; not for `esim` (templated).
+        country: id or name, for `global` (templated).
+        area_code: three digits of the USA, for `temporary` (templated).
+        duration: 3 or 30 days, for `rental` (templated).
+        plan: the plan's name, for `esim` (templated).
+        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown
+            (templated).
+        key: names this purchase. Default: derived from the Dag, the run, the task and the map index
+            (templated).
+        smsverify_conn_id: the connection (templated).
+
+    Raises:
+        InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
+        SmsVerifyError: what `SmsVerifyHook.order` raises.
+    """
+
+    template_fields: Sequence[str] = (*PURCHASE, "key", "smsverify_conn_id")
+    ui_color = "#d7ecd9"
+
+    _hook: SmsVerifyHook | None = None
+    _stop: threading.Event | None = None
+    _order_id: int | None = None
+    _is_killed = False
+
+    def __init__(
+        self,
+        *,
+        product: str,
+        service: int | str | None = None,
+        country: int | str | None = None,
+        area_code: str | int | None = None,
+        duration: int | str | None = None,
+        plan: str | None = None,
+        max_price: Decimal | float | str | None = None,
+        key: str | None = None,
+        smsverify_conn_id: str = "smsverify_default",
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.product = product
+        self.service = service
+        self.country = country
+        self.area_code = area_code
+        self.duration = duration
+        self.plan = plan
+        self.max_price = max_price
+        self.key = key
+        self.smsverify_conn_id = smsverify_conn_id
+        check_order_fields(**{name: known(getattr(self, name)) for name in PURCHASE})
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Checks what a mapped task has been given already; `expand` brings the rest."""
+        _check_some({name: known(kwargs[name]) for name in PURCHASE if name in kwargs})
+        return super().partial(**kwargs)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Buys, or finds what an earlier try has bought."""
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        self._stop = threading.Event()
+        self._hook = SmsVerifyHook(self.smsverify_conn_id)
+        purchase = {name: getattr(self, name) for name in PURCHASE}
+        order = self._hook.order(**purchase, key=self.key, stop=self._stop)
+        self._order_id = order.order_id
+        if self._is_killed:
+            self._give_back()
+        return order.as_dict()
+
+    def on_kill(self) -> None:
+        """Gives the number back that nobody is going to use."""
+        self._is_killed = True
+        within_kill_budget(self._give_back)
+
+    def _give_back(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+        if self._hook is not None and self._order_id is not None:
+            self._hook.release(self._order_id, "the task that ordered it was killed")
+
+
+class SmsVerifyCancelOrderOperator(BaseOperator):
+    """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`).
+
+    Harmless where there is nothing to cancel: an order that is completed or cancelled already stays as it is,
+    and without an order id (the task that should have ordered has failed) nothing is done. That makes it a
+    teardown::
+
+        order.as_setup() >> work >> cancel.as_teardown(setups=order)
+
+    Returns the order's status as a dict, without code and text; `None` where there was no order.
+
+    Args:
+        order_id: the order (templated).
+        smsverify_conn_id: the connection (templated).
+
+    Raises:
+        NotCancellableError: the service refuses, and the order has not ended. It stays on record as to be
+            cancelled.
+        SmsVerifyError: what else `SmsVerifyHook.cancel` raises.
+    """
+
+    template_fields: Sequence[str] = ("order_id", "smsverify_conn_id")
+    ui_color = "#f3dcd5"
+
+    def __init__(
+        self, *, order_id: int | str | None, smsverify_conn_id: str = "smsverify_default", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.order_id = order_id
+        self.smsverify_conn_id = smsverify_conn_id
+        if known(order_id) not in (None, LATER):
+            check_order_id(order_id)
+
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        """Cancels, unless there is nothing to cancel."""
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        # A template renders the missing result of another task as the word None.
+        if self.order_id in (None, "", "None"):
+            self.log.info("There is nothing to cancel: the task that should have ordered left no order id")
+            return None
+        status = SmsVerifyHook(self.smsverify_conn_id).cancel(self.order_id)
+        self.log.info("Order %d is %s", status.order_id, status.status)
+        return {name: value for name, value in status.as_dict().items() if name not in ("otp", "message")}
+
+
+class SmsVerifyRenewOperator(BaseOperator):
+    """Extends a rental by its period at the current price (`POST /api/v1/order/<order_id>/renew/`).
+
+    Safe to retry: all tries of the task share a key, and a key renews once. Returns the order with its new
+    expiry as a dict, and each field as an XCom of its own.
+
+    Args:
+        order_id: a `rental`, `rent-1day` or `rent-30days` order (templated).
+        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown
+            (templated).
+        key: names this renewal. Default: derived from the Dag, the run, the task and the map index
+            (templated).
+        smsverify_conn_id: the connection (templated).
+
+    Raises:
+        SmsVerifyError: what `SmsVerifyHook.renew` raises.
+    """
+
+    template_fields: Sequence[str] = ("order_id", "max_price", "key", "smsverify_conn_id")
+    ui_color = "#d7ecd9"
+
+    def __init__(
+        self,
+        *,
+        order_id: int | str,
+        max_price: Decimal | float | str | None = None,
+        key: str | None = None,
+        smsverify_conn_id: str = "smsverify_default",
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.order_id = order_id
+        self.max_price = max_price
+        self.key = key
+        self.smsverify_conn_id = smsverify_conn_id
+        if known(order_id) is not LATER:
+            check_order_id(order_id)
+        if known(max_price) not in (None, LATER):
+            check_price_limit(max_price)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Renews, unless an earlier try has done so."""
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        hook = SmsVerifyHook(self.smsverify_conn_id)
+        return hook.renew(self.order_id, max_price=self.max_price, key=self.key).as_dict()
+
+
+def _check_some(given: dict[str, Any]) -> None:
+    """Checks a part of a purchase: what is missing yet may still come."""
+    try:
+        check_order_fields(**{"product": LATER} | given)
+    except InvalidRequestError as error:
+        if error.field is None or error.field in given:
+            raise
+        _check_some(given | {error.field: LATER})
