@@ -1,0 +1,49 @@
+"""Provisions a test account: rents a number, signs up with it, and confirms with the code that comes by SMS.
+
+Runs as it stands, against a simulator or the service, whichever the environment names:
+
+    smsverify simulate --port 8900 &
+    export SMSVERIFY_BASE_URL=http://127.0.0.1:8900 SMSVERIFY_API_KEY=sim-key
+    python provision_account.py
+"""
+
+from prefect import flow, task
+
+from prefect_smsverify import SmsVerifyCredentials, rented_number
+
+
+@task
+def sign_up(phone: str | None) -> None:
+    """Stands for your test of the sign-up form, which makes the service under test send its SMS."""
+    print(f"signing up with {phone}")
+
+
+@task
+def confirm(phone: str | None, otp: str | None) -> None:
+    """Stands for entering the code. A code is a secret: it is neither printed nor returned."""
+    print(f"the account of {phone} is confirmed")
+
+
+@flow(log_prints=True)
+def provision_account(
+    credentials: str | None = None, service: str = "WhatsApp", timeout: float = 600
+) -> str | None:
+    """Provisions an account.
+
+    Args:
+        credentials: name of a saved block. Without one, the SMSVERIFY_... environment names the account.
+        service: whose SMS the number is for.
+        timeout: seconds to wait for the SMS.
+    """
+    account = credentials or SmsVerifyCredentials()
+    # However this block ends (no SMS, an error, Ctrl-C, a cancelled run), a number whose code was not
+    # used is given back for a refund. Nothing is bought where the number costs more than max_price.
+    with rented_number(account, "temporary", service=service, max_price="1.00") as number:
+        sign_up(number.phone)
+        message = number.wait_for_otp(timeout)
+        confirm(number.phone, message.otp)
+    return number.phone
+
+
+if __name__ == "__main__":
+    provision_account()

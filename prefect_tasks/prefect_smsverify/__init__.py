@@ -1,0 +1,41 @@
+"""Rent phone numbers and receive the one-time codes (OTPs) sent to them, in Prefect flows."""
+
+from prefect_smsverify.credentials import SmsVerifyCredentials
+from prefect_smsverify.rented import RentedNumber, arented_number, rented_number
+from prefect_smsverify.tasks import (
+    acancel_order,
+    aget_balance,
+    aget_order_status,
+    aorder_number,
+    arenew_rental,
+    await_otp,
+    await_otps,
+    cancel_order,
+    get_balance,
+    get_order_status,
+    order_number,
+    renew_rental,
+    wait_for_otp,
+    wait_for_otps,
+)
+
+__all__ = [
+    "RentedNumber",
+    "SmsVerifyCredentials",
+    "acancel_order",
+    "aget_balance",
+    "aget_order_status",
+    "aorder_number",
+    "arenew_rental",
+    "arented_number",
+    "await_otp",
+    "await_otps",
+    "cancel_order",
+    "get_balance",
+    "get_order_status",
+    "order_number",
+    "renew_rental",
+    "rented_number",
+    "wait_for_otp",
+    "wait_for_otps",
+]

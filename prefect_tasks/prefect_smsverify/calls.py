@@ -1,0 +1,241 @@
+"""What the tasks do: paid calls that nothing cuts off, and waits that give their order back."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+from prefect import get_run_logger
+from prefect.transactions import BaseTransaction, get_transaction
+
+from prefect_smsverify.credentials import SmsVerifyCredentials
+from prefect_smsverify.stop import Stop, current_stop
+from smsverify.errors import (
+    NotFoundError,
+    OrderEndedError,
+    SmsVerifyError,
+    WaitStoppedError,
+    WaitTimeoutError,
+)
+from smsverify.models import Message, Order, check_order_id
+
+if TYPE_CHECKING:
+    from smsverify import SmsVerifyHook
+
+T = TypeVar("T")
+Outcome = Message | WaitTimeoutError | OrderEndedError | NotFoundError
+
+
+def block_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyCredentials:
+    """The block, which may be given by its name."""
+    if isinstance(credentials, SmsVerifyCredentials):
+        return credentials
+    # Left to itself, Prefect guesses from the running task whether to answer with a coroutine.
+    load = cast(Any, SmsVerifyCredentials.load)
+    return cast(SmsVerifyCredentials, load(credentials, _sync=True))
+
+
+def id_of(order: Order | int | str) -> int:
+    """The id of an order, which may be given itself."""
+    return order.order_id if isinstance(order, Order) else check_order_id(order)
+
+
+# -------------------------------------------------------------- paid calls
+
+
+def buy(account: SmsVerifyCredentials, **purchase: Any) -> Order:
+    """Buys a number, which is given back when the transaction is rolled back."""
+    hook, stop = account.get_hook(), current_stop()
+    order = pay(partial(hook.order, **purchase, stop=stop), stop, lambda order: _take_back(hook, order))
+    _release_on_rollback(hook, order)
+    return order
+
+
+async def abuy(account: SmsVerifyCredentials, **purchase: Any) -> Order:
+    """`buy` for an event loop."""
+    hook, stop = account.get_hook(), current_stop()
+    order = await apay(
+        partial(hook.order, **purchase, stop=stop), stop, lambda order: _take_back(hook, order)
+    )
+    _release_on_rollback(hook, order)
+    return order
+
+
+def renew(account: SmsVerifyCredentials, order_id: int, **renewal: Any) -> Order:
+    """Renews a rental. There is no way to undo that."""
+    hook, stop = account.get_hook(), current_stop()
+    return pay(partial(hook.renew, order_id, **renewal, stop=stop), stop)
+
+
+async def arenew(account: SmsVerifyCredentials, order_id: int, **renewal: Any) -> Order:
+    """`renew` for an event loop."""
+    hook, stop = account.get_hook(), current_stop()
+    return await apay(partial(hook.renew, order_id, **renewal, stop=stop), stop)
+
+
+def pay(call: Callable[[], T], stop: Stop, undo: Callable[[T], object] | None = None) -> T:
+    """Carries a paid call out where no signal can cut it off: nobody would know its outcome then.
+
+    Args:
+        call: carried out once, and to its end.
+        stop: as the call takes it, so that one that has not been sent yet is not.
+        undo: takes back what nobody is going to use.
+    """
+    _refuse_if_stopped(stop)
+    paying = in_thread(call, "pay")
+    try:
+        paid = paying.result()
+        if undo is not None:
+            _refuse_if_stopped(stop)
+    except BaseException:
+        stop.set()
+        _undo(paying, undo)
+        raise
+    return paid
+
+
+async def apay(call: Callable[[], T], stop: Stop, undo: Callable[[T], object] | None = None) -> T:
+    """`pay` for an event loop."""
+    _refuse_if_stopped(stop)
+    paying = in_thread(call, "pay")
+    try:
+        paid = await asyncio.wrap_future(paying)
+        if undo is not None:
+            _refuse_if_stopped(stop)
+    except BaseException:
+        stop.set()
+        with anyio.CancelScope(shield=True):
+            await asyncio.to_thread(_undo, paying, undo)
+        raise
+    return paid
+
+
+def in_thread(call: Callable[[], T], name: str) -> Future[T]:
+    """Starts a call in a thread of its own, in the run that this code is a part of."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix=f"smsverify-{name}")
+    try:
+        return pool.submit(copy_context().run, call)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _refuse_if_stopped(stop: Stop) -> None:
+    if stop.is_set():
+        raise WaitStoppedError(
+            "nothing is bought, or it is given back: the run goes down, or its transaction was rolled back"
+        )
+
+
+def _undo(paying: Future[T], undo: Callable[[T], object] | None) -> None:
+    wait([paying])
+    if undo is not None and not paying.cancelled() and paying.exception() is None:
+        undo(paying.result())
+
+
+def _take_back(hook: SmsVerifyHook, order: Order) -> None:
+    hook.release(order.order_id, "the run that ordered it is going down")
+
+
+def _release_on_rollback(hook: SmsVerifyHook, order: Order) -> None:
+    """Has the order given back when a later step of the transaction fails.
+
+    The hook goes to the transaction itself: `Task.with_options` of Prefect 3.7 drops those of the task.
+    """
+
+    def release_order(_: BaseTransaction) -> None:
+        hook.release(order.order_id, "a later step of its transaction has failed")
+
+    transaction = get_transaction()
+    if transaction is not None:
+        transaction.on_rollback_hooks.append(release_order)
+
+
+# -------------------------------------------------------------- waits
+
+
+def wait_for_one(
+    hook: SmsVerifyHook, order_id: int, timeout: float, *, cancel_on_timeout: bool, stop: Stop
+) -> Message:
+    """Waits for a code, and gives the order back where the wait is broken off."""
+    waiter = uuid.uuid4().hex
+    try:
+        message = hook.wait_for_otp(
+            order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter
+        )
+    except BaseException as error:
+        if _is_broken_off(error):
+            _give_back(hook, order_id, waiter)
+        raise
+    get_run_logger().info("The SMS for order %d has come", order_id)
+    return message
+
+
+async def await_one(
+    hook: SmsVerifyHook, order_id: int, timeout: float, *, cancel_on_timeout: bool, stop: Stop
+) -> Message:
+    """`wait_for_one` for an event loop."""
+    waiter = uuid.uuid4().hex
+    try:
+        message = await hook.await_otp(
+            order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter
+        )
+    except BaseException as error:
+        if _is_broken_off(error):
+            with anyio.CancelScope(shield=True):
+                await asyncio.wrap_future(in_thread(partial(_give_back, hook, order_id, waiter), "release"))
+        raise
+    get_run_logger().info("The SMS for order %d has come", order_id)
+    return message
+
+
+def wait_for_several(
+    hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, cancel_on_timeout: bool, stop: Stop
+) -> list[Outcome]:
+    """`await_several` in a thread of its own: this one may have an event loop that runs already."""
+
+    async def waits() -> list[Outcome]:
+        return await await_several(hook, order_ids, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+
+    waiting = in_thread(lambda: asyncio.run(waits()), "waits")
+    try:
+        return waiting.result()
+    except BaseException:
+        stop.set()
+        wait([waiting])
+        raise
+
+
+async def await_several(
+    hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, cancel_on_timeout: bool, stop: Stop
+) -> list[Outcome]:
+    """Waits for all at once. What becomes of one order is in its place; what concerns all is raised."""
+    outcomes = await asyncio.gather(
+        *(
+            await_one(hook, order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+            for order_id in order_ids
+        ),
+        return_exceptions=True,
+    )
+    results: list[Outcome] = []
+    for outcome in outcomes:
+        if not isinstance(outcome, Outcome):
+            raise outcome
+        if isinstance(outcome, Exception):
+            get_run_logger().warning("%s", outcome)
+        results.append(outcome)
+    return results
+
+
+def _is_broken_off(error: BaseException) -> bool:
+    """Whether a wait was ended from outside. Its own errors have decided what becomes of the order."""
+    return isinstance(error, WaitStoppedError) or not isinstance(error, SmsVerifyError)
+
+
+def _give_back(hook: SmsVerifyHook, order_id: int, waiter: str) -> None:
+    hook.release(order_id, "the wait for its code was broken off", waiter=waiter)

@@ -1,0 +1,104 @@
+"""The block that says which account to use, and how to reach the service."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr
+
+if TYPE_CHECKING:
+    from smsverify import SmsVerifyHook
+
+
+class SmsVerifyCredentials(CredentialsBlock):
+    """An account of the service, and everything else that `smsverify.SmsVerifyHook` can be told.
+
+    What is left empty comes from the environment of the process that uses the block (`SMSVERIFY_API_KEY`,
+    `SMSVERIFY_BASE_URL`, …), else the default. The settings are checked when they are first used.
+
+    Example:
+        Load the account and read its balance:
+
+        ```python
+        from prefect_smsverify import SmsVerifyCredentials
+
+        credentials = SmsVerifyCredentials.load("BLOCK_NAME")
+        print(credentials.get_hook().get_balance().amount)
+        ```
+    """
+
+    _block_type_name: ClassVar[str | None] = "SmsVerify Credentials"
+    _block_type_slug: ClassVar[str | None] = "smsverify-credentials"
+    # Prefect takes nothing but http(s) addresses here. The service's own are the only ones that there are.
+    _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://smsverificationservice.com/favicon.ico")
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://smsverificationservice.com")
+
+    # A rejected value could be a secret.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    api_key: SecretStr | None = Field(
+        default=None, title="API key", description="The service's API key, from its dashboard."
+    )
+    base_url: str | None = Field(
+        default=None, title="Base URL", description="The service's address; https unless it is this machine."
+    )
+    store_url: SecretStr | None = Field(
+        default=None,
+        title="Store URL",
+        description=(
+            "The store that everybody who uses the account shares: sqlite:///<file> on one machine, "
+            "postgresql+psycopg://<user>:<password>@<host>/<database> on several."
+        ),
+    )
+    rate_limit: int | None = Field(
+        default=None, description="Requests that the service allows in the rate period."
+    )
+    rate_period: float | None = Field(
+        default=None, description="Length of the service's minute in seconds; every pace is relative to it."
+    )
+    account: str | None = Field(
+        default=None, description="Name of the wallet; keeps its records when the API key is rotated."
+    )
+    namespace: str | None = Field(
+        default=None, description="Keeps the purchases of deployments that share a store apart."
+    )
+    purchase_grace: float | None = Field(
+        default=None,
+        description="Seconds after which a purchase that the order list does not show counts as not made.",
+    )
+    exclusive_account: bool | None = Field(
+        default=None,
+        description=(
+            "Whether nobody else buys on this account, so that an order that nobody owns and that fits is "
+            "taken for the purchase whose answer was lost."
+        ),
+    )
+    connect_timeout: float | None = Field(default=None, description="Seconds to wait for a connection.")
+    read_timeout: float | None = Field(
+        default=None, description="Seconds to wait for the next bytes of an answer."
+    )
+    call_timeout: float | None = Field(
+        default=None, description="Seconds that one call may take in all, with retries and the rate budget."
+    )
+    insecure: bool | None = Field(default=None, description="Allows plain http to another machine.")
+    message_retention_days: float | None = Field(
+        default=None, description="Days after which the text of a message is purged from the store."
+    )
+    callback_secrets: list[SecretStr] | None = Field(
+        default=None, description="Secrets of the callback URL; several are valid at once."
+    )
+
+    def get_hook(self) -> "SmsVerifyHook":
+        """The client of this account. Nothing is connected before its first call.
+
+        Inside a flow run, a purchase without a key gets one from the run, so that a retry is handed the order
+        that it has bought already, and what the client logs goes to the run's logs.
+        """
+        from prefect_smsverify.hook import PrefectHook
+        from prefect_smsverify.logs import show_in_runs
+
+        show_in_runs()
+        return PrefectHook(**{name: getattr(self, name) for name in type(self).model_fields})
+
+    def get_client(self, *args: Any, **kwargs: Any) -> "SmsVerifyHook":
+        """The same as `get_hook`, under the name that Prefect gives it."""
+        return self.get_hook()

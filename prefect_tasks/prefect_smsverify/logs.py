@@ -1,0 +1,28 @@
+"""What the core logs, in the logs of the run that it happens in."""
+
+import logging
+
+from prefect.context import get_run_context
+from prefect.exceptions import MissingContextError
+from prefect.logging.handlers import APILogHandler
+
+
+def show_in_runs() -> None:
+    """Does for the core what `PREFECT_LOGGING_EXTRA_LOGGERS=smsverify` does, unless the user has done it."""
+    logger = logging.getLogger("smsverify")
+    if any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+        return
+    handler = APILogHandler()
+    handler.addFilter(_is_in_a_run)
+    logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.getLogger("prefect").getEffectiveLevel())
+
+
+def _is_in_a_run(record: logging.LogRecord) -> bool:
+    # The core's own threads work for several runs at once, and Prefect warns of lines that belong to none.
+    try:
+        get_run_context()
+    except MissingContextError:
+        return False
+    return True

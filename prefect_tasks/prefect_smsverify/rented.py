@@ -1,0 +1,136 @@
+"""A number for the length of a block: ordered at its beginning, given back at its end unless it was used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import anyio
+
+from prefect_smsverify.calls import block_of
+from prefect_smsverify.stop import stopping_waits
+from prefect_smsverify.tasks import aorder_number, await_otp, order_number, wait_for_otp
+
+if TYPE_CHECKING:
+    from prefect_smsverify.credentials import SmsVerifyCredentials
+    from smsverify.models import Message, Order
+
+
+@dataclass
+class RentedNumber:
+    """A number inside `rented_number`.
+
+    Attributes:
+        order: the order.
+    """
+
+    _account: SmsVerifyCredentials = field(repr=False)
+    order: Order
+    _is_used: bool = field(default=False, init=False, repr=False)
+
+    @property
+    def order_id(self) -> int:
+        """The order's id."""
+        return self.order.order_id
+
+    @property
+    def phone(self) -> str | None:
+        """The number as the service writes it."""
+        return self.order.phone
+
+    def wait_for_otp(self, timeout: float = 600, cancel_on_timeout: bool = True) -> Message:
+        """The task `wait_for_otp` for this number."""
+        message = wait_for_otp(self._account, self.order_id, timeout, cancel_on_timeout)
+        self._is_used = True
+        return message
+
+    async def await_otp(self, timeout: float = 600, cancel_on_timeout: bool = True) -> Message:
+        """The task `await_otp` for this number."""
+        message = await await_otp(self._account, self.order_id, timeout, cancel_on_timeout)
+        self._is_used = True
+        return message
+
+    def release(self) -> None:
+        """Cancels the order, at the end of the block, if it is still pending and its code was not used."""
+        if not self._is_used:
+            self._account.get_hook().release(self.order_id, "its code was not used")
+
+
+@contextmanager
+def rented_number(
+    credentials: SmsVerifyCredentials | str,
+    product: str,
+    *,
+    service: int | str | None = None,
+    country: int | str | None = None,
+    area_code: str | int | None = None,
+    duration: int | None = None,
+    plan: str | None = None,
+    max_price: Decimal | float | str | None = None,
+    key: str | None = None,
+) -> Iterator[RentedNumber]:
+    """Orders a number for a `with` block of a flow or task. Takes what `order_number` takes.
+
+    However the block ends (an error, SIGTERM, SIGINT, a cancellation), the waits that were started in it end,
+    and the order is cancelled for a refund unless its code has come.
+
+    Yields:
+        the number: `phone`, `order`, and `wait_for_otp`.
+    """
+    account = block_of(credentials)
+    order = order_number(
+        account,
+        product,
+        service=service,
+        country=country,
+        area_code=area_code,
+        duration=duration,
+        plan=plan,
+        max_price=max_price,
+        key=key,
+    )
+    number = RentedNumber(account, order)
+    try:
+        with stopping_waits():
+            yield number
+    finally:
+        number.release()
+
+
+@asynccontextmanager
+async def arented_number(
+    credentials: SmsVerifyCredentials | str,
+    product: str,
+    *,
+    service: int | str | None = None,
+    country: int | str | None = None,
+    area_code: str | int | None = None,
+    duration: int | None = None,
+    plan: str | None = None,
+    max_price: Decimal | float | str | None = None,
+    key: str | None = None,
+) -> AsyncIterator[RentedNumber]:
+    """`rented_number` for coroutines."""
+    account = await asyncio.to_thread(block_of, credentials)
+    order = await aorder_number(
+        account,
+        product,
+        service=service,
+        country=country,
+        area_code=area_code,
+        duration=duration,
+        plan=plan,
+        max_price=max_price,
+        key=key,
+    )
+    number = RentedNumber(account, order)
+    try:
+        with stopping_waits():
+            yield number
+    finally:
+        with anyio.CancelScope(shield=True):
+            await asyncio.to_thread(number.release)

@@ -1,0 +1,362 @@
+"""The tasks, each for flows that are functions, and with an `a` in front for those that are coroutines.
+
+They take the parameters of `smsverify.SmsVerifyHook`'s methods, return its models and raise its errors. The
+account comes first, as a block or by its name; an order may be given as `Order` or by its id, so that `.map`
+can hand on what it ordered.
+
+None keeps its result, not even where Prefect is told to keep all: it writes results as plain files, and these
+hold codes; and a cached purchase would hand out one number to equal calls. What was bought is on record in
+the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from prefect_smsverify import calls
+from prefect_smsverify.calls import block_of, id_of
+from prefect_smsverify.stop import current_stop
+from smsverify.errors import RateLimitedError, ServiceUnavailableError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
+
+    from prefect_smsverify.calls import Outcome
+    from prefect_smsverify.credentials import SmsVerifyCredentials
+    from smsverify.models import Balance, Message, Order, OrderStatus
+
+RETRY_DELAYS = [10.0, 60.0]  # seconds; the client itself has retried for minutes already
+
+
+def is_temporary(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether a task has failed for a reason that passes: no service, or no requests left."""
+    return isinstance(state.data, (ServiceUnavailableError, RateLimitedError))
+
+
+# -------------------------------------------------------------- buying
+
+
+@task(name="Order number", persist_result=False, cache_policy=NO_CACHE)
+def order_number(
+    credentials: SmsVerifyCredentials | str,
+    product: str,
+    *,
+    service: int | str | None = None,
+    country: int | str | None = None,
+    area_code: str | int | None = None,
+    duration: int | None = None,
+    plan: str | None = None,
+    max_price: Decimal | float | str | None = None,
+    key: str | None = None,
+) -> Order:
+    """Buys a phone number or an eSIM (`POST /api/v1/order/<product>/`).
+
+    Safe to run again: the purchase is on record before it is sent, under a key that a retry of the task, a
+    retry of the flow and another run of the same flow run share; equal calls in one attempt have different
+    keys. When a later step of a transaction around it fails (each task is one for the tasks that it calls),
+    the order is cancelled for a refund.
+
+    Args:
+        credentials: the account, as a block or by its name.
+        product: `temporary`, `best-temp`, `rental`, `rent-1day`, `rent-30days`, `global` or `esim`.
+        service: id or name from the product's list; not for `esim`.
+        country: id or name, for `global`.
+        area_code: three digits of the USA, for `temporary`.
+        duration: 3 or 30 days, for `rental`.
+        plan: the plan's name, for `esim`.
+        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown.
+        key: names this purchase. Default: derived from the run. Needed where a task runs in another process
+            than its flow.
+
+    Returns:
+        the order: `order_id`, `phone`, `price`, `status`, `expires_at`, …
+
+    Raises:
+        InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
+        WaitStoppedError: the run is going down, or its transaction was rolled back. Nothing was bought, or it
+            is given back.
+        SmsVerifyError: see `SmsVerifyHook.order`.
+    """
+    return calls.buy(
+        block_of(credentials),
+        product=product,
+        service=service,
+        country=country,
+        area_code=area_code,
+        duration=duration,
+        plan=plan,
+        max_price=max_price,
+        key=key,
+    )
+
+
+@task(name="Order number", persist_result=False, cache_policy=NO_CACHE)
+async def aorder_number(
+    credentials: SmsVerifyCredentials | str,
+    product: str,
+    *,
+    service: int | str | None = None,
+    country: int | str | None = None,
+    area_code: str | int | None = None,
+    duration: int | None = None,
+    plan: str | None = None,
+    max_price: Decimal | float | str | None = None,
+    key: str | None = None,
+) -> Order:
+    """`order_number` for coroutines."""
+    return await calls.abuy(
+        await asyncio.to_thread(block_of, credentials),
+        product=product,
+        service=service,
+        country=country,
+        area_code=area_code,
+        duration=duration,
+        plan=plan,
+        max_price=max_price,
+        key=key,
+    )
+
+
+@task(name="Renew rental", persist_result=False, cache_policy=NO_CACHE)
+def renew_rental(
+    credentials: SmsVerifyCredentials | str,
+    order_id: Order | int | str,
+    *,
+    max_price: Decimal | float | str | None = None,
+    key: str | None = None,
+) -> Order:
+    """Extends a rental by its period at the current price (`POST /api/v1/order/<order_id>/renew/`).
+
+    Safe to run again, as `order_number` is: a retry does not pay again.
+
+    Args:
+        credentials: the account, as a block or by its name.
+        order_id: a `rental`, `rent-1day` or `rent-30days` order, or its id.
+        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown.
+        key: names this renewal. Default: derived from the run.
+
+    Returns:
+        the order with its new expiry; `expires_estimated` where the service does not tell it.
+
+    Raises:
+        SmsVerifyError: see `SmsVerifyHook.renew`.
+    """
+    return calls.renew(block_of(credentials), id_of(order_id), max_price=max_price, key=key)
+
+
+@task(name="Renew rental", persist_result=False, cache_policy=NO_CACHE)
+async def arenew_rental(
+    credentials: SmsVerifyCredentials | str,
+    order_id: Order | int | str,
+    *,
+    max_price: Decimal | float | str | None = None,
+    key: str | None = None,
+) -> Order:
+    """`renew_rental` for coroutines."""
+    account = await asyncio.to_thread(block_of, credentials)
+    return await calls.arenew(account, id_of(order_id), max_price=max_price, key=key)
+
+
+# -------------------------------------------------------------- waiting
+
+
+@task(name="Wait for OTP", persist_result=False, cache_policy=NO_CACHE)
+def wait_for_otp(
+    credentials: SmsVerifyCredentials | str,
+    order_id: Order | int | str,
+    timeout: float = 600,
+    cancel_on_timeout: bool = True,
+) -> Message:
+    """Waits for the SMS of an order. All who wait on the account share one poll.
+
+    The wait ends, and the order is cancelled for a refund, when the run goes down: on SIGTERM, SIGINT and
+    cancellation, also where the task was submitted or mapped; and when the transaction that it is a part of
+    is rolled back.
+
+    Args:
+        credentials: the account, as a block or by its name.
+        order_id: the order, or its id.
+        timeout: seconds.
+        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund.
+
+    Returns:
+        the message: `otp`, `message`, `phone`, `received_at`. `otp` is `None` where the text holds no code
+        that can be read with certainty.
+
+    Raises:
+        WaitTimeoutError: nothing came in time; `cancelled` says whether the order was cancelled.
+        OrderEndedError: the order was cancelled, expired or completed without a message.
+        WaitStoppedError: the run is going down.
+        SmsVerifyError: see `SmsVerifyHook.wait_for_otp`.
+    """
+    hook, stop = block_of(credentials).get_hook(), current_stop()
+    return calls.wait_for_one(hook, id_of(order_id), timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+
+
+@task(name="Wait for OTP", persist_result=False, cache_policy=NO_CACHE)
+async def await_otp(
+    credentials: SmsVerifyCredentials | str,
+    order_id: Order | int | str,
+    timeout: float = 600,
+    cancel_on_timeout: bool = True,
+) -> Message:
+    """`wait_for_otp` for coroutines. A wait holds no thread, and the event loop is never blocked."""
+    hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
+    return await calls.await_one(
+        hook, id_of(order_id), timeout, cancel_on_timeout=cancel_on_timeout, stop=stop
+    )
+
+
+@task(name="Wait for OTPs", persist_result=False, cache_policy=NO_CACHE)
+def wait_for_otps(
+    credentials: SmsVerifyCredentials | str,
+    order_ids: Sequence[Order | int | str],
+    timeout: float = 600,
+    cancel_on_timeout: bool = True,
+) -> list[Outcome]:
+    """Waits for the SMS of many orders at once: one task, and one thread for all.
+
+    Args:
+        credentials: the account, as a block or by its name.
+        order_ids: the orders, or their ids.
+        timeout: seconds.
+        cancel_on_timeout: whether the orders that are still pending then are cancelled for a refund.
+
+    Returns:
+        what has become of each order, in their order: its message, or the error that `wait_for_otp` would
+        have raised for it (`WaitTimeoutError`, `OrderEndedError`, `NotFoundError`), so that no code is lost
+        when another fails.
+
+    Raises:
+        WaitStoppedError: the run is going down.
+        SmsVerifyError: what concerns all of them, such as a refused key.
+    """
+    hook, stop, ids = block_of(credentials).get_hook(), current_stop(), [id_of(order) for order in order_ids]
+    return calls.wait_for_several(hook, ids, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+
+
+@task(name="Wait for OTPs", persist_result=False, cache_policy=NO_CACHE)
+async def await_otps(
+    credentials: SmsVerifyCredentials | str,
+    order_ids: Sequence[Order | int | str],
+    timeout: float = 600,
+    cancel_on_timeout: bool = True,
+) -> list[Outcome]:
+    """`wait_for_otps` for coroutines."""
+    hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
+    ids = [id_of(order) for order in order_ids]
+    return await calls.await_several(hook, ids, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+
+
+# -------------------------------------------------------------- looking, giving back
+
+
+@task(
+    name="Cancel order",
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_temporary,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def cancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
+    """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`). Harmless where it has ended.
+
+    Args:
+        credentials: the account, as a block or by its name.
+        order_id: the order, or its id.
+
+    Returns:
+        the status: cancelled, or completed with the code, which has come before.
+
+    Raises:
+        NotFoundError: there is no such order.
+        NotCancellableError: the service refuses now. It stays on record as to be cancelled.
+    """
+    return block_of(credentials).get_hook().cancel(id_of(order_id))
+
+
+@task(
+    name="Cancel order",
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_temporary,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+async def acancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
+    """`cancel_order` for coroutines."""
+    return await asyncio.to_thread(cancel_order.fn, credentials, order_id)
+
+
+@task(
+    name="Get order status",
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_temporary,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def get_order_status(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
+    """The status of an order now, with the SMS if one has come (`GET /api/v1/order/<order_id>/status/`).
+
+    Args:
+        credentials: the account, as a block or by its name.
+        order_id: the order, or its id.
+
+    Raises:
+        NotFoundError: there is no such order.
+    """
+    return block_of(credentials).get_hook().get_status(id_of(order_id))
+
+
+@task(
+    name="Get order status",
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_temporary,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+async def aget_order_status(
+    credentials: SmsVerifyCredentials | str, order_id: Order | int | str
+) -> OrderStatus:
+    """`get_order_status` for coroutines."""
+    return await asyncio.to_thread(get_order_status.fn, credentials, order_id)
+
+
+@task(
+    name="Get balance",
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_temporary,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def get_balance(credentials: SmsVerifyCredentials | str) -> Balance:
+    """The wallet's balance in USD (`GET /api/v1/balance/`).
+
+    Args:
+        credentials: the account, as a block or by its name.
+    """
+    return block_of(credentials).get_hook().get_balance()
+
+
+@task(
+    name="Get balance",
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_temporary,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+async def aget_balance(credentials: SmsVerifyCredentials | str) -> Balance:
+    """`get_balance` for coroutines."""
+    return await asyncio.to_thread(get_balance.fn, credentials)
