@@ -1,0 +1,339 @@
+"""The main job on a real Airflow and a real Prefect: order a number, wait for its code, give it back.
+
+Needs neither a key nor a network: the service is the simulator, a process on this machine. A run whose SMS
+comes, then one whose SMS never comes, in Airflow and then in Prefect, by example_dags/provision_account.py
+and prefect_tasks/examples/provision_account.py; at the end a table of what was ordered. Ctrl-C ends it at
+any time. Nothing is left running.
+
+Where SMSVERIFY_API_KEY and SMSVERIFY_BASE_URL are both set, that service takes the simulator's place. It is
+asked for up to four numbers, of which those that get no code are cancelled. Since that may cost money, the
+demo asks first, unless the service is on this machine. With only one of the two variables the demo uses the
+simulator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import urlsplit
+
+# Until there is something that has to be ended first, Ctrl-C just ends the program.
+signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "core"))  # for smsverify.simulator, which needs nothing but Python
+
+from demo_service import Seen, Service, SimulatedService  # noqa: E402
+from stacks import (  # noqa: E402
+    Account,
+    AirflowStack,
+    HttpError,
+    Interrupted,
+    PrefectServer,
+    Processes,
+    ProcessFailed,
+    SimulatorProcess,
+)
+from stacks.airflow import WAITING  # noqa: E402
+from stacks.processes import python_of  # noqa: E402
+from terminal import Progress, table, width  # noqa: E402
+
+DAGS = ROOT / "example_dags"
+NAME = "provision_account"  # of the DAG and of the flow
+FLOW = ROOT / "prefect_tasks" / "examples" / "provision_account.py"
+BLOCK = "smsverify-demo"
+
+SIMULATOR = {"balance": "50.00", "sms_delay": [9, 12], "services": {"google": {"sms_delay": "never"}}}
+COMES = {"service": "WhatsApp", "timeout": 120}
+NEVER_COMES = {"service": "Google", "timeout": 12}
+RUN_LIMIT = 300.0  # seconds that a run may take on a very busy machine
+GRACE = 4.0  # seconds that the processes have to end; nothing of theirs is kept
+
+Parameters = Mapping[str, object]
+Look = Callable[[dict[str, str]], None]  # is given the states of a run's tasks
+
+COLUMNS = (
+    "order",
+    "by",
+    "phone",
+    "code",
+    "price",
+    "status",
+    "requests used",
+    "wallet before",
+    "wallet after",
+)
+EXPLAINED = {"deferred": "deferred (waits in the triggerer, holds no worker)"}
+
+
+class Unexpected(RuntimeError):
+    """A run did not end as it should."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a run has ordered, and what became of it."""
+
+    wing: str
+    order: Seen
+    code: str | None
+    requests: int | None
+    before: Decimal
+    after: Decimal
+
+    def cells(self) -> tuple[str, ...]:
+        """The row's texts, in the order of `COLUMNS`."""
+        return (
+            str(self.order.order_id),
+            self.wing,
+            self.order.phone.replace(" ", ""),
+            self.code or "-",
+            f"{self.order.price:.2f}",
+            self.order.status,
+            "-" if self.requests is None else str(self.requests),
+            f"{self.before:.2f}",
+            f"{self.after:.2f}",
+        )
+
+
+class Demo:
+    """The four runs.
+
+    Args:
+        progress: shows what happens.
+        processes: starts and ends everything.
+        home: takes databases and logs.
+        airflow, prefect: the two virtual environments.
+        other: a service instead of the simulator.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        processes: Processes,
+        home: Path,
+        *,
+        airflow: Path,
+        prefect: Path,
+        other: Account | None,
+    ) -> None:
+        self._progress = progress
+        self._processes = processes
+        self._home = home
+        self._airflow_environment = airflow
+        self._prefect_environment = prefect
+        self._other = other
+
+    def run(self) -> list[Row]:
+        """Runs the main job twice in each wing; returns what was ordered."""
+        service = self._start_service()
+        prefect = PrefectServer(self._processes, self._prefect_environment, home=self._home / "prefect")
+        prefect.start()
+        airflow = self._start_airflow(service.account)
+        rows = [
+            self._run(service, "Airflow", parameters, lambda given, seen: self._run_dag(airflow, given, seen))
+            for parameters in (COMES, NEVER_COMES)
+        ]
+        self._start_prefect(prefect, service.account)
+        rows += [
+            self._run(
+                service, "Prefect", parameters, lambda given, seen: self._run_flow(prefect, given, seen)
+            )
+            for parameters in (COMES, NEVER_COMES)
+        ]
+        self._progress.wait("all processes to end")
+        return rows
+
+    # -------------------------------------------------------------- starting
+
+    def _start_service(self) -> Service:
+        if self._other is not None:
+            self._progress.say("service", f"{self._other.settings['base_url']}, as the environment says")
+            return Service(self._processes, self._airflow_environment, self._other)
+        self._progress.wait("the simulator")
+        simulator = SimulatorProcess(self._processes, self._airflow_environment, **SIMULATOR)
+        simulator.start()
+        control = simulator.control()
+        self._progress.say("service", f"simulator at {simulator.url}, wallet {control.balance():.2f} USD")
+        account = simulator.account(self._home / "store.db")
+        return SimulatedService(self._processes, self._airflow_environment, account, control)
+
+    def _start_airflow(self, account: Account) -> AirflowStack:
+        airflow = AirflowStack(
+            self._processes,
+            self._airflow_environment,
+            dags=DAGS,
+            home=self._home / "airflow",
+            variables=account.airflow_connection(),
+        )
+        self._progress.wait("Airflow's database")
+        airflow.migrate()
+        self._progress.say("airflow", "database made")
+        airflow.start()
+        self._progress.wait("Airflow's API server, scheduler, triggerer and DAG processor")
+        airflow.wait_until_ready()
+        self._progress.say("airflow", f"API server, scheduler, triggerer, DAG processor at {airflow.url}")
+        self._progress.wait(f"the DAG {NAME}")
+        airflow.wait_for_dag(NAME)
+        return airflow
+
+    def _start_prefect(self, prefect: PrefectServer, account: Account) -> None:
+        self._progress.wait("the Prefect server")
+        prefect.wait_until_ready()
+        self._progress.say("prefect", f"server at {prefect.url}")
+        prefect.save_credentials(BLOCK, account)
+        self._progress.say("prefect", f"credentials saved as the block {BLOCK}")
+
+    # -------------------------------------------------------------- runs
+
+    def _run(
+        self, service: Service, wing: str, parameters: Parameters, run: Callable[[Parameters, Look], bool]
+    ) -> Row:
+        """One run of the main job, watched from outside."""
+        comes = parameters is COMES
+        what = "the code comes" if comes else "no code comes in time"
+        self._progress.heading(f"{wing}: {what} ({parameters['service']}, {parameters['timeout']} s)")
+        before, used, known = service.balance(), service.requests(), service.orders()
+        watch = _Watch(self._progress, wing.lower(), service, known)
+        self._progress.wait("the run to end")
+        succeeded = run(parameters, watch.look)
+        now = service.requests()
+        orders = service.orders()
+        watch.show(orders)
+        new = [order for order_id, order in orders.items() if order_id not in known]
+        if len(new) != 1:
+            raise Unexpected(f"the run ordered {len(new)} numbers instead of one")
+        code = service.code(new[0].order_id) if succeeded else None
+        requests = None if now is None or used is None else now - used
+        row = Row(wing, new[0], code, requests, before, service.balance())
+        if self._other is None:
+            _check(row, comes=comes)
+        return row
+
+    def _run_dag(self, airflow: AirflowStack, parameters: Parameters, seen: Look) -> bool:
+        run = airflow.trigger_dag(NAME, parameters)
+        self._progress.say("airflow", f"{NAME} triggered, run {run.run_id}")
+        run = airflow.wait_for_run(run, RUN_LIMIT, seen)
+        self._progress.say("airflow", f"{NAME} ended: {run.state}")
+        return run.state == "success"
+
+    def _run_flow(self, prefect: PrefectServer, parameters: Parameters, seen: Look) -> bool:
+        run = prefect.start_flow(f"{FLOW}:{NAME}", {"credentials": BLOCK, **parameters})
+        self._progress.say("prefect", f"{NAME} started")
+        prefect.wait_for_flow(run, RUN_LIMIT, seen)
+        self._progress.say("prefect", f"{NAME} ended: {'success' if run.succeeded else 'failed'}")
+        return run.succeeded
+
+
+class _Watch:
+    """Shows each change of a run and of its order as a line."""
+
+    def __init__(self, progress: Progress, wing: str, service: Service, known: Mapping[int, Seen]) -> None:
+        self._progress = progress
+        self._wing = wing
+        self._service = service
+        self._states: dict[str, str] = {}
+        self._orders = dict(known)
+
+    def look(self, states: Mapping[str, str]) -> None:
+        """Shows what is new among the states of the tasks, and at the service."""
+        for name, state in states.items():
+            if self._states.get(name, WAITING) != state:
+                self._states[name] = state
+                self._progress.say(self._wing, f"{name}: {EXPLAINED.get(state, state)}")
+        if self._service.watchable:
+            self.show(self._service.orders())
+
+    def show(self, orders: Mapping[int, Seen]) -> None:
+        """Shows what is new among the orders."""
+        for order_id, order in orders.items():
+            before = self._orders.get(order_id)
+            self._orders[order_id] = order
+            if before is None:
+                text = f"order {order_id}: {order.status}, {order.phone}, {order.price:.2f} USD"
+                self._progress.say("service", text)
+            elif before.status != order.status:
+                self._progress.say("service", f"order {order_id}: {order.status}")
+
+
+def _check(row: Row, *, comes: bool) -> None:
+    """Raises `Unexpected` for a run on the simulator that did not end as it must."""
+    if comes:
+        right = row.code is not None and row.code == row.order.sent and row.order.status == "completed"
+        right = right and row.before - row.after == row.order.price
+    else:
+        right = row.code is None and row.order.status == "cancelled, refunded" and row.before == row.after
+    if not right:
+        raise Unexpected(f"{row.wing}'s run did not end as it must: {', '.join(row.cells())}")
+
+
+# ------------------------------------------------------------------ the program
+
+
+def main() -> int:
+    """Runs the demo. Exit codes: 0 done, 1 something failed, 2 bad usage, 128 + n ended by signal n."""
+    args = _parser().parse_args()
+    other = _other_service()
+    try:
+        python_of(args.airflow), python_of(args.prefect)
+    except FileNotFoundError as error:
+        print(f"{error}; `make demo` makes it", file=sys.stderr)
+        return 2
+    if other is not None and not args.yes and not _may_spend(other.settings["base_url"]):
+        return 2
+    home = Path(tempfile.mkdtemp(prefix="smsverify-demo-"))
+    try:
+        with Progress() as progress, Processes(home / "logs", grace=GRACE) as processes:
+            demo = Demo(progress, processes, home, airflow=args.airflow, prefect=args.prefect, other=other)
+            rows = demo.run()
+    except Interrupted as interruption:
+        print(f"\nEnded by {interruption}. Nothing is left running.", file=sys.stderr)
+        code = 128 + interruption.number
+    except (HttpError, OSError, ProcessFailed, Unexpected) as error:
+        print(f"\nThe demo failed: {error}\nAll logs are in {home}", file=sys.stderr)
+        return 1
+    else:
+        print(f"\n{table(COLUMNS, [row.cells() for row in rows], width())}")
+        print(f"\nDone in {progress.elapsed:.0f} s. Nothing is left running.")
+        code = 0
+    shutil.rmtree(home, ignore_errors=True)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    for name in ("airflow", "prefect"):
+        text = f"virtual environment with smsverify[{name}] (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=Path, default=ROOT / ".venv" / name, metavar="DIR", help=text)
+    parser.add_argument("--yes", action="store_true", help="spend money at another service without asking")
+    return parser
+
+
+def _other_service() -> Account | None:
+    given = Account.of_environment(os.environ)
+    return given if given.settings.get("api_key") and given.settings.get("base_url") else None
+
+
+def _may_spend(base_url: str) -> bool:
+    """Whether the service is on this machine, or a person agrees."""
+    host = urlsplit(base_url).hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return True
+    if not sys.stdin.isatty():
+        print(f"This would order up to four numbers from {base_url}: add --yes to agree", file=sys.stderr)
+        return False
+    return input(f"This orders up to four numbers from {base_url}. Go on? [y/N] ").strip().lower() == "y"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

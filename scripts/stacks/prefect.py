@@ -1,0 +1,188 @@
+"""A real Prefect server, and flow runs in processes of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from stacks.account import Account
+from stacks.processes import Managed, Processes, free_port, inherited_environment, python_of
+from stacks.rest import Rest
+
+READY = 300.0
+
+# The settings come in by the environment: a command line can be read by every user of the machine.
+_SAVE_CREDENTIALS = """
+import sys
+from prefect_smsverify import SmsVerifyCredentials
+from smsverify.settings import Settings
+given = Settings.load({}).model_dump(exclude_unset=True)
+SmsVerifyCredentials(**given).save(sys.argv[1], overwrite=True)
+"""
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A flow run in a process of its own.
+
+    Attributes:
+        tag: by which the server's API finds it and its task runs.
+        process: runs it.
+        result_file: holds what the flow has returned, if it has.
+    """
+
+    tag: str
+    process: Managed
+    result_file: Path
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the flow has returned."""
+        return self.process.exit_code == 0
+
+    def result(self) -> Any:
+        """What the flow has returned, as JSON."""
+        return json.loads(self.result_file.read_text(encoding="utf-8"))
+
+
+class PrefectServer:
+    """`prefect server start` with SQLite on a free port, in a home of its own.
+
+    Args:
+        processes: starts and ends it, and the flow runs.
+        environment: a virtual environment with Prefect and smsverify.
+        home: `PREFECT_HOME`: takes database and results; made where it is missing.
+        variables: environment variables for the server and the flow runs.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        environment: Path,
+        *,
+        home: Path,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.home = home
+        self.database = home / "prefect.db"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.rest = Rest(f"{self.url}/api")
+        self._processes = processes
+        self._python = python_of(environment)
+        self._managed: Managed | None = None
+        self._runs = 0
+        self._environment = {**inherited_environment(), **self._settings(), **(variables or {})}
+
+    def _settings(self) -> dict[str, str]:
+        settings = {
+            "home": str(self.home),
+            "profiles_path": str(self.home / "profiles.toml"),
+            # The home alone does not move it in Prefect 3.7.
+            "results_local_storage_path": str(self.home / "results"),
+            "api_url": self.rest.base_url,
+            "server_api_host": "127.0.0.1",
+            "server_api_port": str(self.port),
+            "server_database_connection_url": f"sqlite+aiosqlite:///{self.database}",
+            "server_ui_enabled": "false",
+            "server_analytics_enabled": "false",
+        }
+        variables = {f"PREFECT_{name.upper()}": value for name, value in settings.items()}
+        return {**variables, "DO_NOT_TRACK": "1"}
+
+    def __enter__(self) -> PrefectServer:
+        self.start()
+        self.wait_until_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -------------------------------------------------------------- its process
+
+    def start(self) -> None:
+        """Starts the server, without waiting for it."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        command = [str(self._python), "-m", "prefect", "server", "start"]
+        self._managed = self._processes.spawn("prefect-server", command, self._environment)
+
+    def wait_until_ready(self, timeout: float = READY) -> None:
+        """Waits until the server answers."""
+        assert self._managed is not None, "it has not been started"
+        self._processes.wait_until(
+            lambda: self.rest.get("/health"), timeout, "the Prefect server", [self._managed]
+        )
+
+    def stop(self) -> None:
+        """Ends the server."""
+        if self._managed is not None:
+            self._processes.stop([self._managed])
+            self._managed = None
+
+    # -------------------------------------------------------------- its clients
+
+    def save_credentials(self, block: str, account: Account, timeout: float = 120.0) -> None:
+        """Saves an account as a `SmsVerifyCredentials` block, so that flows take it by the block's name."""
+        command = [str(self._python), "-c", _SAVE_CREDENTIALS, block]
+        environment = self._environment | account.environment()
+        self._processes.run("prefect-credentials", command, environment, timeout=timeout)
+
+    def start_flow(self, entrypoint: str, parameters: Mapping[str, Any]) -> FlowRun:
+        """Runs a flow in a process of its own, without waiting for it.
+
+        Args:
+            entrypoint: `<file>:<function>`.
+            parameters: the flow's, as JSON values.
+        """
+        self._runs += 1
+        tag = f"run-{self._runs}"
+        result_file = self.home / f"{tag}.json"
+        command = [
+            str(self._python),
+            "-m",
+            "stacks.run_flow",
+            entrypoint,
+            json.dumps(dict(parameters)),
+            tag,
+            str(result_file),
+        ]
+        environment = self._environment | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        process = self._processes.spawn(f"prefect-{tag}", command, environment, lasting=False)
+        return FlowRun(tag, process, result_file)
+
+    def wait_for_flow(
+        self,
+        run: FlowRun,
+        timeout: float = 300.0,
+        seen: Callable[[dict[str, str]], None] = lambda states: None,
+    ) -> FlowRun:
+        """Waits for the end of a flow run's process.
+
+        Args:
+            run: the run.
+            timeout: seconds.
+            seen: is given the states of the flow and its tasks at each look.
+        """
+
+        def ended() -> bool:
+            over = run.process.exit_code is not None
+            seen(self.states(run))
+            return over
+
+        self._processes.wait_until(ended, timeout, f"the end of flow {run.tag}", [run.process])
+        self._processes.stop([run.process])
+        return run
+
+    def states(self, run: FlowRun) -> dict[str, str]:
+        """The states of the flow run and of its task runs, by name."""
+        tagged = {"tags": {"all_": [run.tag]}}
+        flows = self.rest.post("/flow_runs/filter", {"flow_runs": tagged})
+        tasks = {"task_runs": tagged, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
+        states = {f"flow {one['name']}": one["state_name"] for one in flows}
+        return states | {one["name"]: one["state_name"] for one in self.rest.post("/task_runs/filter", tasks)}
