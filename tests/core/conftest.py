@@ -1,0 +1,123 @@
+"""Fixtures of the core's tests: simulated services, hooks on them, and a store on each database."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rigs import API_KEY, await_end_of_waits
+from rigs.postgres import PrivatePostgres, find_binaries
+from rigs.wire import WireServer
+
+from smsverify.hook import SmsVerifyHook
+from smsverify.simulator import Simulator
+from smsverify.store import open_store
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the machine's own settings counts in a test."""
+    for name in os.environ:
+        if name.upper().startswith("SMSVERIFY_") or name.upper().endswith(("_PROXY", "_CA_BUNDLE")):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("NETRC", raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+
+
+# ------------------------------------------------------------------ stores
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres]:
+    """A PostgreSQL for this run; the tests that need it are skipped only where none is installed."""
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed here: no initdb on the PATH or in /usr/lib/postgresql")
+    server = PrivatePostgres(binaries)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> Iterator[str]:
+    """The URL of a store in a file of this test's own."""
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    yield url
+    open_store(url).close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty store, on each database in turn."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("store_url")
+        return
+    url = request.getfixturevalue("postgres").create_database()
+    yield url
+    open_store(url).close()
+
+
+# ------------------------------------------------------------------ services and hooks
+
+
+@pytest.fixture
+def simulate() -> Iterator[Callable[..., Simulator]]:
+    """Starts simulators whose minute lasts a second and whose SMS never come; settings may be given."""
+    running: list[Simulator] = []
+
+    def start(**settings: Any) -> Simulator:
+        settings = {"api_key": API_KEY, "speed": 60.0, "sms_delay": "never", **settings}
+        running.append(Simulator(**settings).start())
+        return running[-1]
+
+    yield start
+    for simulator in running:
+        simulator.stop()
+
+
+@pytest.fixture
+def wire() -> Iterator[WireServer]:
+    """A server of bare sockets; its catalogue has WhatsApp (1012) as a temporary number for 0.40."""
+    server = WireServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def make_hook(simulate: object) -> Iterator[Callable[..., SmsVerifyHook]]:
+    """Makes hooks on a simulator, a wire server or an address; settings may be given."""
+    # It asks for `simulate` so that the waits of these hooks end before their simulator does.
+    urls: set[str] = set()
+
+    def make(service: Simulator | WireServer | str, store_url: str, **settings: Any) -> SmsVerifyHook:
+        address = service if isinstance(service, str) else service.url
+        period = service.rate_period if isinstance(service, Simulator) else 1.0
+        defaults = {"api_key": API_KEY, "rate_period": period, "call_timeout": 20.0}
+        urls.add(store_url)
+        return SmsVerifyHook(base_url=address, store_url=store_url, **{**defaults, **settings})
+
+    yield make
+    await_end_of_waits()
+    for url in urls:
+        open_store(url).close()
+
+
+@pytest.fixture
+def simulator(simulate: Callable[..., Simulator]) -> Simulator:
+    """A simulator whose minute lasts a second and whose SMS come when a test says so."""
+    return simulate()
+
+
+@pytest.fixture
+def hook(simulator: Simulator, make_hook: Callable[..., SmsVerifyHook], store_url: str) -> SmsVerifyHook:
+    """A hook on `simulator` with a store in a file."""
+    return make_hook(simulator, store_url)

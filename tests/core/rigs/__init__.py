@@ -1,0 +1,30 @@
+"""What the core's tests need beside the simulator: raw sockets, a private PostgreSQL, processes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+API_KEY = "key-TOPSECRET-4711"
+"""A key that stands in no other text, so that a search for it finds leaks only."""
+
+
+def eventually(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
+    """What `condition` returns as soon as that is true."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} does not happen"
+        time.sleep(0.01)
+
+
+def await_end_of_waits() -> None:
+    """Returns when no thread that waits or polls is left."""
+    for thread in threading.enumerate():
+        if thread.name in ("smsverify-watch", "smsverify-poll"):
+            thread.join(60)
+            assert not thread.is_alive(), f"{thread.name} does not end"

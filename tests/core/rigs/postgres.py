@@ -1,0 +1,97 @@
+"""A PostgreSQL of our own for one run of the tests, from the binaries that this machine has."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from rigs.wire import closed_port
+
+PASSWORD = "pg-geheim"
+_START_TIMEOUT = 60.0
+
+
+def find_binaries() -> Path | None:
+    """The directory with `initdb` and `postgres`: on the PATH, else where Debian puts it."""
+    on_path = shutil.which("initdb")
+    candidates = [Path(on_path).resolve().parent] if on_path else []
+    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((place for place in candidates if (place / "postgres").exists()), None)
+
+
+class PrivatePostgres:
+    """One server on a port of its own. PostgreSQL refuses root, so root runs it as nobody."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._directory = Path(tempfile.mkdtemp(prefix="smsverify-pg-"))
+        self._names = (f"test{number}" for number in itertools.count())
+        if self._user:
+            shutil.chown(self._directory, self._user)
+        data, password = self._directory / "data", self._directory / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        initdb: list[str | Path] = ["-D", data, "-U", "tester", "-A", "scram-sha-256", f"--pwfile={password}"]
+        self._run(binaries, "initdb", *initdb, "--no-sync", "--encoding=UTF8", "--locale=C")
+        self.port = closed_port()
+        options = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": self._directory,
+            "fsync": "off",
+            "max_connections": 200,
+        }
+        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        self._log = (self._directory / "log").open("wb")
+        self._server = subprocess.Popen(
+            [binaries / "postgres", "-D", data, *settings],
+            user=self._user,
+            cwd=self._directory,
+            stdout=self._log,
+            stderr=self._log,
+        )
+        self._await_start()
+
+    def create_database(self) -> str:
+        """An empty database; returns its URL for SQLAlchemy."""
+        name = next(self._names)
+        with psycopg.connect(self._address("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self._address(name).replace("postgresql://", "postgresql+psycopg://")
+
+    def stop(self) -> None:
+        """Ends the server at once and removes its files."""
+        self._server.send_signal(signal.SIGINT)  # SIGTERM would wait for clients
+        self._server.wait(30)
+        self._log.close()
+        shutil.rmtree(self._directory)
+
+    def _address(self, database: str) -> str:
+        return f"postgresql://tester:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def _run(self, binaries: Path, name: str, *arguments: str | Path) -> None:
+        command = [binaries / name, *arguments]
+        done = subprocess.run(
+            command, user=self._user, cwd=self._directory, check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def _await_start(self) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while True:
+            try:
+                psycopg.connect(self._address("postgres")).close()
+            except psycopg.OperationalError:
+                assert self._server.poll() is None, (self._directory / "log").read_text()
+                assert time.monotonic() < deadline, "PostgreSQL does not start"
+                time.sleep(0.05)
+            else:
+                return

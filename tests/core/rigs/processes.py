@@ -1,0 +1,63 @@
+"""Runs what `rigs.workers` has in several processes at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_WORKERS = Path(__file__).with_name("workers.py")
+_TIMEOUT = 120
+
+
+def start_in_processes(function: str, count: int, **arguments: Any) -> subprocess.Popen[str]:
+    """Starts `function(index, **arguments)` of `rigs.workers` in `count` processes that begin together."""
+    path = os.pathsep.join([str(_WORKERS.parent.parent), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, str(_WORKERS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"function": function, "count": count, "arguments": arguments}))
+    process.stdin.close()
+    return process
+
+
+def results_of(process: subprocess.Popen[str]) -> list[Any]:
+    """What the processes returned, by index; `None` for one that was killed."""
+    assert process.stdout is not None
+    with process.stdout:
+        output = process.stdout.read()
+    assert process.wait(_TIMEOUT) == 0, output
+    results: list[Any] = json.loads(output.splitlines()[-1])
+    return results
+
+
+def in_processes(function: str, count: int, **arguments: Any) -> list[Any]:
+    """`start_in_processes` and `results_of` in one."""
+    return results_of(start_in_processes(function, count, **arguments))
+
+
+@contextmanager
+def beside(function: str, count: int = 1, **arguments: Any) -> Iterator[subprocess.Popen[str]]:
+    """`start_in_processes` for a block; waits for their end."""
+    process = start_in_processes(function, count, **arguments)
+    try:
+        yield process
+    finally:
+        if process.stdout is not None and not process.stdout.closed:
+            results_of(process)
+
+
+def settings_of(hook: Any) -> Mapping[str, Any]:
+    """A hook's settings, to make the same hook in another process."""
+    given: Mapping[str, Any] = hook._given
+    return given

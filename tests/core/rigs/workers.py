@@ -1,0 +1,185 @@
+"""What worker processes do; see `rigs.processes`. As a script, it reads from standard input what to do."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from smsverify.budget import Budget, Priority
+from smsverify.errors import SmsVerifyError
+from smsverify.hook import SmsVerifyHook
+from smsverify.store import open_store
+
+_forks = multiprocessing.get_context("fork")
+
+
+def upgrade(_index: int, *, url: str) -> int | str:
+    """Opens a store that may not exist yet; returns its schema's version."""
+    try:
+        return open_store(url).upgrade()
+    except SmsVerifyError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def outlive_forks(_index: int, *, url: str, children: int) -> list[int]:
+    """Forks while this process has connections open and in use; returns how the children ended."""
+    store = open_store(url)
+
+    def count() -> None:
+        with store.write() as connection:
+            connection.exec_driver_sql("UPDATE counting SET number = number + 1")
+
+    with store.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE counting (number INTEGER)")
+        connection.exec_driver_sql("INSERT INTO counting VALUES (0)")
+    ends = []
+    with store.read() as connection:
+        connection.exec_driver_sql("SELECT number FROM counting").one()
+        for _ in range(children):
+            pid = os.fork()
+            if pid == 0:
+                for _ in range(5):
+                    count()
+                os._exit(0)
+            count_in_parent = threading.Thread(target=count)
+            count_in_parent.start()
+            count_in_parent.join()
+            ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    with store.read() as connection:
+        return [*ends, connection.exec_driver_sql("SELECT number FROM counting").scalar_one()]
+
+
+def buy(_index: int, *, settings: dict[str, Any], order: dict[str, Any]) -> int | str:
+    """Buys; returns the order's id, or the error's name."""
+    try:
+        return SmsVerifyHook(**settings).order(**order).order_id
+    except SmsVerifyError as error:
+        return type(error).__name__
+
+
+def renew(_index: int, *, settings: dict[str, Any], order_id: int) -> str:
+    """Renews; returns "renewed", or the error's name."""
+    try:
+        SmsVerifyHook(**settings).renew(order_id)
+    except SmsVerifyError as error:
+        return type(error).__name__
+    return "renewed"
+
+
+def use_up(_index: int, *, settings: dict[str, Any], threads: int, requests: int) -> int:
+    """Sends `requests` reads in each of `threads` threads; returns how many were answered."""
+    hook = SmsVerifyHook(**settings)
+    answered: list[int] = []
+
+    def send() -> None:
+        for _ in range(requests):
+            hook.get_balance()
+            answered.append(1)
+
+    senders = [threading.Thread(target=send) for _ in range(threads)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    return len(answered)
+
+
+def die_with_a_permit(_index: int, *, url: str, limit: int, period: float, lease: float) -> None:
+    """Takes every permit there is and is killed."""
+    budget = Budget(open_store(url), "key", limit=limit, period=period, lease=lease)
+    held = [budget.permit(Priority.POLL, deadline=time.monotonic() + 30) for _ in range(limit)]
+    for permit in held:
+        permit.__enter__()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in_the_queue(_index: int, *, url: str, limit: int, period: float, lease: float) -> None:
+    """Stands in the queue for a permit, before everybody else, and is killed."""
+    budget = Budget(open_store(url), "key", limit=limit, period=period, lease=lease)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    with budget.permit(Priority.RELEASE, deadline=time.monotonic() + 300):
+        pass
+
+
+def wait(_index: int, *, settings: dict[str, Any], order_ids: list[int], timeout: float) -> list[str | None]:
+    """Waits for all these orders at once; returns their codes, or the errors' names."""
+    hook = SmsVerifyHook(**settings)
+    codes: list[str | None] = [None] * len(order_ids)
+
+    def wait_for(place: int) -> None:
+        try:
+            codes[place] = hook.wait_for_otp(order_ids[place], timeout, cancel_on_timeout=False).otp
+        except SmsVerifyError as error:
+            codes[place] = type(error).__name__
+
+    waiters = [threading.Thread(target=wait_for, args=(place,)) for place in range(len(order_ids))]
+    for waiter in waiters:
+        waiter.start()
+    for waiter in waiters:
+        waiter.join()
+    return codes
+
+
+def wait_and_fork(index: int, *, settings: dict[str, Any], order_ids: list[int], timeout: float) -> list[Any]:
+    """Waits in this process and, forked while that wait is on, in a child; returns both codes."""
+    hook = SmsVerifyHook(**settings)
+    codes: list[str | None] = []
+    waiter = threading.Thread(
+        target=lambda: codes.append(hook.wait_for_otp(order_ids[0], timeout, cancel_on_timeout=False).otp)
+    )
+    waiter.start()
+    while not any(thread.name == "smsverify-watch" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    receiver, sender = _forks.Pipe(duplex=False)
+    child = _forks.Process(
+        target=lambda: sender.send(wait(index, settings=settings, order_ids=order_ids[1:], timeout=timeout))
+    )
+    child.start()
+    codes_of_child = receiver.recv()
+    child.join()
+    waiter.join()
+    return [*codes, *codes_of_child]
+
+
+# ------------------------------------------------------------------ the script
+
+
+def _main() -> None:
+    task = json.loads(sys.stdin.read())
+    function: Callable[..., Any] = globals()[task["function"]]
+    barrier = _forks.Barrier(task["count"])
+
+    def run(index: int, sender: Connection) -> None:
+        barrier.wait(60)
+        sender.send(function(index, **task["arguments"]))
+
+    receivers, processes = [], []
+    for index in range(task["count"]):
+        receiver, sender = _forks.Pipe(duplex=False)
+        process = _forks.Process(target=run, args=(index, sender))
+        process.start()
+        sender.close()
+        receivers.append(receiver)
+        processes.append(process)
+    print(json.dumps([_received(receiver) for receiver in receivers]))
+    for process in processes:
+        process.join()
+
+
+def _received(receiver: Connection) -> Any:
+    try:
+        return receiver.recv()
+    except EOFError:
+        return None
+
+
+if __name__ == "__main__":
+    _main()

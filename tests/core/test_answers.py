@@ -1,0 +1,275 @@
+"""What an answer means: which error, in whose words, when to come back, and what of it is quoted."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from smsverify import errors
+from smsverify.answers import Answer, as_error, as_reply, is_rejection, redacted_excerpt, unexpected
+
+KEY = "key-TOPSECRET-4711"
+
+
+def answer(status: int, body: Any = "", **headers: str) -> Answer:
+    text = body if isinstance(body, str) else json.dumps(body)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, named, text, "POST /api/v1/order/temporary/")
+
+
+def error_of(status: int, body: Any = "", **headers: str) -> Any:
+    return as_error(answer(status, body, **headers), KEY)
+
+
+# ------------------------------------------------------------------ which error
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (401, "Invalid API key", errors.AuthenticationError),
+        (401, "Invalid or missing API key", errors.AuthenticationError),
+        (403, "You do not have permission", errors.AuthenticationError),
+        (403, "Insufficient balance", errors.AuthenticationError),
+        (402, "Insufficient balance", errors.InsufficientBalanceError),
+        (402, "whatever", errors.InsufficientBalanceError),
+        (400, "Insufficient balance", errors.InsufficientBalanceError),
+        (404, "Insufficient balance", errors.InsufficientBalanceError),
+        (400, "Service not available", errors.NotAvailableError),
+        (404, "Service not found", errors.NotAvailableError),
+        (404, "Plan not found", errors.NotAvailableError),
+        (400, "Out of stock", errors.NotAvailableError),
+        (400, "No numbers at the moment", errors.NotAvailableError),
+        (404, "Order not found", errors.NotFoundError),
+        (404, "Not found.", errors.NotFoundError),
+        (404, "", errors.NotFoundError),
+        (400, "Order cannot be cancelled", errors.NotCancellableError),
+        (429, "Rate limit exceeded. Maximum 60 requests per minute.", errors.RateLimitedError),
+        (408, "", errors.ServiceUnavailableError),
+        (425, "", errors.ServiceUnavailableError),
+        (500, "Service not available", errors.ServiceUnavailableError),
+        (502, "Insufficient balance", errors.ServiceUnavailableError),
+        (503, "", errors.ServiceUnavailableError),
+        (599, "", errors.ServiceUnavailableError),
+        (301, "", errors.UnexpectedResponseError),
+        (307, "", errors.UnexpectedResponseError),
+        (400, "country_id query parameter is required", errors.InvalidRequestError),
+        (400, "duration must be 3 or 30", errors.InvalidRequestError),
+        (400, "The moon is in the wrong house", errors.ServiceError),
+        (409, "Conflict", errors.ServiceError),
+        (405, "", errors.ServiceError),
+    ],
+)
+def test_an_error_is_classified_by_status_or_else_by_text(
+    status: int, text: str, kind: type[errors.ServiceError | errors.InvalidRequestError]
+) -> None:
+    for body in ({"error": text}, {"success": False, "error": text}, {"detail": text}):
+        error = error_of(status, body)
+        assert type(error) is kind
+        assert error.status_code == status
+        assert text in str(error)
+
+
+ENVELOPES: list[tuple[Any, str]] = [
+    ({"error": "No luck"}, "No luck"),
+    ({"success": False, "error": "No luck"}, "No luck"),
+    ({"success": False, "message": "No luck"}, "No luck"),
+    ({"detail": "No luck"}, "No luck"),
+    ({"error": True, "message": "No luck"}, "No luck"),
+    ({"error": 17, "detail": "No luck"}, "No luck"),
+    ({"error": "", "detail": "No luck"}, "No luck"),
+    ({"error": None, "errors": ["No luck"]}, "No luck"),
+    ({"error": {"code": 7, "message": "No luck"}}, "No luck"),
+    ({"status": "error", "message": "No luck"}, "No luck"),
+    ({"non_field_errors": ["No luck", "None at all"]}, "No luck; None at all"),
+    (["No luck"], "No luck"),
+    ("No luck", "No luck"),
+    ('"No luck"', "No luck"),
+]
+
+
+@pytest.mark.parametrize(("body", "text"), ENVELOPES)
+def test_the_service_s_own_words_are_found_in_every_envelope(body: Any, text: str) -> None:
+    error = error_of(409, body)
+    assert error.service_message == text
+    assert str(error) == f"POST /api/v1/order/temporary/ answered 409: {text}"
+    assert error.endpoint == "POST /api/v1/order/temporary/"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"service_id": ["A valid integer is required."]}, "service_id"),
+        ({"area_code": "Enter a valid value."}, "area_code"),
+        ({"errors": {"duration": ["Not a choice."]}}, "duration"),
+        ({"success": False, "error": {"plan": ["This field may not be blank."]}}, "plan"),
+        ({"error": "service_id is required"}, "service_id"),
+        ({"detail": [{"loc": ["body", "country_id"], "msg": "missing"}]}, "loc"),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_validation_error_names_the_field(status: int, body: Any, field: str) -> None:
+    error = error_of(status, body)
+    assert type(error) is errors.InvalidRequestError
+    assert error.status_code == status
+    if field != "loc":
+        assert error.field == field
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<html><h1>Bad gateway</h1></html>", "{", "[", "[" * 100_000, "null", "7"]
+)
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_html_empty_cut_and_absurd_bodies_survive(status: int, body: str) -> None:
+    error = error_of(status, body)
+    assert isinstance(error, errors.ServiceError)
+    assert error.status_code == status
+
+
+# ------------------------------------------------------------------ success or not
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_2xx_is_a_success(status: int) -> None:
+    reply = as_reply(answer(status, {"success": True, "data": {"a": 1.10}}))
+    assert reply is not None
+    assert str(reply.body["data"]["a"]) == "1.1"
+
+
+def test_a_2xx_that_says_success_false_or_nothing_but_an_error_is_none() -> None:
+    assert as_reply(answer(200, {"success": False, "error": "x"})) is None
+    assert as_reply(answer(200, {"error": "x"})) is None
+    assert as_reply(answer(200, {"success": True, "error": None, "order_id": 1})) is not None
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<html>", "{", '{"a": NaN}', '{"a": Infinity}', "[" * 100_000, "\ufeff["]
+)
+def test_a_2xx_that_is_not_json_can_not_be_read(body: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (whatever the words)
+        as_reply(answer(200, body))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "rejected"),
+    [
+        (400, {"error": "x"}, True),
+        (401, {}, True),
+        (402, {}, True),
+        (403, {}, True),
+        (404, {}, True),
+        (422, {}, True),
+        (429, {}, True),
+        (200, {"success": False, "error": "Insufficient balance"}, True),
+        (200, {"success": False, "error": "Something went wrong"}, False),
+        (200, {"success": False, "order_id": 7, "error": "Insufficient balance"}, False),
+        (201, {"order_id": 7, "status": "pending", "error": "Insufficient balance for more"}, False),
+        (200, {"success": False, "data": {"order_id": 7}, "error": "Service not available"}, False),
+        (408, {}, False),
+        (409, {}, False),
+        (425, {}, False),
+        (301, {}, False),
+        (500, {"error": "service_id is required"}, False),
+        (502, {}, False),
+        (503, {}, False),
+    ],
+)
+def test_only_a_clear_no_proves_that_nothing_was_carried_out(status: int, body: Any, rejected: bool) -> None:
+    refusal = answer(status, body)
+    assert is_rejection(refusal, as_error(refusal, KEY)) is rejected
+
+
+# ------------------------------------------------------------------ when to come back
+
+
+def at(seconds: float) -> str:
+    when = datetime(2026, 5, 12, tzinfo=timezone.utc) + timedelta(seconds=seconds)
+    return format_datetime(when, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry_After": "7"}, 7),
+        ({"Retry_After": " 1.5 "}, 1.5),
+        ({"Retry_After": "0"}, 0),
+        ({"Retry_After": "86400"}, 3600),
+        ({"Retry_After": "9" * 400}, 3600),
+        ({"Retry_After": at(30), "Date": at(0)}, 30),
+        ({"Retry_After": at(-30), "Date": at(0)}, 0),
+        ({"Retry_After": at(90_000), "Date": at(0)}, 3600),
+        ({"Retry_After": "soon"}, None),
+        ({"Retry_After": "-5"}, None),
+        ({"Retry_After": "NaN"}, None),
+        ({"Retry_After": "inf"}, None),
+        ({"Retry_After": ""}, None),
+        ({"Retry_After": "Mon, 99 Foo 2026 00:00:00 GMT"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_by_the_service_s_own_clock_or_nothing(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert answer(429, "", **headers).retry_after == seconds
+    assert error_of(429, "", **headers).retry_after == seconds
+    assert error_of(503, "", **headers).retry_after == seconds
+
+
+def test_a_date_without_the_service_s_clock_is_relative_to_ours() -> None:
+    until = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True)
+    seconds = answer(429, "", Retry_After=until).retry_after
+    assert seconds is not None
+    assert 0 < seconds <= 60
+
+
+# ------------------------------------------------------------------ what is quoted
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"order_id": 1, "otp": "FOXTROT", "message": "Say FOXTROT"},
+        {"data": {"otp": "FOXTROT"}},
+        {"otp": ["FOXTROT", "FOXTROT"]},
+        {"message": {"text": "dear FOXTROT", "more": ["say FOXTROT"]}},
+        {"message": {"order_id": 1, "number": "1", "sms": "say FOXTROT now"}},
+        {"messages": [{"sms": "FOXTROT"}]},
+        {"esim": {"activation_code": "LPA:1$FOXTROT"}},
+        {"sms_text": "say FOXTROT"},
+        {"otp_code": "FOXTROT"},
+        {"verification_code": "FOXTROT"},
+        {"note": f"your key is {KEY}"},
+        {"OTP": "FOXTROT"},
+    ],
+)
+def test_an_excerpt_shows_neither_code_nor_message_nor_key(body: Any) -> None:
+    whole = json.dumps(body)
+    compact = json.dumps(body, separators=(",", ":"))
+    for text in (whole, compact, whole[:-1], compact[:-2], whole.replace("{", "{\n  "), f"ERROR {whole}"):
+        for shown in (redacted_excerpt(text, KEY), str(unexpected(answer(200, text), KEY))):
+            assert "FOXTROT" not in shown
+            assert KEY not in shown
+
+
+def test_an_excerpt_shows_no_digits_that_could_be_a_code_and_is_short() -> None:
+    excerpt = redacted_excerpt("<p>Your code 548921 for 12 " + "x" * 10_000, KEY)
+    assert "548921" not in excerpt
+    assert "12" in excerpt
+    assert len(excerpt) <= 200
+
+
+def test_the_service_s_words_lose_the_key_only() -> None:
+    error = error_of(401, {"error": f"Invalid API key: {KEY}"})
+    assert KEY not in str(error) + str(error.service_message)
+    assert "Invalid API key: ***" in str(error)
+
+
+def test_a_redirect_is_named_without_what_it_may_carry() -> None:
+    error = error_of(302, "", Location=f"https://login.example/{KEY}/?token={KEY}&x=FOXTROT#FOXTROT")
+    assert "login.example" in str(error)
+    assert KEY not in str(error)
+    assert "FOXTROT" not in str(error)

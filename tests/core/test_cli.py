@@ -1,0 +1,166 @@
+"""The command line: results on standard output, the rest on standard error, exit codes, and ways to leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from rigs import API_KEY, eventually
+
+from smsverify.cli import main
+from smsverify.hook import SmsVerifyHook
+from smsverify.simulator import Simulator
+from smsverify.version import __version__
+
+COMMAND = [sys.executable, "-m", "smsverify.cli"]
+
+
+@pytest.fixture
+def environment(simulator: Simulator, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+    """The simulator, with the environment pointing at it."""
+    for name, value in simulator.environment(store_url).items():
+        monkeypatch.setenv(name, value)
+    return simulator
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    assert API_KEY not in captured.out + captured.err
+    return code, captured.out, captured.err
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    code, out, err = run(capsys, *arguments, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_the_life_of_an_order(environment: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "balance")[:2] == (0, "50.00 USD\n")
+    order = as_json(
+        capsys, "order", "temporary", "--service", "WhatsApp", "--max-price", "0.40", "--key", "k"
+    )
+    order_id = str(order["order_id"])
+    assert as_json(capsys, "order", "temporary", "--service", "WhatsApp", "--key", "k") == order
+    assert run(capsys, "status", order_id)[1].split()[-1] == "pending"
+    environment.deliver_sms(int(order_id), otp="123456")
+    assert run(capsys, "wait", order_id)[:2] == (0, "123456\n")
+    assert "123456" not in run(capsys, "status", order_id)[1]
+    assert run(capsys, "cancel", order_id)[:2] == (0, f"order {order_id}  completed\n")
+    assert [row["order_id"] for row in as_json(capsys, "orders")] == [int(order_id)]
+    assert as_json(capsys, "budget")["limit"] == 60
+    assert as_json(capsys, "store", "check")["schema"] >= 1
+
+
+@pytest.mark.parametrize("product", ["temporary", "rental", "esim", "global"])
+def test_what_can_be_ordered(
+    product: str, environment: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "services", product)
+    assert (code, len(out.splitlines()) > 3) == (0, True)
+    assert as_json(capsys, "services", product)
+    if product == "global":
+        assert "1.10" in run(capsys, "services", product, "--country", "Germany")[1].replace("1.1 ", "1.10 ")
+
+
+def test_a_rental_is_renewed_and_a_secret_is_shown_on_request_only(
+    environment: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = as_json(capsys, "order", "rental", "--service", "WhatsApp", "--duration", "3")
+    assert run(capsys, "renew", str(order["order_id"]), "--max-price", "4")[0] == 0
+    _, out, _ = run(capsys, "order", "esim", "--plan", "USA 1GB / 7 days", "--key", "e", "--json")
+    secret = environment.orders()[-1].activation_code or ""
+    assert secret not in out
+    assert secret in run(capsys, "order", "esim", "--plan", "USA 1GB / 7 days", "--key", "e", "--reveal")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["order", "rental", "--service", "WhatsApp", "--duration", "7"], 2, "duration"),
+        (["order", "temporary", "--service", "WhatsApp", "--max-price", "0.1"], 1, "max_price"),
+        (["order", "temporary", "--service", "WhatsAp"], 1, "WhatsApp"),
+        (["status", "abc"], 2, "order_id"),
+        (["status", "999"], 1, "Order not found"),
+        (["wait", "999", "--timeout", "-1"], 2, "timeout"),
+        (["balance", "--base-url", "http://sms.example"], 2, "base_url"),
+        (["balance", "--store-url", "mysql://u:geheim@h/x"], 2, "store_url"),
+        (["store", "check", "--store-url", "sqlite:////proc/x/y.db"], 1, "store"),
+    ],
+)
+def test_what_goes_wrong_has_a_code_and_one_line(
+    arguments: list[str],
+    code: int,
+    text: str,
+    environment: Simulator,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    got, out, err = run(capsys, *arguments)
+    assert (got, out) == (code, "")
+    assert text in err
+    assert "geheim" not in err
+    assert len(err.splitlines()) == 1
+
+
+def test_no_code_in_time_is_a_code_of_its_own(
+    environment: Simulator, hook: SmsVerifyHook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, status in ((["--keep"], "pending"), ([], "cancelled")):
+        order_id = hook.order("temporary", service="WhatsApp").order_id
+        assert run(capsys, "wait", str(order_id), "--timeout", "0.1", *options)[0] == 3
+        assert environment.order(order_id).status == status
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["order"], ["order", "sms"], ["wait"]])
+def test_what_is_no_command_is_told_how_to_use_it(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: smsverify" in capsys.readouterr().err
+
+
+def test_without_a_key_it_says_what_to_set(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "balance")
+    assert (code, "SMSVERIFY_API_KEY" in err) == (2, True)
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"smsverify {__version__}\n"
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 1)])
+def test_a_wait_that_is_interrupted_leaves_at_once_and_the_order_alone(
+    sent: signal.Signals, code: int, environment: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = hook.order("temporary", service="WhatsApp").order_id
+    process = subprocess.Popen(
+        [*COMMAND, "wait", str(order_id)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    eventually(lambda: environment.order(order_id).status_requests > 1, "polling")
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert environment.order(order_id).status == "pending"
+
+
+def test_a_reader_that_has_gone_is_no_traceback(environment: Simulator) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, "balance"], stdout=writer, stderr=subprocess.PIPE, check=False, text=True
+    )
+    os.close(writer)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.returncode == 1

@@ -1,0 +1,93 @@
+"""The hook, the Airflow wing and the Prefect wing take the same parameters with the same defaults.
+
+The wings can not be installed together, so their signatures are read from the source.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOOK = ROOT / "core/smsverify/hook.py"
+OPERATORS = ROOT / "provider/smsverify_provider/operators/smsverify.py"
+SENSORS = ROOT / "provider/smsverify_provider/sensors/smsverify.py"
+TASKS = ROOT / "prefect_tasks/prefect_smsverify/tasks.py"
+
+# What a framework brings, or needs to be told, is not the service's.
+OF_THE_FRAMEWORK = {
+    "self", "stop", "waiter", "credentials", "smsverify_conn_id", "kwargs", "multiple_outputs",
+    "deferrable", "poke_interval", "cancel_on_kill",
+}  # fmt: skip
+
+SAME = [
+    ("order", "SmsVerifyOrderOperator", OPERATORS, "order_number", "aorder_number"),
+    ("renew", "SmsVerifyRenewOperator", OPERATORS, "renew_rental", "arenew_rental"),
+    ("cancel", "SmsVerifyCancelOrderOperator", OPERATORS, "cancel_order", "acancel_order"),
+    ("wait_for_otp", "SmsVerifyOtpSensor", SENSORS, "wait_for_otp", "await_otp"),
+]
+
+
+def parameters(path: Path, function: str, inside: str | None = None) -> dict[str, str | None]:
+    """The parameters of a function with the source of their defaults, without those of the framework."""
+    tree: ast.AST = ast.parse(path.read_text())
+    if inside is not None:
+        tree = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == inside)
+    found = next(
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == function
+    )
+    args = found.args
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
+    pairs = [
+        *zip(positional, defaults, strict=True),
+        *zip(args.kwonlyargs, args.kw_defaults, strict=True),
+    ]
+    constants = {
+        target.id: ast.unparse(node.value)
+        for node in ast.parse(HOOK.read_text()).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    return {
+        arg.arg: None
+        if default is None
+        else _number(constants.get(ast.unparse(default), ast.unparse(default)))
+        for arg, default in pairs
+        if arg.arg not in OF_THE_FRAMEWORK
+    }
+
+
+def _number(source: str) -> str:
+    return str(float(source)) if source.replace(".", "").isdigit() else source
+
+
+@pytest.mark.parametrize(
+    ("method", "operator", "module", "task", "coroutine"), SAME, ids=[row[0] for row in SAME]
+)
+def test_the_wings_take_what_the_hook_takes(
+    method: str, operator: str, module: Path, task: str, coroutine: str
+) -> None:
+    expected = parameters(HOOK, method, inside="SmsVerifyHook")
+    assert parameters(module, "__init__", inside=operator) == expected
+    assert parameters(TASKS, task) == expected
+    assert parameters(TASKS, coroutine) == expected
+
+
+def test_waiting_in_an_event_loop_takes_what_waiting_in_a_thread_takes() -> None:
+    assert parameters(HOOK, "await_otp", inside="SmsVerifyHook") == parameters(
+        HOOK, "wait_for_otp", inside="SmsVerifyHook"
+    )
+
+
+def test_renting_for_a_block_takes_what_ordering_takes() -> None:
+    order = parameters(HOOK, "order", inside="SmsVerifyHook")
+    assert parameters(HOOK, "rented_number", inside="SmsVerifyHook") == order
+    rented = ROOT / "prefect_tasks/prefect_smsverify/rented.py"
+    assert parameters(rented, "rented_number") == order
+    assert parameters(rented, "arented_number") == order

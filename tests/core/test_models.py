@@ -1,0 +1,394 @@
+"""What is checked before a request, and how tolerantly an answer is read."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from smsverify import PRODUCTS, InvalidRequestError
+from smsverify.models import (
+    LATER,
+    Balance,
+    EsimPlan,
+    Message,
+    Order,
+    OrderRequest,
+    OrderStatus,
+    Service,
+    as_datetime,
+    as_price,
+    check_order_fields,
+    check_order_id,
+    check_price_limit,
+    check_seconds,
+    has_ended,
+    phone_digits,
+    reckon_expiry,
+    with_leading_zeros,
+)
+
+COMPLETE: dict[str, dict[str, Any]] = {
+    "temporary": {"service": "WhatsApp"},
+    "best-temp": {"service": 1012},
+    "rental": {"service": "WhatsApp", "duration": 3},
+    "rent-1day": {"service": "Tinder"},
+    "rent-30days": {"service": "Instagram"},
+    "global": {"service": "WhatsApp", "country": "Germany"},
+    "esim": {"plan": "USA 5GB / 30 days"},
+}
+
+# ------------------------------------------------------------------ what is checked
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_each_product_takes_what_it_needs_and_names_what_is_missing(product: str) -> None:
+    given = COMPLETE[product]
+    assert OrderRequest.check(product=product, **given).product == product
+    for field in given:
+        with pytest.raises(InvalidRequestError, match=field) as caught:
+            OrderRequest.check(product=product, **{**given, field: None})
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("product", "more", "field"),
+    [
+        ("rental", {"area_code": "212"}, "area_code"),
+        ("best-temp", {"area_code": "212"}, "area_code"),
+        ("temporary", {"plan": "USA 5GB / 30 days"}, "plan"),
+        ("temporary", {"duration": 3}, "duration"),
+        ("rent-1day", {"duration": 3}, "duration"),
+        ("temporary", {"country": 4}, "country"),
+        ("esim", {"service": "WhatsApp"}, "service"),
+        ("rental", {"duration": 7}, "duration"),
+        ("rental", {"duration": 3.0}, "duration"),
+        ("rental", {"duration": True}, "duration"),
+        ("temporary", {"area_code": "12"}, "area_code"),
+        ("temporary", {"area_code": "112"}, "area_code"),
+        ("temporary", {"area_code": "2125"}, "area_code"),
+        ("temporary", {"area_code": "２１２"}, "area_code"),
+        ("temporary", {"area_code": True}, "area_code"),
+        ("temporary", {"max_price": -1}, "max_price"),
+        ("temporary", {"max_price": "cheap"}, "max_price"),
+        ("temporary", {"max_price": float("nan")}, "max_price"),
+        ("temporary", {"max_price": "Infinity"}, "max_price"),
+        ("temporary", {"max_price": True}, "max_price"),
+        ("temporary", {"service": ""}, "service"),
+        ("temporary", {"service": "  "}, "service"),
+        ("temporary", {"service": ["WhatsApp"]}, "service"),
+        ("temporary", {"service": True}, "service"),
+        ("temporary", {"service": 1.5}, "service"),
+        ("temporary", {"service": "a\nb"}, "service"),
+        ("temporary", {"service": "x" * 201}, "service"),
+        ("global", {"country": "\x00"}, "country"),
+        ("esim", {"plan": {"name": "USA"}}, "plan"),
+    ],
+)
+def test_what_is_malformed_or_does_not_go_with_the_product_is_refused_by_name(
+    product: str, more: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        OrderRequest.check(product=product, **{**COMPLETE[product], **more})
+    assert caught.value.field == field
+    assert field in str(caught.value)
+
+
+@pytest.mark.parametrize("product", ["", "Temporary", "sms", None, 7, ["temporary"], "temporary "])
+def test_an_unknown_product_is_told_the_known_ones(product: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="best-temp") as caught:
+        OrderRequest.check(product=product, service=1)
+    assert caught.value.field == "product"
+
+
+def test_what_people_type_is_normalised() -> None:
+    request = OrderRequest.check(product="temporary", service=" WhatsApp ", area_code=212, max_price=" 0.40 ")
+    assert (request.service, request.area_code, request.max_price) == ("WhatsApp", "212", Decimal("0.40"))
+    assert OrderRequest.check(product="rental", service="x", duration="30").duration == 30
+    assert check_price_limit(0.1) == Decimal("0.1")  # not 0.1000000000000000055…
+    assert check_price_limit(0) == 0
+
+
+def test_the_same_request_has_one_fingerprint_whatever_its_case_and_limit() -> None:
+    first = OrderRequest.check(product="temporary", service="WhatsApp", max_price=1)
+    assert first.fingerprint == OrderRequest.check(product="temporary", service=" whatsapp").fingerprint
+    others = [
+        OrderRequest.check(product="temporary", service="Telegram"),
+        OrderRequest.check(product="best-temp", service="WhatsApp"),
+        OrderRequest.check(product="temporary", service="WhatsApp", area_code="212"),
+        OrderRequest.check(product="rental", service="WhatsApp", duration=3),
+        OrderRequest.check(product="rental", service="WhatsApp", duration=30),
+        OrderRequest.check(product="global", service="WhatsApp", country=4),
+        OrderRequest.check(product="global", service="WhatsApp", country=9),
+    ]
+    assert len({request.fingerprint for request in [first, *others]}) == 1 + len(others)
+
+
+def test_values_that_are_known_later_are_not_missing_and_the_others_are_still_checked() -> None:
+    assert check_order_fields(product="rental", service=LATER, duration=LATER) == {"product": "rental"}
+    assert check_order_fields(product=LATER, service="x", duration=7 and LATER) == {"service": "x"}
+    for given, field in (
+        ({"product": "rental", "service": LATER, "duration": 7}, "duration"),
+        ({"product": "rental", "service": LATER}, "duration"),
+        ({"product": "temporary", "service": LATER, "plan": LATER}, "plan"),
+        ({"product": LATER, "area_code": "12"}, "area_code"),
+        ({"product": LATER, "max_price": -1}, "max_price"),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            check_order_fields(**given)
+        assert caught.value.field == field
+
+
+def test_an_order_id_is_a_positive_whole_number_or_its_digits() -> None:
+    assert check_order_id(458731) == check_order_id(" 458731 ") == 458731
+    for value in (0, -1, "", "12a", "1.0", 1.0, True, None, "４５", "9" * 19, "1/../2", [1], "+5"):
+        with pytest.raises(InvalidRequestError) as caught:
+            check_order_id(value)
+        assert caught.value.field == "order_id"
+
+
+def test_a_time_span_is_seconds_from_zero() -> None:
+    assert check_seconds("2.5", "timeout") == 2.5
+    assert check_seconds(0, "timeout") == 0
+    for value in (-1, float("nan"), float("inf"), "soon", None, True, [1]):
+        with pytest.raises(InvalidRequestError, match="seconds") as caught:
+            check_seconds(value, "timeout")
+        assert caught.value.field == "timeout"
+
+
+# ------------------------------------------------------------------ what is read
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-05-14T05:00:00Z", "2026-05-14T05:00:00+00:00"),
+        ("2026-05-14T05:00:00", "2026-05-14T05:00:00+00:00"),
+        ("2026-05-14 05:00:00", "2026-05-14T05:00:00+00:00"),
+        ("2026-05-14T05:00:00.123456Z", "2026-05-14T05:00:00.123456+00:00"),
+        ("2026-05-14T07:00:00+02:00", "2026-05-14T05:00:00+00:00"),
+        ("2026-05-14T05:00Z", "2026-05-14T05:00:00+00:00"),
+        ("2026-05-14", "2026-05-14T00:00:00+00:00"),
+    ],
+)
+def test_datetimes_are_tolerant_and_always_aware(text: str, expected: str) -> None:
+    when = as_datetime(text)
+    assert when is not None
+    assert when.tzinfo is not None
+    assert when == datetime.fromisoformat(expected)
+
+
+@pytest.mark.parametrize("value", [None, "", "soon", "2026-13-45", "T05:00", 17, {}, True, "0000-00-00"])
+def test_an_unreadable_datetime_is_unknown_and_does_not_spoil_the_answer(value: Any) -> None:
+    order = Order.model_validate({"order_id": 1, "created_at": value, "expiry_date": value})
+    assert (order.created_at, order.expires_at) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Decimal("0.4"), "0.4"),
+        ("0.40", "0.40"),
+        (" $0.40 ", "0.40"),
+        (4, "4"),
+        (0, "0"),
+        (None, None),
+        ("", None),
+        ("free", None),
+        (True, None),
+        ("NaN", None),
+        ("Infinity", None),
+        ({}, None),
+        ([1], None),
+    ],
+)
+def test_prices_are_exact_or_unknown(value: Any, expected: str | None) -> None:
+    assert as_price(value) == (None if expected is None else Decimal(expected))
+    assert isinstance(as_price(value), Decimal) or expected is None
+
+
+@pytest.mark.parametrize("otp", [None, "", "   ", False, [], {}])
+@pytest.mark.parametrize("message", [None, "", False])
+def test_null_empty_and_absent_all_mean_that_no_sms_has_come(otp: Any, message: Any) -> None:
+    for values in ({"otp": otp, "message": message}, {"otp": otp}, {"message": message}, {}):
+        status = OrderStatus.model_validate({"order_id": 1, "status": "completed", **values})
+        assert (status.otp, status.message, status.arrived) == (None, None, False)
+
+
+def test_a_code_has_arrived_when_it_or_the_text_is_there_whatever_the_status() -> None:
+    for status in ("pending", "active", "completed", "cancelled", "strange"):
+        assert OrderStatus(order_id=1, status=status, otp="1").arrived
+        assert OrderStatus(order_id=1, status=status, message="hello").arrived
+        assert not OrderStatus(order_id=1, status=status).arrived
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "cancelled"),
+    [
+        ("pending", False, False),
+        ("active", False, False),
+        ("completed", True, False),
+        ("cancelled", True, True),
+        ("canceled", True, True),
+        ("refunded", True, True),
+        ("expired", True, False),
+        ("failed", True, False),
+        ("timeout", True, False),
+        (" Cancelled ", True, True),
+        ("COMPLETED", True, False),
+        ("waiting_for_sms", False, False),
+    ],
+)
+def test_the_vocabulary_of_statuses_is_open_and_the_raw_word_is_kept(
+    status: str, ended: bool, cancelled: bool
+) -> None:
+    answer = OrderStatus(order_id=1, status=status)
+    assert (answer.status, answer.ended, answer.cancelled) == (status.strip(), ended, cancelled)
+    assert has_ended(status) is ended
+
+
+@pytest.mark.parametrize(
+    ("otp", "message", "expected"),
+    [
+        (12345, "Your code is 012345", "012345"),
+        (7, "code: 0007.", "0007"),
+        (123, "Code 000-123", "000123"),
+        (0, "Your code is 000000", "000000"),
+        (548921, "Your WhatsApp code is 548921", "548921"),
+        (12345, "call +1012345 or use 012345", "012345"),
+        (12345, None, "12345"),
+        (12345, "no digits here", "12345"),
+    ],
+)
+def test_an_integer_code_gets_its_leading_zeros_back_from_the_text(
+    otp: int, message: str | None, expected: str
+) -> None:
+    assert with_leading_zeros(otp, message) == expected
+
+
+@pytest.mark.parametrize(
+    ("phone", "digits", "e164"),
+    [
+        ("+1 415 555 0123", "14155550123", "+14155550123"),
+        ("16095170503", "16095170503", "+16095170503"),
+        ("(609) 517-0503", "16095170503", "+16095170503"),
+        ("+44 20 7946 0017", "442079460017", "+442079460017"),
+        ("0044 20 7946 0017", "442079460017", "+442079460017"),
+        ("+45 12 34 56 78", "4512345678", "+4512345678"),
+        ("", None, None),
+        (None, None, None),
+        ("n/a", None, None),
+    ],
+)
+def test_a_phone_is_there_raw_as_digits_and_in_e164(
+    phone: str | None, digits: str | None, e164: str | None
+) -> None:
+    order = Order(order_id=1, phone=phone)
+    assert order.phone == (phone or None)
+    assert (order.phone_digits, order.phone_e164) == (digits, e164)
+    assert phone_digits(phone) == digits
+
+
+NOW = datetime(2026, 5, 12, 5, 0, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"expiry_date": "2026-05-14T05:00:00Z", "time_left_seconds": 5}, NOW + timedelta(days=2)),
+        ({"time_left_seconds": 90}, NOW + timedelta(seconds=90)),
+        ({"time_left_seconds": "90"}, NOW + timedelta(seconds=90)),
+        ({"time_left_seconds": 90, "days_left": 30}, NOW + timedelta(seconds=90)),
+        ({"days_left": 2}, NOW + timedelta(days=2)),
+        ({"days_left": "1.5"}, NOW + timedelta(hours=36)),
+        ({"time_left_seconds": 0}, NOW),
+        ({"time_left_seconds": None, "days_left": ""}, None),
+        ({"time_left_seconds": "soon"}, None),
+        ({"expiry_date": "never"}, None),
+        ({"time_left_seconds": 1e30}, None),
+        ({"days_left": 99_999_999_999}, None),
+        ({}, None),
+    ],
+)
+def test_an_expiry_is_answered_or_reckoned_from_the_time_left_or_unknown(
+    fields: dict[str, Any], expected: datetime | None
+) -> None:
+    status = OrderStatus.model_validate({"order_id": 1, "status": "active", **fields})
+    assert reckon_expiry(status, NOW) == expected
+
+
+def test_fields_that_are_not_documented_are_kept() -> None:
+    order = Order.model_validate({"order_id": "5", "carrier": "X", "nested": {"a": 1}})
+    assert order.model_extra == {"carrier": "X", "nested": {"a": 1}}
+    assert order.order_id == 5
+
+
+@pytest.mark.parametrize("values", [{}, {"order_id": None}, {"order_id": "x"}, {"order_id": 0}])
+def test_an_order_without_its_id_is_none(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Order.model_validate(values)
+
+
+def test_strings_stand_for_numbers() -> None:
+    balance = Balance.model_validate({"balance": "50.00"})
+    assert (balance.amount, balance.currency) == (Decimal("50.00"), "USD")
+    plan = EsimPlan.model_validate({"name": "X", "data_gb": "5", "validity_days": "30", "price": "12.00"})
+    assert (plan.data_gb, plan.validity_days, plan.price) == (Decimal(5), 30, Decimal("12.00"))
+
+
+@pytest.mark.parametrize("amount", [None, "", "much", True, {}])
+def test_a_balance_without_an_amount_is_none(amount: Any) -> None:
+    with pytest.raises(ValidationError):
+        Balance.model_validate({"balance": amount, "currency": "USD"})
+
+
+def test_a_text_that_no_database_takes_is_made_one_that_it_takes() -> None:
+    message = Message(order_id=1, message="code 1234 \ud83d\0", otp="1234\0")
+    assert message.otp == "1234"
+    assert message.message is not None
+    assert message.message.startswith("code 1234")
+    message.message.encode()
+
+
+# ------------------------------------------------------------------ what is shown
+
+SECRETS = {"otp": "777123", "message": "Your code is 777123", "activation_code": "SIM-999"}
+
+
+@pytest.mark.parametrize("model", [Order, Message, OrderStatus])
+def test_a_repr_shows_no_code_and_nothing_undocumented(model: type[Order]) -> None:
+    answer = model.model_validate({"order_id": 1, "status": "active", **SECRETS, "sms_code": "777123"})
+    for shown in (repr(answer), str(answer), f"{answer!r:>10}", repr([answer])):
+        assert not any(secret in shown for secret in ("777123", "SIM-999", "Your code"))
+    assert "order_id=1" in repr(answer)
+
+
+def test_the_dict_for_other_programs_is_json_without_the_activation_code() -> None:
+    order = Order.model_validate(
+        {
+            "order_id": 1,
+            "price": Decimal("0.40"),
+            "expiry_date": "2026-05-14T05:00:00Z",
+            "activation_code": "SIM-999",
+            "carrier": "X",
+        }
+    )
+    values = order.as_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["price"] == "0.40"
+    assert values["expires_at"] == "2026-05-14T05:00:00Z"
+    assert set(values) == set(Order.model_fields) - {"activation_code"}
+    message = Message(order_id=1, otp="777123", message="Your code is 777123").as_dict()
+    assert (message["otp"], message["message"]) == ("777123", "Your code is 777123")
+
+
+def test_a_rental_has_a_price_for_each_duration_and_others_have_one() -> None:
+    rental = Service(product="rental", name="X", prices={3: Decimal(4)}, highest_prices={3: Decimal(5)})
+    assert (rental.price_of(3), rental.highest_price_of(3)) == (Decimal(4), Decimal(5))
+    assert (rental.price_of(30), rental.highest_price_of(30)) == (None, None)
+    plain = Service(product="temporary", name="X", price=Decimal(1), highest_price=Decimal(2))
+    assert (plain.price_of(None), plain.highest_price_of(None)) == (Decimal(1), Decimal(2))

@@ -1,0 +1,378 @@
+"""Orders after their purchase: looked at, cancelled, given back, and never lost sight of."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from requests_mock import Mocker
+from rigs import eventually
+
+from smsverify import errors
+from smsverify.hook import SmsVerifyHook
+from smsverify.simulator import Fault, Simulator
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+URL = "http://127.0.0.1:9/api/v1/order/7"
+
+
+def buy(hook: SmsVerifyHook, **given: Any) -> int:
+    return hook.order("temporary", service="WhatsApp", **given).order_id
+
+
+def to_be_cancelled(hook: SmsVerifyHook) -> list[int]:
+    """The orders that are on record as to be given back."""
+    return [release.order_id for release in hook._ledger.open_releases()]
+
+
+# ------------------------------------------------------------------ cancelling
+
+
+def test_a_cancellation_refunds_and_is_harmless_the_second_time(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    assert [hook.cancel(order_id).status for _ in range(3)] == ["cancelled"] * 3
+    assert simulator.balance() == Decimal(50)
+    assert hook.get_order(order_id).status == "cancelled"
+    assert to_be_cancelled(hook) == []
+
+
+def test_an_order_that_is_completed_hands_over_its_code_instead(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    simulator.deliver_sms(order_id, otp="123456")
+    for again in (hook, hook, make_hook(simulator, store_url)):
+        status = again.cancel(order_id)
+        assert (status.status, status.otp, status.cancelled) == ("completed", "123456", False)
+    assert to_be_cancelled(hook) == []
+
+
+def test_an_order_that_somebody_else_has_cancelled_is_success(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    other = make_hook(simulator, store_url.replace("store.db", "other.db"))
+    other.cancel(order_id)
+    assert hook.cancel(order_id).cancelled
+
+
+def test_an_order_of_another_store_is_cancelled_too(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    assert make_hook(simulator, store_url.replace("store.db", "other.db")).cancel(str(order_id)).cancelled
+    assert simulator.order(order_id).status == "cancelled"
+
+
+def test_a_refusal_stays_on_record_and_says_what_the_service_said(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = hook.order("rental", service="WhatsApp", duration=3).order_id
+    with pytest.raises(errors.NotCancellableError, match="still active") as caught:
+        hook.cancel(order_id)
+    assert caught.value.status_code == 400
+    assert caught.value.service_message == "Order cannot be cancelled"
+    assert to_be_cancelled(hook) == [order_id]
+    simulator.configure(cancel_active="refund")
+    assert hook.cancel(order_id).cancelled
+    assert to_be_cancelled(hook) == []
+    assert simulator.balance() == Decimal(50)
+
+
+def test_an_order_that_does_not_exist_is_not_found_and_nothing_to_come_back_to(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    with pytest.raises(errors.NotFoundError):
+        hook.cancel(999)
+    assert to_be_cancelled(hook) == []
+    for call in (hook.get_status, hook.get_order, hook.check_otp):
+        with pytest.raises(errors.NotFoundError, match="Order not found") as caught:
+            call(999)
+        assert caught.value.status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["lost_answer", "reset", "error_before", "error_after", "cut_json", "html"])
+def test_a_cancellation_that_is_not_answered_is_repeated(
+    kind: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy(hook)
+    simulator.add_fault(Fault(kind, path="order/*/cancel/"))
+    assert hook.cancel(order_id).cancelled
+    assert simulator.balance() == Decimal(50)
+    assert to_be_cancelled(hook) == []
+
+
+def test_a_cancellation_that_fails_for_good_stays_on_record(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy(hook)
+    simulator.add_fault(Fault("error_before", path="order/**", times=None))
+    with pytest.raises(errors.ServiceError):
+        hook.cancel(order_id)
+    assert to_be_cancelled(hook) == [order_id]
+    simulator.clear_faults()
+    simulator.add_fault(Fault("unauthorized", path="order/*/cancel/"))
+    with pytest.raises(errors.AuthenticationError):
+        hook.cancel(order_id)
+    assert to_be_cancelled(hook) == [order_id]
+
+
+@pytest.mark.parametrize(
+    ("body", "cancelled"),
+    [
+        ({"success": True, "data": {"order_id": 7, "status": "cancelled"}}, True),
+        ({"order_id": 7, "status": "canceled"}, True),
+        ({"success": True, "data": {"order_id": 7, "status": "refunded"}}, True),
+        ({"success": True, "data": {"order_id": 7, "status": "pending"}}, False),
+        ({"success": True, "data": {"order_id": 7, "status": "cancelling"}}, False),
+        ({"success": True, "data": {"order_id": 8, "status": "cancelled"}}, False),
+        ({"success": True}, False),
+        ({"error": "Order cannot be cancelled"}, False),
+        ({"success": False, "error": "Order cannot be cancelled"}, False),
+        ([], False),
+    ],
+)
+def test_only_an_answer_that_says_cancelled_counts_as_one(
+    body: Any, cancelled: bool, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    requests_mock.post(f"{URL}/cancel/", json=body)
+    requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "pending"})
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    if cancelled:
+        assert hook.cancel(7).cancelled
+    else:
+        with pytest.raises(errors.NotCancellableError):
+            hook.cancel(7)
+    assert to_be_cancelled(hook) == ([] if cancelled else [7])
+    known = hook._ledger.get(7)
+    assert known is not None
+    assert known.ended is cancelled
+
+
+# ------------------------------------------------------------------ giving back
+
+
+def test_a_release_cancels_a_pending_order(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    assert hook.release(order_id, "not needed")
+    assert simulator.order(order_id).status == "cancelled"
+    assert hook.release(order_id, "not needed")  # harmless
+    assert to_be_cancelled(hook) == []
+
+
+def test_a_release_leaves_alone_what_is_of_use(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with_code, used = buy(hook), buy(hook)
+    rental = hook.order("rental", service="WhatsApp", duration=3).order_id
+    simulator.configure(cancel_active="no-refund")
+    for order_id in (with_code, used):
+        simulator.deliver_sms(order_id, otp="123456")
+    hook.wait_for_otp(used, 20)
+    cancels = simulator.stats().by_endpoint.get("POST order/{id}/cancel/", 0)
+    assert [hook.release(order_id, "not needed") for order_id in (with_code, used, rental)] == [False] * 3
+    assert simulator.stats().by_endpoint.get("POST order/{id}/cancel/", 0) == cancels
+    assert simulator.order(rental).status == "active"
+    assert to_be_cancelled(hook) == []
+
+
+def test_a_rental_that_is_still_pending_is_given_back(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    assert hook.release(order.order_id, "not needed")
+    assert simulator.balance() == Decimal(50)
+
+
+def test_an_order_in_a_state_that_nobody_knows_is_given_back_or_stays_on_record(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={"temporary": {"start_status": "waiting_for_sms"}})
+    hook = make_hook(simulator, store_url)
+    order_id = buy(hook)
+    assert not hook.release(order_id, "not needed")  # the simulator cancels what is pending only
+    assert simulator.stats().by_endpoint["POST order/{id}/cancel/"] == 1
+    assert to_be_cancelled(hook) == [order_id]
+
+
+def test_a_release_by_a_waiter_yields_to_a_newer_one(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    hook.claim(order_id, "first")
+    hook.claim(order_id, "second")
+    assert not hook.release(order_id, "killed", waiter="first")
+    assert simulator.order(order_id).status == "pending"
+    assert hook.release(order_id, "killed", waiter="second")
+
+
+def test_a_new_waiter_takes_a_release_off_the_record_until_the_last_moment(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy(hook)
+    hook.claim(order_id, "first")
+    results: list[bool] = []
+    releasing = threading.Thread(
+        target=lambda: results.append(hook.release(order_id, "killed", waiter="first", grace=1.0))
+    )
+    releasing.start()
+    eventually(lambda: to_be_cancelled(hook), "the record")
+    hook.claim(order_id, "second")
+    releasing.join(30)
+    assert results == [False]
+    assert simulator.order(order_id).status == "pending"
+    assert to_be_cancelled(hook) == []
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault("error_before", path="order/*/status/", times=None)],
+        [Fault("reset", path="order/**", times=None)],
+        [Fault("unauthorized", path="order/*/cancel/", times=None)],
+        [Fault("html", path="order/*/status/", times=None)],
+        [Fault("error_before", path="order/*/cancel/", status=400, times=None)],
+    ],
+    ids=["status 503", "reset", "401", "HTML", "400"],
+)
+def test_a_release_never_raises_for_the_service_and_stays_on_record(
+    faults: list[Fault], simulator: Simulator, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    order_id = buy(hook)
+    for fault in faults:
+        simulator.add_fault(fault)
+    assert not hook.release(order_id, "nobody needs it")
+    assert to_be_cancelled(hook) == [order_id]
+    assert [record.levelno for record in caplog.records if "still to be cancelled" in record.message] == [
+        logging.WARNING
+    ]
+    simulator.clear_faults()
+    assert hook.release(order_id, "nobody needs it")
+    assert to_be_cancelled(hook) == []
+
+
+# ------------------------------------------------------------------ looking
+
+
+def test_an_order_is_known_from_the_ledger_without_a_request(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("global", service="WhatsApp", country="Germany")
+    before = len(simulator.requests())
+    known = hook.get_order(order.order_id)
+    assert (known.product, known.service, known.country, known.price, known.phone) == (
+        "global",
+        "WhatsApp",
+        "Germany",
+        Decimal("1.10"),
+        order.phone,
+    )
+    assert len(simulator.requests()) == before
+
+
+def test_an_order_of_another_store_is_asked_for_once(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order = hook.order("temporary", service="WhatsApp")
+    other = make_hook(simulator, store_url.replace("store.db", "other.db"))
+    for _ in range(2):
+        known = other.get_order(order.order_id)
+        assert (known.phone, known.product, known.price) == (order.phone, None, None)
+    assert simulator.order(order.order_id).status_requests == 1
+
+
+def test_what_is_seen_is_kept_and_a_later_look_does_not_lose_what_an_earlier_one_knew(
+    requests_mock: Mocker, make_hook: MakeHook, any_store_url: str
+) -> None:
+    hook = make_hook("http://127.0.0.1:9", any_store_url)
+    requests_mock.get(
+        f"{URL}/status/",
+        [
+            {"json": {"order_id": 7, "status": "active", "phone": "+1 1", "time_left_seconds": 3600}},
+            {"json": {"order_id": 7, "status": "odd-" * 100}},
+        ],
+    )
+    first = hook.get_status(7)
+    hook.get_status(7)
+    known = hook.get_order(7)
+    assert (known.status, known.phone) == ("odd-" * 100, "+1 1")
+    assert known.expires_at is not None
+    assert first.expires_at is not None
+    assert abs((known.expires_at - first.expires_at).total_seconds()) < 1
+
+
+def test_a_text_cut_inside_an_emoji_hands_over_its_code(
+    requests_mock: Mocker, make_hook: MakeHook, any_store_url: str
+) -> None:
+    hook = make_hook("http://127.0.0.1:9", any_store_url)
+    requests_mock.get(
+        f"{URL}/status/",
+        text='{"order_id": 7, "status": "complete\\u0000d", "otp": "123456", "message": "123456 \\ud83d"}',
+    )
+    message = hook.check_otp(7)
+    assert message is not None
+    assert message.otp == "123456"
+
+
+# ------------------------------------------------------------------ looking once for a code
+
+
+def test_a_look_for_a_code_asks_once_and_from_then_on_the_inbox_answers(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    assert hook.check_otp(order_id) is None
+    simulator.deliver_sms(order_id, otp="123456")
+    assert hook.check_otp(order_id, ask=False) is None
+    for _ in range(2):
+        message = hook.check_otp(order_id)
+        assert message is not None
+        assert (message.otp, message.message) == ("123456", "Your WhatsApp code is 123456")
+    assert simulator.order(order_id).status_requests == 2
+    assert not hook.release(order_id, "the code is used")
+
+
+def test_a_code_is_read_from_the_text_where_the_service_finds_none(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy(hook)
+    simulator.deliver_sms(order_id, text="Your WhatsApp code: 902-110")
+    message = hook.check_otp(order_id)
+    assert message is not None
+    assert (message.otp, message.message) == ("902110", "Your WhatsApp code: 902-110")
+
+
+@pytest.mark.parametrize("status", ["cancelled", "expired"])
+def test_a_look_at_an_order_that_has_ended_says_so(
+    status: str, simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={"temporary": {"end_status": status}})
+    hook = make_hook(simulator, store_url)
+    order_id = buy(hook)
+    simulator.set_time_left(order_id, 0)
+    with pytest.raises(errors.OrderEndedError, match=status) as caught:
+        hook.check_otp(order_id)
+    assert (caught.value.order_id, caught.value.status) == (order_id, status)
+
+
+def test_a_fresh_order_that_the_service_does_not_show_yet_is_believed_in(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=600))
+    order_id = buy(hook)
+    assert hook.check_otp(order_id) is None
+    with pytest.raises(errors.NotFoundError):
+        hook.check_otp(999)

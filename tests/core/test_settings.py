@@ -1,0 +1,191 @@
+"""Where the settings come from, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rigs import API_KEY
+
+from smsverify import InvalidRequestError, SmsVerifyError, SmsVerifyHook
+from smsverify.settings import Settings
+
+GIVEN: dict[str, Any] = {
+    "api_key": API_KEY,
+    "base_url": "https://sms.example/",
+    "store_url": "sqlite:////tmp/other.db",
+    "rate_limit": 30,
+    "rate_period": 6.0,
+    "account": "wallet",
+    "namespace": "staging",
+    "purchase_grace": 5.0,
+    "exclusive_account": False,
+    "connect_timeout": 1.0,
+    "read_timeout": 2.0,
+    "call_timeout": 3.0,
+    "insecure": True,
+    "message_retention_days": 2.0,
+    "callback_secrets": ("one", "two"),
+}
+
+
+def load(**given: Any) -> Settings:
+    return Settings.load({"api_key": API_KEY, **given}, {})
+
+
+def refused(**given: Any) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
+        load(**given)
+    return caught.value
+
+
+def test_arguments_and_environment_give_the_same_settings() -> None:
+    texts = GIVEN | {"insecure": "true", "exclusive_account": "no", "callback_secrets": "one, two,"}
+    environment = {f"SMSVERIFY_{name.upper()}": str(value) for name, value in texts.items()}
+    assert Settings.load(GIVEN, {}) == Settings.load({}, environment)
+    assert set(GIVEN) == set(Settings.model_fields)
+
+
+def test_what_is_given_goes_before_the_environment_and_empty_counts_as_not_given() -> None:
+    environment = {"SMSVERIFY_API_KEY": "other", "SMSVERIFY_RATE_LIMIT": "7", "SMSVERIFY_BASE_URL": ""}
+    settings = Settings.load({"api_key": API_KEY, "rate_limit": None, "account": ""}, environment)
+    assert settings.api_key.get_secret_value() == API_KEY
+    assert (settings.rate_limit, settings.account) == (7, None)
+    assert settings.base_url == "https://smsverificationservice.com"
+
+
+def test_the_defaults_are_the_documented_service_and_one_file_for_all_processes(tmp_path: Path) -> None:
+    settings = load()
+    assert (settings.base_url, settings.rate_limit, settings.rate_period) == (
+        "https://smsverificationservice.com",
+        60,
+        60.0,
+    )
+    url = settings.store_url.get_secret_value()
+    assert url == f"sqlite:///{tmp_path / 'home' / '.smsverify' / 'store.db'}"
+    assert load().store_url == settings.store_url
+
+
+def test_the_hook_reads_the_environment_on_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = SmsVerifyHook()
+    monkeypatch.setenv("SMSVERIFY_API_KEY", API_KEY)
+    monkeypatch.setenv("SMSVERIFY_NAMESPACE", "blue")
+    assert hook.settings.api_key.get_secret_value() == API_KEY
+    assert hook.settings.namespace == "blue"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("api_key", "two words"),
+        ("api_key", "line\nbreak"),
+        ("api_key", "schlüssel"),
+        ("api_key", " "),
+        ("base_url", "ftp://sms.example"),
+        ("base_url", "sms.example"),
+        ("base_url", "https://"),
+        ("base_url", "https://sms.example:port"),
+        ("base_url", "https://user:word@sms.example"),
+        ("base_url", "https://sms.example/?key=1"),
+        ("base_url", "http://sms.example"),
+        ("base_url", "http://192.168.1.7"),
+        ("base_url", "http://localhost.example"),
+        ("base_url", "http://127.0.0.1.example"),
+        ("store_url", "mysql://h/db"),
+        ("store_url", "postgresql://u:geheim@h/db"),
+        ("store_url", "sqlite://"),
+        ("store_url", "sqlite:///:memory:"),
+        ("store_url", "sqlite:///:memory:?cache=shared"),
+        ("store_url", "postgresql+psycopg://u:geheim@h:abc/db"),
+        ("store_url", "postgresql+psycopg://u:geheim@rest@h/db"),
+        ("store_url", "postgresql+psycopg://h/db?user=u&password=geheim"),
+        ("rate_limit", 0),
+        ("rate_limit", "sixty"),
+        ("rate_limit", 1.5),
+        ("rate_period", 0),
+        ("rate_period", "nan"),
+        ("rate_period", float("inf")),
+        ("purchase_grace", -1),
+        ("connect_timeout", 0),
+        ("read_timeout", float("nan")),
+        ("call_timeout", -3),
+        ("insecure", "perhaps"),
+        ("message_retention_days", 0),
+        ("namespace", "n" * 101),
+    ],
+)
+def test_a_setting_that_is_not_allowed_is_refused_by_name(field: str, value: Any) -> None:
+    error = refused(**{field: value})
+    assert error.field == field
+    assert str(error).startswith(field)
+    assert "geheim" not in str(error)
+    assert error.__cause__ is None  # pydantic's error quotes what it was given
+
+
+def test_a_missing_key_says_where_to_put_it() -> None:
+    with pytest.raises(InvalidRequestError, match="SMSVERIFY_API_KEY") as caught:
+        SmsVerifyHook().get_balance()
+    assert caught.value.field == "api_key"
+
+
+def test_an_unknown_setting_names_those_that_exist() -> None:
+    error = refused(rate_limits=3)
+    assert error.field == "rate_limits"
+    assert "rate_limit," in str(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8900",
+        "http://127.0.0.1",
+        "http://127.8.9.1:1",
+        "http://[::1]:80",
+        "http://sim.localhost",
+        "https://sms.example/proxy",
+    ],
+)
+def test_plain_http_is_allowed_to_this_machine_only(url: str) -> None:
+    assert load(base_url=url).base_url == url
+
+
+def test_plain_http_elsewhere_has_to_be_asked_for_by_name() -> None:
+    assert "insecure" in str(refused(base_url="http://sms.example"))
+    assert load(base_url="http://sms.example", insecure=True).base_url == "http://sms.example"
+
+
+def test_the_budget_belongs_to_key_and_address_and_the_ledger_to_the_account() -> None:
+    one, rotated = load(account="wallet"), load(account="wallet", api_key="another")
+    elsewhere = load(base_url="https://other.example")
+    assert len({one.key_id, rotated.key_id, elsewhere.key_id}) == 3
+    assert one.account_id == rotated.account_id == "wallet"
+    assert load().account_id == load().key_id
+    assert API_KEY not in one.key_id
+
+
+def test_every_pace_follows_from_the_period() -> None:
+    assert load().tempo == 1
+    assert load(rate_period=6).tempo == pytest.approx(0.1)
+
+
+def test_settings_show_no_secret() -> None:
+    settings = load(store_url="postgresql+psycopg://u:geheim@h/db", callback_secrets="wort")
+    for shown in (repr(settings), str(settings), repr(settings.model_dump()), settings.model_dump_json()):
+        assert not any(secret in shown for secret in (API_KEY, "geheim", "wort"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://u:geheim@127.0.0.1:1/db",
+        "postgresql+psycopg://u:ge%23heim@127.0.0.1:1/db",
+        "sqlite:////proc/nowhere/store.db",
+    ],
+)
+def test_a_store_that_can_not_be_reached_is_a_store_error(url: str) -> None:
+    hook = SmsVerifyHook(API_KEY, store_url=url)
+    with pytest.raises(SmsVerifyError) as caught:
+        hook.check_store()
+    assert type(caught.value).__name__ == "StoreError"
+    assert not any(part in str(caught.value) for part in ("geheim", "ge#heim", "ge%23heim"))

@@ -1,0 +1,85 @@
+"""Fixtures of the Prefect wing's tests: one Prefect server for all, and a simulated service for each.
+
+The server is a process of its own with an empty database; nothing of the machine's own Prefect counts.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Prefect reads these when it is imported. Results are not kept below PREFECT_HOME by its older versions.
+_home = tempfile.TemporaryDirectory(prefix="smsverify-prefect-")
+for _name in [name for name in os.environ if name.startswith(("PREFECT_", "SMSVERIFY_"))]:
+    del os.environ[_name]
+os.environ |= {
+    "PREFECT_HOME": _home.name,
+    "PREFECT_RESULTS_LOCAL_STORAGE_PATH": f"{_home.name}/results",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLI_WELCOME": "false",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+}
+
+import pytest  # noqa: E402
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL  # noqa: E402
+from prefect.testing.utilities import prefect_test_harness  # noqa: E402
+
+from prefect_smsverify import SmsVerifyCredentials  # noqa: E402
+from smsverify.simulator import Simulator  # noqa: E402
+
+LASTING = {"temporary": {"validity": 360_000}}  # no order ends by itself while a test looks elsewhere
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_server() -> Iterator[str]:
+    """The URL of the server's API."""
+    with prefect_test_harness(server_startup_timeout=240):
+        yield PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def prefect_database(prefect_server: str) -> Path:
+    """The file that the server keeps everything in."""
+    return Path(PREFECT_API_DATABASE_CONNECTION_URL.value().partition(":///")[2])
+
+
+@pytest.fixture
+def results() -> Path:
+    """Where Prefect keeps results."""
+    return Path(_home.name) / "results"
+
+
+@pytest.fixture
+def simulate(
+    smsverify_simulator_factory: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Simulator]:
+    """Starts a simulator that the SMSVERIFY_... environment points at; settings may be given."""
+
+    def start(**settings: Any) -> Simulator:
+        simulator = smsverify_simulator_factory(**{"products": LASTING, **settings})
+        for name, value in simulator.environment(f"sqlite:///{tmp_path / 'store.db'}").items():
+            monkeypatch.setenv(name, value)
+        return simulator
+
+    return start
+
+
+@pytest.fixture
+def simulator(simulate: Callable[..., Simulator]) -> Simulator:
+    """A simulator whose minute lasts a second, and whose SMS come within a fraction of that."""
+    return simulate()
+
+
+@pytest.fixture
+def silent(simulate: Callable[..., Simulator]) -> Simulator:
+    """A simulator whose SMS never come."""
+    return simulate(sms_delay="never")
+
+
+@pytest.fixture
+def account() -> SmsVerifyCredentials:
+    """The account of the environment."""
+    return SmsVerifyCredentials()

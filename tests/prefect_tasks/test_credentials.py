@@ -1,0 +1,122 @@
+"""The block: the settings that arguments and environment give, checked the same way, its secrets kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prefect import flow, task
+from pydantic import SecretStr, ValidationError
+
+from prefect_smsverify import SmsVerifyCredentials, get_balance
+from smsverify import InvalidRequestError, SmsVerifyHook
+from smsverify.settings import Settings
+from smsverify.simulator import Simulator
+
+EVERYTHING: dict[str, Any] = {
+    "api_key": "key-of-the-test",
+    "base_url": "http://service.example",
+    "store_url": "sqlite:////tmp/of-the-test.db",
+    "rate_limit": 7,
+    "rate_period": 2.5,
+    "account": "wallet",
+    "namespace": "staging",
+    "purchase_grace": 11.0,
+    "exclusive_account": False,
+    "connect_timeout": 1.5,
+    "read_timeout": 2.5,
+    "call_timeout": 3.5,
+    "insecure": True,
+    "message_retention_days": 1.5,
+    "callback_secrets": ["one", "two"],
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SMSVERIFY_{name.upper()}", raising=False)
+
+
+def test_the_block_has_every_setting() -> None:
+    assert set(SmsVerifyCredentials.model_fields) == set(Settings.model_fields) == set(EVERYTHING)
+
+
+def test_block_environment_and_arguments_give_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = SmsVerifyHook(**EVERYTHING).settings
+    assert SmsVerifyCredentials(**EVERYTHING).get_hook().settings == expected
+
+    for name, value in EVERYTHING.items():
+        text = ",".join(value) if isinstance(value, list) else str(value)
+        monkeypatch.setenv(f"SMSVERIFY_{name.upper()}", text)
+    assert SmsVerifyCredentials().get_hook().settings == expected
+
+
+def test_what_the_block_gives_precedes_the_environment_and_what_it_leaves_empty_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SMSVERIFY_API_KEY", "from-the-environment")
+    monkeypatch.setenv("SMSVERIFY_RATE_LIMIT", "7")
+    settings = SmsVerifyCredentials(rate_limit=9, base_url="").get_hook().settings
+    assert settings.api_key.get_secret_value() == "from-the-environment"
+    assert settings.rate_limit == 9
+    assert settings.base_url == Settings.model_fields["base_url"].default
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("api_key", {}),
+        ("api_key", {"api_key": "with space"}),
+        ("base_url", {"api_key": "k", "base_url": "http://service.example"}),
+        ("base_url", {"api_key": "k", "base_url": "ftp://service.example"}),
+        ("store_url", {"api_key": "k", "store_url": "mysql://u:hidden@h/db"}),
+        ("rate_limit", {"api_key": "k", "rate_limit": 0}),
+        ("read_timeout", {"api_key": "k", "read_timeout": -1}),
+    ],
+)
+def test_a_bad_setting_is_refused_as_the_hook_refuses_it(field: str, given: dict[str, Any]) -> None:
+    hook = SmsVerifyCredentials(**given).get_client()
+    with pytest.raises(InvalidRequestError) as refused:
+        hook.get_balance()
+    with pytest.raises(InvalidRequestError) as expected:
+        SmsVerifyHook(**given).get_balance()
+    assert refused.value.field == expected.value.field == field
+    assert str(refused.value) == str(expected.value)
+
+
+def test_a_value_of_the_wrong_type_is_refused_without_being_shown() -> None:
+    with pytest.raises(ValidationError, match="api_key") as refused:
+        SmsVerifyCredentials(api_key=["hidden-key"])
+    assert "hidden-key" not in str(refused.value)
+
+
+def test_secrets_are_in_no_repr_of_block_or_hook() -> None:
+    block = SmsVerifyCredentials(**EVERYTHING)
+    shown = f"{block!r} {block} {block.get_hook()!r} {block.model_dump_json()}"
+    for secret in ("key-of-the-test", "of-the-test.db", "one", "two"):
+        assert secret not in shown
+
+
+def test_a_saved_block_is_found_by_its_name_in_flows_of_both_kinds(simulator: Simulator) -> None:
+    given = {"api_key": simulator.api_key, "base_url": simulator.url, "rate_period": simulator.rate_period}
+    SmsVerifyCredentials(**given).save("by-name")
+    assert SmsVerifyCredentials.load("by-name").api_key == SecretStr(simulator.api_key)
+
+    @flow
+    def plain() -> Any:
+        return get_balance("by-name")
+
+    @task
+    def nested() -> Any:
+        return get_balance("by-name")
+
+    @flow
+    async def coroutine() -> Any:
+        # A task that is a function, in the event loop's own thread.
+        return get_balance("by-name"), nested()
+
+    import asyncio
+
+    assert plain().amount == 50
+    assert [balance.amount for balance in asyncio.run(coroutine())] == [50, 50]

@@ -1,0 +1,156 @@
+"""The main job on a real Prefect server, and what it leaves behind in the server's database and in the logs.
+
+One server for all tests, as a process with an empty home, and each flow run a process of its own. The example
+runs with a code that comes and with one that never does; two more flows handle the other secrets.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from smsverify.simulator import SimulatedOrder, Stats
+from stacks import Account, PrefectServer, Processes, SimulatorProcess
+from stacks.traces import Trace, copy_database, in_database, in_files
+
+pytestmark = pytest.mark.timeout(900)  # the first test starts everything, on a busy machine perhaps
+
+EXAMPLE = Path(__file__).parents[2] / "prefect_tasks" / "examples" / "provision_account.py"
+API_KEY = "key-that-nobody-may-see"
+STORE_PASSWORD = "password-that-nobody-may-see"
+TEXT = "Good morning Mrs Violet"
+SETTINGS = {
+    "api_key": API_KEY,
+    "balance": "50.00",
+    "sms_delay": 12,
+    # A code so long that nothing else looks like it by chance.
+    "services": {
+        "whatsapp": {"digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
+        "telegram": {"sms_delay": "never"},
+    },
+}
+PLAN = "USA 1GB / 7 days"
+OTHER_FLOWS = f'''
+from prefect import flow
+
+from prefect_smsverify import order_number
+
+
+@flow
+def order_esim(credentials: str) -> int:
+    """An eSIM has an activation code."""
+    return order_number(credentials, "esim", plan="{PLAN}").order_id
+
+
+@flow
+def order_without_store(credentials: str) -> int:
+    """The address of a store, here one that is not there, has a password."""
+    return order_number(credentials, "temporary", service="Uber").order_id
+'''
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the runs have left behind: how they ended, orders by service, …"""
+
+    succeeded: dict[str, bool]
+    states: dict[str, set[str]]
+    orders: dict[str, SimulatedOrder]
+    stats: Stats
+    balance: Decimal
+    secrets: dict[str, str]
+    database: Path
+    home: Path
+    logs: Path
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    base = tmp_path_factory.mktemp("server")
+    environment = Path(sys.prefix)
+    with (
+        Processes(base / "logs") as processes,
+        SimulatorProcess(processes, environment, **SETTINGS) as simulator,
+        PrefectServer(processes, environment, home=base / "prefect") as prefect,
+    ):
+        evidence = collect(prefect, simulator, base)
+    for name in ("simulator.json", "simulator.log"):  # the service's own: they hold the API key
+        (base / "logs" / name).unlink()
+    return evidence
+
+
+def collect(prefect: PrefectServer, simulator: SimulatorProcess, base: Path) -> Evidence:
+    account = simulator.account(base / "store.db")
+    unreachable = f"postgresql+psycopg://me:{STORE_PASSWORD}@127.0.0.1:9/none"
+    prefect.save_credentials("mine", account)
+    prefect.save_credentials("without-store", Account({**account.settings, "store_url": unreachable}))
+    flows = base / "other_flows.py"
+    flows.write_text(OTHER_FLOWS)
+    runs = {
+        "comes": prefect.start_flow(
+            f"{EXAMPLE}:provision_account", {"credentials": "mine", "service": "WhatsApp", "timeout": 240}
+        ),
+        "never": prefect.start_flow(
+            f"{EXAMPLE}:provision_account", {"credentials": "mine", "service": "Telegram", "timeout": 12}
+        ),
+        "esim": prefect.start_flow(f"{flows}:order_esim", {"credentials": "mine"}),
+        "without store": prefect.start_flow(f"{flows}:order_without_store", {"credentials": "without-store"}),
+    }
+    ended = {name: prefect.wait_for_flow(run, timeout=400) for name, run in runs.items()}
+    orders = {order.service: order for order in simulator.control().orders()}
+    return Evidence(
+        succeeded={name: run.succeeded for name, run in ended.items()},
+        states={name: set(prefect.states(run).values()) for name, run in ended.items()},
+        orders=orders,
+        stats=simulator.control().stats(),
+        balance=simulator.control().balance(),
+        secrets={
+            "API key": API_KEY,
+            "store password": STORE_PASSWORD,
+            "text": TEXT,
+            "code": orders["WhatsApp"].otp or "",
+            "activation code": orders[PLAN].activation_code or "",
+        },
+        database=copy_database(prefect.database, base / "server.db"),
+        home=prefect.home,
+        logs=base / "logs",
+    )
+
+
+def test_a_flow_gets_the_code_and_uses_it(evidence: Evidence) -> None:
+    assert evidence.succeeded["comes"]
+    assert evidence.states["comes"] == {"Completed"}
+    assert evidence.orders["WhatsApp"].status == "completed"
+
+
+def test_a_flow_without_an_sms_fails_and_its_number_is_refunded(evidence: Evidence) -> None:
+    assert not evidence.succeeded["never"]
+    assert "TimedOut" in evidence.states["never"]
+    order = evidence.orders["Telegram"]
+    assert order.status == "cancelled"
+    assert order.refunded == order.paid == order.price
+
+
+def test_every_number_is_bought_once_and_the_rate_limit_is_never_met(evidence: Evidence) -> None:
+    assert evidence.succeeded["esim"]
+    assert not evidence.succeeded["without store"]
+    assert evidence.stats.orders == len(evidence.orders) == 3
+    assert evidence.balance == 50 - evidence.orders["WhatsApp"].price - evidence.orders[PLAN].price
+    assert evidence.stats.refused == 0
+
+
+def test_the_servers_database_holds_no_secret(evidence: Evidence) -> None:
+    told = in_database(evidence.database, {"order": f"order {evidence.orders['WhatsApp'].order_id}"})
+    assert Trace("order", "log.message", "prefect.task_runs") in told
+    assert in_database(evidence.database, evidence.secrets) == []
+
+
+def test_no_log_and_no_kept_result_holds_a_secret(evidence: Evidence) -> None:
+    order_id = {"order": str(evidence.orders["WhatsApp"].order_id)}
+    assert [trace.place for trace in in_files(evidence.logs, order_id)] == ["prefect-run-1.log"]
+    assert in_files(evidence.logs, evidence.secrets) == []
+    assert in_files(evidence.home, evidence.secrets) == []

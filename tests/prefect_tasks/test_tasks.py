@@ -1,0 +1,270 @@
+"""The tasks do what the hook does, in flows that are functions and in flows that are coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from prefect import Task, flow, unmapped
+from prefect.cache_policies import NO_CACHE
+
+import prefect_smsverify
+from prefect_smsverify import (
+    SmsVerifyCredentials,
+    acancel_order,
+    aget_balance,
+    aget_order_status,
+    aorder_number,
+    arenew_rental,
+    await_otp,
+    await_otps,
+    cancel_order,
+    get_balance,
+    get_order_status,
+    order_number,
+    renew_rental,
+    wait_for_otp,
+    wait_for_otps,
+)
+from prefect_smsverify.tasks import is_temporary
+from smsverify import (
+    AuthenticationError,
+    InsufficientBalanceError,
+    InvalidRequestError,
+    Message,
+    NotFoundError,
+    Order,
+    OrderEndedError,
+    WaitTimeoutError,
+)
+from smsverify.simulator import Fault, Simulator
+from smsverify.transport import ATTEMPTS
+
+
+def in_a_flow(call: Callable[[], Any]) -> Any:
+    """What a call gives in a flow run."""
+
+    @flow
+    def calls() -> Any:
+        return call()
+
+    return calls()
+
+
+TASKS = [name for name in prefect_smsverify.__all__ if isinstance(getattr(prefect_smsverify, name), Task)]
+
+
+def test_number_code_and_status_in_a_flow(simulator: Simulator, account: SmsVerifyCredentials) -> None:
+    @flow
+    def main_job() -> Any:
+        before = get_balance(account)
+        order = order_number(account, "temporary", service="WhatsApp", max_price="0.40", area_code="212")
+        return before, order, wait_for_otp(account, order), get_order_status(account, order.order_id)
+
+    before, order, message, status = main_job()
+    (simulated,) = simulator.orders()
+    assert (order.order_id, order.phone, order.price) == (
+        simulated.order_id,
+        simulated.phone,
+        Decimal("0.40"),
+    )
+    assert simulated.area_code == "212"
+    assert (message.otp, message.message, message.phone) == (
+        simulated.otp,
+        simulated.message,
+        simulated.phone,
+    )
+    assert status.status == "completed"
+    assert simulator.balance() == before.amount - order.price
+
+
+def test_number_code_and_status_in_a_coroutine(simulator: Simulator, account: SmsVerifyCredentials) -> None:
+    @flow
+    async def main_job() -> Any:
+        before = await aget_balance(account)
+        orders = await asyncio.gather(
+            *(aorder_number(account, "temporary", service=name) for name in ("WhatsApp", "Telegram"))
+        )
+        messages = await asyncio.gather(*(await_otp(account, order) for order in orders))
+        return before, orders, messages, await aget_order_status(account, orders[0])
+
+    before, orders, messages, status = asyncio.run(main_job())
+    codes = {order.order_id: order.otp for order in simulator.orders()}
+    assert {message.order_id: message.otp for message in messages} == codes
+    assert [message.order_id for message in messages] == [order.order_id for order in orders]
+    assert status.status == "completed"
+    assert before.amount - simulator.balance() == Decimal("0.70")
+
+
+def test_a_rental_is_cancelled_or_renewed(silent: Simulator, account: SmsVerifyCredentials) -> None:
+    @flow
+    def plain() -> Any:
+        rental = order_number(account, "rental", service="WhatsApp", duration=3)
+        unwanted = order_number(account, "best-temp", service="WhatsApp")
+        return rental, renew_rental(account, rental, max_price=4), cancel_order(account, unwanted)
+
+    @flow
+    async def coroutine(rental: Order) -> Any:
+        unwanted = await aorder_number(account, "best-temp", service="WhatsApp")
+        return await arenew_rental(account, rental), await acancel_order(account, unwanted)
+
+    rental, renewed, cancelled = plain()
+    renewed_again, cancelled_too = asyncio.run(coroutine(renewed))
+    assert renewed.expires_at - rental.expires_at == timedelta(days=3)
+    assert renewed_again.expires_at - renewed.expires_at == timedelta(days=3)
+    assert cancelled.cancelled
+    assert cancelled_too.cancelled
+    assert silent.balance() == 50 - 3 * 4
+
+
+def test_what_was_ordered_is_mapped_on_to_the_waits(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    @flow
+    def many() -> Any:
+        services = ["WhatsApp", "Telegram", "WhatsApp", "Telegram", "WhatsApp"]
+        orders = order_number.map(unmapped(account), "temporary", service=services)
+        return wait_for_otp.map(unmapped(account), orders).result()
+
+    messages = many()
+    codes = {order.order_id: order.otp for order in simulator.orders()}
+    assert len(codes) == 5
+    assert {message.order_id: message.otp for message in messages} == codes
+
+
+@pytest.mark.parametrize("wait", [wait_for_otp, await_otp])
+def test_a_number_without_sms_is_given_back_at_the_time_out(
+    silent: Simulator, account: SmsVerifyCredentials, wait: Callable[..., Any]
+) -> None:
+    @flow
+    def kept_and_given_back() -> None:
+        kept = order_number(account, "temporary", service="WhatsApp")
+        given_back = order_number(account, "temporary", service="WhatsApp")
+        with pytest.raises(WaitTimeoutError) as error:
+            wait.submit(account, kept, timeout=0.1, cancel_on_timeout=False).result()
+        assert not error.value.cancelled
+        with pytest.raises(WaitTimeoutError) as error:
+            wait.submit(account, given_back.order_id, timeout=0.1).result()
+        assert error.value.cancelled
+
+    kept_and_given_back()
+    assert [order.status for order in silent.orders()] == ["pending", "cancelled"]
+    assert silent.balance() == Decimal("49.60")
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_many_waits_in_one_task_lose_no_code_when_some_fail(
+    simulate: Callable[..., Simulator], account: SmsVerifyCredentials, kind: str
+) -> None:
+    simulator = simulate(services={"telegram": {"sms_delay": "never"}})
+
+    @flow
+    def plain() -> Any:
+        orders = [
+            order_number(account, "temporary", service=name)
+            for name in ("WhatsApp", "Telegram", "WhatsApp", "Telegram")
+        ]
+        cancel_order(account, orders[3])
+        return orders, wait_for_otps(account, [*orders, 999_999], timeout=5)
+
+    @flow
+    async def coroutine() -> Any:
+        orders = [
+            await aorder_number(account, "temporary", service=name)
+            for name in ("WhatsApp", "Telegram", "WhatsApp", "Telegram")
+        ]
+        await acancel_order(account, orders[3])
+        return orders, await await_otps(account, [*orders, 999_999], timeout=5)
+
+    orders, outcomes = plain() if kind == "plain" else asyncio.run(coroutine())
+    assert [type(outcome) for outcome in outcomes] == [
+        Message,
+        WaitTimeoutError,
+        Message,
+        OrderEndedError,
+        NotFoundError,
+    ]
+    codes = {order.order_id: order.otp for order in simulator.orders()}
+    assert [outcomes[n].otp for n in (0, 2)] == [codes[orders[n].order_id] for n in (0, 2)]
+    assert simulator.order(orders[1].order_id).status == "cancelled"
+
+
+def test_a_refused_key_fails_all_waits(silent: Simulator, account: SmsVerifyCredentials) -> None:
+    @flow
+    def refused() -> None:
+        orders = [order_number(account, "temporary", service="WhatsApp") for _ in range(2)]
+        silent.add_fault(Fault("unauthorized", times=None))
+        wait_for_otps(account, orders)
+
+    with pytest.raises(AuthenticationError):
+        refused()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_task_keeps_its_result_and_none_that_spends_or_waits_is_retried(name: str) -> None:
+    task = getattr(prefect_smsverify, name)
+    assert task.persist_result is False
+    assert task.cache_policy is NO_CACHE
+    is_harmless = name.lstrip("a").startswith(("get_", "cancel_"))
+    assert (task.retries > 0) == is_harmless
+    assert (task.retry_condition_fn is is_temporary) == is_harmless
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_retried"), [("error_before", True), ("rate_limited", True), ("unauthorized", False)]
+)
+def test_a_read_is_retried_where_that_can_help(
+    silent: Simulator, account: SmsVerifyCredentials, fault: str, is_retried: bool
+) -> None:
+    # The client itself gives up after so many attempts; the next one is the retry's.
+    silent.add_fault(Fault(fault, path="balance/", times=ATTEMPTS, retry_after=0))
+    read = get_balance.with_options(retry_delay_seconds=0)
+    if is_retried:
+        assert in_a_flow(lambda: read(account)).amount == 50
+    else:
+        with pytest.raises(AuthenticationError):
+            in_a_flow(lambda: read(account))
+    assert len(silent.requests()) == (ATTEMPTS + 1 if is_retried else 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "call"),
+    [
+        ("product", lambda account: order_number(account, "permanent", service="WhatsApp")),
+        ("duration", lambda account: order_number(account, "rental", service="WhatsApp", duration=7)),
+        ("area_code", lambda account: order_number(account, "temporary", service="WhatsApp", area_code="12")),
+        ("plan", lambda account: order_number(account, "temporary", service="WhatsApp", plan="USA 5GB")),
+        ("max_price", lambda account: order_number(account, "temporary", service="WhatsApp", max_price=-1)),
+        ("max_price", lambda account: renew_rental(account, 458731, max_price="cheap")),
+        ("order_id", lambda account: wait_for_otp(account, "12x")),
+        ("order_id", lambda account: wait_for_otps(account, [458731, 0])),
+        ("order_id", lambda account: cancel_order(account, -1)),
+        ("order_id", lambda account: renew_rental(account, "")),
+        ("api_key", lambda account: order_number(SmsVerifyCredentials(), "temporary", service="WhatsApp")),
+    ],
+)
+def test_bad_input_is_refused_by_name_before_anything_is_sent(
+    field: str,
+    call: Callable[[SmsVerifyCredentials], Any],
+    silent: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = SmsVerifyCredentials(api_key=silent.api_key)
+    monkeypatch.delenv("SMSVERIFY_API_KEY")
+    with pytest.raises(InvalidRequestError) as error:
+        in_a_flow(lambda: call(account))
+    assert error.value.field == field
+    assert silent.requests() == []
+
+
+def test_what_the_service_refuses_keeps_its_text(
+    simulate: Callable[..., Simulator], account: SmsVerifyCredentials
+) -> None:
+    simulator = simulate(balance="0.10")
+    with pytest.raises(InsufficientBalanceError, match="Insufficient balance"):
+        in_a_flow(lambda: order_number(account, "temporary", service="WhatsApp"))
+    assert simulator.orders() == []

@@ -1,0 +1,49 @@
+"""What the tests of the Airflow wing share.
+
+pytest-airflow-in-a-box gives them a disposable AIRFLOW_HOME, `run_task` (one task, no database), `session`
+(the metadata database) and `run_dag` (a whole Dag in this process, triggers included).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smsverify.simulator import Simulator
+
+
+@pytest.fixture
+def sim(smsverify_simulator: Simulator) -> Simulator:
+    """The simulated service; a minute lasts a second. The marker `smsverify_simulator` gives settings."""
+    return smsverify_simulator
+
+
+@pytest.fixture
+def connection(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The default connection, to the simulator and a fresh store, as `AIRFLOW_CONN_…` holds it."""
+    value = {
+        "conn_type": "smsverify",
+        "password": sim.api_key,
+        "host": sim.url,
+        "extra": {"store_url": f"sqlite:///{tmp_path / 'smsverify.db'}", "rate_period": sim.rate_period},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(value))
+    return value
+
+
+@pytest.fixture
+def hook(connection: dict[str, Any]) -> Any:
+    """The wing's hook on the default connection."""
+    from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+    return SmsVerifyHook()
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow in one process has neither the race that the sensor avoids nor a trigger that moves."""
+    monkeypatch.setattr("smsverify_provider.sensors.smsverify.RESUME_GAP", 0.0)
+    monkeypatch.setattr("smsverify_provider.triggers.smsverify.KILL_GRACE", 0.5)

@@ -1,0 +1,217 @@
+"""The connection in all the forms that Airflow knows, and its test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from airflow.sdk import Connection
+from airflow.sdk._shared.secrets_masker import _secrets_masker
+
+from smsverify.errors import InvalidRequestError
+from smsverify.settings import DEFAULT_BASE_URL
+from smsverify.simulator import Simulator
+from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+KEY = "k3y-/+?=&%"  # a key may hold what a URI has to quote
+LOCAL = "http://127.0.0.1:8900"
+
+
+@pytest.fixture
+def hook_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SmsVerifyHook]:
+    """The hook on a connection that is given like in `AIRFLOW_CONN_…`."""
+
+    def hook_of(value: str | dict[str, Any], **settings: Any) -> SmsVerifyHook:
+        text = value if isinstance(value, str) else json.dumps({"conn_type": "smsverify"} | value)
+        monkeypatch.setenv("AIRFLOW_CONN_MINE", text)
+        return SmsVerifyHook("mine", **settings)
+
+    return hook_of
+
+
+@pytest.mark.parametrize(
+    ("value", "base_url"),
+    [
+        ({"password": KEY}, DEFAULT_BASE_URL),
+        ({"password": KEY, "host": "", "port": None, "schema": "", "login": ""}, DEFAULT_BASE_URL),
+        ({"password": KEY, "host": LOCAL}, LOCAL),
+        ({"password": KEY, "host": f"{LOCAL}/"}, LOCAL),
+        ({"password": KEY, "host": "http://127.0.0.1", "port": 8900}, LOCAL),
+        ({"password": KEY, "host": "127.0.0.1", "schema": "http", "port": 8900}, LOCAL),
+        ({"password": KEY, "host": LOCAL, "port": 8900}, LOCAL),
+        ({"password": KEY, "host": "http://[::1]", "port": 8900}, "http://[::1]:8900"),
+        ({"password": KEY, "host": "sms.example.org"}, "https://sms.example.org"),
+        ({"password": KEY, "host": "https://sms.example.org/proxy"}, "https://sms.example.org/proxy"),
+        ("smsverify://:k3y-%2F%2B%3F%3D%26%25@", DEFAULT_BASE_URL),
+        ("smsverify://:k3y-%2F%2B%3F%3D%26%25@127.0.0.1:8900/http", LOCAL),
+        ("smsverify://http://:k3y-%2F%2B%3F%3D%26%25@127.0.0.1:8900/", LOCAL),
+        ("smsverify://:k3y-%2F%2B%3F%3D%26%25@sms.example.org", "https://sms.example.org"),
+    ],
+)
+def test_key_and_address_are_found_in_every_form(
+    hook_of: Any, monkeypatch: pytest.MonkeyPatch, value: str | dict[str, Any], base_url: str
+) -> None:
+    settings = hook_of(value).settings
+    assert settings.api_key.get_secret_value() == KEY
+    assert settings.base_url == base_url
+    # A connection test on a worker gets the connection as Airflow writes it as a URI.
+    as_uri = SmsVerifyHook.get_connection("mine").get_uri()
+    assert hook_of(as_uri).settings == settings
+
+
+@pytest.mark.parametrize(
+    "extra", [{"rate_limit": 30, "insecure": True}, {"rate_limit": "30", "insecure": "true"}]
+)
+def test_the_extras_are_the_settings_by_name(hook_of: Any, tmp_path: Path, extra: dict[str, Any]) -> None:
+    store_url = f"sqlite:///{tmp_path}/a b.db"
+    settings = hook_of(
+        {"password": KEY, "extra": extra | {"store_url": store_url, "account": "mine"}}
+    ).settings
+    assert settings.rate_limit == 30
+    assert settings.insecure is True
+    assert settings.account == "mine"
+    assert settings.store_url.get_secret_value() == store_url
+
+
+def test_what_the_form_leaves_blank_comes_from_the_environment(
+    hook_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMSVERIFY_API_KEY", "from-the-environment")
+    monkeypatch.setenv("SMSVERIFY_BASE_URL", LOCAL)
+    monkeypatch.setenv("SMSVERIFY_RATE_PERIOD", "6")
+    blank = {
+        "store_url": None,
+        "store_password": None,
+        "rate_limit": None,
+        "rate_period": "",
+        "insecure": False,
+    }
+    settings = hook_of({"password": "", "host": "", "extra": blank}).settings
+    assert settings.api_key.get_secret_value() == "from-the-environment"
+    assert (settings.base_url, settings.rate_limit, settings.rate_period) == (LOCAL, 60, 6)
+
+
+def test_an_argument_precedes_the_connection(hook_of: Any) -> None:
+    hook = hook_of({"password": KEY, "extra": {"rate_limit": 30, "account": "mine"}}, rate_limit=10)
+    assert (hook.settings.rate_limit, hook.settings.account) == (10, "mine")
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ({}, "api_key"),
+        ({"password": KEY, "extra": {"rate_limitt": 60}}, "rate_limitt"),
+        ({"password": KEY, "extra": {"rate_limit": "many"}}, "rate_limit"),
+        ({"password": KEY, "extra": {"rate_limit": 0}}, "rate_limit"),
+        ({"extra": {"api_key": KEY}}, "api_key"),
+        ({"password": KEY, "extra": {"base_url": LOCAL}}, "base_url"),
+        ({"password": KEY, "host": "http://sms.example.org"}, "base_url"),
+        ({"password": KEY, "host": "sms.example.org", "schema": "api"}, "schema"),
+        ({"password": KEY, "extra": {"store_url": "mysql://db/sms"}}, "store_url"),
+        ({"password": KEY, "extra": "no JSON"}, "extra"),
+        ({"password": KEY, "extra": "[1]"}, "extra"),
+        ({"password": KEY, "extra": {"store_password": "pw"}}, "store_password"),
+        (
+            {
+                "password": KEY,
+                "extra": {"store_url": "postgresql+psycopg://u:p@db/sms", "store_password": "pw"},
+            },
+            "store_password",
+        ),
+    ],
+)
+def test_what_is_wrong_is_refused_by_its_name_and_without_its_secrets(
+    hook_of: Any, value: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        hook_of(value).get_balance()
+    assert caught.value.field == field
+    assert field in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_the_stores_password_is_kept_apart_and_put_into_its_url(hook_of: Any) -> None:
+    extra = {
+        "store_url": "postgresql+psycopg://airflow@db:5432/sms?sslmode=require",
+        "store_password": "p@ss/word",
+    }
+    settings = hook_of({"password": KEY, "extra": extra}).settings
+    expected = "postgresql+psycopg://airflow:p%40ss%2Fword@db:5432/sms?sslmode=require"
+    assert settings.store_url.get_secret_value() == expected
+
+
+def test_airflow_masks_every_secret_of_the_connection(hook_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMSVERIFY_API_KEY", "key-of-the-environment")
+    extra = {
+        "store_url": "postgresql+psycopg://u:password-in-a-url@db/sms",
+        "callback_secrets": "callback-one",
+    }
+    assert hook_of({"extra": extra}).settings
+    redacted = str(_secrets_masker().redact("key-of-the-environment password-in-a-url callback-one"))
+    assert redacted == "*** *** ***"
+
+
+# ------------------------------------------------------------------ the test of a connection
+
+
+def test_the_test_tells_the_balance(hook: SmsVerifyHook, sim: Simulator) -> None:
+    works, message = hook.test_connection()
+    assert works, message
+    assert "50" in message
+    assert sim.api_key not in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"password": "wr0ng-s3cret"},
+        {"password": ""},
+        {"host": "http://127.0.0.1:9"},
+        {"host": "ftp://127.0.0.1"},
+        {"extra": {"store_url": "sqlite:////dev/null/store.db"}},
+        {"extra": {"call_timeout": 1, "nonsense": "wr0ng-s3cret"}},
+        {"extra": "no JSON, but wr0ng-s3cret"},
+    ],
+)
+def test_a_test_that_fails_says_why_and_raises_nothing(
+    hook_of: Any, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("smsverify_provider.hooks.smsverify.TEST_TIMEOUT", 2.0)
+    works, message = hook_of(connection | change).test_connection()
+    assert not works
+    assert message
+    assert "wr0ng-s3cret" not in message
+    assert connection["password"] not in message
+
+
+def test_a_test_without_a_connection_raises_nothing() -> None:
+    works, message = SmsVerifyHook("not there").test_connection()
+    assert not works
+    assert "NotFound" in message
+
+
+def test_a_service_that_echoes_the_key_does_not_get_it_shown(
+    hook_of: Any, connection: dict[str, Any], requests_mock: Any
+) -> None:
+    answer = {"error": f"the key {connection['password']} is not valid"}
+    requests_mock.get(f"{connection['host']}/api/v1/balance/", json=answer, status_code=400)
+    works, message = hook_of(connection).test_connection()
+    assert not works
+    assert connection["password"] not in message
+
+
+@pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")  # Airflow's server still uses it
+def test_airflow_itself_can_test_the_connection_in_its_server_and_on_a_worker(
+    connection: dict[str, Any], sim: Simulator
+) -> None:
+    from airflow.models import Connection as ServersConnection
+
+    stored = ServersConnection.from_json(json.dumps(connection), conn_id="smsverify_default")
+    assert stored.test_connection() == (True, ANY)
+    worker = Connection(conn_id="somewhere", uri=stored.get_uri())
+    assert worker.test_connection() == (True, ANY)
+    assert len(sim.requests()) == 2

@@ -1,0 +1,119 @@
+"""Each example runs as it stands, with nothing but the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smsverify.simulator import Simulator
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, connection: Any, session: Any) -> Callable[..., Run]:
+    """Runs an example with Airflow's own `Dag.test()`, out of a Dags folder."""
+    from airflow import settings
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setattr(settings, "DAGS_FOLDER", str(EXAMPLES))
+
+    def run(name: str, **conf: Any) -> Run:
+        bag = DagBag(EXAMPLES / f"{name}.py")
+        assert bag.import_errors == {}
+        return Run(bag.dags[name].test(run_conf=conf))
+
+    return run
+
+
+class Run:
+    """How a run of a Dag has ended: the states of its tasks and what they returned, mapped ones as lists."""
+
+    def __init__(self, dag_run: Any) -> None:
+        from airflow.models import DagRun
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
+        self.state = str(dag_run.state)
+        with create_session() as session:
+            (run,) = session.query(DagRun).filter_by(dag_id=dag_run.dag_id, run_id=dag_run.run_id)
+            tasks = sorted(run.task_instances, key=lambda ti: ti.map_index)
+            returned = session.query(XComModel).filter_by(
+                dag_id=run.dag_id, run_id=run.run_id, key="return_value"
+            )
+            self.states = _by_task((ti.task_id, ti.map_index, str(ti.state)) for ti in tasks)
+            self.results = _by_task((row.task_id, row.map_index, row.value) for row in returned)
+
+
+def _by_task(rows: Iterable[tuple[str, int, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for task_id, map_index, value in rows:
+        if map_index < 0:
+            found[task_id] = value
+        else:
+            found.setdefault(task_id, []).append(value)
+    return found
+
+
+def test_an_account_is_provisioned(run: Callable[..., Run], sim: Simulator) -> None:
+    result = run("provision_account")
+    assert set(result.states.values()) == {"success"}
+    (order,) = sim.orders()
+    assert result.results["confirm"] == f"test-{order.phone[-4:]}"
+    assert result.results["wait_for_code"]["otp"] == order.otp
+    assert order.status == "completed"
+    assert sim.balance() == Decimal("49.60")
+
+
+@pytest.mark.smsverify_simulator(services={"telegram": {"sms_delay": "never"}})
+def test_a_number_whose_sms_never_comes_is_refunded(run: Callable[..., Run], sim: Simulator) -> None:
+    result = run("provision_account", service="Telegram", timeout=2)
+    assert result.states == {
+        "order_number": "success",
+        "sign_up": "success",
+        "wait_for_code": "failed",
+        "confirm": "upstream_failed",
+        "cancel_number": "success",
+    }
+    assert result.state == "failed"
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+    assert sim.balance() == Decimal(50)
+
+
+@pytest.mark.smsverify_simulator(services={"telegram": {"sms_delay": "never"}})
+def test_many_are_provisioned_and_only_the_one_without_a_code_is_left_out(
+    run: Callable[..., Run], sim: Simulator
+) -> None:
+    result = run("provision_many", services=["WhatsApp", "Telegram", "Google"], timeout=2)
+    assert result.state == "success"
+    bought = {order.service: order for order in sim.orders()}
+    assert {name: order.status for name, order in bought.items()} == {
+        "WhatsApp": "completed",
+        "Telegram": "cancelled",
+        "Google": "completed",
+    }
+    assert result.results["report"] == [f"test-{bought[name].phone[-4:]}" for name in ("WhatsApp", "Google")]
+    assert sim.balance() == 50 - bought["WhatsApp"].price - bought["Google"].price
+
+
+@pytest.mark.smsverify_simulator(speed=1)
+def test_a_rental_is_rented_once_and_renewed_only_when_it_ends_soon(
+    run: Callable[..., Run], sim: Simulator
+) -> None:
+    first = run("keep_rental_alive")
+    assert first.states == {"rent_number": "success", "ends_soon": "success", "renew_rental": "skipped"}
+    (order,) = sim.orders()
+
+    sim.set_time_left(order.order_id, timedelta(hours=2).total_seconds())
+    second = run("keep_rental_alive")
+    assert second.states == {"rent_number": "success", "ends_soon": "success", "renew_rental": "success"}
+    assert second.results["rent_number"]["order_id"] == order.order_id
+    ends = datetime.fromisoformat(second.results["renew_rental"]["expires_at"])
+    assert ends > datetime.now(timezone.utc) + timedelta(hours=24)
+    assert [order.renewals for order in sim.orders()] == [1]
+    assert sim.balance() == 50 - 2 * order.price

@@ -1,0 +1,447 @@
+"""Ordering, cancelling and renewing by operators: what is refused when, and what a retry does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import pytest
+from airflow.sdk import DAG, BaseOperator, Context, TaskInstanceState, task
+
+from smsverify.errors import (
+    InvalidRequestError,
+    NotCancellableError,
+    PriceLimitError,
+    SmsVerifyError,
+    WaitStoppedError,
+)
+from smsverify.simulator import Fault, Simulator
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyCancelOrderOperator,
+    SmsVerifyOrderOperator,
+    SmsVerifyRenewOperator,
+)
+
+WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
+
+# ------------------------------------------------------------------ what stands in the Dag file
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"product": "bogus", "service": "WhatsApp"}, "product"),
+        ({"product": "temporary"}, "service"),
+        ({"product": "temporary", "service": ""}, "service"),
+        ({"product": "temporary", "service": ["WhatsApp"]}, "service"),
+        ({"product": "rental", "service": "WhatsApp", "duration": 7}, "duration"),
+        ({"product": "rental", "service": "WhatsApp"}, "duration"),
+        ({**WHATSAPP, "area_code": "12"}, "area_code"),
+        ({**WHATSAPP, "plan": "USA 5GB / 30 days"}, "plan"),
+        ({**WHATSAPP, "max_price": -1}, "max_price"),
+        ({**WHATSAPP, "country": "Germany"}, "country"),
+        ({"product": "global", "service": "WhatsApp"}, "country"),
+        ({"product": "esim"}, "plan"),
+    ],
+)
+def test_a_literal_that_is_wrong_is_refused_when_the_dag_is_parsed(given: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        SmsVerifyOrderOperator(task_id="order", **given)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"product": "{{ params.product }}", "service": "WhatsApp"},
+        {"product": "temporary", "service": "{{ params.service }}", "area_code": "{{ params.area_code }}"},
+        {"product": "rental", "service": "WhatsApp", "duration": "{{ params.duration }}"},
+        {"product": "esim", "plan": "{% if params.big %}USA 5GB / 30 days{% endif %}"},
+        {"product": "rental", "service": "WhatsApp", "duration": "30", "max_price": "{{ params.most }}"},
+    ],
+)
+def test_a_template_is_not_judged_before_it_is_rendered(given: dict[str, Any]) -> None:
+    SmsVerifyOrderOperator(task_id="order", **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"product": "bogus"}, "product"),
+        ({"product": "rental", "duration": 7}, "duration"),
+        ({"product": "temporary", "plan": "USA 5GB / 30 days"}, "plan"),
+        ({"duration": 7}, "duration"),
+        ({"max_price": "much"}, "max_price"),
+    ],
+)
+def test_the_fixed_part_of_a_mapped_task_is_checked_when_the_dag_is_parsed(
+    given: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        SmsVerifyOrderOperator.partial(task_id="order", **given)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("operator", "given", "field"),
+    [
+        (SmsVerifyCancelOrderOperator, {"order_id": "12a"}, "order_id"),
+        (SmsVerifyCancelOrderOperator, {"order_id": -1}, "order_id"),
+        (SmsVerifyRenewOperator, {"order_id": 0}, "order_id"),
+        (SmsVerifyRenewOperator, {"order_id": None}, "order_id"),
+        (SmsVerifyRenewOperator, {"order_id": 5, "max_price": -0.5}, "max_price"),
+    ],
+)
+def test_a_malformed_order_or_price_is_refused_when_the_dag_is_parsed(
+    operator: type[BaseOperator], given: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        operator(task_id="task", **given)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("rendered", "field"),
+    [
+        ({"product": "rental", "service": "WhatsApp", "duration": "{{ 3 + 4 }}"}, "duration"),
+        ({"product": "temporary", "service": "WhatsApp", "area_code": "{{ 12 }}"}, "area_code"),
+        ({"product": "{{ 'tempo' }}", "service": "WhatsApp"}, "product"),
+    ],
+)
+def test_a_template_that_renders_wrong_is_refused_before_anything_is_sent(
+    run_task: Any, connection: Any, sim: Simulator, rendered: dict[str, Any], field: str
+) -> None:
+    result = run_task(SmsVerifyOrderOperator(task_id="order", **rendered))
+    assert isinstance(result.error, InvalidRequestError)
+    assert result.error.field == field
+    assert sim.requests() == []
+
+
+# ------------------------------------------------------------------ what is bought
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({**WHATSAPP, "area_code": 212}, {"product": "temporary", "price": "0.40", "status": "pending"}),
+        ({"product": "best-temp", "service": 1012}, {"product": "best-temp", "service": "WhatsApp"}),
+        ({"product": "rental", "service": "whatsapp", "duration": 3}, {"status": "active", "duration": 3}),
+        ({"product": "rent-1day", "service": "Tinder"}, {"price": "1.20"}),
+        ({"product": "rent-30days", "service": 7821}, {"service": "Instagram"}),
+        ({"product": "global", "service": "WhatsApp", "country": "Germany"}, {"country": "Germany"}),
+        ({"product": "esim", "plan": "USA 5GB / 30 days"}, {"phone": None, "status": "active"}),
+    ],
+)
+def test_every_product_can_be_ordered_and_its_fields_are_xcoms(
+    run_task: Any, connection: Any, sim: Simulator, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    result = run_task(SmsVerifyOrderOperator(task_id="order", max_price=20, **given))
+    assert result.state == TaskInstanceState.SUCCESS, result.error
+    order = result.xcoms["return_value"]
+    (bought,) = sim.orders()
+    assert order["order_id"] == result.xcoms["order_id"] == bought.order_id
+    assert Decimal(order["price"]) == bought.price
+    for name, value in expected.items():
+        assert (
+            str(order[name]) == str(Decimal(value).normalize()) if name == "price" else order[name] == value
+        )
+    assert "activation_code" not in result.xcoms
+    assert bought.activation_code is None or bought.activation_code not in str(result.xcoms)
+
+
+def test_nothing_is_bought_above_the_price_limit(run_task: Any, connection: Any, sim: Simulator) -> None:
+    result = run_task(SmsVerifyOrderOperator(task_id="order", **WHATSAPP, max_price="{{ '0.39' }}"))
+    assert isinstance(result.error, PriceLimitError)
+    assert sim.orders() == []
+
+
+def test_a_retry_is_handed_the_order_that_the_first_try_has_bought(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    def order(**of: Any) -> int:
+        result = run_task(SmsVerifyOrderOperator(task_id="order", **WHATSAPP), dag_id="dag", **of)
+        assert result.state == TaskInstanceState.SUCCESS, result.error
+        return int(result.xcoms["order_id"])
+
+    first = order(run_id="monday", map_index=0)
+    assert order(run_id="monday", map_index=0, try_number=2) == first
+    others = {order(run_id="monday", map_index=1), order(run_id="tuesday", map_index=0)}
+    assert len(others | {first}) == len(sim.orders()) == 3
+
+
+def test_a_lost_answer_is_never_answered_with_a_second_purchase(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    sim.add_fault(Fault("lost_answer", path="order/temporary/"))
+    results = [
+        run_task(SmsVerifyOrderOperator(task_id="order", **WHATSAPP), dag_id="dag", try_number=try_number)
+        for try_number in (1, 2)
+    ]
+    (bought,) = sim.orders()
+    assert [result.xcoms["order_id"] for result in results] == [bought.order_id, bought.order_id]
+
+
+def test_a_key_of_ones_own_belongs_to_no_run(run_task: Any, connection: Any, sim: Simulator) -> None:
+    operators = [SmsVerifyOrderOperator(task_id="order", **WHATSAPP, key="{{ 'mine' }}") for _ in range(2)]
+    orders = [run_task(operator).xcoms["order_id"] for operator in operators]
+    assert orders[0] == orders[1]
+    assert len(sim.orders()) == 1
+
+
+def test_mapped_tasks_buy_one_number_each(run_dag: Any, connection: Any, sim: Simulator) -> None:
+    with DAG("mapped") as dag:
+        by_list = SmsVerifyOrderOperator.partial(task_id="by_list", product="temporary", max_price=1)
+        by_list.expand(service=["WhatsApp", "WhatsApp", "Telegram"])
+        by_dict = SmsVerifyOrderOperator.partial(task_id="by_dict", max_price=20)
+        by_dict.expand_kwargs(
+            [
+                {"product": "rental", "service": "WhatsApp", "duration": 3},
+                {"product": "esim", "plan": "USA 5GB / 30 days"},
+                {"product": "rental", "service": "WhatsApp", "duration": 7},
+            ]
+        )
+    result = run_dag(dag)
+    bought = sorted((order.product, order.service) for order in sim.orders())
+    assert bought == [
+        ("esim", "USA 5GB / 30 days"),
+        ("rental", "WhatsApp"),
+        ("temporary", "Telegram"),
+        ("temporary", "WhatsApp"),
+        ("temporary", "WhatsApp"),
+    ]
+    (error,) = result.errors.values()
+    assert isinstance(error, InvalidRequestError)
+    assert error.field == "duration"
+
+
+# ------------------------------------------------------------------ the hook inside a task
+
+
+def test_equal_purchases_of_a_task_are_different_ones_and_a_retry_repeats_none(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    @task
+    def buy_two() -> list[int]:
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        return [SmsVerifyHook().order("temporary", service="WhatsApp").order_id for _ in range(2)]
+
+    bought = []
+    for try_number in (1, 2):
+        with DAG("dag"):
+            operator = buy_two().operator
+        result = run_task(operator, try_number=try_number)
+        assert result.state == TaskInstanceState.SUCCESS, result.error
+        bought.append(result.xcoms["return_value"])
+    assert bought[0] == bought[1]
+    assert len(set(bought[0])) == len(sim.orders()) == 2
+
+
+def test_a_loop_around_a_purchase_that_fails_does_not_buy_again(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    @task
+    def persistent() -> int:
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        failures = 0
+        for _ in range(3):
+            try:
+                SmsVerifyHook().order("temporary", service="WhatsApp")
+            except SmsVerifyError:
+                failures += 1
+        return failures
+
+    sim.add_fault(Fault("lost_answer", path="order/temporary/"))
+    sim.add_fault(Fault("error_before", path="orders/", times=None))  # so that nobody can find out
+    with DAG("dag"):
+        operator = persistent().operator
+    result = run_task(operator)
+    assert result.state == TaskInstanceState.SUCCESS, result.error
+    assert result.xcoms["return_value"] == 3
+    assert len(sim.orders()) == 1
+
+
+# ------------------------------------------------------------------ being killed
+
+
+class Killable(SmsVerifyOrderOperator):
+    """Tells which instance runs: Airflow executes, and kills, a copy of the one in the Dag."""
+
+    running: ClassVar[list[SmsVerifyOrderOperator]] = []
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        self.running.append(self)
+        return super().execute(context)
+
+
+@pytest.fixture
+def kill_when(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], bool]], threading.Thread]:
+    """Kills the running task as soon as something is the case."""
+    monkeypatch.setattr(Killable, "running", [])
+
+    def kill_when(condition: Callable[[], bool]) -> threading.Thread:
+        def wait() -> None:
+            while not (Killable.running and Killable.running[0]._hook is not None and condition()):
+                time.sleep(0.01)
+            Killable.running[0].on_kill()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+    return kill_when
+
+
+def test_a_task_that_is_killed_gives_back_what_it_has_bought(
+    run_task: Any, connection: Any, sim: Simulator, kill_when: Any
+) -> None:
+    run_task(Killable(task_id="order", **WHATSAPP))
+    kill_when(lambda: True).join()
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+    assert sim.balance() == 50
+
+
+@pytest.mark.smsverify_simulator(sms_delay="never")
+def test_a_task_that_is_killed_while_its_purchase_is_on_the_way_gives_it_back(
+    run_task: Any, connection: Any, sim: Simulator, kill_when: Any
+) -> None:
+    sim.add_fault(Fault("slow_after", path="order/temporary/", seconds=1))
+    killer = kill_when(lambda: bool(sim.orders()))
+    run_task(Killable(task_id="order", **WHATSAPP))
+    killer.join()
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+@pytest.mark.smsverify_simulator(speed=1)
+def test_a_task_that_is_killed_while_it_waits_for_the_rate_budget_buys_nothing(
+    run_task: Any, connection: Any, hook: Any, sim: Simulator, kill_when: Any
+) -> None:
+    hook.order("temporary", service="WhatsApp")  # the catalogue is known from now on
+    while hook.budget().available:
+        hook.get_balance()
+    killer = kill_when(lambda: hook.budget().waiting > 0)
+    result = run_task(Killable(task_id="order", **WHATSAPP))
+    killer.join()
+    assert isinstance(result.error, WaitStoppedError)
+    assert len(sim.orders()) == 1
+
+
+# ------------------------------------------------------------------ cancelling
+
+
+def test_an_order_is_cancelled_for_a_refund(
+    run_task: Any, connection: Any, hook: Any, sim: Simulator
+) -> None:
+    order = hook.order("temporary", service="WhatsApp")
+    result = run_task(SmsVerifyCancelOrderOperator(task_id="cancel", order_id=str(order.order_id)))
+    assert result.xcoms["return_value"]["status"] == "cancelled"
+    assert sim.balance() == 50
+
+
+@pytest.mark.parametrize("ending", ["used", "cancelled"])
+def test_cancelling_an_order_that_has_ended_is_harmless(
+    run_task: Any, connection: Any, hook: Any, sim: Simulator, ending: str
+) -> None:
+    order = hook.order("temporary", service="WhatsApp")
+    if ending == "used":
+        code = hook.wait_for_otp(order.order_id).otp
+    else:
+        hook.cancel(order.order_id)
+    balance = sim.balance()
+    result = run_task(SmsVerifyCancelOrderOperator(task_id="cancel", order_id=order.order_id))
+    assert result.state == TaskInstanceState.SUCCESS, result.error
+    assert sim.balance() == balance
+    if ending == "used":
+        assert code not in str(result.xcoms["return_value"])
+
+
+@pytest.mark.smsverify_simulator(sms_delay="never")
+def test_a_refund_that_is_refused_fails_the_task_and_stays_on_record(
+    run_task: Any, connection: Any, hook: Any, sim: Simulator
+) -> None:
+    rental = hook.order("rental", service="WhatsApp", duration=3)
+    result = run_task(SmsVerifyCancelOrderOperator(task_id="cancel", order_id=rental.order_id))
+    assert isinstance(result.error, NotCancellableError)
+
+
+@pytest.mark.parametrize(
+    "missing", [None, "{{ '' }}", "{{ None }}", "{{ ti.xcom_pull('order', key='order_id') }}"]
+)
+def test_without_an_order_there_is_nothing_to_cancel(
+    run_task: Any, connection: Any, sim: Simulator, missing: str | None
+) -> None:
+    result = run_task(SmsVerifyCancelOrderOperator(task_id="cancel", order_id=missing))
+    assert result.state == TaskInstanceState.SUCCESS, result.error
+    assert sim.requests() == []
+
+
+@pytest.mark.smsverify_simulator(sms_delay="never")
+def test_as_a_teardown_it_gives_the_number_back_when_the_work_fails(
+    run_dag: Any, connection: Any, sim: Simulator
+) -> None:
+    with DAG("teardown") as dag:
+        order = SmsVerifyOrderOperator(task_id="order", **WHATSAPP)
+
+        @task
+        def work() -> None:
+            raise RuntimeError("the sign-up form has changed")
+
+        cancel = SmsVerifyCancelOrderOperator(task_id="cancel", order_id=order.output["order_id"])
+        order.as_setup() >> work() >> cancel.as_teardown(setups=order)
+    result = run_dag(dag)
+    assert {name: str(state) for name, state in result.states.items()} == {
+        "order": "success",
+        "work": "failed",
+        "cancel": "success",
+    }
+    assert sim.balance() == 50
+
+
+def test_cancelling_after_a_purchase_that_failed_does_nothing(
+    run_dag: Any, connection: Any, sim: Simulator
+) -> None:
+    with DAG("failed_order") as dag:
+        order = SmsVerifyOrderOperator(task_id="order", **WHATSAPP, max_price="0.01")
+        SmsVerifyCancelOrderOperator(
+            task_id="cancel", order_id=order.output["order_id"], trigger_rule="all_done"
+        )
+    result = run_dag(dag)
+    assert {name: str(state) for name, state in result.states.items()} == {
+        "order": "failed",
+        "cancel": "success",
+    }
+    assert sim.orders() == []
+
+
+# ------------------------------------------------------------------ renewing
+
+
+def test_a_renewal_is_paid_once_for_all_tries_of_its_task(
+    run_task: Any, connection: Any, hook: Any, sim: Simulator
+) -> None:
+    rental = hook.order("rental", service="WhatsApp", duration=3)
+    results = [
+        run_task(
+            SmsVerifyRenewOperator(task_id="renew", order_id=rental.order_id, max_price="{{ 4 }}"),
+            dag_id="dag",
+            run_id=run_id,
+            try_number=try_number,
+        )
+        for run_id, try_number in [("monday", 1), ("monday", 2), ("tuesday", 1)]
+    ]
+    assert [order.renewals for order in sim.orders()] == [2]
+    assert results[0].xcoms["expires_at"] == results[1].xcoms["expires_at"] < results[2].xcoms["expires_at"]
+    assert results[0].xcoms["expires_estimated"] is True
+
+
+def test_a_renewal_above_the_price_limit_is_not_paid(
+    run_task: Any, connection: Any, hook: Any, sim: Simulator
+) -> None:
+    rental = hook.order("rental", service="WhatsApp", duration=3)
+    renew = SmsVerifyRenewOperator(task_id="renew", order_id=rental.order_id, max_price="3.99")
+    assert isinstance(run_task(renew).error, PriceLimitError)
+    assert [order.renewals for order in sim.orders()] == [0]

@@ -1,0 +1,103 @@
+"""What Airflow is told about the provider."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jsonschema
+import pytest
+from pytest_airflow_in_a_box.components import ComponentKind, check_component
+
+from smsverify.settings import Settings
+from smsverify_provider.get_provider_info import get_provider_info
+from smsverify_provider.plugin import SmsVerifyPlugin
+
+PACKAGE = Path(importlib.import_module("smsverify_provider").__file__ or "").parent
+AIRFLOW = Path(airflow.__file__).parent
+
+
+@pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
+def test_it_follows_both_schemas_of_airflow(schema: str) -> None:
+    # The stricter one is for the providers of Airflow itself: these two are about their releases.
+    of_the_repository = {"state": "ready", "source-date-epoch": 0} if "yaml" in schema else {}
+    rules = json.loads((AIRFLOW / schema).read_text())
+    jsonschema.validate(get_provider_info() | of_the_repository, rules)
+
+
+@pytest.mark.parametrize(
+    ("component", "kind"),
+    [(get_provider_info, ComponentKind.PROVIDER), (SmsVerifyPlugin, ComponentKind.PLUGIN)],
+)
+def test_it_has_the_shape_that_airflow_expects(component: object, kind: ComponentKind) -> None:
+    check_component(component, kind=kind).raise_for_problems()
+
+
+def test_it_names_every_module_and_every_class_that_there_is() -> None:
+    info = get_provider_info()
+    for kind in ("hooks", "operators", "sensors", "triggers"):
+        named = {module for entry in info[kind] for module in entry["python-modules"]}
+        there = {f"smsverify_provider.{kind}.{path.stem}" for path in (PACKAGE / kind).glob("[!_]*.py")}
+        assert named == there
+    for path in [info["connection-types"][0]["hook-class-name"], info["plugins"][0]["plugin-class"]]:
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name)
+
+
+def test_the_entry_points_lead_to_it() -> None:
+    (provider,) = (
+        entry
+        for entry in entry_points(group="apache_airflow_provider")
+        if entry.value.startswith("smsverify_provider")
+    )
+    assert provider.load() is get_provider_info
+    (plugin,) = entry_points(group="airflow.plugins", name="smsverify")
+    assert plugin.load() is SmsVerifyPlugin
+
+
+def test_airflow_finds_hook_form_and_plugin() -> None:
+    from airflow.plugins_manager import _get_plugins
+    from airflow.providers_manager import ProvidersManager
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    manager = ProvidersManager()
+    hook = ProvidersManagerTaskRuntime().hooks["smsverify"]
+    assert hook is not None
+    assert (hook.hook_name, hook.connection_id_attribute_name) == ("SmsVerify", "smsverify_conn_id")
+    assert hook.connection_testable
+    assert manager.field_behaviours["smsverify"]["relabeling"]["password"] == "API key"
+    fields = {name for name in manager.connection_form_widgets if name.startswith("extra__smsverify__")}
+    assert fields == {f"extra__smsverify__{name}" for name in form()}
+    assert "smsverify" in {plugin.name for plugin in _get_plugins()[0]}
+
+
+def form() -> dict[str, Any]:
+    return dict(get_provider_info()["connection-types"][0]["conn-fields"])
+
+
+def test_every_field_of_the_form_is_a_setting_and_may_be_left_blank() -> None:
+    for name, field in form().items():
+        assert name == "store_password" or name in Settings.model_fields
+        assert "null" in field["schema"]["type"]
+        assert field["label"]
+
+
+def test_fields_that_may_hold_a_secret_are_masked() -> None:
+    masked = {name for name, field in form().items() if field["schema"].get("format") == "password"}
+    assert masked == {"store_url", "store_password"}
+
+
+def test_the_stores_password_is_masked_wherever_airflow_shows_extras() -> None:
+    """The REST API answers a connection's extras by their names, whatever the form says."""
+    from airflow.api_fastapi.core_api.datamodels.connections import ConnectionResponse
+
+    extra = {"store_url": "postgresql+psycopg://airflow@db/sms", "store_password": "geheim"}
+    shown = ConnectionResponse.model_validate(
+        {"conn_id": "x", "conn_type": "smsverify", "extra": json.dumps(extra), "password": "geheim"}
+        | dict.fromkeys(["description", "host", "login", "schema", "port", "team_name"])
+    )
+    assert "geheim" not in shown.model_dump_json()

@@ -1,0 +1,200 @@
+"""The main job on a real Airflow, and what it leaves behind in the metadata database and in the logs.
+
+One stack for all tests: API server, scheduler, triggerer and DAG processor as processes, the simulator as
+another. The example runs with a code that comes and with one that never does; a second DAG handles the other
+secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smsverify.simulator import SimulatedOrder, Stats
+from stacks import AirflowStack, Processes, SimulatorProcess
+from stacks.airflow import COMPONENTS
+from stacks.traces import copy_database, in_database, in_files
+
+pytestmark = pytest.mark.timeout(900)  # the first test starts everything, on a busy machine perhaps
+
+EXAMPLE = Path(__file__).parents[2] / "example_dags" / "provision_account.py"
+API_KEY = "key-that-nobody-may-see"
+STORE_PASSWORD = "password-that-nobody-may-see"
+TEXT = "Good morning Mrs Violet"
+SETTINGS = {
+    "api_key": API_KEY,
+    "balance": "50.00",
+    "sms_delay": 12,
+    # A code so long that nothing else looks like it by chance.
+    "services": {
+        "whatsapp": {"digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
+        "telegram": {"sms_delay": "never"},
+    },
+}
+PLAN = "USA 1GB / 7 days"
+OTHER_SECRETS = f'''
+from airflow.sdk import dag
+
+from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
+
+
+@dag(schedule=None)
+def other_secrets():
+    """An eSIM has an activation code; the address of a store, here one that is not there, a password."""
+    SmsVerifyOrderOperator(task_id="order_esim", product="esim", plan="{PLAN}")
+    SmsVerifyOrderOperator(
+        task_id="order_without_store", product="temporary", service="Uber", smsverify_conn_id="without_store"
+    )
+
+
+other_secrets()
+'''
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the runs have left behind: states and results of tasks by DAG run, orders by service, …"""
+
+    states: dict[str, dict[str, str]]
+    result: dict[str, Any]
+    orders: dict[str, SimulatedOrder]
+    stats: Stats
+    balance: Decimal
+    secrets: dict[str, str]
+    while_deferred: Path
+    at_the_end: Path
+    logs: Path
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    base = tmp_path_factory.mktemp("stack")
+    environment = Path(sys.prefix)
+    dags = base / "dags"
+    dags.mkdir()
+    shutil.copy(EXAMPLE, dags)
+    (dags / "other_secrets.py").write_text(OTHER_SECRETS)
+    logs = base / "logs"
+    with (
+        Processes(logs) as processes,
+        SimulatorProcess(processes, environment, **SETTINGS) as simulator,
+        AirflowStack(
+            processes,
+            environment,
+            dags=dags,
+            home=base / "airflow",
+            variables=connections(simulator, base / "store.db"),
+        ) as airflow,
+    ):
+        evidence = collect(airflow, simulator, base)
+    for name in ("simulator.json", "simulator.log"):  # the service's own: they hold the API key
+        (logs / name).unlink()
+    shutil.move(base / "airflow" / "logs", logs / "tasks")
+    return evidence
+
+
+def connections(simulator: SimulatorProcess, store: Path) -> dict[str, str]:
+    variables = simulator.account(store).airflow_connection()
+    without_store = json.loads(variables["AIRFLOW_CONN_SMSVERIFY_DEFAULT"])
+    without_store["extra"]["store_url"] = f"postgresql+psycopg://me:{STORE_PASSWORD}@127.0.0.1:9/none"
+    return variables | {"AIRFLOW_CONN_WITHOUT_STORE": json.dumps(without_store)}
+
+
+def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> Evidence:
+    runs = {
+        "comes": airflow.trigger_dag("provision_account", {"service": "WhatsApp", "timeout": 240}),
+        "never": airflow.trigger_dag("provision_account", {"service": "Telegram", "timeout": 12}),
+        "others": airflow.trigger_dag("other_secrets"),
+    }
+    airflow.wait_for_state(runs["comes"], "wait_for_code", ["deferred"], timeout=240)
+    while_deferred = copy_database(airflow.database, base / "while-deferred.db")
+    ended = {name: airflow.wait_for_run(run, timeout=400) for name, run in runs.items()}
+    orders = {order.service: order for order in simulator.control().orders()}
+    return Evidence(
+        states={name: {"": run.state} | airflow.task_states(run) for name, run in ended.items()},
+        result=airflow.xcom(runs["comes"], "wait_for_code"),
+        orders=orders,
+        stats=simulator.control().stats(),
+        balance=simulator.control().balance(),
+        secrets={
+            "API key": API_KEY,
+            "store password": STORE_PASSWORD,
+            "text": TEXT,
+            "code": orders["WhatsApp"].otp or "",
+            "activation code": orders[PLAN].activation_code or "",
+        },
+        while_deferred=while_deferred,
+        at_the_end=copy_database(airflow.database, base / "at-the-end.db"),
+        logs=base / "logs",
+    )
+
+
+def test_a_run_gets_the_code_that_the_service_has_sent(evidence: Evidence) -> None:
+    assert set(evidence.states["comes"].values()) == {"success"}
+    order = evidence.orders["WhatsApp"]
+    assert evidence.result["order_id"] == order.order_id
+    assert evidence.result["otp"] == order.otp
+    assert order.status == "completed"
+
+
+def test_a_run_without_an_sms_fails_and_its_number_is_refunded(evidence: Evidence) -> None:
+    assert evidence.states["never"] == {
+        "": "failed",
+        "order_number": "success",
+        "sign_up": "success",
+        "wait_for_code": "failed",
+        "confirm": "upstream_failed",
+        "cancel_number": "success",
+    }
+    order = evidence.orders["Telegram"]
+    assert order.status == "cancelled"
+    assert order.refunded == order.paid == order.price
+
+
+def test_every_number_is_bought_once_and_the_rate_limit_is_never_met(evidence: Evidence) -> None:
+    assert evidence.states["others"]["order_esim"] == "success"
+    assert evidence.states["others"]["order_without_store"] == "failed"
+    assert evidence.stats.orders == len(evidence.orders) == 3
+    assert evidence.balance == 50 - evidence.orders["WhatsApp"].price - evidence.orders[PLAN].price
+    assert evidence.stats.refused == 0
+
+
+def test_the_trigger_of_a_deferred_task_holds_no_secret(evidence: Evidence) -> None:
+    with closing(sqlite3.connect(evidence.while_deferred)) as connection:
+        triggers = connection.execute("SELECT kwargs FROM trigger").fetchall()
+    assert any(str(evidence.orders["WhatsApp"].order_id) in kwargs for (kwargs,) in triggers)
+    assert in_database(evidence.while_deferred, evidence.secrets) == []
+
+
+def test_the_metadata_database_holds_no_secret_but_the_code_that_was_asked_for(evidence: Evidence) -> None:
+    traces = in_database(evidence.at_the_end, evidence.secrets)
+    sensor = "provision_account wait_for_code"
+    assert {(trace.name, trace.place, trace.about) for trace in traces} == {
+        ("code", "xcom.value", f"{sensor} return_value"),
+        ("text", "xcom.value", f"{sensor} return_value"),
+        ("code", "xcom.value", f"{sensor} otp"),
+        ("code", "xcom.value", f"{sensor} message"),
+        ("text", "xcom.value", f"{sensor} message"),
+        # The example's own task takes the code as an argument, which Airflow shows as a rendered field.
+        ("code", "rendered_task_instance_fields.rendered_fields", "provision_account confirm"),
+    }
+
+
+def test_no_log_holds_a_secret(evidence: Evidence) -> None:
+    order_id = {"order": str(evidence.orders["WhatsApp"].order_id)}
+    told = " ".join(trace.place for trace in in_files(evidence.logs, order_id))
+    assert "task_id=order_number" in told
+    assert ".log.trigger." in told
+    assert {f"airflow-{component}.log" for component in COMPONENTS} <= {
+        path.name for path in evidence.logs.iterdir()
+    }
+    assert in_files(evidence.logs, evidence.secrets) == []

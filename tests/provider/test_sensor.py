@@ -1,0 +1,323 @@
+"""The sensor in its three modes: codes that come, codes that never do, and what ends a wait besides."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, TaskInstanceState, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
+
+from smsverify.errors import InvalidRequestError
+from smsverify.models import Order
+from smsverify.simulator import Fault, Simulator
+from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
+from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
+from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
+
+NEVER = pytest.mark.smsverify_simulator(sms_delay="never")
+LATER = pytest.mark.smsverify_simulator(sms_delay=60)  # one second
+
+
+@pytest.fixture
+def order(hook: Any) -> Order:
+    return hook.order("temporary", service="WhatsApp")
+
+
+@pytest.fixture
+def run_sensor(run_task: Any, run_dag: Any) -> Callable[..., Any]:
+    """Runs a sensor to its end in a mode; tells its state, what it returned, and its error."""
+
+    def run(mode: str, **arguments: Any) -> tuple[str, Any, BaseException | None]:
+        with DAG(f"sensor_{mode}") as dag:
+            if mode == "deferrable":
+                SmsVerifyOtpSensor(task_id="wait", deferrable=True, **arguments)
+            else:
+                SmsVerifyOtpSensor(
+                    task_id="wait", mode=mode, poke_interval=0.05, deferrable=False, **arguments
+                )
+        if mode == "deferrable":
+            result = run_dag(dag, run_triggerer=True)
+            return str(result["wait"].state), result["wait"].xcom, result["wait"].error
+        while True:
+            result = run_task(dag.get_task("wait"))
+            if result.state != TaskInstanceState.UP_FOR_RESCHEDULE:
+                return result.state.value, result.xcoms.get("return_value"), result.error
+            time.sleep(0.05)
+
+    return run
+
+
+ALL_MODES = pytest.mark.parametrize("mode", ["deferrable", "poke", "reschedule"])
+# `reschedule` reads the time of its first try from the metadata database, which `run_task` does without.
+WITH_TIMEOUT = pytest.mark.parametrize("mode", ["deferrable", "poke"])
+
+
+@LATER
+@ALL_MODES
+def test_the_code_is_returned_when_it_comes(run_sensor: Any, order: Order, sim: Simulator, mode: str) -> None:
+    state, returned, error = run_sensor(mode, order_id=str(order.order_id))
+    assert state == "success", error
+    (bought,) = sim.orders()
+    expected = {
+        "order_id": order.order_id,
+        "otp": bought.otp,
+        "message": bought.message,
+        "phone": bought.phone,
+    }
+    assert expected.items() <= returned.items()
+
+
+@NEVER
+@WITH_TIMEOUT
+def test_a_code_that_never_comes_is_a_time_out_and_a_refund(
+    run_sensor: Any, order: Order, sim: Simulator, mode: str
+) -> None:
+    state, _, error = run_sensor(mode, order_id=order.order_id, timeout=timedelta(seconds=0.5), retries=3)
+    assert state == "failed"  # and not up_for_retry: no retry may wait on a cancelled number
+    assert isinstance(error, AirflowSensorTimeout)
+    assert [bought.status for bought in sim.orders()] == ["cancelled"]
+    assert sim.balance() == 50
+
+
+@NEVER
+@WITH_TIMEOUT
+def test_with_soft_fail_a_time_out_skips_the_task(
+    run_sensor: Any, order: Order, sim: Simulator, mode: str
+) -> None:
+    state, _, _ = run_sensor(mode, order_id=order.order_id, timeout=0.5, soft_fail=True)
+    assert state == "skipped"
+    assert sim.balance() == 50
+
+
+@NEVER
+@WITH_TIMEOUT
+def test_on_request_the_number_is_kept_after_a_time_out(
+    run_sensor: Any, order: Order, sim: Simulator, mode: str
+) -> None:
+    state, _, error = run_sensor(mode, order_id=order.order_id, timeout=0.5, cancel_on_timeout=False)
+    assert state == "failed", error
+    assert [bought.status for bought in sim.orders()] == ["pending"]
+
+
+@NEVER
+def test_a_rescheduled_sensor_counts_its_time_from_the_first_look(
+    dag_maker: Any, session: Any, order: Order, sim: Simulator
+) -> None:
+    from airflow.models import TaskInstance
+
+    with dag_maker("rescheduled") as dag:
+        SmsVerifyOtpSensor(
+            task_id="wait", order_id=order.order_id, mode="reschedule", timeout=2, poke_interval=0.5
+        )
+    dag.test()
+    (state,) = session.query(TaskInstance.state).filter_by(dag_id="rescheduled").one()
+    assert state == "failed"
+    assert sim.order(order.order_id).status == "cancelled"
+
+
+@LATER
+def test_a_code_that_comes_at_the_last_moment_is_returned_after_all(
+    run_sensor: Any, order: Order, sim: Simulator
+) -> None:
+    """Nobody sees the code before the time is over, but the look that precedes the cancellation does."""
+    sim.add_fault(Fault("slow_before", path="order/*/status/", times=2, seconds=1.5))
+    state, returned, error = run_sensor("deferrable", order_id=order.order_id, timeout=0.5)
+    assert state == "success", error
+    assert returned["otp"] == sim.order(order.order_id).otp
+
+
+@NEVER
+@ALL_MODES
+def test_an_order_that_has_ended_fails_the_task_for_good(
+    run_sensor: Any, hook: Any, order: Order, sim: Simulator, mode: str
+) -> None:
+    hook.cancel(order.order_id)
+    state, _, error = run_sensor(mode, order_id=order.order_id, retries=3)
+    assert state == "failed"
+    assert isinstance(error, AirflowFailException)
+    assert str(order.order_id) in str(error)
+    assert "cancelled" in str(error)
+
+
+@ALL_MODES
+def test_an_order_that_does_not_exist_fails_the_task_for_good(
+    run_sensor: Any, connection: Any, mode: str
+) -> None:
+    state, _, error = run_sensor(mode, order_id=99, retries=3)
+    assert state == "failed"
+    assert isinstance(error, AirflowFailException)
+
+
+@NEVER
+@ALL_MODES
+def test_a_key_that_is_refused_fails_the_task_for_good(
+    run_sensor: Any, order: Order, sim: Simulator, mode: str
+) -> None:
+    sim.add_fault(Fault("unauthorized", path="**", times=None))
+    state, _, error = run_sensor(mode, order_id=order.order_id, retries=3)
+    assert state == "failed"
+    assert isinstance(error, AirflowFailException)
+    assert sim.api_key not in str(error)
+
+
+@LATER
+@ALL_MODES
+def test_errors_that_pass_do_not_end_the_wait(
+    run_sensor: Any, order: Order, sim: Simulator, connection: Any, mode: str
+) -> None:
+    connection["extra"]["call_timeout"] = 0.2
+    os.environ["AIRFLOW_CONN_SMSVERIFY_DEFAULT"] = json.dumps(connection)
+    for kind in ("error_before", "html", "reset", "cut_json", "rate_limited"):
+        sim.add_fault(Fault(kind, path="order/*/status/", times=2, retry_after=0))
+    state, returned, error = run_sensor(mode, order_id=order.order_id)
+    assert state == "success", error
+    assert returned["otp"] == sim.order(order.order_id).otp
+
+
+def test_a_code_that_is_there_already_needs_no_deferral_and_no_request(
+    run_task: Any, hook: Any, order: Order, sim: Simulator
+) -> None:
+    while hook.check_otp(order.order_id) is None:
+        time.sleep(0.01)
+    before = sim.stats().requests
+    result = run_task(SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True))
+    assert result.state == TaskInstanceState.SUCCESS
+    assert sim.stats().requests == before
+
+
+@NEVER
+def test_deferring_costs_no_request_and_hands_no_secret_over(
+    run_task: Any, order: Order, sim: Simulator
+) -> None:
+    before = sim.stats().requests
+    deferral = run_task(
+        SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, timeout="{{ 60 + 4 }}", deferrable=True)
+    ).msg
+    assert sim.stats().requests == before
+    assert deferral.next_method == "execute_complete"
+    assert deferral.trigger_kwargs.keys() == {
+        "order_id",
+        "deadline",
+        "not_before",
+        "waiter",
+        "cancel_on_timeout",
+        "cancel_on_kill",
+        "smsverify_conn_id",
+    }
+    assert 60 < deferral.trigger_kwargs["deadline"] - time.time() <= 64
+    # Airflow's own limit is only for the case that nobody runs the trigger.
+    assert deferral.trigger_timeout > timedelta(seconds=64 + 60)
+    trigger = SmsVerifyOtpTrigger(**deferral.trigger_kwargs)
+    assert trigger.serialize() == (deferral.classpath, deferral.trigger_kwargs)
+
+
+def test_mapped_sensors_get_a_code_each(run_dag: Any, connection: Any, sim: Simulator) -> None:
+    with DAG("many") as dag:
+        order = SmsVerifyOrderOperator.partial(task_id="order", product="temporary")
+        orders = order.expand(service=["WhatsApp", "Telegram", "Google"])
+
+        @task
+        def ids(orders: list[dict[str, Any]]) -> list[int]:
+            return [order["order_id"] for order in orders]
+
+        wait = SmsVerifyOtpSensor.partial(task_id="wait", deferrable=True)
+        wait.expand(order_id=ids(orders.output))
+    result = run_dag(dag, run_triggerer=True)
+    codes = {found["order_id"]: found["otp"] for found in result.xcoms["wait"]}
+    assert codes == {order.order_id: order.otp for order in sim.orders()}
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"order_id": "x"}, "order_id"),
+        ({"order_id": None}, "order_id"),
+        ({"order_id": 5, "timeout": -1}, "timeout"),
+        ({"order_id": 5, "timeout": "soon"}, "timeout"),
+        ({"order_id": 5, "timeout": float("inf")}, "timeout"),
+    ],
+)
+def test_a_literal_that_is_wrong_is_refused_when_the_dag_is_parsed(given: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        SmsVerifyOtpSensor(task_id="wait", **given)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("given", "field"), [("{{ 'x' }}", "order_id"), ("{{ none }}", "order_id")])
+def test_a_template_that_renders_wrong_is_refused(
+    run_task: Any, connection: Any, sim: Simulator, given: str, field: str
+) -> None:
+    error = run_task(SmsVerifyOtpSensor(task_id="wait", order_id=given)).error
+    assert isinstance(error, InvalidRequestError)
+    assert error.field == field
+    assert sim.requests() == []
+
+
+def test_the_deployments_default_decides_whether_it_defers() -> None:
+    code = (
+        "from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor\n"
+        "print(SmsVerifyOtpSensor(task_id='wait', order_id=1).deferrable)"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": value},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()[-1]
+        for value in ("True", "False")
+    ]
+    assert told == ["True", "False"]
+
+
+# ------------------------------------------------------------------ being killed, and being let down
+
+
+@NEVER
+@pytest.mark.parametrize(
+    ("sensor", "claimed_by", "status"),
+    [
+        ({}, None, "cancelled"),
+        ({}, "the next try", "pending"),
+        ({"cancel_on_kill": False}, None, "pending"),
+    ],
+)
+def test_a_poking_sensor_that_is_killed_gives_the_number_back_unless_somebody_else_waits(
+    connection: Any, hook: Any, order: Order, sim: Simulator, sensor: Any, claimed_by: Any, status: str
+) -> None:
+    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True, **sensor)
+    with pytest.raises(TaskDeferred):
+        wait.execute({})
+    if claimed_by:
+        hook.claim(order.order_id, claimed_by)
+    wait.on_kill()
+    assert sim.order(order.order_id).status == status
+
+
+@NEVER
+def test_a_wait_that_no_triggerer_serves_is_a_time_out_and_a_refund(
+    connection: Any, order: Order, sim: Simulator
+) -> None:
+    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
+    with pytest.raises(AirflowSensorTimeout):
+        wait.resume_execution("__fail__", {"error": "Trigger timeout"}, {})
+    assert sim.order(order.order_id).status == "cancelled"
+
+
+@NEVER
+def test_a_trigger_that_fails_leaves_the_number_to_the_next_try(
+    connection: Any, order: Order, sim: Simulator
+) -> None:
+    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
+    with pytest.raises(Exception, match="Trigger failure"):
+        wait.resume_execution("__fail__", {"error": "Trigger failure"}, {})
+    assert sim.order(order.order_id).status == "pending"

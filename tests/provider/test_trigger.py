@@ -1,0 +1,312 @@
+"""The trigger in an event loop of its own: when it fires, what it leaves alone, and what it gives back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time import supervisor
+from airflow.triggers.base import TriggerEvent
+
+from smsverify.models import Order
+from smsverify.simulator import Simulator
+from smsverify_provider.hooks.smsverify import SmsVerifyHook
+from smsverify_provider.sensors import smsverify as sensors
+from smsverify_provider.triggers import smsverify as triggers
+from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
+
+NEVER = pytest.mark.smsverify_simulator(sms_delay="never")
+REAL_RESUME_GAP = sensors.RESUME_GAP
+REAL_KILL_GRACE = triggers.KILL_GRACE
+
+
+@pytest.fixture
+def order(hook: Any) -> Order:
+    return hook.order("temporary", service="WhatsApp")
+
+
+@pytest.fixture
+def make(order: Order) -> Callable[..., SmsVerifyOtpTrigger]:
+    """Makes a trigger as the triggerer does: from what is in the metadata database."""
+
+    def make(timeout: float = 60.0, **changes: Any) -> SmsVerifyOtpTrigger:
+        arguments = {
+            "order_id": order.order_id,
+            "deadline": time.time() + timeout,
+            "not_before": 0.0,
+            "waiter": "the sensor",
+            "cancel_on_timeout": True,
+            "cancel_on_kill": True,
+            "smsverify_conn_id": "smsverify_default",
+        }
+        return SmsVerifyOtpTrigger(**json.loads(json.dumps(arguments | changes)))
+
+    return make
+
+
+class Gate:
+    """Lets nobody read a connection while it is shut."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.waiting = 0
+
+    def pass_through(self) -> None:
+        self.waiting += 1
+        assert self.open.wait(30), "the gate is opened by the event loop, which is blocked"
+
+
+@pytest.fixture
+def gate(order: Order, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    gate = Gate()
+    read = SmsVerifyHook.get_connection
+
+    def get_connection(_hook: SmsVerifyHook, conn_id: str) -> Any:
+        gate.pass_through()
+        return read(conn_id)
+
+    monkeypatch.setattr(SmsVerifyHook, "get_connection", get_connection)
+    return gate
+
+
+async def event_of(trigger: SmsVerifyOtpTrigger) -> dict[str, Any]:
+    """The payload of a trigger's only event."""
+    events: list[TriggerEvent] = [event async for event in trigger.run()]
+    (event,) = events
+    return event.payload
+
+
+async def start(trigger: SmsVerifyOtpTrigger, sim: Simulator) -> asyncio.Task[dict[str, Any]]:
+    """Runs a trigger until it waits: until the service is asked for its order (again)."""
+    before = sim.order(trigger.order_id).status_requests
+    running = asyncio.create_task(event_of(trigger))
+    await until(lambda: trigger.waiter != "the sensor")
+    await until(lambda: sim.order(trigger.order_id).status_requests > before)
+    return running
+
+
+async def kill(trigger: SmsVerifyOtpTrigger, running: asyncio.Task[dict[str, Any]]) -> None:
+    """Does to a trigger what the triggerer does when a user has acted on its task."""
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await trigger.on_kill()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def run(awaitable: Awaitable[Any]) -> Any:
+    async def main() -> Any:
+        return await asyncio.wait_for(awaitable, 60)
+
+    return asyncio.run(main())
+
+
+def test_its_event_says_that_the_code_has_come_and_not_what_it_is(
+    make: Any, order: Order, sim: Simulator
+) -> None:
+    event = run(event_of(make()))
+    assert event == {"order_id": order.order_id, "outcome": "arrived"}
+
+
+@NEVER
+def test_at_its_deadline_it_cancels(make: Any, order: Order, sim: Simulator) -> None:
+    event = run(event_of(make(timeout=0.3)))
+    assert (event["outcome"], event["cancelled"]) == ("timeout", True)
+    assert sim.order(order.order_id).status == "cancelled"
+
+
+@NEVER
+def test_a_deadline_that_passed_while_no_triggerer_ran_still_cancels(
+    make: Any, order: Order, sim: Simulator
+) -> None:
+    event = run(event_of(make(timeout=-3600.0)))
+    assert (event["outcome"], event["cancelled"]) == ("timeout", True)
+    assert sim.balance() == 50
+
+
+def test_no_event_comes_before_a_worker_has_let_go_of_the_task(make: Any, sim: Simulator) -> None:
+    not_before = time.time() + 1.5
+    run(event_of(make(not_before=not_before)))
+    assert time.time() >= not_before
+    # The race that this avoids: a worker's supervisor may notice this late that its task has deferred.
+    assert REAL_RESUME_GAP > supervisor.MIN_HEARTBEAT_INTERVAL + 2
+
+
+@NEVER
+def test_a_store_that_fails_for_a_while_does_not_end_the_wait(
+    make: Any, sim: Simulator, order: Order, connection: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(triggers, "STORE_PAUSE", 0.05)
+    good = os.environ["AIRFLOW_CONN_SMSVERIFY_DEFAULT"]
+    connection["extra"]["store_url"] = f"sqlite:///{tmp_path}/missing/smsverify.db"
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection))
+
+    async def scenario() -> dict[str, Any]:
+        trigger = make()
+        running = asyncio.create_task(event_of(trigger))
+        await asyncio.sleep(0.3)
+        assert not running.done()
+        monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", good)
+        sim.deliver_sms(order.order_id)
+        return await running
+
+    assert run(scenario())["outcome"] == "arrived"
+
+
+@NEVER
+def test_the_loop_is_never_blocked(make: Any, order: Order, sim: Simulator, gate: Gate) -> None:
+    """All triggers of a triggerer live in one loop, and Airflow gives up on one that does not answer."""
+
+    async def scenario() -> None:
+        trigger = make()
+        running = asyncio.create_task(event_of(trigger))
+        await until(lambda: gate.waiting == 1)
+        gate.open.set()
+        await until(lambda: trigger.waiter != "the sensor")
+        gate.open.clear()
+        killing = asyncio.create_task(kill(trigger, running))
+        await until(lambda: gate.waiting == 2)
+        gate.open.set()
+        await killing
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "cancelled"
+
+
+# ------------------------------------------------------------------ being killed
+
+
+@NEVER
+def test_a_user_who_kills_the_task_gets_the_number_refunded(make: Any, order: Order, sim: Simulator) -> None:
+    async def scenario() -> None:
+        trigger = make()
+        await kill(trigger, await start(trigger, sim))
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "cancelled"
+    assert sim.balance() == 50
+
+
+@NEVER
+def test_a_kill_right_after_the_start_gets_the_number_refunded_too(
+    make: Any, order: Order, sim: Simulator
+) -> None:
+    async def scenario() -> None:
+        trigger = make()
+        running = asyncio.create_task(event_of(trigger))
+        await until(lambda: trigger.waiter != "the sensor")
+        await kill(trigger, running)
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "cancelled"
+
+
+@NEVER
+def test_the_release_is_on_record_at_once(
+    make: Any, order: Order, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A triggerer that dies while the release waits for another claim must not forget it."""
+    monkeypatch.setattr(triggers, "KILL_GRACE", 3.0)
+
+    async def scenario() -> None:
+        trigger = make()
+        killing = asyncio.create_task(kill(trigger, await start(trigger, sim)))
+        await until(lambda: hook._ledger.wants_release(order.order_id))
+        assert sim.order(order.order_id).status == "pending"
+        hook.claim(order.order_id, "the next try")
+        await killing
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "pending"
+
+
+@NEVER
+def test_a_cleared_task_that_starts_again_keeps_its_number(
+    make: Any, order: Order, sim: Simulator, hook: Any
+) -> None:
+    """Airflow kills the old trigger and starts the new try in either order."""
+
+    async def scenario(claim_first: bool) -> None:
+        trigger = make()
+        running = await start(trigger, sim)
+        if claim_first:
+            hook.claim(order.order_id, "the next try")
+            await kill(trigger, running)
+        else:
+            killing = asyncio.create_task(kill(trigger, running))
+            await until(lambda: hook._ledger.wants_release(order.order_id))
+            hook.claim(order.order_id, "the next try")
+            await killing
+
+    for claim_first in (True, False):
+        run(scenario(claim_first))
+        assert sim.order(order.order_id).status == "pending"
+
+
+@NEVER
+def test_a_trigger_that_moves_to_another_triggerer_keeps_its_number(
+    make: Any, order: Order, sim: Simulator
+) -> None:
+    """Airflow tells the one that is left behind of a kill, although no user has done anything."""
+
+    async def scenario() -> dict[str, Any]:
+        left_behind, moved = make(), make()
+        running = await start(left_behind, sim)
+        still_running = await start(moved, sim)
+        await kill(left_behind, running)
+        sim.deliver_sms(order.order_id)
+        return await still_running
+
+    assert run(scenario())["outcome"] == "arrived"
+
+
+@NEVER
+def test_a_number_whose_code_has_come_is_not_given_back(
+    make: Any, order: Order, sim: Simulator, hook: Any
+) -> None:
+    async def scenario() -> None:
+        trigger = make(not_before=time.time() + 60)
+        running = await start(trigger, sim)
+        sim.deliver_sms(order.order_id)
+        await until(lambda: hook.check_otp(order.order_id, ask=False) is not None)
+        await kill(trigger, running)
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "completed"
+
+
+@NEVER
+def test_on_request_a_kill_leaves_the_number_alone(make: Any, order: Order, sim: Simulator) -> None:
+    async def scenario() -> None:
+        trigger = make(cancel_on_kill=False)
+        await kill(trigger, await start(trigger, sim))
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "pending"
+
+
+@NEVER
+def test_hundreds_that_are_killed_at_once_wait_side_by_side(
+    make: Any, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow gives each thirty seconds; the loop's own few threads would serve them one after the other."""
+    many = 100
+    together = threading.Barrier(many)
+    monkeypatch.setattr(SmsVerifyHook, "release", lambda *args, **options: [together.wait(30)])
+
+    async def scenario() -> None:
+        await asyncio.gather(*[make().on_kill() for _ in range(many)])
+
+    run(scenario())
+    assert not together.broken
+    assert REAL_KILL_GRACE < 30 / 3
