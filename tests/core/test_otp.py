@@ -18,7 +18,14 @@ from smsverify.otp import extract_otp
 LINES = Path(__file__).with_name("otp_messages.jsonl").read_text(encoding="utf-8").splitlines()
 MESSAGES: list[tuple[str, str | None, str]] = [tuple(json.loads(line)) for line in LINES]
 WITH_CODE = [(code, text) for _, code, text in MESSAGES if code is not None]
-NUMERIC = [(code, text) for code, text in WITH_CODE if code.isdigit() and code in text]
+# Left out: a code that stands there a second time in another form, 293-847 beside a link with 293847.
+NUMERIC = [
+    (code, text)
+    for code, text in WITH_CODE
+    if code.isdigit()
+    and code in text
+    and code not in re.sub(r"(?<=\d)[ -](?=\d)", "", text.replace(code, ""))
+]
 # Messages that a person can read and the reader cannot. It must not guess.
 BEYOND_IT = [
     "You requested 3 codes. The latest is 304918. Earlier codes no longer work. Verification team",
@@ -51,12 +58,8 @@ def test_what_it_cannot_read_gives_none_rather_than_a_guess(text: str) -> None:
 
 @pytest.mark.parametrize("instead", ["", "in the app"])
 def test_without_its_code_a_message_gives_none(instead: str) -> None:
-    # Left out: a sender's name that is a number, and a code that stands there a second time in another form.
-    texts = [
-        text.replace(code, instead)
-        for code, text in NUMERIC
-        if "【12306】" not in text and code not in re.sub(r"(?<=\d)[ -](?=\d)", "", text.replace(code, ""))
-    ]
+    # Left out: a sender's name that is a number.
+    texts = [text.replace(code, instead) for code, text in NUMERIC if "【12306】" not in text]
     assert len(texts) > 650
     assert [(found, text) for text in texts if (found := extract_otp(text)) is not None] == []
 

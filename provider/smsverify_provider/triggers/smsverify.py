@@ -33,7 +33,6 @@ class SmsVerifyOtpTrigger(BaseTrigger):
     """Waits until the SMS of an order is in the inbox, on the one poll that everybody in this process shares.
 
     Its event says how the wait ended, never what the SMS says: `order_id`, `outcome` (`arrived`, `timeout`,
-    Its event says how the wait ended, never what the SMS says: `order_id`, `outcome` (`arrived`, `timeout`,
     `ended`, `not_found` or `refused`), and where nothing has arrived a `detail` for people; after a time-out,
     whether the order was `cancelled`.
 
