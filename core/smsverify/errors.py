@@ -2,10 +2,10 @@
 
 ```
 SmsVerifyError
-├── InvalidRequestError      the input is wrong: `field` names it. Nothing was sent, or the service refused
-it.
+├── InvalidRequestError      the input is wrong: `field` names it. Nothing was sent, or the service refused.
 ├── StoreError               the store cannot be used; without it nothing that costs money is sent.
 ├── PriceLimitError          the catalogue's price is above `max_price`, or unknown. Nothing was sent.
+├── SpendingLimitError       a budget for the day or the run would be passed. Nothing was sent.
 ├── ServiceError             the service answered with an error that fits none of the classes below.
 │   ├── AuthenticationError      401 / 403: the key is wrong. Never retried.
 │   ├── InsufficientBalanceError 402: top up the wallet.
@@ -16,7 +16,9 @@ it.
 │   ├── ServiceUnavailableError  no connection, time-out or 5xx: try again later.
 │   └── UnexpectedResponseError  the answer is not what the documentation says.
 ├── PurchaseUnknownError     a paid call was sent and its outcome is not known. It is on record; never send it
-again blindly.
+│   │                        again blindly.
+│   ├── PurchaseAmbiguousError   several orders may be it: a person has to tell which.
+│   └── PurchaseUnverifiableError the list of orders can not be read: look again later.
 ├── PurchaseConflictError    the purchase's key stands for something else, or is in use.
 ├── OrderEndedError          the order was cancelled, expired or completed without a code.
 ├── WaitTimeoutError         no code arrived in time.
@@ -51,6 +53,18 @@ class StoreError(SmsVerifyError):
 
 class PriceLimitError(SmsVerifyError):
     """The price in the catalogue is above `max_price`, or no price is known. No money has moved."""
+
+
+class SpendingLimitError(SmsVerifyError):
+    """A budget would be passed. No money has moved.
+
+    Attributes:
+        budget: its name, `daily_budget` or `run_budget`.
+    """
+
+    def __init__(self, message: str, *, budget: str | None = None) -> None:
+        super().__init__(message)
+        self.budget = budget
 
 
 class ServiceError(SmsVerifyError):
@@ -126,6 +140,17 @@ class PurchaseUnknownError(SmsVerifyError):
         super().__init__(message)
         self.key = key
         self.order_ids = order_ids
+
+
+class PurchaseAmbiguousError(PurchaseUnknownError):
+    """More orders than purchases fit, or they fit different ones. Nothing is bought until a person has told.
+
+    `order_ids` lists the candidates; `SmsVerifyHook.settle` (`smsverify settle`) takes the decision.
+    """
+
+
+class PurchaseUnverifiableError(PurchaseUnknownError):
+    """Whether the call was carried out can not be found out now: the list of orders can not be read."""
 
 
 class PurchaseConflictError(SmsVerifyError):

@@ -10,20 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cached_property
 from typing import Any
 
-from smsverify.api import ServiceApi
-from smsverify.budget import Budget, BudgetState
-from smsverify.catalogue import Catalogue
+from smsverify.assembly import Assembly
+from smsverify.budget import BudgetState
 from smsverify.errors import (
     InvalidRequestError,
     NotFoundError,
     OrderEndedError,
+    StoreError,
     WaitTimeoutError,
 )
-from smsverify.inbox import Inbox
-from smsverify.ledger import Ledger
+from smsverify.ledger import Caps
 from smsverify.models import (
     Balance,
     Country,
@@ -38,22 +36,17 @@ from smsverify.models import (
     check_product,
     check_seconds,
 )
-from smsverify.orders import Orders
-from smsverify.polling import Poller
-from smsverify.purchasing import Purchases
-from smsverify.recovery import Recovery
-from smsverify.settings import Settings
-from smsverify.store import Store, open_store
-from smsverify.transport import Transport
-from smsverify.waiting import Wait, Watch, shared_watch
+from smsverify.reconciling import Reconciliation
+from smsverify.waiting import Wait
 
 log = logging.getLogger(__name__)
 
-DAY = 86_400.0
 DEFAULT_TIMEOUT = 600.0  # seconds to wait for a code; the service's short-term numbers live about as long
 
+_PROGRAM = f"program:{uuid.uuid4().hex}"  # the run of those who are in no framework's; forks belong to it
 
-class SmsVerifyHook:
+
+class SmsVerifyHook(Assembly):
     """The service, with authentication, the shared rate budget, retries and a ledger of what was bought.
 
     Nothing is connected before the first call. Safe to use from several threads, and after a fork.
@@ -93,17 +86,16 @@ class SmsVerifyHook:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
 
-    @cached_property
-    def settings(self) -> Settings:
-        """The settings, checked. Raises `InvalidRequestError`, which names the setting."""
-        return Settings.load(self._given_settings())
-
-    def _given_settings(self) -> dict[str, Any]:
-        """Settings by name, as far as they are given; a wing reads them from its framework."""
-        return self._given
-
     def _default_key(self, fingerprint: str) -> str | None:
         """The key of a purchase that was given none; a wing derives it from the task that runs."""
+        return None
+
+    def _run_name(self) -> str:
+        """Names the run that `run_budget` is about; a wing names its framework's."""
+        return _PROGRAM
+
+    def _why_unshared(self) -> str | None:
+        """Why not everybody who uses the account may see a store in a file; a wing knows where it runs."""
         return None
 
     def _key_failed(self, key: str) -> None:
@@ -112,6 +104,7 @@ class SmsVerifyHook:
     @contextmanager
     def _key(self, given: str | None, fingerprint: str) -> Iterator[str | None]:
         key = given or self._default_key(fingerprint)
+        self._refuse_unshared_store()
         try:
             yield key
         except BaseException:
@@ -189,6 +182,8 @@ class SmsVerifyHook:
         duration: int | None = None,
         plan: str | None = None,
         max_price: Decimal | float | str | None = None,
+        daily_budget: Decimal | float | str | None = None,
+        run_budget: Decimal | float | str | None = None,
         key: str | None = None,
         stop: threading.Event | None = None,
     ) -> Order:
@@ -202,6 +197,10 @@ class SmsVerifyHook:
             duration: 3 or 30 days, for `rental`.
             plan: the plan's name, for `esim`.
             max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown.
+            daily_budget: most that the account may spend in a day (UTC), in USD, this purchase included. The
+                setting of that name holds besides. Refunds count back when the service's list shows them.
+            run_budget: the same for the run that this call is a part of: a DAG run, a flow run with its
+                subflows, else this program.
             key: names this purchase. Called again with the same key, the order is handed out that it has
                 bought, unless that has ended. Default: derived from the task that runs, else random.
             stop: ends the waiting for the rate budget when it is set.
@@ -213,9 +212,11 @@ class SmsVerifyHook:
             InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
             NotAvailableError: no such service, country or plan is in stock.
             PriceLimitError: too expensive. Nothing was sent.
+            SpendingLimitError: a budget would be passed. Nothing was sent.
             InsufficientBalanceError: the wallet does not hold enough.
             PurchaseUnknownError: the number may or may not have been bought. The same key never buys again
                 blindly.
+            StoreError: the store can not be used, or not all who use the account share it. Nothing was sent.
             PurchaseConflictError: the key stands for another purchase.
         """
         request = OrderRequest.check(
@@ -227,24 +228,30 @@ class SmsVerifyHook:
             plan=plan,
             max_price=max_price,
         )
+        caps = self._caps(daily_budget, run_budget)
         with self._key(key, request.fingerprint) as known_key:
             key = known_key or f"random:{uuid.uuid4().hex}"
-            return self._purchases.order(request, key, stop=stop)
+            return self._purchases.order(request, key, caps=caps, stop=stop)
 
     def renew(
         self,
         order_id: int | str,
         *,
         max_price: Decimal | float | str | None = None,
+        daily_budget: Decimal | float | str | None = None,
+        run_budget: Decimal | float | str | None = None,
         key: str | None = None,
         stop: threading.Event | None = None,
     ) -> Order:
         """Extends a rental by its period at the current price, once (`POST /api/v1/order/<order_id>/renew/`).
 
+        Calls that run at the same time for one rental make one renewal between them.
+
         Args:
             order_id: a `rental`, `rent-1day` or `rent-30days` order.
             max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown, as
                 it is for an order that was not bought through this store.
+            daily_budget, run_budget: most that may be spent in all, in USD, as for `order`.
             key: names this renewal. Default: derived from the task that runs, else the order and the count of
                 its renewals.
             stop: ends the waiting for the rate budget when it is set.
@@ -255,13 +262,76 @@ class SmsVerifyHook:
         Raises:
             NotFoundError: there is no such order.
             PriceLimitError: too expensive, or the price is unknown. Nothing was sent.
+            SpendingLimitError: a budget would be passed. Nothing was sent.
             InsufficientBalanceError: the wallet does not hold enough.
-            PurchaseUnknownError: the rental may or may not have been renewed.
+            PurchaseUnknownError: the rental may or may not have been renewed, here or by another call.
+            StoreError: as for `order`.
         """
         order_id = check_order_id(order_id)
         limit = check_price_limit(max_price) if max_price is not None else None
+        caps = self._caps(daily_budget, run_budget)
         with self._key(key, f"renewal of {order_id}") as known_key:
-            return self._purchases.renew(order_id, limit=limit, key=known_key, stop=stop)
+            return self._purchases.renew(order_id, limit=limit, key=known_key, caps=caps, stop=stop)
+
+    def settle(self, key: str, *, order_id: int | str | None) -> None:
+        """Takes a person's decision on a paid call whose outcome could not be found out.
+
+        Args:
+            key: the call's, as `PurchaseUnknownError` and `reconcile` name it.
+            order_id: the order that it has bought or renewed; `None` where it was not carried out: then its
+                key may try again.
+
+        Raises:
+            InvalidRequestError: no such call is open, or it can not be that order.
+        """
+        self._ledger.decide(key, None if order_id is None else check_order_id(order_id))
+
+    def _caps(self, daily_budget: Any, run_budget: Any) -> Caps:
+        """The stricter of what is set and what is given."""
+        strictest: dict[str, Decimal | None] = {}
+        for name, given in (("daily_budget", daily_budget), ("run_budget", run_budget)):
+            limits = [limit for limit in (getattr(self.settings, name),) if limit is not None]
+            if given is not None:
+                limits.append(check_price_limit(given, name))
+            strictest[name] = min(limits, default=None)
+        return Caps(strictest["daily_budget"], strictest["run_budget"], self._run_name())
+
+    def _refuse_unshared_store(self) -> None:
+        """A store that others do not see can not keep them from buying the same twice."""
+        settings = self.settings
+        if not settings.store_is_a_file or settings.allow_unshared_store:
+            return
+        why = self._why_unshared()
+        if why is not None:
+            raise StoreError(
+                f"nothing is bought with a store in a file where {why}: use PostgreSQL (store_url), or set "
+                "allow_unshared_store if all tasks do see that one file"
+            )
+
+    # -------------------------------------------------------------- setting right
+
+    def reconcile(
+        self, *, cancel_after: float | None = None, stop: threading.Event | None = None
+    ) -> Reconciliation:
+        """Compares what is on record with the service, and sets right what can be.
+
+        Finds out what became of paid calls whose answer was lost (`GET /api/v1/orders/`, and the status of
+        renewed rentals), tries again to cancel what could not be, and reports the rest. Costs a handful of
+        requests, however much was bought.
+
+        Args:
+            cancel_after: cancels numbers that were bought here, have no code, and that nobody has waited for
+                in this many seconds; rentals are left alone. Default: they are only reported.
+            stop: ends it between two requests when it is set.
+
+        Returns:
+            what was found and done; `findings` is empty where nothing needs a person.
+
+        Raises:
+            ServiceError: the list of orders can not be read.
+        """
+        seconds = None if cancel_after is None else check_seconds(cancel_after, "cancel_after")
+        return self._reconciler.run(cancel_after=seconds, stop=stop)
 
     # -------------------------------------------------------------- orders
 
@@ -326,6 +396,8 @@ class SmsVerifyHook:
         duration: int | None = None,
         plan: str | None = None,
         max_price: Decimal | float | str | None = None,
+        daily_budget: Decimal | float | str | None = None,
+        run_budget: Decimal | float | str | None = None,
         key: str | None = None,
     ) -> Iterator[RentedNumber]:
         """Orders a number for a `with` block and releases it at the end unless its code was used; takes what
@@ -342,12 +414,14 @@ class SmsVerifyHook:
             duration=duration,
             plan=plan,
             max_price=max_price,
+            daily_budget=daily_budget,
+            run_budget=run_budget,
             key=key,
         )
         try:
             yield RentedNumber(self, order)
         finally:
-            if not self._ledger.was_used(order.order_id):
+            if not self._book.was_used(order.order_id):
                 self.release(order.order_id, "its code was not used")
 
     # -------------------------------------------------------------- waiting
@@ -387,7 +461,7 @@ class SmsVerifyHook:
             return self._after_timeout(wait, error, cancel_on_timeout=cancel_on_timeout)
         finally:
             wait.future.cancel()
-        self._ledger.used(wait.order_id)
+        self._book.used(wait.order_id)
         return message
 
     async def await_otp(
@@ -409,7 +483,7 @@ class SmsVerifyHook:
             )
         finally:
             wait.future.cancel()
-        await asyncio.to_thread(self._ledger.used, wait.order_id)
+        await asyncio.to_thread(self._book.used, wait.order_id)
         return message
 
     def check_otp(self, order_id: int | str, *, ask: bool = True) -> Message | None:
@@ -429,9 +503,10 @@ class SmsVerifyHook:
         order_id = check_order_id(order_id)
         message = self._inbox.newest([order_id]).get(order_id)
         if message is None and ask:
+            self._book.touch(order_id)
             message = self._ask_for_otp(order_id)
         if message is not None:
-            self._ledger.used(order_id)
+            self._book.used(order_id)
         return message
 
     def _ask_for_otp(self, order_id: int) -> Message | None:
@@ -452,7 +527,7 @@ class SmsVerifyHook:
 
     def claim(self, order_id: int | str, waiter: str) -> None:
         """Says who waits for an order from now on, so that an earlier waiter does not give it back."""
-        self._ledger.claim(check_order_id(order_id), waiter)
+        self._book.claim(check_order_id(order_id), waiter)
 
     def _start_waiting(
         self,
@@ -473,89 +548,8 @@ class SmsVerifyHook:
         late = self._inbox.newest([wait.order_id]).get(wait.order_id)
         if late is None:
             raise error
-        self._ledger.used(wait.order_id)
+        self._book.used(wait.order_id)
         return late
-
-    # -------------------------------------------------------------- inside
-
-    @cached_property
-    def _store(self) -> Store:
-        return open_store(self.settings.store_url.get_secret_value())
-
-    @cached_property
-    def _budget(self) -> Budget:
-        settings = self.settings
-        return Budget(
-            self._store,
-            settings.key_id,
-            limit=settings.rate_limit,
-            period=settings.rate_period,
-            lease=settings.longest_exchange,
-        )
-
-    @cached_property
-    def _api(self) -> ServiceApi:
-        return ServiceApi(Transport(self.settings, self._budget))
-
-    @cached_property
-    def _catalogue(self) -> Catalogue:
-        return Catalogue(
-            self._store,
-            self._api,
-            self.settings.account_id,
-            max_age=self.settings.rate_period,
-        )
-
-    @cached_property
-    def _orders(self) -> Orders:
-        return Orders(self._api, self._ledger, self._inbox, tempo=self.settings.tempo)
-
-    @cached_property
-    def _purchases(self) -> Purchases:
-        settings = self.settings
-        recovery = Recovery(
-            self._store,
-            self._orders,
-            settings.account_id,
-            lease=settings.longest_exchange,
-            grace=settings.purchase_grace,
-            is_exclusive=settings.exclusive_account,
-        )
-        return Purchases(
-            self._api,
-            self._catalogue,
-            self._ledger,
-            self._orders,
-            recovery,
-            grace=settings.purchase_grace,
-            tempo=settings.tempo,
-        )
-
-    @cached_property
-    def _ledger(self) -> Ledger:
-        settings = self.settings
-        return Ledger(
-            self._store,
-            settings.account_id,
-            namespace=settings.namespace,
-            lease=settings.longest_exchange,
-        )
-
-    @cached_property
-    def _inbox(self) -> Inbox:
-        retention = self.settings.message_retention_days * DAY
-        return Inbox(self._store, self.settings.account_id, retention=retention)
-
-    @property
-    def _watch(self) -> Watch:
-        settings = self.settings
-        account, tempo = settings.account_id, settings.tempo
-
-        def make() -> Watch:
-            poller = Poller(self._store, self._api, self._orders, account, tempo=tempo)
-            return Watch(self._store, self._ledger, self._inbox, poller, account, tempo=tempo)
-
-        return shared_watch(f"{settings.store_url.get_secret_value()} {account} {settings.key_id}", make)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What was bought, what may have been, and what has to be given back.
+"""The paid calls: what was bought, what may have been, and what may still be spent.
 
 A paid call has a key, and a row before it is sent:
 
@@ -6,6 +6,7 @@ A paid call has a key, and a row before it is sent:
 planned ──► sent ──► bought      the answer named the order
                  ──► rejected    nothing was carried out; the key may try again
                  ──► unknown     nobody knows; the key does not send again
+        ──► shared               a renewal that somebody else has made meanwhile
 ```
 A row that stays at `sent` for longer than a call can take means the same as `unknown`: its process has died.
 One that stays at `planned` cost nothing, and the next to come with its key takes it over. Each further
@@ -25,34 +26,44 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify.errors import PurchaseConflictError, PurchaseUnknownError
-from smsverify.models import Order, OrderStatus
+from smsverify.errors import (
+    InvalidRequestError,
+    PriceLimitError,
+    PurchaseAmbiguousError,
+    PurchaseConflictError,
+    PurchaseUnknownError,
+    SpendingLimitError,
+)
+from smsverify.models import Order
+from smsverify.orderbook import OrderBook
 from smsverify.store import Store, orders, purchases
 
 log = logging.getLogger(__name__)
 
 RUN_AHEAD = 40  # purchases after one that is not explained; the service lists no more than 50 orders
+DAY = 86_400.0
+
+_MAY_HAVE_COST = ("sent", "unknown", "bought")
 
 
 @dataclass(frozen=True)
-class Intent:
-    """The right to send one paid call, on record before it is used."""
+class Caps:
+    """What may be spent in all, in USD; `None` for any amount.
 
-    id: int
-    key: str
-    attempt: str
+    Attributes:
+        day: by the account in a day (UTC).
+        run: by the account in one run.
+        run_name: names the run.
+    """
 
+    day: Decimal | None = None
+    run: Decimal | None = None
+    run_name: str | None = None
 
-class UnderWay(Exception):
-    """The key's call is being made by somebody else at this moment."""
-
-
-@dataclass(frozen=True)
-class Release:
-    """An order that somebody wants to be cancelled."""
-
-    order_id: int
-    reason: str
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a limit at all."""
+        return self.day is not None or self.run is not None
 
 
 @dataclass(frozen=True)
@@ -63,37 +74,94 @@ class Purchase:
         key: names it.
         kind: `order` or `renewal`.
         fingerprint: what the key stands for; the same key never stands for something else.
+        caps: what may be spent with it.
+        count: of a renewal, how often the order had been renewed when this one was decided on.
     """
 
     key: str
     kind: str
     fingerprint: str
+    caps: Caps = Caps()
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Intent:
+    """The right to send one paid call, on record before it is used.
+
+    Attributes:
+        charge: USD that it may cost at the most; `None` where nobody knows.
+    """
+
+    id: int
+    purchase: Purchase
+    attempt: str
+    charge: Decimal | None
+
+    @property
+    def key(self) -> str:
+        """The call's key."""
+        return self.purchase.key
+
+
+@dataclass(frozen=True)
+class OpenCall:
+    """A paid call whose outcome is unknown.
+
+    Attributes:
+        id, attempt: of its row.
+        key, kind, price: as above.
+        request: what was sent.
+        sent_at: seconds since 1970 by the store's clock.
+        candidates: the orders that may be it, where a person has to tell.
+        under_way: whether its answer may still come.
+    """
+
+    id: int
+    attempt: str
+    key: str
+    kind: str
+    request: dict[str, Any]
+    price: Decimal | None
+    sent_at: float
+    candidates: tuple[int, ...]
+    under_way: bool
+
+
+class UnderWay(Exception):
+    """The key's call is being made by somebody else at this moment."""
 
 
 class Ledger:
-    """The purchases and orders of one account.
+    """The paid calls of one account.
 
     Args:
         store: where they are kept.
+        book: the account's orders.
         account: whose they are.
         namespace: keeps apart the keys of deployments that share the store.
         lease: seconds that one paid call may take.
     """
 
-    def __init__(self, store: Store, account: str, *, namespace: str, lease: float) -> None:
+    def __init__(self, store: Store, book: OrderBook, account: str, *, namespace: str, lease: float) -> None:
         self._store = store
+        self.book = book
         self._account = account
         self._namespace = namespace
         self._lease = lease
 
-    # -------------------------------------------------------------- paid calls
+    def lock(self, connection: sa.Connection) -> None:
+        """Lets one transaction at a time decide on the account's paid calls."""
+        self._store.lock(connection, self._account)
+
+    # -------------------------------------------------------------- before it is sent
 
     def find(self, purchase: Purchase, *, after: int | None = None) -> Order | None:
         """The order that a key has bought, if it has; raises like `begin`."""
         with self._store.read() as connection:
             last = self._last(connection, purchase)
             return (
-                self._order(connection, last.order_id)
+                self.book.row(connection, last.order_id)
                 if self._stands(connection, last, purchase, after)
                 else None
             )
@@ -104,6 +172,7 @@ class Ledger:
         request: Mapping[str, Any],
         price: Decimal | None,
         *,
+        charge: Decimal | None = None,
         after: int | None = None,
     ) -> Intent | Order:
         """Puts the intent of a paid call on record, unless its key has one that still counts.
@@ -112,6 +181,7 @@ class Ledger:
             purchase: the key, and what it stands for.
             request: what is sent, in the catalogue's ids.
             price: USD that it is expected to cost.
+            charge: USD that it may cost at the most.
             after: the order of this key that has ended, so that a new generation may begin.
 
         Returns:
@@ -120,39 +190,249 @@ class Ledger:
         Raises:
             PurchaseConflictError: the key stands for something else.
             PurchaseUnknownError: the key's last call has an unknown outcome.
+            SpendingLimitError: more would be spent than may be.
             UnderWay: the key's call is being made right now.
         """
         values: dict[str, Any] = {
             "attempt": uuid.uuid4().hex,
             "request": json.dumps(dict(request)),
             "price": str(price) if price is not None else None,
+            "charge": str(charge) if charge is not None else None,
+            "run": purchase.caps.run_name,
+            "state": "planned",
         }
         with self._store.write() as connection:
-            self._store.lock(connection, self._account)
+            self.lock(connection)
             last = self._last(connection, purchase)
             if self._stands(connection, last, purchase, after):
-                return self._order(connection, last.order_id)
-            self._refuse_to_run_ahead(connection)
+                return self.book.row(connection, last.order_id)
+            if purchase.kind == "order":
+                self._refuse_to_run_ahead(connection)
+            elif self._is_renewed_meanwhile(connection, purchase):
+                values |= {"state": "shared", "order_id": request["order_id"], "charge": "0"}
+            else:
+                self._refuse_beside_another(connection, purchase)
             if last is not None and last.state == "planned":
                 # Whoever planned it has sent nothing, and will find that it may not any more.
                 connection.execute(sa.update(purchases).where(purchases.c.id == last.id).values(**values))
-                return Intent(last.id, purchase.key, values["attempt"])
-            intent_id = connection.execute(
-                sa.insert(purchases)
-                .values(
-                    account=self._account,
-                    namespace=self._namespace,
-                    key=purchase.key,
-                    generation=last.generation + 1 if last is not None else 1,
-                    kind=purchase.kind,
-                    fingerprint=purchase.fingerprint,
-                    state="planned",
-                    sent_at=self._store.now(connection),
-                    **values,
+                intent_id = last.id
+            else:
+                intent_id = connection.execute(
+                    sa.insert(purchases)
+                    .values(
+                        account=self._account,
+                        namespace=self._namespace,
+                        key=purchase.key,
+                        generation=last.generation + 1 if last is not None else 1,
+                        kind=purchase.kind,
+                        fingerprint=purchase.fingerprint,
+                        sent_at=self._store.now(connection),
+                        **values,
+                    )
+                    .returning(purchases.c.id)
+                ).scalar_one()
+            if values["state"] == "shared":
+                return self.book.row(connection, request["order_id"])
+            intent = Intent(intent_id, purchase, values["attempt"], charge)
+            self._refuse_beyond_caps(connection, intent)
+            return intent
+
+    def sending(self, intent: Intent) -> None:
+        """The call leaves now. What it may cost counts as spent from here on.
+
+        Raises:
+            UnderWay: somebody else has taken the intent over, or renews the same order.
+            SpendingLimitError: others have spent meanwhile what may be spent.
+        """
+        with self._store.write() as connection:
+            self.lock(connection)
+            mine = sa.and_(purchases.c.id == intent.id, purchases.c.attempt == intent.attempt)
+            values = {"state": "sent", "sent_at": self._store.now(connection)}
+            may_send = purchases.c.state.in_(("planned", "sent"))
+            if not connection.execute(sa.update(purchases).where(mine, may_send).values(**values)).rowcount:
+                raise UnderWay
+            if intent.purchase.kind == "renewal" and (
+                self._another(connection, intent.purchase) is not None
+                or self._is_renewed_meanwhile(connection, intent.purchase)
+            ):
+                raise UnderWay
+            self._refuse_beyond_caps(connection, intent)
+
+    # -------------------------------------------------------------- after it was sent
+
+    def bought(self, intent: Intent, order: Order) -> Order:
+        """Records the answer to a purchase, in one transaction with the order itself."""
+        order = order.model_copy(update={"key": intent.key})
+        with self._store.write() as connection:
+            self.lock(connection)
+            self.book.put(connection, order)
+            values = {} if order.price is None else {"charge": str(order.price)}
+            self._settle(connection, intent, "bought", order_id=order.order_id, **values)
+        return order
+
+    def renewed(self, intent: Intent, order: Order) -> None:
+        """Records that a renewal was carried out, and what the order is now."""
+        with self._store.write() as connection:
+            self.lock(connection)
+            self.book.put(connection, order)
+            self._settle(connection, intent, "bought", order_id=order.order_id)
+
+    def rejected(self, intent: Intent, reason: str) -> None:
+        """Records that a paid call was not carried out: its key may try again."""
+        with self._store.write() as connection:
+            self.lock(connection)
+            self._settle(connection, intent, "rejected", note=reason)
+
+    def unknown(self, intent: Intent, reason: str) -> None:
+        """Records that nobody knows whether a paid call was carried out."""
+        with self._store.write() as connection:
+            self.lock(connection)
+            self._settle(connection, intent, "unknown", note=reason)
+
+    def decide(self, key: str, order_id: int | None) -> None:
+        """Records what a person tells of a call whose outcome is unknown.
+
+        Args:
+            key: the call's.
+            order_id: what it has bought or renewed; `None` where it was not made.
+
+        Raises:
+            InvalidRequestError: no such call is open, or it can not be that order.
+        """
+        with self._store.write() as connection:
+            self.lock(connection)
+            now = self._store.now(connection)
+            for call in self.open_calls(connection):
+                if call.key != key or call.under_way:
+                    continue
+                if order_id is not None:
+                    self._refuse_as_outcome(connection, call, order_id)
+                    if call.kind == "order":
+                        self.book.assign(connection, order_id, key, call.request)
+                self.close(
+                    connection,
+                    call,
+                    "rejected" if order_id is None else "bought",
+                    now,
+                    "told by a person",
+                    order_id=order_id,
                 )
-                .returning(purchases.c.id)
-            ).scalar_one()
-            return Intent(intent_id, purchase.key, values["attempt"])
+                return
+        raise InvalidRequestError(f"key {key!r} has no call whose outcome is unknown", field="key")
+
+    def _refuse_as_outcome(self, connection: sa.Connection, call: OpenCall, order_id: int) -> None:
+        this = sa.and_(orders.c.account == self._account, orders.c.order_id == order_id)
+        row = connection.execute(sa.select(orders.c.key).where(this)).one_or_none()
+        if row is None:
+            raise InvalidRequestError(f"order_id {order_id} has never been seen", field="order_id")
+        if call.kind == "order" and row.key is not None:
+            raise InvalidRequestError(f"order_id {order_id} belongs to {row.key!r}", field="order_id")
+        if call.kind == "renewal" and call.request["order_id"] != order_id:
+            raise InvalidRequestError(
+                f"order_id {order_id} is not what {call.key!r} was to renew: {call.request['order_id']} is",
+                field="order_id",
+            )
+
+    # -------------------------------------------------------------- what it all comes to
+
+    def renewals(self, order_id: int) -> int:
+        """How often an order was renewed here."""
+        with self._store.read() as connection:
+            return self._renewals(connection, f"renewal of {order_id}")
+
+    def open_calls(self, connection: sa.Connection) -> list[OpenCall]:
+        """The calls whose outcome is unknown, the earliest first."""
+        now = self._store.now(connection)
+        rows = connection.execute(
+            sa.select(purchases)
+            .where(purchases.c.account == self._account, purchases.c.state.in_(("sent", "unknown")))
+            .order_by(purchases.c.sent_at)
+        )
+        return [
+            OpenCall(
+                row.id,
+                row.attempt,
+                row.key,
+                row.kind,
+                json.loads(row.request),
+                Decimal(row.price) if row.price else None,
+                row.sent_at,
+                tuple(json.loads(row.candidates or "[]")),
+                self._is_under_way(row, now),
+            )
+            for row in rows
+        ]
+
+    def close(
+        self,
+        connection: sa.Connection,
+        call: OpenCall,
+        state: str,
+        now: float,
+        note: str,
+        *,
+        order_id: int | None = None,
+    ) -> None:
+        """Records how an open call has ended."""
+        connection.execute(
+            sa.update(purchases)
+            .where(purchases.c.id == call.id)
+            .values(state=state, order_id=order_id, settled_at=now, note=note, candidates=None)
+        )
+
+    def doubt(self, connection: sa.Connection, call: OpenCall, order_ids: Sequence[int]) -> None:
+        """Records that a person has to tell which order an open call has bought."""
+        connection.execute(
+            sa.update(purchases)
+            .where(purchases.c.id == call.id)
+            .values(state="unknown", candidates=json.dumps(list(order_ids)))
+        )
+
+    def spent(
+        self, connection: sa.Connection, since: float, *, run: str | None = None, without: int | None = None
+    ) -> tuple[Decimal, int]:
+        """What was spent or may have been, refunds taken off, and how many calls have no known price.
+
+        Args:
+            connection: of a transaction.
+            since: seconds since 1970.
+            run: counts only the calls of this run.
+            without: leaves out the call with this row.
+        """
+        owner = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)
+        is_refunded = sa.and_(purchases.c.kind == "order", orders.c.refunded_at.is_not(None))
+        counted = [
+            purchases.c.account == self._account,
+            purchases.c.state.in_(_MAY_HAVE_COST),
+            purchases.c.sent_at >= since,
+            sa.not_(is_refunded),
+        ]
+        if run is not None:
+            counted.append(purchases.c.run == run)
+        if without is not None:
+            counted.append(purchases.c.id != without)
+        rows = connection.execute(
+            sa.select(purchases.c.charge, sa.func.count().label("times"))
+            .outerjoin(orders, owner)
+            .where(*counted)
+            .group_by(purchases.c.charge)
+        ).all()
+        total = sum((Decimal(row.charge) * row.times for row in rows if row.charge is not None), Decimal(0))
+        return total, sum(row.times for row in rows if row.charge is None)
+
+    # -------------------------------------------------------------- inside
+
+    def _last(self, connection: sa.Connection, purchase: Purchase) -> Any:
+        return connection.execute(
+            sa.select(purchases)
+            .where(
+                purchases.c.account == self._account,
+                purchases.c.namespace == self._namespace,
+                purchases.c.key == purchase.key,
+            )
+            .order_by(purchases.c.generation.desc())
+            .limit(1)
+        ).one_or_none()
 
     def _stands(self, connection: sa.Connection, last: Any, purchase: Purchase, after: int | None) -> bool:
         """Whether the key's last call has bought anything but `after`. Raises where nothing may be sent."""
@@ -163,21 +443,25 @@ class Ledger:
                 f"the key {purchase.key!r} stands for another purchase ({last.request}): use another key",
                 key=purchase.key,
             )
-        now = self._store.now(connection)
-        if last.state == "sent" and now - self._lease < last.sent_at <= now:
-            raise UnderWay
         if last.state in ("sent", "unknown"):
-            raise self._unknown_error(last)
-        return bool(last.state == "bought" and last.order_id != after)
+            self._refuse_while_open(connection, last)
+        return bool(last.state in ("bought", "shared") and last.order_id != after)
+
+    def _refuse_while_open(self, connection: sa.Connection, row: Any) -> None:
+        if self._is_under_way(row, self._store.now(connection)):
+            raise UnderWay
+        raise self._unknown_error(row)
+
+    def _is_under_way(self, row: Any, now: float) -> bool:
+        return bool(row.state == "sent" and now - self._lease < row.sent_at <= now)
 
     def _refuse_to_run_ahead(self, connection: sa.Connection) -> None:
         """The list shows so many orders: what is to be found in it must not fall off its end."""
         mine = sa.and_(purchases.c.account == self._account, purchases.c.kind == "order")
+        now = self._store.now(connection)
         settled = sa.or_(
             purchases.c.state.in_(("planned", "bought", "rejected")),
-            sa.and_(
-                purchases.c.state == "sent", purchases.c.sent_at > self._store.now(connection) - self._lease
-            ),
+            sa.and_(purchases.c.state == "sent", purchases.c.sent_at > now - self._lease),
         )
         oldest = connection.execute(
             sa.select(purchases).where(mine, sa.not_(settled)).order_by(purchases.c.sent_at).limit(1)
@@ -192,211 +476,84 @@ class Ledger:
         if since >= RUN_AHEAD:
             raise self._unknown_error(oldest)
 
-    def _unknown_error(self, last: Any) -> PurchaseUnknownError:
-        candidates = tuple(json.loads(last.candidates or "[]"))
-        hint = "the list of orders has not decided yet"
-        if candidates:
-            hint = (
-                f"one of the orders {', '.join(map(str, candidates))} may be it, which a person has to tell"
+    def _refuse_beyond_caps(self, connection: sa.Connection, intent: Intent) -> None:
+        caps = intent.purchase.caps
+        if not caps.is_set:
+            return
+        if intent.charge is None:
+            raise PriceLimitError(
+                f"the price of {intent.key!r} is unknown, so no budget can be kept: nothing was sent"
             )
-        when = f"{_utc(last.sent_at):%Y-%m-%d %H:%M:%S} UTC"
-        return PurchaseUnknownError(
-            f"{last.key!r} was sent at {when}, and whether it was carried out is unknown: {hint}",
-            key=last.key,
-            order_ids=candidates,
-        )
+        today = self._store.now(connection) // DAY * DAY
+        for name, limit, since, run in (
+            ("daily_budget", caps.day, today, None),
+            ("run_budget", caps.run, 0.0, caps.run_name),
+        ):
+            if limit is None:
+                continue
+            spent, unpriced = self.spent(connection, since, run=run, without=intent.id)
+            if unpriced:
+                raise SpendingLimitError(
+                    f"{name}={limit} can not be kept: the price of {unpriced} earlier calls is unknown; "
+                    "nothing was sent",
+                    budget=name,
+                )
+            if spent + intent.charge > limit:
+                raise SpendingLimitError(
+                    f"{name}={limit} USD would be passed: {spent} USD are spent, and this costs "
+                    f"{intent.charge}; nothing was sent",
+                    budget=name,
+                )
 
-    def _last(self, connection: sa.Connection, purchase: Purchase) -> Any:
+    # -------------------------------------------------------------- renewals
+
+    def _renewals(self, connection: sa.Connection, fingerprint: str) -> int:
+        return connection.execute(
+            sa.select(sa.func.count()).where(
+                purchases.c.account == self._account,
+                purchases.c.kind == "renewal",
+                purchases.c.fingerprint == fingerprint,
+                purchases.c.state == "bought",
+            )
+        ).scalar_one()
+
+    def _is_renewed_meanwhile(self, connection: sa.Connection, purchase: Purchase) -> bool:
+        return self._renewals(connection, purchase.fingerprint) > purchase.count
+
+    def _another(self, connection: sa.Connection, purchase: Purchase) -> Any:
+        """Another renewal of the same order that is under way or whose outcome is unknown."""
+        is_own = sa.and_(purchases.c.namespace == self._namespace, purchases.c.key == purchase.key)
         return connection.execute(
             sa.select(purchases)
             .where(
                 purchases.c.account == self._account,
-                purchases.c.namespace == self._namespace,
-                purchases.c.key == purchase.key,
+                purchases.c.kind == "renewal",
+                purchases.c.fingerprint == purchase.fingerprint,
+                purchases.c.state.in_(("sent", "unknown")),
+                sa.not_(is_own),
             )
-            .order_by(purchases.c.generation.desc())
+            .order_by(purchases.c.sent_at)
             .limit(1)
         ).one_or_none()
 
-    def sending(self, intent: Intent) -> None:
-        """The call leaves now. Raises `UnderWay` where somebody else has taken the intent over."""
-        with self._store.write() as connection:
-            self._store.lock(connection, self._account)
-            mine = sa.and_(purchases.c.id == intent.id, purchases.c.attempt == intent.attempt)
-            values = {"state": "sent", "sent_at": self._store.now(connection)}
-            may_send = purchases.c.state.in_(("planned", "sent"))
-            if not connection.execute(sa.update(purchases).where(mine, may_send).values(**values)).rowcount:
-                raise UnderWay
+    def _refuse_beside_another(self, connection: sa.Connection, purchase: Purchase) -> None:
+        another = self._another(connection, purchase)
+        if another is not None:
+            self._refuse_while_open(connection, another)
 
-    def bought(self, intent: Intent, order: Order) -> Order:
-        """Records the answer to a purchase, in one transaction with the order itself."""
-        order = order.model_copy(update={"key": intent.key})
-        with self._store.write() as connection:
-            self._store.lock(connection, self._account)
-            self._put(connection, order)
-            self._settle(connection, intent, "bought", order_id=order.order_id)
-        return order
-
-    def renewed(self, intent: Intent, order: Order) -> None:
-        """Records that a renewal was carried out, and what the order is now."""
-        with self._store.write() as connection:
-            self._store.lock(connection, self._account)
-            self._put(connection, order)
-            self._settle(connection, intent, "bought", order_id=order.order_id)
-
-    def renewals(self, order_id: int) -> int:
-        """How often an order was renewed here."""
-        with self._store.read() as connection:
-            return connection.execute(
-                sa.select(sa.func.count()).where(
-                    purchases.c.account == self._account,
-                    purchases.c.kind == "renewal",
-                    purchases.c.state == "bought",
-                    purchases.c.order_id == order_id,
-                )
-            ).scalar_one()
-
-    def rejected(self, intent: Intent, reason: str) -> None:
-        """Records that a paid call was not carried out: its key may try again."""
-        with self._store.write() as connection:
-            self._store.lock(connection, self._account)
-            self._settle(connection, intent, "rejected", note=reason)
-
-    def unknown(self, intent: Intent, reason: str) -> None:
-        """Records that nobody knows whether a paid call was carried out."""
-        with self._store.write() as connection:
-            self._store.lock(connection, self._account)
-            self._settle(connection, intent, "unknown", note=reason)
-
-    # -------------------------------------------------------------- orders
-
-    def get(self, order_id: int) -> Order | None:
-        """An order as last seen; `None` where it is not known here."""
-        with self._store.read() as connection:
-            row = connection.execute(sa.select(orders).where(self._is(order_id))).one_or_none()
-        return _order(row) if row is not None else None
-
-    def saw(self, status: OrderStatus) -> None:
-        """Notes an order's status, also of an order that was not bought here."""
-        values: dict[str, Any] = {"status": status.status}
-        if status.phone is not None:
-            values["phone"] = status.phone
-        if status.expires_at is not None:
-            values |= {
-                "expires_at": status.expires_at.timestamp(),
-                "expires_estimated": False,
-            }
-        with self._store.write() as connection:
-            self._upsert(connection, status.order_id, values)
-
-    def saw_list(self, listed: Sequence[Order]) -> None:
-        """Keeps every order that the service has ever listed, with when it was first seen."""
-        if not listed:
-            return
-        with self._store.write() as connection:
-            now = self._store.now(connection)
-            rows = [
-                {
-                    "account": self._account,
-                    "order_id": order.order_id,
-                    "service": order.service,
-                    "phone": order.phone,
-                    "price": str(order.price) if order.price is not None else None,
-                    "status": order.status,
-                    "created_at": order.created_at.timestamp() if order.created_at else None,
-                    "first_seen_at": now,
-                }
-                for order in listed
-            ]
-            connection.execute(self._store.insert(orders).on_conflict_do_nothing(), rows)
-
-    def used(self, order_id: int) -> None:
-        """Notes that an order's code was handed out."""
-        with self._store.write() as connection:
-            connection.execute(
-                sa.update(orders)
-                .where(self._is(order_id), orders.c.used_at.is_(None))
-                .values(
-                    used_at=self._store.now(connection),
-                    release_asked_at=None,
-                    release_reason=None,
-                )
+    def _unknown_error(self, row: Any) -> PurchaseUnknownError:
+        candidates = tuple(json.loads(row.candidates or "[]"))
+        when = f"{datetime.fromtimestamp(row.sent_at, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+        text = f"{row.key!r} was sent at {when}, and whether it was carried out is unknown: "
+        if candidates:
+            named = ", ".join(map(str, candidates))
+            return PurchaseAmbiguousError(
+                f"{text}one of the orders {named} may be it, which a person has to tell (`smsverify settle`)",
+                key=row.key,
+                order_ids=candidates,
             )
-
-    def was_used(self, order_id: int) -> bool:
-        """Whether an order's code was handed out."""
-        with self._store.read() as connection:
-            return (
-                connection.execute(sa.select(orders.c.used_at).where(self._is(order_id))).scalar() is not None
-            )
-
-    # -------------------------------------------------------------- who waits, and what is to be given back
-
-    def claim(self, order_id: int, waiter: str) -> None:
-        """Notes who waits for an order now; a release that an earlier waiter asked for is off."""
-        # The same waiter's own stays: it may have been killed before this claim of its got here.
-        is_same = orders.c.waiter == waiter
-        values = {
-            "release_asked_at": sa.case((is_same, orders.c.release_asked_at), else_=None),
-            "release_reason": sa.case((is_same, orders.c.release_reason), else_=None),
-            "waiter": waiter,
-        }
-        first = {"status": "pending", "waiter": waiter}
-        with self._store.write() as connection:
-            self._upsert(connection, order_id, values, first)
-
-    def ask_release(self, order_id: int, reason: str, *, waiter: str | None = None) -> bool:
-        """Records that an order is to be cancelled; `False` where another waiter has it, or its code was
-        handed out.
-
-        Args:
-            order_id: the order.
-            reason: why, for people.
-            waiter: who gives it up; `None` for somebody who decides for all.
-        """
-        this = sa.and_(self._is(order_id), orders.c.used_at.is_(None))
-        if waiter is not None:
-            this = sa.and_(this, sa.or_(orders.c.waiter.is_(None), orders.c.waiter == waiter))
-        with self._store.write() as connection:
-            values = {
-                "release_asked_at": self._store.now(connection),
-                "release_reason": reason,
-            }
-            self._upsert(connection, order_id, {})
-            return bool(connection.execute(sa.update(orders).where(this).values(**values)).rowcount)
-
-    def wants_release(self, order_id: int) -> bool:
-        """Whether the order is to be cancelled."""
-        with self._store.read() as connection:
-            return (
-                connection.execute(sa.select(orders.c.release_asked_at).where(self._is(order_id))).scalar()
-                is not None
-            )
-
-    def release_done(self, order_id: int) -> None:
-        """The order was cancelled, or there is nothing to give back."""
-        with self._store.write() as connection:
-            connection.execute(
-                sa.update(orders).where(self._is(order_id)).values(release_asked_at=None, release_reason=None)
-            )
-
-    def open_releases(self) -> list[Release]:
-        """The orders that are to be cancelled and have not been yet."""
-        with self._store.read() as connection:
-            rows = connection.execute(
-                sa.select(orders.c.order_id, orders.c.release_reason)
-                .where(
-                    orders.c.account == self._account,
-                    orders.c.release_asked_at.is_not(None),
-                )
-                .order_by(orders.c.release_asked_at)
-            ).all()
-        return [Release(row.order_id, row.release_reason) for row in rows]
-
-    # -------------------------------------------------------------- inside
-
-    def _is(self, order_id: int) -> sa.ColumnElement[bool]:
-        return sa.and_(orders.c.account == self._account, orders.c.order_id == order_id)
+        what = "the list of orders" if row.kind == "order" else "the order's status"
+        return PurchaseUnknownError(f"{text}{what} has not decided yet", key=row.key)
 
     def _settle(self, connection: sa.Connection, intent: Intent, state: str, **values: Any) -> None:
         connection.execute(
@@ -404,52 +561,3 @@ class Ledger:
             .where(purchases.c.id == intent.id, purchases.c.attempt == intent.attempt)
             .values(state=state, settled_at=self._store.now(connection), **values)
         )
-
-    def _put(self, connection: sa.Connection, order: Order) -> None:
-        values = {
-            "product": order.product,
-            "service": order.service,
-            "country": order.country,
-            "duration": order.duration,
-            "phone": order.phone,
-            "price": str(order.price) if order.price is not None else None,
-            "status": order.status,
-            "created_at": order.created_at.timestamp() if order.created_at else self._store.now(connection),
-            "expires_at": order.expires_at.timestamp() if order.expires_at else None,
-            "expires_estimated": order.expires_estimated,
-            "activation_code": order.activation_code,
-            "key": order.key,
-        }
-        self._upsert(connection, order.order_id, values)
-
-    def _upsert(
-        self,
-        connection: sa.Connection,
-        order_id: int,
-        values: Mapping[str, Any],
-        first: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Changes an order's row, or makes one, with `first`, for an order that nobody has seen."""
-        made = {"status": "pending", "first_seen_at": self._store.now(connection)}
-        made |= values if first is None else first
-        insert = self._store.insert(orders).values(account=self._account, order_id=order_id, **made)
-        this = [orders.c.account, orders.c.order_id]
-        connection.execute(
-            insert.on_conflict_do_update(index_elements=this, set_=dict(values))
-            if values
-            else insert.on_conflict_do_nothing(index_elements=this)
-        )
-
-    def _order(self, connection: sa.Connection, order_id: int) -> Order:
-        return _order(connection.execute(sa.select(orders).where(self._is(order_id))).one())
-
-
-def _order(row: Any) -> Order:
-    values = {name: row._mapping[name] for name in Order.model_fields if name in row._mapping}
-    return Order.model_validate(
-        values | {"created_at": _utc(row.created_at), "expires_at": _utc(row.expires_at)}
-    )
-
-
-def _utc(when: float | None) -> Any:
-    return None if when is None else datetime.fromtimestamp(when, timezone.utc)

@@ -435,6 +435,11 @@ class Order(_OfAnOrder):
         """Whether the order came to its end."""
         return has_ended(self.status)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the order was cancelled."""
+        return was_cancelled(self.status)
+
 
 class Message(_OfAnOrder):
     """An SMS that came for an order.
@@ -481,7 +486,12 @@ class OrderStatus(Message):
     @property
     def cancelled(self) -> bool:
         """Whether the order was cancelled."""
-        return self.status.strip().lower() in CANCELLED
+        return was_cancelled(self.status)
+
+
+def was_cancelled(status: str) -> bool:
+    """Whether a status says that an order was cancelled."""
+    return status.strip().lower() in CANCELLED
 
 
 def has_ended(status: str) -> bool:
@@ -497,6 +507,15 @@ def with_leading_zeros(otp: int, message: str | None) -> str:
             if int(digits) == otp:
                 return str(digits)
     return str(otp)
+
+
+def expiry_step(status: OrderStatus) -> float | None:
+    """By how many seconds the end that a status tells may be wrong; `None` where it tells none."""
+    if status.expires_at is None:
+        return None
+    if status.time_left_seconds is not None:
+        return 2.0
+    return 0.0 if status.days_left is None else 86_402.0
 
 
 def reckon_expiry(status: OrderStatus, now: datetime) -> datetime | None:

@@ -110,6 +110,7 @@ class Poller:
         try:
             for order_id, priority in self._worth_asking(awaited):
                 self._ask(order_id, priority)
+            self._orders.retry_releases(limit=1)
         except AuthenticationError as error:
             self._note_refusal(error)
         except (RateLimitedError, StoreError) as error:

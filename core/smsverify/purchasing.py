@@ -15,17 +15,19 @@ from typing import Any
 from smsverify.api import ServiceApi
 from smsverify.catalogue import Catalogue
 from smsverify.errors import (
+    AuthenticationError,
     InvalidRequestError,
     NotFoundError,
     PriceLimitError,
     PurchaseUnknownError,
+    PurchaseUnverifiableError,
     ServiceError,
     SmsVerifyError,
     StoreError,
     WaitStoppedError,
 )
-from smsverify.ledger import Intent, Ledger, Purchase, UnderWay
-from smsverify.models import RENTALS, Order, OrderRequest, OrderStatus, Service
+from smsverify.ledger import Caps, Intent, Ledger, Purchase, UnderWay
+from smsverify.models import RENTALS, Order, OrderRequest, OrderStatus, Service, expiry_step
 from smsverify.orders import Orders
 from smsverify.recovery import Recovery
 from smsverify.transport import OutcomeUnknown
@@ -76,9 +78,12 @@ class Purchases:
         self._tempo = tempo
         self._grace = timedelta(seconds=grace)
 
-    def order(self, request: OrderRequest, key: str, *, stop: threading.Event | None = None) -> Order:
+    def order(
+        self, request: OrderRequest, key: str, *, caps: Caps, stop: threading.Event | None = None
+    ) -> Order:
         """Buys, or hands out what the key has bought already; see `SmsVerifyHook.order`."""
-        purchase = Purchase(key, "order", request.fingerprint)
+        self._orders.retry_releases()
+        purchase = Purchase(key, "order", request.fingerprint, caps)
         ended: int | None = None
         while True:
             begun = self._begin(purchase, request, ended, stop)
@@ -98,7 +103,7 @@ class Purchases:
                 )
         except UnderWay:
             # Somebody else took the intent over before it was sent.
-            return self.order(request, key, stop=stop)
+            return self.order(request, key, caps=caps, stop=stop)
         except PurchaseUnknownError:
             found = self._find_out(purchase, stop)
             if found is None:
@@ -118,9 +123,16 @@ class Purchases:
         return order
 
     def renew(
-        self, order_id: int, *, limit: Decimal | None, key: str | None, stop: threading.Event | None = None
+        self,
+        order_id: int,
+        *,
+        limit: Decimal | None,
+        key: str | None,
+        caps: Caps,
+        stop: threading.Event | None = None,
     ) -> Order:
         """Renews a rental once for a key; see `SmsVerifyHook.renew`."""
+        count = self._ledger.renewals(order_id)
         before = self._orders.look(order_id, stop=stop)
         order = self._orders.get(order_id)
         if order.product is not None and order.product not in RENTALS:
@@ -130,19 +142,31 @@ class Purchases:
             )
         price, highest = self._renewal_prices(order, stop)
         _check_price(highest, limit, f"renewing order {order_id}")
-        key = key or f"renew:{order_id}:{self._ledger.renewals(order_id)}"
-        purchase = Purchase(key, "renewal", f"renewal of {order_id}")
+        key = key or f"renew:{order_id}:{count}"
+        purchase = Purchase(key, "renewal", f"renewal of {order_id}", caps, count)
+        # What shows afterwards, should the answer be lost, whether it was carried out.
+        request = {
+            "order_id": order_id,
+            "expires_at": before.expires_at.isoformat() if before.expires_at else None,
+            "step": expiry_step(before),
+        }
+        has_looked = False
         while True:
             try:
-                begun = self._ledger.begin(purchase, {"order_id": order_id}, price)
+                begun = self._ledger.begin(purchase, request, price, charge=highest)
                 if isinstance(begun, Order):
-                    log.info("Order %d was renewed as %s already, nothing is paid again", order_id, key)
+                    log.info("Order %d was renewed already, nothing is paid again (%s)", order_id, key)
                     return begun
                 with self._settling(begun):
                     self._api.renew(order_id, before_sending=partial(self._ledger.sending, begun), stop=stop)
                 break
             except UnderWay:
                 self._wait_for_others(key, stop)
+            except PurchaseUnknownError:
+                if has_looked:
+                    raise
+                has_looked = True
+                self._find_out_renewal(order_id, stop)
         renewed = self._after_renewal(order, before)
         try:
             self._ledger.renewed(begun, renewed)
@@ -178,7 +202,9 @@ class Purchases:
                 highest = entry.highest_price_of(request.duration)
                 _check_price(highest, request.max_price, f"{entry.name} ({request.product})")
                 price = entry.price_of(request.duration)
-                begun = self._ledger.begin(purchase, _in_ids(request, entry), price, after=ended)
+                begun = self._ledger.begin(
+                    purchase, _in_ids(request, entry), price, charge=highest, after=ended
+                )
                 return _Begun(begun, entry) if isinstance(begun, Intent) else begun
             except UnderWay:
                 self._wait_for_others(purchase.key, stop)
@@ -186,7 +212,20 @@ class Purchases:
                 if has_looked:
                     raise
                 has_looked = True
-                self._recovery.settle()
+                self._look_for(purchase.key)
+
+    def _look_for(self, key: str) -> None:
+        """Lets the list of orders decide what it can."""
+        try:
+            self._recovery.settle()
+        except AuthenticationError:
+            raise
+        except ServiceError as error:
+            raise PurchaseUnverifiableError(
+                f"whether {key!r} was carried out can not be found out now, because the list of orders can "
+                f"not be read ({error}); nothing was sent",
+                key=key,
+            ) from error
 
     def _find_out(self, purchase: Purchase, stop: threading.Event | None) -> Order | None:
         """Looks for a purchase whose answer was lost; `None` where the list does not decide yet."""
@@ -206,6 +245,14 @@ class Purchases:
                 return None
         return None
 
+    def _find_out_renewal(self, order_id: int, stop: threading.Event | None) -> None:
+        """Lets the order's time left decide whether a renewal whose answer was lost was carried out."""
+        for pause in LOOKS:
+            if (stop or threading.Event()).wait(pause * self._tempo) or self._recovery.settle_renewals(
+                order_id
+            ):
+                return
+
     def _can_still_serve(self, order: Order, stop: threading.Event | None) -> bool:
         """Whether an order that a key has bought can be handed out again."""
         if order.product == "esim":
@@ -217,7 +264,7 @@ class Purchases:
             return now - (order.created_at or now) < self._grace
         if order.product in RENTALS:
             return not status.ended
-        return (status.arrived or not status.ended) and not self._ledger.was_used(order.order_id)
+        return (status.arrived or not status.ended) and not self._ledger.book.was_used(order.order_id)
 
     @contextmanager
     def _settling(self, intent: Intent) -> Iterator[None]:

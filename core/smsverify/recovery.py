@@ -1,4 +1,5 @@
-"""Finding out what became of purchases whose outcome is unknown, by the service's list of orders.
+"""Finding out what became of paid calls whose outcome is unknown: by the service's list of orders, and for
+renewals by the time left.
 
 The service has no idempotency key, so this decides: an order that nobody had seen before the purchase was
 sent, that nobody owns, and that fits what was asked for, is what the purchase has bought. Purchases of the
@@ -14,18 +15,22 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify.models import Order, phone_digits
+from smsverify.errors import ServiceError
+from smsverify.ledger import Ledger, OpenCall
+from smsverify.models import Order, as_datetime, expiry_step, phone_digits
 from smsverify.orders import Orders
-from smsverify.store import Store, orders, purchases
+from smsverify.store import Store
 
 log = logging.getLogger(__name__)
 
 LIST_LENGTH = 50  # orders that the service lists
+DAY = 86_400.0
 CLOCK_STEP = 1.0  # seconds; its `Date` header and its `created_at` are whole ones
 EARLY = 2.0  # seconds that an order may seem to be created before it was asked for
 
@@ -116,122 +121,175 @@ def match(opens: Sequence[Open], listed: Sequence[tuple[Order, float]], skew: fl
     return Matching(adopted, doubtful)
 
 
+@dataclass(frozen=True)
+class Settled:
+    """A paid call whose outcome was unknown, and what has become of it.
+
+    Attributes:
+        key, kind: of the call; `order` or `renewal`.
+        outcome: `bought`, `not made`, or `ambiguous`, which a person has to decide.
+        order_ids: the order that it has bought or renewed, or those that come into question.
+    """
+
+    key: str
+    kind: str
+    outcome: str
+    order_ids: tuple[int, ...] = ()
+
+
 class Recovery:
-    """Settles the purchases of an account whose outcome is unknown.
+    """Settles the paid calls of an account whose outcome is unknown.
 
     Args:
         store: where they are.
-        orders: reads the service's list.
-        account: whose they are.
-        lease: seconds that a call under way may take; until then its outcome is its own business.
-        grace: seconds after which a purchase that the list does not show was not made.
+        ledger: the account's paid calls and orders.
+        orders: reads the service's list, and the status of an order.
+        grace: seconds after which a call that does not show was not made.
         is_exclusive: whether nobody else buys on this account. Else no order is adopted, only told.
     """
 
     def __init__(
-        self, store: Store, orders: Orders, account: str, *, lease: float, grace: float, is_exclusive: bool
+        self,
+        store: Store,
+        ledger: Ledger,
+        orders: Orders,
+        *,
+        grace: float,
+        is_exclusive: bool,
     ) -> None:
         self._store = store
+        self._ledger = ledger
+        self._book = ledger.book
         self._orders = orders
-        self._account = account
-        self._lease = lease
         self._grace = grace
         self._is_exclusive = is_exclusive
 
-    def settle(self) -> None:
-        """Reads the list of orders and settles what it decides; the rest stays unknown.
+    # -------------------------------------------------------------- purchases
+
+    def settle(self) -> list[Settled]:
+        """Reads the list of orders and settles the purchases that it decides; the rest stays unknown.
 
         Raises:
             ServiceError: the list can not be read, so nothing can be decided.
         """
         listed, date = self._orders.read_list()
+        settled: list[Settled] = []
         with self._store.write() as connection:
-            self._store.lock(connection, self._account)
+            self._ledger.lock(connection)
             now = self._store.now(connection)
             skew = 0.0 if date is None else date + CLOCK_STEP / 2 - now
-            opens, under_way_since = self._unsettled(connection, now)
+            calls = [call for call in self._ledger.open_calls(connection) if call.kind == "order"]
+            under_way_since = min((call.sent_at for call in calls if call.under_way), default=None)
+            opens = {call.id: call for call in calls if not call.under_way}
             unowned = self._unowned(connection, listed)
-            matching = match(opens, _created_before(unowned, under_way_since, skew), skew)
-            for purchase in opens:
+            purchases = [
+                Open(call.id, call.key, call.request, call.price, call.sent_at) for call in opens.values()
+            ]
+            matching = match(purchases, _created_before(unowned, under_way_since, skew), skew)
+            for purchase in purchases:
+                call = opens[purchase.id]
                 # One that may be it, but may as well belong to a call under way, decides later.
                 may_come = any(purchase.may_have_bought(order, seen, skew) for order, seen in unowned)
                 is_over = now > purchase.sent_at + self._grace and _shows(listed, purchase.sent_at + skew)
                 if purchase.id in matching.doubtful:
-                    self._doubt(connection, purchase, matching.doubtful[purchase.id])
+                    settled.append(self._doubt(connection, call, matching.doubtful[purchase.id]))
                 elif purchase.id in matching.adopted:
-                    self._adopt(connection, purchase, matching.adopted[purchase.id], now)
+                    settled.append(self._adopt(connection, call, matching.adopted[purchase.id], now))
                 elif is_over and not may_come:
                     strangers = [
                         order.order_id for order, seen in unowned if purchase.is_perhaps(order, seen, skew)
                     ]
                     if strangers:
-                        self._doubt(connection, purchase, tuple(strangers))
+                        settled.append(self._doubt(connection, call, tuple(strangers)))
                     else:
-                        self._give_up(connection, purchase, now)
+                        settled.append(
+                            self._give_up(connection, call, now, "the list of orders does not show it")
+                        )
+        return settled
 
-    def _doubt(self, connection: sa.Connection, purchase: Open, order_ids: tuple[int, ...]) -> None:
-        self._update(connection, purchase, state="unknown", candidates=json.dumps(order_ids))
-        log.error("%s may have bought one of the orders %s: a person has to tell", purchase.key, order_ids)
+    def _doubt(self, connection: sa.Connection, call: OpenCall, order_ids: tuple[int, ...]) -> Settled:
+        self._ledger.doubt(connection, call, order_ids)
+        log.error("%s may have bought one of the orders %s: a person has to tell", call.key, order_ids)
+        return Settled(call.key, call.kind, "ambiguous", order_ids)
 
-    def _give_up(self, connection: sa.Connection, purchase: Open, now: float) -> None:
-        note = "the list of orders does not show it"
-        self._update(connection, purchase, state="rejected", settled_at=now, note=note)
-        log.warning("%s was not made: %s", purchase.key, note)
+    def _give_up(self, connection: sa.Connection, call: OpenCall, now: float, why: str) -> Settled:
+        self._ledger.close(connection, call, "rejected", now, why)
+        log.warning("%s was not made: %s", call.key, why)
+        return Settled(call.key, call.kind, "not made")
 
-    def _adopt(self, connection: sa.Connection, purchase: Open, found: Order, now: float) -> None:
+    def _adopt(self, connection: sa.Connection, call: OpenCall, found: Order, now: float) -> Settled:
         if not self._is_exclusive:
-            self._doubt(connection, purchase, (found.order_id,))
-            return
+            return self._doubt(connection, call, (found.order_id,))
         note = "found in the list of orders"
-        self._update(connection, purchase, state="bought", order_id=found.order_id, settled_at=now, note=note)
-        connection.execute(
-            sa.update(orders)
-            .where(orders.c.account == self._account, orders.c.order_id == found.order_id)
-            .values(
-                key=purchase.key,
-                product=purchase.request["product"],
-                service=purchase.request["name"],
-                country=purchase.request["country_name"],
-                duration=purchase.request["duration"],
-            )
-        )
-        log.warning("%s has bought order %d, as the list of orders shows", purchase.key, found.order_id)
-        if purchase.request["product"] == "esim":
+        self._ledger.close(connection, call, "bought", now, note, order_id=found.order_id)
+        self._book.assign(connection, found.order_id, call.key, call.request)
+        log.warning("%s has bought order %d, as the list of orders shows", call.key, found.order_id)
+        if call.request["product"] == "esim":
             log.warning("The activation code of order %d is lost; the dashboard has it", found.order_id)
-
-    def _update(self, connection: sa.Connection, purchase: Open, **values: Any) -> None:
-        connection.execute(sa.update(purchases).where(purchases.c.id == purchase.id).values(**values))
-
-    def _unsettled(self, connection: sa.Connection, now: float) -> tuple[list[Open], float | None]:
-        """The purchases to settle, and since when others are under way."""
-        rows = connection.execute(
-            sa.select(purchases).where(
-                purchases.c.account == self._account,
-                purchases.c.kind == "order",
-                purchases.c.state.in_(("sent", "unknown")),
-            )
-        ).all()
-        under_way = [row for row in rows if row.state == "sent" and now - self._lease < row.sent_at <= now]
-        opens = [
-            Open(
-                row.id,
-                row.key,
-                json.loads(row.request),
-                Decimal(row.price) if row.price else None,
-                row.sent_at,
-            )
-            for row in rows
-            if row not in under_way
-        ]
-        return opens, min((row.sent_at for row in under_way), default=None)
+        return Settled(call.key, call.kind, "bought", (found.order_id,))
 
     def _unowned(self, connection: sa.Connection, listed: Sequence[Order]) -> list[tuple[Order, float]]:
-        mine = sa.and_(orders.c.account == self._account, orders.c.key.is_(None))
-        first_seen = {
-            row.order_id: row.first_seen_at
-            for row in connection.execute(sa.select(orders.c.order_id, orders.c.first_seen_at).where(mine))
-        }
+        first_seen = self._book.unowned(connection)
         return [(order, first_seen[order.order_id]) for order in listed if order.order_id in first_seen]
+
+    # -------------------------------------------------------------- renewals
+
+    def settle_renewals(self, only: int | None = None) -> list[Settled]:
+        """Settles the renewals that the status of their order decides, by its time left before and after.
+
+        Args:
+            only: looks at the renewals of this order alone.
+        """
+        with self._store.read() as connection:
+            calls = [
+                call
+                for call in self._ledger.open_calls(connection)
+                if call.kind == "renewal" and not call.under_way
+                if only in (None, call.request["order_id"])
+            ]
+        settled = []
+        for call in calls:
+            was_made = self._was_renewed(call)
+            if was_made is None:
+                continue
+            with self._store.write() as connection:
+                self._ledger.lock(connection)
+                now = self._store.now(connection)
+                if all(
+                    call.id != still.id or still.under_way for still in self._ledger.open_calls(connection)
+                ):
+                    continue  # Somebody else was quicker.
+                order_id = call.request["order_id"]
+                if was_made:
+                    note = "the order's time left shows it"
+                    self._ledger.close(connection, call, "bought", now, note, order_id=order_id)
+                    log.warning("%s has renewed order %d, as its time left shows", call.key, order_id)
+                    settled.append(Settled(call.key, call.kind, "bought", (order_id,)))
+                elif now > call.sent_at + self._grace:
+                    why = "the order's time left has not grown"
+                    settled.append(self._give_up(connection, call, now, why))
+        return settled
+
+    def _was_renewed(self, call: OpenCall) -> bool | None:
+        """Whether a renewal was carried out; `None` where the status does not tell."""
+        before, step = as_datetime(call.request.get("expires_at")), call.request.get("step")
+        if before is None or step is None:
+            return None
+        asked_at = datetime.now(timezone.utc)
+        try:
+            status = self._orders.look(call.request["order_id"])
+        except ServiceError as error:
+            log.warning("Whether %s was renewed can not be found out now: %s", call.key, error)
+            return None
+        if status.expires_at is None or expiry_step(status) != step or status.ended:
+            return None
+        # The end before was reckoned at the answer's arrival, and so is never too early; this one is never
+        # too late. So however slow both answers were, an end that is later than both can tell was moved.
+        after = status.expires_at - (datetime.now(timezone.utc) - asked_at)
+        if after > before + timedelta(seconds=step):
+            return True
+        # Days left are whole ones: that they have not grown says nothing of a rental of one day.
+        return False if step < DAY else None
 
 
 def _created(order: Order, unknown: float) -> float:

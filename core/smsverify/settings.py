@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +56,10 @@ class Settings(BaseModel):
         purchase_grace: seconds after which a purchase that the order list does not show counts as not made.
         exclusive_account: whether nobody else buys on this account, so that an order that nobody owns and
             that fits is taken for the purchase whose answer was lost. Else it is only told.
+        daily_budget: USD that the account may spend in a day (UTC), by all who share the store; refunds count
+            back when the service's list shows them.
+        run_budget: USD that one run may spend: a DAG run, a flow run with its subflows, else a program.
+        allow_unshared_store: allows paid calls with a SQLite store where tasks run on several machines.
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds to wait for the next bytes of an answer.
         call_timeout: seconds that one call may take in all, with retries and the wait for the rate budget.
@@ -74,6 +79,9 @@ class Settings(BaseModel):
     namespace: str = Field(default="", max_length=100)
     purchase_grace: float = Field(default=120, ge=0, allow_inf_nan=False)
     exclusive_account: bool = True
+    daily_budget: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False)
+    run_budget: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False)
+    allow_unshared_store: bool = False
     connect_timeout: float = Field(default=10, gt=0, allow_inf_nan=False)
     read_timeout: float = Field(default=30, gt=0, allow_inf_nan=False)
     call_timeout: float = Field(default=300, gt=0, allow_inf_nan=False)
@@ -162,6 +170,11 @@ class Settings(BaseModel):
     def account_id(self) -> str:
         """The wallet's name; ledger, inbox and claims belong to it."""
         return self.account or self.key_id
+
+    @property
+    def store_is_a_file(self) -> bool:
+        """Whether the store is SQLite, which serves one machine."""
+        return self.store_url.get_secret_value().startswith("sqlite:")
 
     @property
     def longest_exchange(self) -> float:

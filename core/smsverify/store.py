@@ -20,13 +20,14 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateColumn
 
 from smsverify.errors import StoreError
 from smsverify.forking import ForkGate
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT = 30.0
 # Any number will do, as long as nobody else in the same database uses it.
 _ADVISORY_LOCK = 5_067_836
@@ -83,6 +84,8 @@ purchases = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("request", sa.Text, nullable=False),
     sa.Column("price", sa.Text),
+    sa.Column("charge", sa.Text),
+    sa.Column("run", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("attempt", sa.Text, nullable=False),
     sa.Column("sent_at", sa.Double, nullable=False),
@@ -119,10 +122,13 @@ orders = sa.Table(
     sa.Column("activation_code", sa.Text),
     sa.Column("key", sa.Text),
     sa.Column("used_at", sa.Double),
+    sa.Column("refunded_at", sa.Double),
     sa.Column("waiter", sa.Text),
     sa.Column("waiter_since", sa.Double),
     sa.Column("release_asked_at", sa.Double),
     sa.Column("release_reason", sa.Text),
+    sa.Column("release_tries", sa.Integer, nullable=False, default=0, server_default="0"),
+    sa.Column("release_next_at", sa.Double),
 )
 
 waits = sa.Table(
@@ -171,6 +177,22 @@ messages = sa.Table(
     sa.Index("smsverify_messages_order", "account", "order_id"),
 )
 
+
+# What each version of the schema has that the one before had not.
+_NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
+    2: (
+        purchases.c.charge,
+        purchases.c.run,
+        orders.c.refunded_at,
+        orders.c.release_tries,
+        orders.c.release_next_at,
+    ),
+}
+# SQLite's locks and its WAL need memory that all processes share, and files that are what they seem to be.
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "ocfs2", "gfs2"}
+    | {"glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone"}
+)
 
 _fork_gate = ForkGate()
 
@@ -300,18 +322,45 @@ class Store:
         version = connection.execute(sa.select(schema.c.version)).scalar()
         if version is None:
             connection.execute(sa.insert(schema).values(version=SCHEMA_VERSION))
-        elif version != SCHEMA_VERSION:
+            return
+        if version > SCHEMA_VERSION:
             raise StoreError(
                 f"the store {self.url.render_as_string(hide_password=True)} has schema {version}, "
-                f"this version of smsverify knows {SCHEMA_VERSION}: use the same version everywhere"
+                f"this version of smsverify knows {SCHEMA_VERSION}: use the newer version everywhere"
             )
+        for newer in range(version + 1, SCHEMA_VERSION + 1):
+            for column in _NEW_COLUMNS[newer]:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+            log.info("The store's schema is now version %d", newer)
+        connection.execute(sa.update(schema).values(version=SCHEMA_VERSION))
 
 
 def _prepare_file(path: Path) -> None:
     """Creates the file readable by its owner alone, since it holds codes."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700)
+    kind = file_system_of(path.parent)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise OSError(f"a SQLite store on a network file system ({kind}) is not safe: use PostgreSQL")
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """The kind of file system that a path is on; `None` where the system does not tell (it is not Linux)."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+        real = path.resolve()
+    except OSError:
+        return None
+    best, kind = -1, None
+    for line in lines:
+        # Mount point, then optional fields up to a dash, then the kind. A space in the path is written \\040.
+        before, _, after = line.partition(" - ")
+        point = Path(before.split()[4].encode().decode("unicode_escape"))
+        if (real == point or point in real.parents) and len(point.parts) >= best:
+            best, kind = len(point.parts), after.split()[0]
+    return kind
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

@@ -31,8 +31,8 @@ from smsverify.errors import (
     WaitTimeoutError,
 )
 from smsverify.inbox import Inbox
-from smsverify.ledger import Ledger
 from smsverify.models import Message
+from smsverify.orderbook import OrderBook
 from smsverify.polling import NOT_FOUND, Poller, alive_for
 from smsverify.store import Store, looks, polls, waits
 
@@ -61,7 +61,7 @@ class Watch:
 
     Args:
         store: where the waits of all processes meet.
-        ledger, inbox: of the account.
+        book, inbox: of the account.
         poller: asks the service.
         account: whose waits they are.
         tempo: how long the service's minute is in real minutes.
@@ -70,7 +70,7 @@ class Watch:
     def __init__(
         self,
         store: Store,
-        ledger: Ledger,
+        book: OrderBook,
         inbox: Inbox,
         poller: Poller,
         account: str,
@@ -78,7 +78,7 @@ class Watch:
         tempo: float,
     ) -> None:
         self._store = store
-        self._ledger = ledger
+        self._book = book
         self._inbox = inbox
         self._poller = poller
         self._account = account
@@ -110,7 +110,7 @@ class Watch:
             StoreError: the store can not be used.
         """
         wait = Wait(order_id, time.monotonic() + timeout, stop, waiter or uuid.uuid4().hex)
-        self._ledger.claim(order_id, wait.waiter)
+        self._book.claim(order_id, wait.waiter)
         self._register(wait)
         with self._lock:
             self._waits[wait.id] = wait

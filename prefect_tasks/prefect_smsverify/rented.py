@@ -71,6 +71,8 @@ def rented_number(
     duration: int | None = None,
     plan: str | None = None,
     max_price: Decimal | float | str | None = None,
+    daily_budget: Decimal | float | str | None = None,
+    run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Iterator[RentedNumber]:
     """Orders a number for a `with` block of a flow or task. Takes what `order_number` takes.
@@ -91,6 +93,8 @@ def rented_number(
         duration=duration,
         plan=plan,
         max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
         key=key,
     )
     number = RentedNumber(account, order)
@@ -112,6 +116,8 @@ async def arented_number(
     duration: int | None = None,
     plan: str | None = None,
     max_price: Decimal | float | str | None = None,
+    daily_budget: Decimal | float | str | None = None,
+    run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> AsyncIterator[RentedNumber]:
     """`rented_number` for coroutines."""
@@ -125,6 +131,8 @@ async def arented_number(
         duration=duration,
         plan=plan,
         max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
         key=key,
     )
     number = RentedNumber(account, order)

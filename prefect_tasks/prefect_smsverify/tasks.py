@@ -54,6 +54,8 @@ def order_number(
     duration: int | None = None,
     plan: str | None = None,
     max_price: Decimal | float | str | None = None,
+    daily_budget: Decimal | float | str | None = None,
+    run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Order:
     """Buys a phone number or an eSIM (`POST /api/v1/order/<product>/`).
@@ -72,6 +74,8 @@ def order_number(
         duration: 3 or 30 days, for `rental`.
         plan: the plan's name, for `esim`.
         max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown.
+        daily_budget: most that the account may spend in a day (UTC), in USD, this call included.
+        run_budget: most that this flow run and its subflows may spend, in USD, this call included.
         key: names this purchase. Default: derived from the run. Needed where a task runs in another process
             than its flow.
 
@@ -93,6 +97,8 @@ def order_number(
         duration=duration,
         plan=plan,
         max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
         key=key,
     )
 
@@ -108,6 +114,8 @@ async def aorder_number(
     duration: int | None = None,
     plan: str | None = None,
     max_price: Decimal | float | str | None = None,
+    daily_budget: Decimal | float | str | None = None,
+    run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Order:
     """`order_number` for coroutines."""
@@ -120,6 +128,8 @@ async def aorder_number(
         duration=duration,
         plan=plan,
         max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
         key=key,
     )
 
@@ -130,6 +140,8 @@ def renew_rental(
     order_id: Order | int | str,
     *,
     max_price: Decimal | float | str | None = None,
+    daily_budget: Decimal | float | str | None = None,
+    run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Order:
     """Extends a rental by its period at the current price (`POST /api/v1/order/<order_id>/renew/`).
@@ -140,6 +152,8 @@ def renew_rental(
         credentials: the account, as a block or by its name.
         order_id: a `rental`, `rent-1day` or `rent-30days` order, or its id.
         max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown.
+        daily_budget: most that the account may spend in a day (UTC), in USD, this call included.
+        run_budget: most that this flow run and its subflows may spend, in USD, this call included.
         key: names this renewal. Default: derived from the run.
 
     Returns:
@@ -148,7 +162,14 @@ def renew_rental(
     Raises:
         SmsVerifyError: see `SmsVerifyHook.renew`.
     """
-    return calls.renew(block_of(credentials), id_of(order_id), max_price=max_price, key=key)
+    return calls.renew(
+        block_of(credentials),
+        id_of(order_id),
+        max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
+        key=key,
+    )
 
 
 @task(name="Renew rental", persist_result=False, cache_policy=NO_CACHE)
@@ -157,11 +178,20 @@ async def arenew_rental(
     order_id: Order | int | str,
     *,
     max_price: Decimal | float | str | None = None,
+    daily_budget: Decimal | float | str | None = None,
+    run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Order:
     """`renew_rental` for coroutines."""
     account = await asyncio.to_thread(block_of, credentials)
-    return await calls.arenew(account, id_of(order_id), max_price=max_price, key=key)
+    return await calls.arenew(
+        account,
+        id_of(order_id),
+        max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
+        key=key,
+    )
 
 
 # -------------------------------------------------------------- waiting

@@ -27,7 +27,7 @@ def buy(hook: SmsVerifyHook, **given: Any) -> int:
 
 def to_be_cancelled(hook: SmsVerifyHook) -> list[int]:
     """The orders that are on record as to be given back."""
-    return [release.order_id for release in hook._ledger.open_releases()]
+    return [release.order_id for release in hook._book.open_releases()]
 
 
 # ------------------------------------------------------------------ cancelling
@@ -153,7 +153,7 @@ def test_only_an_answer_that_says_cancelled_counts_as_one(
         with pytest.raises(errors.NotCancellableError):
             hook.cancel(7)
     assert to_be_cancelled(hook) == ([] if cancelled else [7])
-    known = hook._ledger.get(7)
+    known = hook._book.get(7)
     assert known is not None
     assert known.ended is cancelled
 

@@ -526,18 +526,71 @@ def test_an_order_s_key_is_none_for_its_renewal(simulator: Simulator, hook: SmsV
     assert simulator.stats().orders == 1
 
 
-@pytest.mark.parametrize("kind", ["lost_answer", "error_after", "cut_json", "empty_body", "cut_headers"])
-def test_a_renewal_whose_answer_is_lost_is_not_sent_again(
+LOST_RENEWALS = ["lost_answer", "error_after", "cut_json", "empty_body", "cut_headers"]
+
+
+@pytest.mark.parametrize("kind", LOST_RENEWALS)
+def test_a_renewal_whose_answer_is_lost_is_found_by_the_time_left(
     kind: str, simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     order = hook.order("rent-1day", service="Tinder")
     simulator.add_fault(Fault(kind, path="order/*/renew/"))
     for _ in range(2):
+        assert hook.renew(order.order_id, key="monday").order_id == order.order_id
+    assert simulator.order(order.order_id).renewals == 1
+    assert posts(simulator, f"order/{order.order_id}/renew/") == 1
+
+
+@pytest.mark.parametrize("kind", LOST_RENEWALS)
+def test_a_renewal_whose_answer_is_lost_is_not_sent_again_where_no_time_left_is_shown(
+    kind: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("rental", service="WhatsApp", duration=3)
+    simulator.add_fault(Fault(kind, path="order/*/renew/"))
+    for key in (None, None, "another"):
         with pytest.raises(errors.PurchaseUnknownError) as caught:
-            hook.renew(order.order_id)
+            hook.renew(order.order_id, key=key)
         assert str(order.order_id) in str(caught.value)
     assert simulator.order(order.order_id).renewals == 1
     assert posts(simulator, f"order/{order.order_id}/renew/") == 1
+
+
+def test_a_renewal_that_was_not_made_is_made_when_its_grace_is_over(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault("reset", path="order/*/renew/"))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(order.order_id)
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(order.order_id)
+    make_hook(simulator, store_url, purchase_grace=0).renew(order.order_id)
+    assert simulator.order(order.order_id).renewals == 1
+
+
+def test_renewals_at_the_same_time_under_different_keys_are_one(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault("slow_after", path="order/*/renew/", seconds=1.0, times=None))
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda key=key: results.append(hook.renew(order.order_id, key=key).order_id))
+        for key in ("one", "two", "three")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [order.order_id] * 3
+    assert simulator.order(order.order_id).renewals == 1
+    for key in ("one", "two", "three"):
+        hook.renew(order.order_id, key=key)
+    assert simulator.order(order.order_id).renewals == 1
+    hook.renew(order.order_id, key="four")
+    assert simulator.order(order.order_id).renewals == 2
 
 
 def test_a_renewal_keeps_to_its_limit_and_fails_closed(

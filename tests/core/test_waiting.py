@@ -240,7 +240,7 @@ def test_an_order_that_can_not_be_cancelled_on_the_deadline_stays_on_record(
     with pytest.raises(errors.WaitTimeoutError) as caught:
         hook.wait_for_otp(order_id, 0.2)
     assert not caught.value.cancelled
-    assert [release.order_id for release in hook._ledger.open_releases()] == [order_id]
+    assert [release.order_id for release in hook._book.open_releases()] == [order_id]
 
 
 def test_a_rental_in_use_is_not_cancelled_on_a_deadline(

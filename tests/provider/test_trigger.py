@@ -221,7 +221,7 @@ def test_the_release_is_on_record_at_once(
     async def scenario() -> None:
         trigger = make()
         killing = asyncio.create_task(kill(trigger, await start(trigger, sim)))
-        await until(lambda: hook._ledger.wants_release(order.order_id))
+        await until(lambda: hook._book.wants_release(order.order_id))
         assert sim.order(order.order_id).status == "pending"
         hook.claim(order.order_id, "the next try")
         await killing
@@ -244,7 +244,7 @@ def test_a_cleared_task_that_starts_again_keeps_its_number(
             await kill(trigger, running)
         else:
             killing = asyncio.create_task(kill(trigger, running))
-            await until(lambda: hook._ledger.wants_release(order.order_id))
+            await until(lambda: hook._book.wants_release(order.order_id))
             hook.claim(order.order_id, "the next try")
             await killing
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 PURCHASE = ("product", "service", "country", "area_code", "duration", "plan", "max_price")
+BUDGETS = ("daily_budget", "run_budget")
 
 
 class SmsVerifyOrderOperator(BaseOperator):
@@ -45,6 +46,8 @@ class SmsVerifyOrderOperator(BaseOperator):
         plan: the plan's name, for `esim` (templated).
         max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown
             (templated).
+        daily_budget: most that the account may spend in a day (UTC), in USD, this call included (templated).
+        run_budget: most that this Dag run may spend, in USD, this call included (templated).
         key: names this purchase. Default: derived from the Dag, the run, the task and the map index
             (templated).
         smsverify_conn_id: the connection (templated).
@@ -54,7 +57,7 @@ class SmsVerifyOrderOperator(BaseOperator):
         SmsVerifyError: what `SmsVerifyHook.order` raises.
     """
 
-    template_fields: Sequence[str] = (*PURCHASE, "key", "smsverify_conn_id")
+    template_fields: Sequence[str] = (*PURCHASE, *BUDGETS, "key", "smsverify_conn_id")
     ui_color = "#d7ecd9"
 
     _hook: SmsVerifyHook | None = None
@@ -72,6 +75,8 @@ class SmsVerifyOrderOperator(BaseOperator):
         duration: int | str | None = None,
         plan: str | None = None,
         max_price: Decimal | float | str | None = None,
+        daily_budget: Decimal | float | str | None = None,
+        run_budget: Decimal | float | str | None = None,
         key: str | None = None,
         smsverify_conn_id: str = "smsverify_default",
         multiple_outputs: bool = True,
@@ -85,14 +90,18 @@ class SmsVerifyOrderOperator(BaseOperator):
         self.duration = duration
         self.plan = plan
         self.max_price = max_price
+        self.daily_budget = daily_budget
+        self.run_budget = run_budget
         self.key = key
         self.smsverify_conn_id = smsverify_conn_id
         check_order_fields(**{name: known(getattr(self, name)) for name in PURCHASE})
+        _check_amounts({name: getattr(self, name) for name in BUDGETS})
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
         """Checks what a mapped task has been given already; `expand` brings the rest."""
         _check_some({name: known(kwargs[name]) for name in PURCHASE if name in kwargs})
+        _check_amounts({name: kwargs.get(name) for name in BUDGETS})
         return super().partial(**kwargs)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -101,7 +110,7 @@ class SmsVerifyOrderOperator(BaseOperator):
 
         self._stop = threading.Event()
         self._hook = SmsVerifyHook(self.smsverify_conn_id)
-        purchase = {name: getattr(self, name) for name in PURCHASE}
+        purchase = {name: getattr(self, name) for name in (*PURCHASE, *BUDGETS)}
         order = self._hook.order(**purchase, key=self.key, stop=self._stop)
         self._order_id = order.order_id
         if self._is_killed:
@@ -176,6 +185,8 @@ class SmsVerifyRenewOperator(BaseOperator):
         order_id: a `rental`, `rent-1day` or `rent-30days` order (templated).
         max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown
             (templated).
+        daily_budget: most that the account may spend in a day (UTC), in USD, this call included (templated).
+        run_budget: most that this Dag run may spend, in USD, this call included (templated).
         key: names this renewal. Default: derived from the Dag, the run, the task and the map index
             (templated).
         smsverify_conn_id: the connection (templated).
@@ -184,7 +195,7 @@ class SmsVerifyRenewOperator(BaseOperator):
         SmsVerifyError: what `SmsVerifyHook.renew` raises.
     """
 
-    template_fields: Sequence[str] = ("order_id", "max_price", "key", "smsverify_conn_id")
+    template_fields: Sequence[str] = ("order_id", "max_price", *BUDGETS, "key", "smsverify_conn_id")
     ui_color = "#d7ecd9"
 
     def __init__(
@@ -192,6 +203,8 @@ class SmsVerifyRenewOperator(BaseOperator):
         *,
         order_id: int | str,
         max_price: Decimal | float | str | None = None,
+        daily_budget: Decimal | float | str | None = None,
+        run_budget: Decimal | float | str | None = None,
         key: str | None = None,
         smsverify_conn_id: str = "smsverify_default",
         multiple_outputs: bool = True,
@@ -200,19 +213,28 @@ class SmsVerifyRenewOperator(BaseOperator):
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.order_id = order_id
         self.max_price = max_price
+        self.daily_budget = daily_budget
+        self.run_budget = run_budget
         self.key = key
         self.smsverify_conn_id = smsverify_conn_id
         if known(order_id) is not LATER:
             check_order_id(order_id)
-        if known(max_price) not in (None, LATER):
-            check_price_limit(max_price)
+        _check_amounts({name: getattr(self, name) for name in ("max_price", *BUDGETS)})
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Renews, unless an earlier try has done so."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         hook = SmsVerifyHook(self.smsverify_conn_id)
-        return hook.renew(self.order_id, max_price=self.max_price, key=self.key).as_dict()
+        amounts = {name: getattr(self, name) for name in ("max_price", *BUDGETS)}
+        return hook.renew(self.order_id, **amounts, key=self.key).as_dict()
+
+
+def _check_amounts(given: dict[str, Any]) -> None:
+    """Checks amounts of USD as far as they are known."""
+    for name, value in given.items():
+        if known(value) not in (None, LATER):
+            check_price_limit(value, name)
 
 
 def _check_some(given: dict[str, Any]) -> None:

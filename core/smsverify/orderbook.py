@@ -1,0 +1,366 @@
+"""What is known of the orders: what they are, who waits for them, and which are to be given back.
+
+Every order that was ever bought here or seen in the service's list has a row, and keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify.models import Order, OrderStatus
+from smsverify.store import Store, orders, waits
+
+
+@dataclass(frozen=True)
+class Release:
+    """An order that somebody wants to be cancelled."""
+
+    order_id: int
+    reason: str
+
+
+class OrderBook:
+    """The orders of one account, as last seen.
+
+    Args:
+        store: where they are kept.
+        account: whose they are.
+    """
+
+    def __init__(self, store: Store, account: str) -> None:
+        self._store = store
+        self._account = account
+
+    def row(self, connection: sa.Connection, order_id: int) -> Order:
+        """An order that is known, inside of a transaction."""
+        return _order(connection.execute(sa.select(orders).where(self._is(order_id))).one())
+
+    def get(self, order_id: int) -> Order | None:
+        """An order as last seen; `None` where it is not known here."""
+        with self._store.read() as connection:
+            row = connection.execute(sa.select(orders).where(self._is(order_id))).one_or_none()
+        return _order(row) if row is not None else None
+
+    def saw(self, status: OrderStatus) -> None:
+        """Notes an order's status, also of an order that was not bought here."""
+        values: dict[str, Any] = {"status": status.status}
+        if status.phone is not None:
+            values["phone"] = status.phone
+        if status.expires_at is not None:
+            values |= {
+                "expires_at": status.expires_at.timestamp(),
+                "expires_estimated": False,
+            }
+        with self._store.write() as connection:
+            self._upsert(connection, status.order_id, values)
+
+    def saw_list(self, listed: Sequence[Order]) -> None:
+        """Keeps every order that the service has ever listed, with when it was first seen.
+
+        Of those that are known already, the list tells that they have ended, and that their price came back.
+        """
+        if not listed:
+            return
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            rows = [
+                {
+                    "account": self._account,
+                    "order_id": order.order_id,
+                    "service": order.service,
+                    "phone": order.phone,
+                    "price": str(order.price) if order.price is not None else None,
+                    "status": order.status,
+                    "created_at": order.created_at.timestamp() if order.created_at else None,
+                    "first_seen_at": now,
+                }
+                for order in listed
+            ]
+            connection.execute(self._store.insert(orders).on_conflict_do_nothing(), rows)
+            ended = {order.order_id: order for order in listed if order.ended}
+            known = connection.execute(
+                sa.select(orders.c.order_id, orders.c.status, orders.c.refunded_at).where(
+                    orders.c.account == self._account, orders.c.order_id.in_(ended)
+                )
+            ).all()
+            for row in known:
+                order = ended[row.order_id]
+                news: dict[str, Any] = {"status": order.status} if order.status != row.status else {}
+                if order.cancelled and row.refunded_at is None:
+                    news["refunded_at"] = now
+                if news:
+                    connection.execute(sa.update(orders).where(self._is(row.order_id)).values(**news))
+
+    def assign(self, connection: sa.Connection, order_id: int, key: str, request: Mapping[str, Any]) -> None:
+        """Notes which purchase an order of the list belongs to, inside of a transaction."""
+        connection.execute(
+            sa.update(orders)
+            .where(self._is(order_id))
+            .values(
+                key=key,
+                product=request["product"],
+                service=request["name"],
+                country=request["country_name"],
+                duration=request["duration"],
+            )
+        )
+
+    def unowned(self, connection: sa.Connection) -> dict[int, float]:
+        """The orders that belong to no purchase of ours, with when each was first seen."""
+        mine = sa.and_(orders.c.account == self._account, orders.c.key.is_(None))
+        rows = connection.execute(sa.select(orders.c.order_id, orders.c.first_seen_at).where(mine))
+        return {row.order_id: row.first_seen_at for row in rows}
+
+    def touch(self, order_id: int) -> None:
+        """Notes that somebody still waits for an order that is known."""
+        with self._store.write() as connection:
+            connection.execute(
+                sa.update(orders).where(self._is(order_id)).values(waiter_since=self._store.now(connection))
+            )
+
+    def used(self, order_id: int) -> None:
+        """Notes that an order's code was handed out."""
+        with self._store.write() as connection:
+            connection.execute(
+                sa.update(orders)
+                .where(self._is(order_id), orders.c.used_at.is_(None))
+                .values(
+                    used_at=self._store.now(connection),
+                    release_asked_at=None,
+                    release_reason=None,
+                )
+            )
+
+    def was_used(self, order_id: int) -> bool:
+        """Whether an order's code was handed out."""
+        with self._store.read() as connection:
+            return (
+                connection.execute(sa.select(orders.c.used_at).where(self._is(order_id))).scalar() is not None
+            )
+
+    # -------------------------------------------------------------- who waits, and what is to be given back
+
+    def claim(self, order_id: int, waiter: str) -> None:
+        """Notes who waits for an order now; a release that an earlier waiter asked for is off."""
+        # The same waiter's own stays: it may have been killed before this claim of its got here.
+        is_same = orders.c.waiter == waiter
+        values = {
+            "release_asked_at": sa.case((is_same, orders.c.release_asked_at), else_=None),
+            "release_reason": sa.case((is_same, orders.c.release_reason), else_=None),
+            "waiter": waiter,
+        }
+        with self._store.write() as connection:
+            since = {"waiter_since": self._store.now(connection)}
+            first = {"status": "pending", "waiter": waiter} | since
+            self._upsert(connection, order_id, values | since, first)
+
+    def ask_release(
+        self, order_id: int, reason: str, *, waiter: str | None = None, patience: float = 0.0
+    ) -> bool:
+        """Records that an order is to be cancelled; `False` where another waiter has it, or its code was
+        handed out.
+
+        Args:
+            order_id: the order.
+            reason: why, for people.
+            waiter: who gives it up; `None` for somebody who decides for all.
+            patience: seconds until others try, should the asker not get to it.
+        """
+        this = sa.and_(self._is(order_id), orders.c.used_at.is_(None))
+        if waiter is not None:
+            this = sa.and_(this, sa.or_(orders.c.waiter.is_(None), orders.c.waiter == waiter))
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            values = {
+                "release_asked_at": now,
+                "release_reason": reason,
+                "release_tries": 0,
+                "release_next_at": now + patience,
+            }
+            self._upsert(connection, order_id, {})
+            return bool(connection.execute(sa.update(orders).where(this).values(**values)).rowcount)
+
+    def wants_release(self, order_id: int) -> bool:
+        """Whether the order is to be cancelled."""
+        with self._store.read() as connection:
+            return (
+                connection.execute(sa.select(orders.c.release_asked_at).where(self._is(order_id))).scalar()
+                is not None
+            )
+
+    def release_done(self, order_id: int) -> None:
+        """The order was cancelled, or there is nothing to give back."""
+        with self._store.write() as connection:
+            connection.execute(
+                sa.update(orders).where(self._is(order_id)).values(release_asked_at=None, release_reason=None)
+            )
+
+    def open_releases(self) -> list[Release]:
+        """The orders that are to be cancelled and have not been yet."""
+        with self._store.read() as connection:
+            rows = connection.execute(
+                sa.select(orders.c.order_id, orders.c.release_reason)
+                .where(
+                    orders.c.account == self._account,
+                    orders.c.release_asked_at.is_not(None),
+                )
+                .order_by(orders.c.release_asked_at)
+            ).all()
+        return [Release(row.order_id, row.release_reason) for row in rows]
+
+    def take_due_releases(self, pause: float, longest: float, *, limit: int) -> list[Release]:
+        """Claims releases that it is time to try again, for whoever asks first.
+
+        Args:
+            pause: seconds until the next try, doubled with each.
+            longest: seconds that this pause never exceeds.
+            limit: how many at the most.
+        """
+        is_open = sa.and_(orders.c.account == self._account, orders.c.release_asked_at.is_not(None))
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            rows = connection.execute(
+                sa.select(
+                    orders.c.order_id,
+                    orders.c.release_reason,
+                    orders.c.release_tries,
+                    orders.c.release_next_at,
+                )
+                .where(is_open, orders.c.release_next_at <= now)
+                .order_by(orders.c.release_next_at)
+                .limit(limit)
+            ).all()
+        taken = []
+        for row in rows:
+            wait = min(pause * 2.0 ** min(row.release_tries, 60), longest)
+            with self._store.write() as connection:
+                claimed = connection.execute(
+                    sa.update(orders)
+                    .where(is_open, self._is(row.order_id), orders.c.release_next_at == row.release_next_at)
+                    .values(release_next_at=now + wait, release_tries=row.release_tries + 1)
+                )
+            if claimed.rowcount:
+                taken.append(Release(row.order_id, row.release_reason))
+        return taken
+
+    # -------------------------------------------------------------- what a reconciliation asks
+
+    def unused(self, before: float, *, alive_since: float, ended_since: float) -> list[Order]:
+        """The orders that were bought here, are not refunded and not used, and that nobody waits for.
+
+        Args:
+            before: seconds since 1970; only orders that were bought and last waited for earlier.
+            alive_since: a wait that was seen later is alive.
+            ended_since: of the orders that have ended, only those that were bought later.
+        """
+        is_awaited = (
+            sa.select(waits.c.id)
+            .where(
+                waits.c.account == orders.c.account,
+                waits.c.order_id == orders.c.order_id,
+                waits.c.seen_at >= alive_since,
+            )
+            .exists()
+        )
+        bought_at = sa.func.coalesce(orders.c.created_at, orders.c.first_seen_at)
+        with self._store.read() as connection:
+            rows = connection.execute(
+                sa.select(orders)
+                .where(
+                    orders.c.account == self._account,
+                    orders.c.key.is_not(None),
+                    orders.c.used_at.is_(None),
+                    orders.c.refunded_at.is_(None),
+                    bought_at <= before,
+                    sa.func.coalesce(orders.c.waiter_since, 0.0) <= before,
+                    sa.not_(is_awaited),
+                )
+                .order_by(orders.c.order_id)
+            ).all()
+        known = [(_order(row), row.created_at or row.first_seen_at) for row in rows]
+        return [order for order, when in known if not order.ended or when >= ended_since]
+
+    def foreign(self, within: float) -> list[Order]:
+        """The pending orders of the last `within` seconds that were not bought through this store."""
+        with self._store.read() as connection:
+            since = self._store.now(connection) - within
+            rows = connection.execute(
+                sa.select(orders)
+                .where(
+                    orders.c.account == self._account,
+                    orders.c.key.is_(None),
+                    orders.c.status == "pending",
+                    orders.c.created_at >= since,
+                )
+                .order_by(orders.c.order_id)
+            ).all()
+        return [_order(row) for row in rows]
+
+    def refunded(self) -> Decimal:
+        """USD that came back of what was bought here."""
+        with self._store.read() as connection:
+            prices = connection.execute(
+                sa.select(orders.c.price).where(
+                    orders.c.account == self._account,
+                    orders.c.key.is_not(None),
+                    orders.c.refunded_at.is_not(None),
+                )
+            ).scalars()
+            return sum((Decimal(price) for price in prices if price is not None), Decimal(0))
+
+    # -------------------------------------------------------------- inside
+
+    def put(self, connection: sa.Connection, order: Order) -> None:
+        values = {
+            "product": order.product,
+            "service": order.service,
+            "country": order.country,
+            "duration": order.duration,
+            "phone": order.phone,
+            "price": str(order.price) if order.price is not None else None,
+            "status": order.status,
+            "created_at": order.created_at.timestamp() if order.created_at else self._store.now(connection),
+            "expires_at": order.expires_at.timestamp() if order.expires_at else None,
+            "expires_estimated": order.expires_estimated,
+            "activation_code": order.activation_code,
+            "key": order.key,
+        }
+        self._upsert(connection, order.order_id, values)
+
+    def _upsert(
+        self,
+        connection: sa.Connection,
+        order_id: int,
+        values: Mapping[str, Any],
+        first: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Changes an order's row, or makes one, with `first`, for an order that nobody has seen."""
+        made = {"status": "pending", "first_seen_at": self._store.now(connection)}
+        made |= values if first is None else first
+        insert = self._store.insert(orders).values(account=self._account, order_id=order_id, **made)
+        this = [orders.c.account, orders.c.order_id]
+        connection.execute(
+            insert.on_conflict_do_update(index_elements=this, set_=dict(values))
+            if values
+            else insert.on_conflict_do_nothing(index_elements=this)
+        )
+
+    def _is(self, order_id: int) -> sa.ColumnElement[bool]:
+        return sa.and_(orders.c.account == self._account, orders.c.order_id == order_id)
+
+
+def _order(row: Any) -> Order:
+    values = {name: row._mapping[name] for name in Order.model_fields if name in row._mapping}
+    return Order.model_validate(
+        values | {"created_at": _utc(row.created_at), "expires_at": _utc(row.expires_at)}
+    )
+
+
+def _utc(when: float | None) -> Any:
+    return None if when is None else datetime.fromtimestamp(when, timezone.utc)
