@@ -1,7 +1,7 @@
 """`smsverify` on the command line: the hook's verbs for people, and the simulator.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 the service or the
-store refused, 2 bad input, 3 no code came, 130 interrupted.
+store refused, 2 bad input, 3 no code came, 4 a reconciliation found something to look at, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from smsverify.version import __version__
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_NO_CODE = 3
+EXIT_FINDINGS = 4
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output (head, less) has gone; the interpreter must not trip over it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
+
+
+_AMOUNTS = ("max_price", "daily_budget", "run_budget")
 
 
 # ------------------------------------------------------------------ commands
@@ -79,7 +83,7 @@ def _services(args: argparse.Namespace) -> int:
 
 
 def _order(args: argparse.Namespace) -> int:
-    names = ("service", "country", "area_code", "duration", "plan", "max_price", "key")
+    names = ("service", "country", "area_code", "duration", "plan", *_AMOUNTS, "key")
     with _interrupts() as stop:
         order = _hook(args).order(args.product, **{name: getattr(args, name) for name in names}, stop=stop)
     price = "-" if order.price is None else f"{order.price:.2f} USD"
@@ -112,13 +116,28 @@ def _cancel(args: argparse.Namespace) -> int:
 
 def _renew(args: argparse.Namespace) -> int:
     with _interrupts() as stop:
-        order = _hook(args).renew(args.order_id, max_price=args.max_price, key=args.key, stop=stop)
+        amounts = {name: getattr(args, name) for name in _AMOUNTS}
+        order = _hook(args).renew(args.order_id, **amounts, key=args.key, stop=stop)
     _show(args, order, f"order {order.order_id}  until {order.expires_at or 'unknown'}")
     return 0
 
 
 def _orders(args: argparse.Namespace) -> int:
     _show_table(args, _hook(args).list_orders())
+    return 0
+
+
+def _reconcile(args: argparse.Namespace) -> int:
+    with _interrupts() as stop:
+        report = _hook(args).reconcile(cancel_after=args.cancel_after, stop=stop)
+    print(json.dumps(report.as_dict()) if args.json else report.as_text())
+    return EXIT_FINDINGS if report.findings else 0
+
+
+def _settle(args: argparse.Namespace) -> int:
+    _hook(args).settle(args.key, order_id=args.order_id)
+    outcome = "was not carried out" if args.order_id is None else f"is order {args.order_id}"
+    print(json.dumps({"key": args.key, "order_id": args.order_id}) if args.json else f"{args.key} {outcome}")
     return 0
 
 
@@ -145,69 +164,98 @@ def _store(args: argparse.Namespace) -> int:
 # ------------------------------------------------------------------ parser
 
 
+class _Commands:
+    """Adds commands to the parser, with the options that all or many of them have."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(self, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        """A command of the hook's."""
+        text = f"{text} (settings come from SMSVERIFY_API_KEY, SMSVERIFY_BASE_URL, …)"
+        command = self._commands.add_parser(name, help=text, description=text)
+        command.add_argument("-v", "--verbose", action="store_true", help="tell each change of state")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument("--base-url", help="the service's address")
+        command.add_argument("--store-url", help="SQLAlchemy URL of the store")
+        command.set_defaults(run=run)
+        return command
+
+    def add_paid(self, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        """A command that costs money."""
+        command = self.add(name, run, text)
+        command.add_argument("--max-price", help="most that may be paid, in USD")
+        command.add_argument("--daily-budget", help="most that the account may spend in a day (UTC), in USD")
+        command.add_argument("--key", help="names the call: the same key never pays twice")
+        command.set_defaults(run_budget=None)  # a command is a run of one call
+        return command
+
+    def add_simulate(self) -> None:
+        """The simulator, which has options of its own."""
+        simulator = self._commands.add_parser(
+            "simulate", help="run a simulator of the service", description="Run a simulator of the service."
+        )
+        simulate.add_arguments(simulator)
+        simulator.set_defaults(run=simulate.run)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="smsverify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"smsverify {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = _Commands(parser)
+    commands.add("balance", _balance, "the wallet's balance")
+    _add_purchases(commands)
+    _add_orders(commands)
+    _add_housekeeping(commands)
+    commands.add_simulate()
+    return parser
 
-    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("-v", "--verbose", action="store_true", help="tell each change of state")
-        command.add_argument("--json", action="store_true", help="print JSON")
-        command.set_defaults(run=run)
-        return command
 
-    def add_hooked(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        command = add(name, run, f"{text} (settings come from SMSVERIFY_API_KEY, SMSVERIFY_BASE_URL, …)")
-        command.add_argument("--base-url", help="the service's address")
-        command.add_argument("--store-url", help="SQLAlchemy URL of the store")
-        return command
-
-    add_hooked("balance", _balance, "the wallet's balance")
-    services = add_hooked("services", _services, "what can be ordered, with prices")
+def _add_purchases(commands: _Commands) -> None:
+    services = commands.add("services", _services, "what can be ordered, with prices")
     services.add_argument("product", choices=PRODUCTS)
     services.add_argument("--country", help="for global: id or name; without it the countries are listed")
-
-    order = add_hooked("order", _order, "order a number or an eSIM")
+    order = commands.add_paid("order", _order, "order a number or an eSIM")
     order.add_argument("product", choices=PRODUCTS)
     order.add_argument("--service", help="id or name")
     order.add_argument("--country", help="id or name, for global")
     order.add_argument("--area-code", help="three digits, for temporary")
     order.add_argument("--duration", help="3 or 30 days, for rental")
     order.add_argument("--plan", help="name, for esim")
-    order.add_argument("--max-price", help="most that may be paid, in USD")
-    order.add_argument("--key", help="names the purchase: the same key never buys twice")
     order.add_argument("--reveal", action="store_true", help="print an eSIM's activation code")
+    commands.add_paid("renew", _renew, "extend a rental").add_argument("order_id")
 
-    wait = add_hooked("wait", _wait, "wait for the code of an order and print it")
+
+def _add_orders(commands: _Commands) -> None:
+    wait = commands.add("wait", _wait, "wait for the code of an order and print it")
     wait.add_argument("order_id")
     wait.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT, help="seconds (%(default)s)")
     wait.add_argument(
         "--keep", action="store_true", help="do not cancel the order when no code comes in time"
     )
+    commands.add("status", _status, "the status of an order").add_argument("order_id")
+    commands.add("cancel", _cancel, "cancel an order for a refund").add_argument("order_id")
+    commands.add("orders", _orders, "the account's 50 newest orders")
 
-    for name, run, text in (
-        ("status", _status, "the status of an order"),
-        ("cancel", _cancel, "cancel an order for a refund"),
-    ):
-        add_hooked(name, run, text).add_argument("order_id")
-    renew = add_hooked("renew", _renew, "extend a rental")
-    renew.add_argument("order_id")
-    renew.add_argument("--max-price", help="most that may be paid, in USD")
-    renew.add_argument("--key", help="names the renewal")
-    add_hooked("orders", _orders, "the account's 50 newest orders")
-    add_hooked("budget", _budget, "what is left of the requests per minute")
-    store = add_hooked("store", _store, "create, upgrade or check the store")
-    store.add_argument("action", choices=("upgrade", "check"))
 
-    simulator = commands.add_parser(
-        "simulate", help="run a simulator of the service", description="Run a simulator of the service."
+def _add_housekeeping(commands: _Commands) -> None:
+    commands.add("budget", _budget, "what is left of the requests per minute")
+    reconcile = commands.add("reconcile", _reconcile, "compare what is on record with the service")
+    reconcile.add_argument(
+        "--cancel-after",
+        type=float,
+        metavar="SECONDS",
+        help="cancel numbers that nobody has waited for in so long; without it they are only reported",
     )
-    simulate.add_arguments(simulator)
-    simulator.set_defaults(run=simulate.run)
-    return parser
+    settle = commands.add("settle", _settle, "tell what became of a paid call whose outcome is unknown")
+    settle.add_argument("key", help="as `reconcile` names it")
+    outcome = settle.add_mutually_exclusive_group(required=True)
+    outcome.add_argument("--order", dest="order_id", help="the order that it has bought or renewed")
+    outcome.add_argument("--not-made", action="store_true", help="it was not carried out")
+    store = commands.add("store", _store, "create, upgrade or check the store")
+    store.add_argument("action", choices=("upgrade", "check"))
 
 
 def _hook(args: argparse.Namespace) -> SmsVerifyHook:

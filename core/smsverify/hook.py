@@ -31,6 +31,7 @@ from smsverify.models import (
     OrderRequest,
     OrderStatus,
     Service,
+    check_key,
     check_order_id,
     check_price_limit,
     check_product,
@@ -103,7 +104,7 @@ class SmsVerifyHook(Assembly):
 
     @contextmanager
     def _key(self, given: str | None, fingerprint: str) -> Iterator[str | None]:
-        key = given or self._default_key(fingerprint)
+        key = self._default_key(fingerprint) if given is None else check_key(given)
         self._refuse_unshared_store()
         try:
             yield key
@@ -284,7 +285,7 @@ class SmsVerifyHook(Assembly):
         Raises:
             InvalidRequestError: no such call is open, or it can not be that order.
         """
-        self._ledger.decide(key, None if order_id is None else check_order_id(order_id))
+        self._ledger.decide(check_key(key), None if order_id is None else check_order_id(order_id))
 
     def _caps(self, daily_budget: Any, run_budget: Any) -> Caps:
         """The stricter of what is set and what is given."""

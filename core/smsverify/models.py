@@ -25,6 +25,7 @@ Product = Literal["temporary", "best-temp", "rental", "rent-1day", "rent-30days"
 PRODUCTS: Final[tuple[Product, ...]] = get_args(Product)
 RENTALS: Final[tuple[Product, ...]] = ("rental", "rent-1day", "rent-30days")
 RENTAL_DURATIONS: Final = (3, 30)
+LONGEST_KEY: Final = 500  # characters that are kept as they are; a database's index takes no more than some
 
 # The documentation names pending, active, completed and cancelled only; the others end an order wherever such
 # words are used.
@@ -181,6 +182,18 @@ def check_order_id(value: Any) -> int:
             field="order_id",
         )
     return int(text)
+
+
+def check_key(value: Any) -> str:
+    """The name of a paid call as it is kept; `InvalidRequestError` where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).strip():
+        raise InvalidRequestError(
+            f"key {value!r} is malformed: it must be a text that is not empty", field="key"
+        )
+    key = str(value).replace("\0", "")
+    if len(key) <= LONGEST_KEY:
+        return key
+    return f"{key[:LONGEST_KEY]}…{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def check_price_limit(value: Any, field: str = "max_price") -> Decimal:

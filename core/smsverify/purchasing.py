@@ -133,6 +133,12 @@ class Purchases:
     ) -> Order:
         """Renews a rental once for a key; see `SmsVerifyHook.renew`."""
         count = self._ledger.renewals(order_id)
+        key = key or f"renew:{order_id}:{count}"
+        purchase = Purchase(key, "renewal", f"renewal of {order_id}", caps, count)
+        done = self._renewal_on_record(purchase, stop)
+        if done is not None:
+            log.info("Order %d was renewed already, nothing is paid again (%s)", order_id, key)
+            return done
         before = self._orders.look(order_id, stop=stop)
         order = self._orders.get(order_id)
         if order.product is not None and order.product not in RENTALS:
@@ -142,31 +148,30 @@ class Purchases:
             )
         price, highest = self._renewal_prices(order, stop)
         _check_price(highest, limit, f"renewing order {order_id}")
-        key = key or f"renew:{order_id}:{count}"
-        purchase = Purchase(key, "renewal", f"renewal of {order_id}", caps, count)
         # What shows afterwards, should the answer be lost, whether it was carried out.
         request = {
             "order_id": order_id,
             "expires_at": before.expires_at.isoformat() if before.expires_at else None,
             "step": expiry_step(before),
         }
-        has_looked = False
         while True:
             try:
                 begun = self._ledger.begin(purchase, request, price, charge=highest)
                 if isinstance(begun, Order):
-                    log.info("Order %d was renewed already, nothing is paid again (%s)", order_id, key)
+                    log.info("Order %d was renewed by somebody else meanwhile (%s)", order_id, key)
                     return begun
                 with self._settling(begun):
                     self._api.renew(order_id, before_sending=partial(self._ledger.sending, begun), stop=stop)
                 break
             except UnderWay:
                 self._wait_for_others(key, stop)
-            except PurchaseUnknownError:
-                if has_looked:
+            except PurchaseUnknownError as error:
+                if error.key != key and self._recovery.settle_renewals(order_id):
+                    continue  # Another renewal of this order was open, and is not any more.
+                found = self._renewal_on_record(purchase, stop)
+                if found is None:
                     raise
-                has_looked = True
-                self._find_out_renewal(order_id, stop)
+                return found
         renewed = self._after_renewal(order, before)
         try:
             self._ledger.renewed(begun, renewed)
@@ -245,13 +250,22 @@ class Purchases:
                 return None
         return None
 
-    def _find_out_renewal(self, order_id: int, stop: threading.Event | None) -> None:
-        """Lets the order's time left decide whether a renewal whose answer was lost was carried out."""
-        for pause in LOOKS:
-            if (stop or threading.Event()).wait(pause * self._tempo) or self._recovery.settle_renewals(
-                order_id
-            ):
-                return
+    def _renewal_on_record(self, purchase: Purchase, stop: threading.Event | None) -> Order | None:
+        """The order that a key has renewed already; `None` where it has not.
+
+        Where its answer was lost, the order's time left may decide. Raises where it does not.
+        """
+        pauses = iter(LOOKS)
+        while True:
+            try:
+                return self._ledger.find(purchase)
+            except UnderWay:
+                self._wait_for_others(purchase.key, stop)
+            except PurchaseUnknownError:
+                pause = next(pauses, None)
+                if pause is None or (stop or threading.Event()).wait(pause * self._tempo):
+                    raise
+                self._recovery.settle_renewals(int(purchase.fingerprint.rpartition(" ")[2]))
 
     def _can_still_serve(self, order: Order, stop: threading.Event | None) -> bool:
         """Whether an order that a key has bought can be handed out again."""

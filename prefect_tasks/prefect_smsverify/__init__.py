@@ -1,12 +1,14 @@
 """Rent phone numbers and receive the one-time codes (OTPs) sent to them, in Prefect flows."""
 
 from prefect_smsverify.credentials import SmsVerifyCredentials
+from prefect_smsverify.flows import NeedsAttentionError, reconcile_flow
 from prefect_smsverify.rented import RentedNumber, arented_number, rented_number
 from prefect_smsverify.tasks import (
     acancel_order,
     aget_balance,
     aget_order_status,
     aorder_number,
+    areconcile,
     arenew_rental,
     await_otp,
     await_otps,
@@ -14,18 +16,21 @@ from prefect_smsverify.tasks import (
     get_balance,
     get_order_status,
     order_number,
+    reconcile,
     renew_rental,
     wait_for_otp,
     wait_for_otps,
 )
 
 __all__ = [
+    "NeedsAttentionError",
     "RentedNumber",
     "SmsVerifyCredentials",
     "acancel_order",
     "aget_balance",
     "aget_order_status",
     "aorder_number",
+    "areconcile",
     "arenew_rental",
     "arented_number",
     "await_otp",
@@ -34,6 +39,8 @@ __all__ = [
     "get_balance",
     "get_order_status",
     "order_number",
+    "reconcile",
+    "reconcile_flow",
     "renew_rental",
     "rented_number",
     "wait_for_otp",

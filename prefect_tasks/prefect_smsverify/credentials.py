@@ -1,5 +1,6 @@
 """The block that says which account to use, and how to reach the service."""
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
@@ -71,6 +72,16 @@ class SmsVerifyCredentials(CredentialsBlock):
             "Whether nobody else buys on this account, so that an order that nobody owns and that fits is "
             "taken for the purchase whose answer was lost."
         ),
+    )
+    daily_budget: Decimal | None = Field(
+        default=None, description="USD that the account may spend in a day (UTC), refunds taken off."
+    )
+    run_budget: Decimal | None = Field(
+        default=None, description="USD that one flow run with its subflows may spend, refunds taken off."
+    )
+    allow_unshared_store: bool | None = Field(
+        default=None,
+        description="Allows paid calls with a SQLite store where a work pool runs tasks on other machines.",
     )
     connect_timeout: float | None = Field(default=None, description="Seconds to wait for a connection.")
     read_timeout: float | None = Field(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from prefect_smsverify.calls import Outcome
     from prefect_smsverify.credentials import SmsVerifyCredentials
     from smsverify.models import Balance, Message, Order, OrderStatus
+    from smsverify.reconciling import Reconciliation
 
 RETRY_DELAYS = [10.0, 60.0]  # seconds; the client itself has retried for minutes already
 
@@ -360,6 +361,36 @@ async def aget_order_status(
 ) -> OrderStatus:
     """`get_order_status` for coroutines."""
     return await asyncio.to_thread(get_order_status.fn, credentials, order_id)
+
+
+@task(name="Reconcile", persist_result=False, cache_policy=NO_CACHE)
+def reconcile(credentials: SmsVerifyCredentials | str, cancel_after: float | None = None) -> Reconciliation:
+    """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).
+
+    Finds out what became of purchases whose answer was lost, and tries again to cancel what could not be.
+    Costs a handful of requests, however much was bought. `reconcile_flow` does it on a schedule and fails where
+    something needs a person.
+
+    Args:
+        credentials: the account, as a block or by its name.
+        cancel_after: cancels numbers that were bought here, have no code, and that nobody has waited for in
+            this many seconds; rentals are left alone. Default: they are only reported.
+
+    Returns:
+        what was found and done; `findings` is empty where nothing needs a person.
+
+    Raises:
+        ServiceError: the list of orders can not be read.
+    """
+    return block_of(credentials).get_hook().reconcile(cancel_after=cancel_after, stop=current_stop())
+
+
+@task(name="Reconcile", persist_result=False, cache_policy=NO_CACHE)
+async def areconcile(
+    credentials: SmsVerifyCredentials | str, cancel_after: float | None = None
+) -> Reconciliation:
+    """`reconcile` for coroutines."""
+    return await asyncio.to_thread(reconcile.fn, credentials, cancel_after)
 
 
 @task(

@@ -70,6 +70,23 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Keeps the purchases of deployments apart that share a store.",
                         "schema": {"type": ["string", "null"], "maxLength": 100},
                     },
+                    "daily_budget": {
+                        "label": "Daily budget",
+                        "description": "USD that the account may spend in a day (UTC), refunds taken off. "
+                        "Blank: any amount.",
+                        "schema": {"type": ["number", "null"], "minimum": 0},
+                    },
+                    "run_budget": {
+                        "label": "Run budget",
+                        "description": "USD that one Dag run may spend. Blank: any amount.",
+                        "schema": {"type": ["number", "null"], "minimum": 0},
+                    },
+                    "allow_unshared_store": {
+                        "label": "Allow a store in a file",
+                        "description": "Allows purchases with a SQLite store although the executor runs "
+                        "tasks on other machines. Only where they all see that one file.",
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
                     "insecure": {
                         "label": "Allow plain http",
                         "description": "Lets the API key travel unencrypted to another machine.",

@@ -19,7 +19,7 @@ TASKS = ROOT / "prefect_tasks/prefect_smsverify/tasks.py"
 # What a framework brings, or needs to be told, is not the service's.
 OF_THE_FRAMEWORK = {
     "self", "stop", "waiter", "credentials", "smsverify_conn_id", "kwargs", "multiple_outputs",
-    "deferrable", "poke_interval", "cancel_on_kill",
+    "deferrable", "poke_interval", "cancel_on_kill", "fail_on_findings",
 }  # fmt: skip
 
 SAME = [
@@ -27,6 +27,7 @@ SAME = [
     ("renew", "SmsVerifyRenewOperator", OPERATORS, "renew_rental", "arenew_rental"),
     ("cancel", "SmsVerifyCancelOrderOperator", OPERATORS, "cancel_order", "acancel_order"),
     ("wait_for_otp", "SmsVerifyOtpSensor", SENSORS, "wait_for_otp", "await_otp"),
+    ("reconcile", "SmsVerifyReconcileOperator", OPERATORS, "reconcile", "areconcile"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ GIVEN: dict[str, Any] = {
     "namespace": "staging",
     "purchase_grace": 5.0,
     "exclusive_account": False,
+    "daily_budget": Decimal("25.50"),
+    "run_budget": Decimal(5),
+    "allow_unshared_store": True,
     "connect_timeout": 1.0,
     "read_timeout": 2.0,
     "call_timeout": 3.0,
@@ -41,7 +45,12 @@ def refused(**given: Any) -> InvalidRequestError:
 
 
 def test_arguments_and_environment_give_the_same_settings() -> None:
-    texts = GIVEN | {"insecure": "true", "exclusive_account": "no", "callback_secrets": "one, two,"}
+    texts = GIVEN | {
+        "insecure": "true",
+        "allow_unshared_store": "yes",
+        "exclusive_account": "no",
+        "callback_secrets": "one, two,",
+    }
     environment = {f"SMSVERIFY_{name.upper()}": str(value) for name, value in texts.items()}
     assert Settings.load(GIVEN, {}) == Settings.load({}, environment)
     assert set(GIVEN) == set(Settings.model_fields)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import threading
 from functools import cached_property
 from itertools import count
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from airflow.sdk import BaseHook, Connection, get_current_context
+from airflow.sdk import BaseHook, Connection, conf, get_current_context
 from airflow.sdk.log import mask_secret
 
 from smsverify.errors import InvalidRequestError, SmsVerifyError
@@ -19,6 +21,9 @@ from smsverify.settings import Settings
 
 TASK_LENGTH = 300  # of the 500 characters that a key may have with its namespace
 TEST_TIMEOUT = 20.0  # seconds; a user waits in front of a connection test, and Airflow ends it after 60
+
+# The executors whose tasks all run on the scheduler's machine.
+LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor", "DebugExecutor"})
 
 # The keys that each try of a task has used: equal calls get different ones, and a retry gets the same again.
 _used_keys: set[tuple[str, str]] = set()
@@ -96,6 +101,22 @@ class SmsVerifyHook(CoreHook, BaseHook):
         if this_try is not None:
             with _used_keys_lock:
                 _used_keys.discard((this_try[0], key))
+
+    def _run_name(self) -> str:
+        try:
+            ti = get_current_context()["ti"]
+        except RuntimeError:
+            return super()._run_name()
+        return f"airflow:{ti.dag_id}:{ti.run_id}"
+
+    def _why_unshared(self) -> str | None:
+        # A pod that an executor has started is told that it runs alone, by the name of a local executor.
+        if os.environ.get("AIRFLOW_IS_K8S_EXECUTOR_POD"):
+            return "each task runs in a pod of its own"
+        # One or several, by name or path, with alias or team: "LocalExecutor,team=alias:my.OtherExecutor".
+        configured = re.split(r"[^\w]+", conf.get("core", "executor", fallback="LocalExecutor"))
+        distant = sorted({name for name in configured if name.endswith("Executor")} - LOCAL_EXECUTORS)
+        return f"{' and '.join(distant)} runs tasks on other machines" if distant else None
 
     def _given_settings(self) -> dict[str, Any]:
         given = {name: value for name, value in super()._given_settings().items() if value is not None}

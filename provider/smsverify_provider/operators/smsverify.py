@@ -1,4 +1,4 @@
-"""Operators that buy a number, give it back, and extend a rental."""
+"""Operators that buy a number, give it back, extend a rental, and compare the records with the service."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
 
 from smsverify.errors import InvalidRequestError
-from smsverify.models import LATER, check_order_fields, check_order_id, check_price_limit
+from smsverify.models import LATER, check_order_fields, check_order_id, check_price_limit, check_seconds
 from smsverify_provider.common import known, within_kill_budget
 
 if TYPE_CHECKING:
@@ -228,6 +229,70 @@ class SmsVerifyRenewOperator(BaseOperator):
         hook = SmsVerifyHook(self.smsverify_conn_id)
         amounts = {name: getattr(self, name) for name in ("max_price", *BUDGETS)}
         return hook.renew(self.order_id, **amounts, key=self.key).as_dict()
+
+
+class SmsVerifyReconcileOperator(BaseOperator):
+    """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).
+
+    Run it on a schedule: it finds out what became of purchases whose answer was lost, tries again to cancel
+    what could not be, and fails where something needs a person, so that the Dag's alerts tell them. It costs
+    a handful of requests, however much was bought.
+
+    Returns the report as a dict (`balance`, `spent_today`, `settled`, `unknown`, `cancelled`, `to_cancel`,
+    `leaks`, `foreign`, `findings`, …), and each field as an XCom of its own, also where it fails.
+
+    Args:
+        cancel_after: cancels numbers that were bought here, have no code, and that nobody has waited for in
+            this many seconds; rentals are left alone. Default: they are only reported (templated).
+        fail_on_findings: whether the task fails where something needs a person.
+        smsverify_conn_id: the connection (templated).
+
+    Raises:
+        AirflowFailException: something needs a person; the text says what.
+        SmsVerifyError: what `SmsVerifyHook.reconcile` raises.
+    """
+
+    template_fields: Sequence[str] = ("cancel_after", "smsverify_conn_id")
+    ui_color = "#efe6f7"
+
+    _stop: threading.Event | None = None
+
+    def __init__(
+        self,
+        *,
+        cancel_after: float | str | None = None,
+        fail_on_findings: bool = True,
+        smsverify_conn_id: str = "smsverify_default",
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.cancel_after = cancel_after
+        self.fail_on_findings = fail_on_findings
+        self.smsverify_conn_id = smsverify_conn_id
+        if known(cancel_after) not in (None, LATER):
+            check_seconds(cancel_after, "cancel_after")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Reconciles."""
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        self._stop = threading.Event()
+        after: Any = None if self.cancel_after in (None, "", "None") else self.cancel_after
+        report = SmsVerifyHook(self.smsverify_conn_id).reconcile(cancel_after=after, stop=self._stop)
+        self.log.info("%s", report.as_text())
+        result = report.as_dict()
+        if report.findings and self.fail_on_findings:
+            # What a task returns is kept only where it succeeds.
+            for name, value in {"return_value": result, **result}.items():
+                context["ti"].xcom_push(key=name, value=value)
+            raise AirflowFailException("; ".join(report.findings))
+        return result
+
+    def on_kill(self) -> None:
+        """Ends it between two requests."""
+        if self._stop is not None:
+            self._stop.set()
 
 
 def _check_amounts(given: dict[str, Any]) -> None:

@@ -1,0 +1,30 @@
+"""Compare the records with the service every quarter of an hour, and alert where something needs a person.
+
+What became of purchases whose answer was lost is found out, and numbers that nobody has waited for in an hour
+are given back for a refund. The task fails where that is not enough; the Dag's alerts (`on_failure_callback`,
+a notifier, your monitoring of failed runs) then tell a person, with the task's error text as the reason.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from airflow.sdk import dag
+
+from smsverify_provider.operators.smsverify import SmsVerifyReconcileOperator
+
+
+@dag(
+    schedule=timedelta(minutes=15),
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    tags=["smsverify", "example"],
+)
+def reconcile() -> None:
+    SmsVerifyReconcileOperator(
+        task_id="reconcile", cancel_after=3600, retries=2, retry_delay=timedelta(minutes=1)
+    )
+
+
+reconcile()
