@@ -36,6 +36,7 @@ REJECTIONS = frozenset({400, 401, 402, 403, 404, 422, 429})
 _SECRET = re.compile(r"otp|sms|message|text|code|pin|body|token|secret|key|passw", re.IGNORECASE)
 _SECRET_IN_TEXT = re.compile(rf'"[^"]*(?:{_SECRET.pattern})[^"]*"\s*:.*', re.IGNORECASE)
 _TEXT_KEYS = ("error", "detail", "message", "non_field_errors", "errors")
+_OF_AN_ORDER = frozenset({"otp", "order_id", "activation_code", "phone", "sms"})
 _NOT_A_FIELD = frozenset({"success", "data", "status", "status_code", "code", "title", "type"})
 _PARAMETERS = (
     "service_id",
@@ -141,9 +142,11 @@ def as_error(answer: Answer, secret: str) -> Any:
     message = f"{answer.endpoint} answered {status}: {text}"
     kind = _kind(status, text)
     if kind is ServiceError and status in (400, 422):
-        field = field or next((name for name in _PARAMETERS if re.search(rf"\b{name}\b", text)), None)
+        field = field or _named_in(text)
         if field is not None:
-            return InvalidRequestError(message, field=field, status_code=status)
+            return InvalidRequestError(
+                message, field=field, status_code=status, service_message=text, endpoint=answer.endpoint
+            )
     return kind(
         message,
         status_code=status,
@@ -224,15 +227,32 @@ def _envelope(body: Any) -> tuple[str | None, str | None]:
         return "; ".join(texts) or None, None
     if not isinstance(body, dict):
         return None, None
+    # In a body that is an order, `message` is the SMS.
+    is_order = not _OF_AN_ORDER.isdisjoint(body)
     for key in _TEXT_KEYS:
-        text, field = _envelope(body.get(key))
+        text, field = _envelope(body.get(key)) if not (is_order and key == "message") else (None, None)
         if text is not None:
             return text, field
     for field, value in body.items():
-        text, _ = _envelope(value) if field not in _NOT_A_FIELD else (None, None)
+        text, _ = _envelope(value) if _may_be_refused(str(field), value) else (None, None)
         if text is not None:
             return f"{field}: {text}", str(field)
     return None, None
+
+
+def _may_be_refused(field: str, value: Any) -> bool:
+    """Whether a field of an error's body may be the name of a parameter, with what is wrong about it."""
+    if field in _PARAMETERS:
+        return True
+    return field not in _NOT_A_FIELD and isinstance(value, (list, dict)) and not _SECRET.search(field)
+
+
+def _named_in(text: str) -> str | None:
+    """The parameter that a text is about: words of everyday language count only where it begins with them."""
+    for name in _PARAMETERS:
+        if re.search(rf"\b{name}\b" if "_" in name else rf"\A\W*{name}\b", text):
+            return name
+    return None
 
 
 def _http_date(value: str | None) -> float | None:

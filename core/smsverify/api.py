@@ -106,9 +106,11 @@ class ServiceApi:
         *,
         priority: Priority = Priority.POLL,
         stop: threading.Event | None = None,
+        hasty: bool = False,
     ) -> OrderStatus:
         """`GET /api/v1/order/<order_id>/status/`"""
-        reply = self._transport.get(f"/api/v1/order/{order_id}/status/", priority=priority, stop=stop)
+        path = f"/api/v1/order/{order_id}/status/"
+        reply = self._transport.get(path, priority=priority, stop=stop, hasty=hasty)
         status = self._decode_status(order_id, reply)
         now = datetime.now(timezone.utc)
         return status.model_copy(
@@ -154,12 +156,12 @@ class ServiceApi:
             raise OutcomeUnknown(error) from None
 
     def cancel(
-        self, order_id: int, *, stop: threading.Event | None = None, timeout: float | None = None
+        self, order_id: int, *, stop: threading.Event | None = None, hasty: bool = False
     ) -> OrderStatus:
         """`POST /api/v1/order/<order_id>/cancel/`. Repeated where it was not answered, which is harmless."""
         path = f"/api/v1/order/{order_id}/cancel/"
         reply = self._transport.post(
-            path, priority=Priority.RELEASE, is_repeatable=True, stop=stop, timeout=timeout
+            path, priority=Priority.RELEASE, is_repeatable=True, stop=stop, hasty=hasty
         )
         return self._decode_status(order_id, reply)
 
@@ -175,14 +177,16 @@ class ServiceApi:
         reply = self._transport.post(
             path, priority=Priority.PURCHASE, before_sending=before_sending, stop=stop
         )
+        answered = _object(reply)
         try:
-            return self._decode(
-                OrderStatus,
-                {"status": "active"} | _status(order_id, _object(reply)),
-                reply,
-            )
+            if "order_id" not in answered and "status" not in answered:
+                raise self._transport.unexpected(reply)
+            status = self._decode(OrderStatus, {"status": "active"} | _status(order_id, answered), reply)
+            if status.order_id != order_id:
+                raise self._transport.unexpected(reply)
         except UnexpectedResponseError as error:
             raise OutcomeUnknown(error) from None
+        return status
 
     # -------------------------------------------------------------- decoding
 

@@ -133,7 +133,7 @@ class Assembly:
         account, tempo = settings.account_id, settings.tempo
 
         def make() -> Watch:
-            poller = Poller(self._store, self._api, self._orders, account, tempo=tempo)
+            poller = Poller(self._store, self._orders, account, tempo=tempo, rate_limit=settings.rate_limit)
             return Watch(self._store, self._book, self._inbox, poller, account, tempo=tempo)
 
         return shared_watch(f"{settings.store_url.get_secret_value()} {account} {settings.key_id}", make)

@@ -38,13 +38,23 @@ class InvalidRequestError(SmsVerifyError, ValueError):
 
     Attributes:
         field: the name of the offending parameter or setting, where known.
-        status_code: the HTTP status, where it was the service that refused.
+        status_code, service_message, endpoint: as in `ServiceError`, where it was the service that refused.
     """
 
-    def __init__(self, message: str, *, field: str | None = None, status_code: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        status_code: int | None = None,
+        service_message: str | None = None,
+        endpoint: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.field = field
         self.status_code = status_code
+        self.service_message = service_message
+        self.endpoint = endpoint
 
 
 class StoreError(SmsVerifyError):

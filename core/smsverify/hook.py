@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import uuid
@@ -13,11 +14,12 @@ from decimal import Decimal
 from typing import Any
 
 from smsverify.assembly import Assembly
-from smsverify.budget import BudgetState
+from smsverify.budget import BudgetState, Priority
 from smsverify.errors import (
     InvalidRequestError,
     NotFoundError,
     OrderEndedError,
+    SmsVerifyError,
     StoreError,
     WaitTimeoutError,
 )
@@ -351,7 +353,7 @@ class SmsVerifyHook(Assembly):
         Raises:
             NotFoundError: there is no such order.
         """
-        return self._orders.look(check_order_id(order_id))
+        return self._orders.look(check_order_id(order_id), patient=True)
 
     def cancel(self, order_id: int | str) -> OrderStatus:
         """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`). Harmless where it has
@@ -367,7 +369,13 @@ class SmsVerifyHook(Assembly):
         return self._orders.cancel(check_order_id(order_id))
 
     def release(
-        self, order_id: int | str, reason: str, *, waiter: str | None = None, grace: float = 0.0
+        self,
+        order_id: int | str,
+        reason: str,
+        *,
+        waiter: str | None = None,
+        grace: float = 0.0,
+        undo: bool = False,
     ) -> bool:
         """Gives an order back that nobody needs any more: cancels it if it is still pending. Never raises for
         the service.
@@ -380,11 +388,13 @@ class SmsVerifyHook(Assembly):
             reason: why, for people.
             waiter: who gives it up, as named to `wait_for_otp`; `None` for somebody who decides for all.
             grace: seconds between putting it on record and looking, for a new waiter to come forward.
+            undo: whether the purchase itself is undone: then an active rental is cancelled too, as long as no SMS
+                has come.
 
         Returns:
             whether the order is cancelled.
         """
-        return self._orders.release(check_order_id(order_id), reason, waiter=waiter, grace=grace)
+        return self._orders.release(check_order_id(order_id), reason, waiter=waiter, grace=grace, undo=undo)
 
     @contextmanager
     def rented_number(
@@ -423,7 +433,7 @@ class SmsVerifyHook(Assembly):
             yield RentedNumber(self, order)
         finally:
             if not self._book.was_used(order.order_id):
-                self.release(order.order_id, "its code was not used")
+                self.release(order.order_id, "its code was not used", undo=True)
 
     # -------------------------------------------------------------- waiting
 
@@ -545,8 +555,15 @@ class SmsVerifyHook(Assembly):
     def _after_timeout(self, wait: Wait, error: WaitTimeoutError, *, cancel_on_timeout: bool) -> Message:
         """Gives the order back. A code that came at the last moment is handed out after all."""
         if cancel_on_timeout:
-            error.cancelled = self.release(wait.order_id, "no code came in time", waiter=wait.waiter)
+            error.cancelled = self._orders.release(
+                wait.order_id, "no code came in time", waiter=wait.waiter, stop=wait.stop
+            )
         late = self._inbox.newest([wait.order_id]).get(wait.order_id)
+        if late is None and not error.cancelled:
+            # Left to somebody else, or to nobody: it may have come since it was last asked for.
+            with contextlib.suppress(SmsVerifyError):
+                self._orders.look(wait.order_id, priority=Priority.RELEASE, stop=wait.stop, hasty=True)
+            late = self._inbox.newest([wait.order_id]).get(wait.order_id)
         if late is None:
             raise error
         self._book.used(wait.order_id)

@@ -285,11 +285,17 @@ _DATETIME: Final[TypeAdapter[datetime]] = TypeAdapter(datetime)
 
 def as_datetime(value: Any) -> datetime | None:
     """Reads a date and time (ISO 8601, UTC where it names no zone); `None` where it is unreadable."""
+    if isinstance(value, str):
+        value = re.sub(r"\s*(UTC|GMT)$", "Z", value.strip())
     try:
         when = _DATETIME.validate_python(value) if isinstance(value, (str, datetime)) and value else None
-    except ValidationError:
+        if when is None:
+            return None
+        # Not every date of the calendar can be told in UTC and in seconds.
+        when = when.replace(tzinfo=timezone.utc) if when.tzinfo is None else when.astimezone(timezone.utc)
+        return datetime.fromtimestamp(when.timestamp(), timezone.utc) and when
+    except (ValidationError, ValueError, OverflowError, OSError):
         return None
-    return when.replace(tzinfo=timezone.utc) if when is not None and when.tzinfo is None else when
 
 
 def _as_order_id(value: Any) -> int:
@@ -306,7 +312,7 @@ def _as_seconds(value: Any) -> Any:
 
 def _as_whole_number(value: Any) -> Any:
     amount = as_price(value)
-    return None if amount is None else int(amount)
+    return None if amount is None or amount.adjusted() > 18 else int(amount)
 
 
 Price = Annotated[Decimal | None, BeforeValidator(as_price)]

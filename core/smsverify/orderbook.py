@@ -19,10 +19,18 @@ from smsverify.store import Store, orders, waits
 
 @dataclass(frozen=True)
 class Release:
-    """An order that somebody wants to be cancelled."""
+    """An order that somebody wants to be cancelled.
+
+    Attributes:
+        order_id: the order.
+        reason: why, for people.
+        scope: what it may be to be cancelled: `pending` and without an SMS, `unused` (also active, without an
+            SMS), or `any`.
+    """
 
     order_id: int
     reason: str
+    scope: str = "pending"
 
 
 class OrderBook:
@@ -161,7 +169,13 @@ class OrderBook:
             self._upsert(connection, order_id, values | since, first)
 
     def ask_release(
-        self, order_id: int, reason: str, *, waiter: str | None = None, patience: float = 0.0
+        self,
+        order_id: int,
+        reason: str,
+        *,
+        waiter: str | None = None,
+        scope: str = "pending",
+        patience: float = 0.0,
     ) -> bool:
         """Records that an order is to be cancelled; `False` where another waiter has it, or its code was
         handed out.
@@ -170,6 +184,7 @@ class OrderBook:
             order_id: the order.
             reason: why, for people.
             waiter: who gives it up; `None` for somebody who decides for all.
+            scope: see `Release`; a wider one that is on record stays.
             patience: seconds until others try, should the asker not get to it.
         """
         this = sa.and_(self._is(order_id), orders.c.used_at.is_(None))
@@ -177,22 +192,24 @@ class OrderBook:
             this = sa.and_(this, sa.or_(orders.c.waiter.is_(None), orders.c.waiter == waiter))
         with self._store.write() as connection:
             now = self._store.now(connection)
+            is_open = orders.c.release_asked_at.is_not(None)
+            stays = sa.case((is_open, orders.c.release_scope), else_="pending")
             values = {
                 "release_asked_at": now,
                 "release_reason": reason,
+                "release_scope": scope if scope != "pending" else stays,
                 "release_tries": 0,
                 "release_next_at": now + patience,
             }
             self._upsert(connection, order_id, {})
             return bool(connection.execute(sa.update(orders).where(this).values(**values)).rowcount)
 
-    def wants_release(self, order_id: int) -> bool:
-        """Whether the order is to be cancelled."""
+    def release_of(self, order_id: int) -> Release | None:
+        """What is on record of an order that is to be cancelled; `None` where it is not."""
+        is_open = orders.c.release_asked_at.is_not(None)
         with self._store.read() as connection:
-            return (
-                connection.execute(sa.select(orders.c.release_asked_at).where(self._is(order_id))).scalar()
-                is not None
-            )
+            row = connection.execute(sa.select(orders).where(self._is(order_id), is_open)).one_or_none()
+        return _release(row) if row is not None else None
 
     def release_done(self, order_id: int) -> None:
         """The order was cancelled, or there is nothing to give back."""
@@ -205,14 +222,14 @@ class OrderBook:
         """The orders that are to be cancelled and have not been yet."""
         with self._store.read() as connection:
             rows = connection.execute(
-                sa.select(orders.c.order_id, orders.c.release_reason)
+                sa.select(orders)
                 .where(
                     orders.c.account == self._account,
                     orders.c.release_asked_at.is_not(None),
                 )
                 .order_by(orders.c.release_asked_at)
             ).all()
-        return [Release(row.order_id, row.release_reason) for row in rows]
+        return [_release(row) for row in rows]
 
     def take_due_releases(self, pause: float, longest: float, *, limit: int) -> list[Release]:
         """Claims releases that it is time to try again, for whoever asks first.
@@ -226,12 +243,7 @@ class OrderBook:
         with self._store.read() as connection:
             now = self._store.now(connection)
             rows = connection.execute(
-                sa.select(
-                    orders.c.order_id,
-                    orders.c.release_reason,
-                    orders.c.release_tries,
-                    orders.c.release_next_at,
-                )
+                sa.select(orders)
                 .where(is_open, orders.c.release_next_at <= now)
                 .order_by(orders.c.release_next_at)
                 .limit(limit)
@@ -246,7 +258,7 @@ class OrderBook:
                     .values(release_next_at=now + wait, release_tries=row.release_tries + 1)
                 )
             if claimed.rowcount:
-                taken.append(Release(row.order_id, row.release_reason))
+                taken.append(_release(row))
         return taken
 
     # -------------------------------------------------------------- what a reconciliation asks
@@ -360,6 +372,10 @@ def _order(row: Any) -> Order:
     return Order.model_validate(
         values | {"created_at": _utc(row.created_at), "expires_at": _utc(row.expires_at)}
     )
+
+
+def _release(row: Any) -> Release:
+    return Release(row.order_id, row.release_reason, row.release_scope or "pending")
 
 
 def _utc(when: float | None) -> Any:

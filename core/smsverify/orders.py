@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 from smsverify.api import ServiceApi
 from smsverify.budget import Priority
 from smsverify.errors import (
     AuthenticationError,
+    InvalidRequestError,
     NotCancellableError,
     NotFoundError,
     ServiceError,
@@ -27,12 +30,13 @@ log = logging.getLogger(__name__)
 # Seconds for which the service may not show a purchase of ours yet, scaled with its minute, and at least.
 FRESH = 10.0
 SHORTEST_FRESH = 2.0
+FRESH_PAUSE = 0.5  # before it is asked for again, doubled each time
+SHORTEST_FRESH_PAUSE = 0.05
 # Pause after a cancellation that could not be made, doubled with each further one, where the service's minute
 # lasts a minute; and how many are tried again by one who comes along.
 RETRY_RELEASE = 30.0
 RETRY_RELEASE_MAX = 3600.0
 RELEASES_AT_ONCE = 3
-CALLED = "cancel was called"  # the reason of a release that spares nothing but what has ended
 
 
 class Orders:
@@ -52,14 +56,42 @@ class Orders:
         self._inbox = inbox
 
     def look(
-        self, order_id: int, *, priority: Priority = Priority.POLL, stop: threading.Event | None = None
+        self,
+        order_id: int,
+        *,
+        priority: Priority = Priority.POLL,
+        stop: threading.Event | None = None,
+        patient: bool = False,
+        hasty: bool = False,
     ) -> OrderStatus:
-        """Asks the service for an order; what it says goes into book and inbox."""
-        status = self._api.get_status(order_id, priority=priority, stop=stop)
+        """Asks the service for an order; what it says goes into book and inbox.
+
+        Args:
+            order_id: the order.
+            priority: of the request.
+            stop: ends the waiting for the rate budget when it is set.
+            patient: asks again where the service does not know a fresh purchase of ours yet.
+            hasty: gives up sooner where the service does not answer.
+        """
+
+        def ask() -> OrderStatus:
+            return self._api.get_status(order_id, priority=priority, stop=stop, hasty=hasty)
+
+        status = self._despite_freshness(order_id, ask) if patient else ask()
         self._book.saw(status)
         if status.arrived:
             self._inbox.put(_message(status))
         return status
+
+    def _despite_freshness(self, order_id: int, ask: Callable[[], OrderStatus]) -> OrderStatus:
+        for pause in itertools.count():
+            try:
+                return ask()
+            except NotFoundError:
+                if not self.is_fresh(order_id):
+                    raise
+                time.sleep(max(FRESH_PAUSE * self._tempo * 2**pause, SHORTEST_FRESH_PAUSE))
+        raise AssertionError("unreachable")
 
     def read_list(self) -> tuple[list[Order], float | None]:
         """The 50 newest orders, and when that was by the service's clock. Every row is kept as seen."""
@@ -86,10 +118,9 @@ class Orders:
 
     def cancel(self, order_id: int) -> OrderStatus:
         """Cancels an order, on record before it is tried; see `SmsVerifyHook.cancel`."""
-        known = self._book.get(order_id)
-        if known is not None and known.ended:
+        known, message = self._book.get(order_id), self._inbox.newest([order_id]).get(order_id)
+        if known is not None and (known.cancelled or (known.ended and message is not None)):
             self._book.release_done(order_id)
-            message = self._inbox.newest([order_id]).get(order_id)
             return OrderStatus(
                 order_id=order_id,
                 status=known.status,
@@ -98,23 +129,41 @@ class Orders:
                 message=message.message if message else None,
                 received_at=message.received_at if message else None,
             )
-        self._book.ask_release(order_id, CALLED, patience=RETRY_RELEASE * self._tempo)
+        self._book.ask_release(
+            order_id, "cancel was called", scope="any", patience=RETRY_RELEASE * self._tempo
+        )
         try:
+            if known is not None and known.ended:
+                # How it has ended is known, its code is not; and an end may have been none.
+                status = self.look(order_id, priority=Priority.RELEASE, patient=True)
+                if status.ended:
+                    self._book.release_done(order_id)
+                    return status
             return self._cancel(order_id)
         except NotFoundError:
             self._forget_unless_ours(order_id)
             raise
 
-    def release(self, order_id: int, reason: str, *, waiter: str | None = None, grace: float = 0.0) -> bool:
+    def release(
+        self,
+        order_id: int,
+        reason: str,
+        *,
+        waiter: str | None = None,
+        grace: float = 0.0,
+        undo: bool = False,
+        stop: threading.Event | None = None,
+    ) -> bool:
         """Cancels an order if it is still pending and nobody else needs it; see `SmsVerifyHook.release`."""
         patience = grace + RETRY_RELEASE * self._tempo
-        if not self._book.ask_release(order_id, reason, waiter=waiter, patience=patience):
+        scope = "unused" if undo else "pending"
+        if not self._book.ask_release(order_id, reason, waiter=waiter, scope=scope, patience=patience):
             log.info(
                 "Order %d is left alone (%s): it is used, or somebody else waits for it", order_id, reason
             )
             return False
         time.sleep(grace)
-        return self.carry_out(order_id, reason)
+        return self.carry_out(order_id, stop=stop)
 
     def retry_releases(self, *, limit: int = RELEASES_AT_ONCE) -> list[int]:
         """Tries again to cancel orders whose cancellation was refused or cut off, for whoever asks first.
@@ -128,19 +177,20 @@ class Orders:
         due = self._book.take_due_releases(
             RETRY_RELEASE * self._tempo, RETRY_RELEASE_MAX * self._tempo, limit=limit
         )
-        return [due_one.order_id for due_one in due if self.carry_out(due_one.order_id, due_one.reason)]
+        return [release.order_id for release in due if self.carry_out(release.order_id)]
 
-    def carry_out(self, order_id: int, reason: str) -> bool:
+    def carry_out(self, order_id: int, *, stop: threading.Event | None = None) -> bool:
         """Cancels an order that is on record as to be cancelled, if it still is; whether it is cancelled."""
-        if not self._book.wants_release(order_id):
-            log.info("Order %d is left alone (%s): somebody else waits for it now", order_id, reason)
+        release = self._book.release_of(order_id)
+        if release is None:
+            log.info("Order %d is left alone: somebody else waits for it now", order_id)
             return False
+        reason = release.reason
         try:
-            status = self.look(order_id, priority=Priority.RELEASE)
+            status = self.look(order_id, priority=Priority.RELEASE, stop=stop, patient=True, hasty=True)
             was_cancelled = status.cancelled
-            is_in_use = status.arrived or status.status.strip().lower() == "active"
-            if not status.ended and (reason == CALLED or not is_in_use):
-                status = self._cancel(order_id)
+            if not status.ended and _may_be_cancelled(status, release.scope):
+                status = self._cancel(order_id, stop=stop, hasty=True)
         except NotFoundError as error:
             log.warning("Order %d can not be cancelled (%s): %s", order_id, reason, error)
             self._forget_unless_ours(order_id)
@@ -159,12 +209,16 @@ class Orders:
         if known is None or known.key is None:
             self._book.release_done(order_id)
 
-    def _cancel(self, order_id: int) -> OrderStatus:
+    def _cancel(
+        self, order_id: int, *, stop: threading.Event | None = None, hasty: bool = False
+    ) -> OrderStatus:
         try:
-            answer = self._api.cancel(order_id)
+            answer = self._despite_freshness(
+                order_id, lambda: self._api.cancel(order_id, stop=stop, hasty=hasty)
+            )
         except OutcomeUnknown as unknown:
             return self._after_refusal(order_id, unknown.cause)
-        except ServiceError as error:
+        except (ServiceError, InvalidRequestError) as error:
             return self._after_refusal(order_id, error)
         if not answer.cancelled:
             text = f"the service answered the cancellation with {answer.status!r}"
@@ -175,9 +229,9 @@ class Orders:
         self._book.release_done(order_id)
         return status
 
-    def _after_refusal(self, order_id: int, error: SmsVerifyError) -> OrderStatus:
+    def _after_refusal(self, order_id: int, error: ServiceError | InvalidRequestError) -> OrderStatus:
         """A cancellation was refused or not answered: the order tells whether it is still needed."""
-        if not isinstance(error, ServiceError) or isinstance(error, (AuthenticationError, NotFoundError)):
+        if isinstance(error, (AuthenticationError, NotFoundError)):
             raise error
         status = self.look(order_id, priority=Priority.RELEASE)
         if status.ended:
@@ -188,8 +242,15 @@ class Orders:
             status_code=error.status_code,
             service_message=error.service_message,
             endpoint=error.endpoint,
-            retry_after=error.retry_after,
+            retry_after=getattr(error, "retry_after", None),
         ) from error
+
+
+def _may_be_cancelled(status: OrderStatus, scope: str) -> bool:
+    if scope == "any":
+        return True
+    is_active = status.status.strip().lower() == "active"
+    return not status.arrived and (scope == "unused" or not is_active)
 
 
 def _message(status: OrderStatus) -> Message:

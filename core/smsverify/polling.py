@@ -8,7 +8,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify.api import ServiceApi
 from smsverify.budget import Priority
 from smsverify.errors import (
     AuthenticationError,
@@ -31,6 +30,12 @@ ALIVE = 15.0  # a wait that has not been seen for this long is dead
 
 FEW = 2  # up to so many orders are asked for directly, more by the list
 DIRECT_LOOKS = 1  # orders that a poll by the list asks for besides, the longest unseen first
+# So often in a row an order has to have news that the list did not show, before the list counts as blind;
+# then the orders are asked for one by one, with this share of what the budget allows in the meantime. Now and
+# then the list gets another chance.
+BLIND_AFTER = 2
+BLIND_SHARE = 0.8
+CHANCES = 20  # polls between two chances
 NOT_FOUND = "not found"  # stands for the status of an order that the service does not know
 
 
@@ -44,18 +49,19 @@ class Poller:
 
     Args:
         store: where the processes meet.
-        api: the service.
-        orders: where the answers go.
+        orders: asks the service, and keeps what it says.
         account: whose orders they are.
         tempo: how long the service's minute is in real minutes.
+        rate_limit: requests that the service allows in its minute.
     """
 
-    def __init__(self, store: Store, api: ServiceApi, orders: Orders, account: str, *, tempo: float) -> None:
+    def __init__(self, store: Store, orders: Orders, account: str, *, tempo: float, rate_limit: int) -> None:
         self._store = store
-        self._api = api
         self._orders = orders
         self._account = account
         self._tempo = tempo
+        self._blind_looks = max(1, int(rate_limit * LIST_POLL / 60 * BLIND_SHARE))
+        self._polls = 0
         self._thread: threading.Thread | None = None
         self._told_statuses: set[tuple[int, str]] = set()
 
@@ -108,8 +114,8 @@ class Poller:
     def _poll_for(self, awaited: list[int]) -> None:
         """One poll for all who wait for these orders. Of what goes wrong, only a refused key ends waits."""
         try:
-            for order_id, priority in self._worth_asking(awaited):
-                self._ask(order_id, priority)
+            for order_id, priority, is_news in self._worth_asking(awaited):
+                self._ask(order_id, priority, is_news=is_news)
             self._orders.retry_releases(limit=1)
         except AuthenticationError as error:
             self._note_refusal(error)
@@ -118,17 +124,23 @@ class Poller:
         except Exception:
             log.exception("A poll failed unexpectedly, the next one is due as always")
 
-    def _worth_asking(self, awaited: list[int]) -> list[tuple[int, Priority]]:
-        """Which orders to ask for: those that the list shows to have changed, and the longest unseen."""
+    def _worth_asking(self, awaited: list[int]) -> list[tuple[int, Priority, bool | None]]:
+        """Which orders to ask for: those that the list shows to have changed, and the longest unseen.
+
+        With each, whether the list has shown news of it; `None` where it was not read.
+        """
         if len(awaited) <= FEW:
-            return [(order_id, Priority.POLL) for order_id in awaited]
+            return [(order_id, Priority.POLL, None) for order_id in awaited]
+        self._polls += 1
+        if self._list_is_blind() and self._polls % CHANCES:
+            return [(order_id, Priority.POLL, None) for order_id in awaited[: self._blind_looks]]
         try:
             listed = {order.order_id: order.status for order in self._orders.read_list()[0]}
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
             log.warning("The list of orders can not be read, they are asked for one by one: %s", error)
-            return [(order_id, Priority.POLL) for order_id in awaited[: 1 + DIRECT_LOOKS]]
+            return [(order_id, Priority.POLL, None) for order_id in awaited[: 1 + DIRECT_LOOKS]]
         before = self._note_listed(awaited, listed)
         changed = [
             order_id
@@ -137,9 +149,24 @@ class Poller:
             and (has_ended(listed[order_id]) or listed[order_id] != before.get(order_id, listed[order_id]))
         ]
         unseen = [order_id for order_id in awaited if order_id not in changed][:DIRECT_LOOKS]
-        return [(order_id, Priority.RELEASE) for order_id in changed] + [
-            (order_id, Priority.POLL) for order_id in unseen
+        return [(order_id, Priority.RELEASE, True) for order_id in changed] + [
+            (order_id, Priority.POLL, False if order_id in listed else None) for order_id in unseen
         ]
+
+    def _list_is_blind(self) -> bool:
+        with self._store.read() as connection:
+            misses = connection.execute(
+                sa.select(polls.c.list_misses).where(polls.c.account == self._account)
+            ).scalar_one()
+        return bool(misses >= BLIND_AFTER)
+
+    def _judge_list(self, *, has_shown: bool) -> None:
+        """Remembers whether the list has shown what an order's status did."""
+        misses = 0 if has_shown else polls.c.list_misses + 1
+        with self._store.write() as connection:
+            connection.execute(
+                sa.update(polls).where(polls.c.account == self._account).values(list_misses=misses)
+            )
 
     def _note_listed(self, awaited: list[int], listed: dict[int, str]) -> dict[int, str]:
         """Keeps what the list says of these orders; returns what it said before."""
@@ -155,7 +182,7 @@ class Poller:
                     self._put(connection, order_id, listed_status=listed[order_id])
         return before
 
-    def _ask(self, order_id: int, priority: Priority) -> None:
+    def _ask(self, order_id: int, priority: Priority, *, is_news: bool | None) -> None:
         try:
             status = self._orders.look(order_id, priority=priority)
         except NotFoundError:
@@ -172,6 +199,8 @@ class Poller:
         if word not in KNOWN_STATUSES and (order_id, word) not in self._told_statuses:
             self._told_statuses.add((order_id, word))
             log.warning("Order %d has the status %r, which is not known; waiting goes on", order_id, word)
+        if is_news is not None and word == "completed":
+            self._judge_list(has_shown=is_news)
         self._note(order_id, status=word, is_empty_end=status.ended and not status.arrived)
 
     def _note(self, order_id: int, *, is_empty_end: bool = False, **values: str | None) -> None:

@@ -18,6 +18,7 @@ from smsverify.errors import (
     AuthenticationError,
     InvalidRequestError,
     NotFoundError,
+    OrderEndedError,
     PriceLimitError,
     PurchaseUnknownError,
     PurchaseUnverifiableError,
@@ -108,6 +109,13 @@ class Purchases:
             found = self._find_out(purchase, stop)
             if found is None:
                 raise
+            if found.ended and found.status != "completed":
+                raise OrderEndedError(
+                    f"order {found.order_id} was made, but the service lists it as {found.status}; the same "
+                    "key may buy again",
+                    order_id=found.order_id,
+                    status=found.status,
+                ) from None
             return found
         order = _completed(answer, request, begun.entry)
         try:
@@ -139,7 +147,7 @@ class Purchases:
         if done is not None:
             log.info("Order %d was renewed already, nothing is paid again (%s)", order_id, key)
             return done
-        before = self._orders.look(order_id, stop=stop)
+        before = self._orders.look(order_id, stop=stop, patient=True)
         order = self._orders.get(order_id)
         if order.product is not None and order.product not in RENTALS:
             raise InvalidRequestError(

@@ -240,7 +240,7 @@ class Reconciler:
     def _cancel_again(self, stop: threading.Event) -> Iterator[int]:
         for release in self._book.open_releases()[:AT_ONCE]:
             _refuse_if(stop)
-            if self._orders.carry_out(release.order_id, release.reason):
+            if self._orders.carry_out(release.order_id):
                 yield release.order_id
 
     def _leaks(
@@ -271,7 +271,7 @@ class Reconciler:
         return [
             _held(order, "its code was never used" if order.status == "completed" else "nobody waits for it")
             for order in known
-            if not order.cancelled and not self._book.wants_release(order.order_id)
+            if not order.cancelled and self._book.release_of(order.order_id) is None
         ]
 
     def _look_at(self, order_id: int) -> None:

@@ -100,9 +100,17 @@ def match(opens: Sequence[Open], listed: Sequence[tuple[Order, float]], skew: fl
         listed: orders that nobody owns, with when they were first seen (seconds by the store's clock).
         skew: seconds that the service's clock is ahead of the store's.
     """
-    candidates = {
+    fitting = {
         purchase.id: [
             order for order, first_seen_at in listed if purchase.may_have_bought(order, first_seen_at, skew)
+        ]
+        for purchase in opens
+    }
+    # The price tells apart what has the same name in several catalogues, unless no purchase was to have it.
+    priced = {order.order_id for purchase in opens for order in fitting[purchase.id] if purchase.costs(order)}
+    candidates = {
+        purchase.id: [
+            order for order in fitting[purchase.id] if purchase.costs(order) or order.order_id not in priced
         ]
         for purchase in opens
     }

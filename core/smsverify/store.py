@@ -127,6 +127,7 @@ orders = sa.Table(
     sa.Column("waiter_since", sa.Double),
     sa.Column("release_asked_at", sa.Double),
     sa.Column("release_reason", sa.Text),
+    sa.Column("release_scope", sa.Text),
     sa.Column("release_tries", sa.Integer, nullable=False, default=0, server_default="0"),
     sa.Column("release_next_at", sa.Double),
 )
@@ -146,6 +147,7 @@ polls = sa.Table(
     metadata,
     sa.Column("account", sa.Text, primary_key=True),
     sa.Column("next_at", sa.Double, nullable=False),
+    sa.Column("list_misses", sa.Integer, nullable=False, default=0, server_default="0"),
     sa.Column("refused_at", sa.Double),
     sa.Column("refusal", sa.Text),
 )
@@ -184,8 +186,10 @@ _NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
         purchases.c.charge,
         purchases.c.run,
         orders.c.refunded_at,
+        orders.c.release_scope,
         orders.c.release_tries,
         orders.c.release_next_at,
+        polls.c.list_misses,
     ),
 }
 # SQLite's locks and its WAL need memory that all processes share, and files that are what they seem to be.
@@ -195,6 +199,11 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 _fork_gate = ForkGate()
+
+# SQLAlchemy logs the rows that it has read at DEBUG, and codes are among them.
+logging.getLogger("sqlalchemy.engine.Engine.smsverify").addFilter(
+    lambda record: record.levelno > logging.DEBUG
+)
 
 
 class Store:
@@ -283,6 +292,7 @@ class Store:
         # Parameters stay out of every error text: a code may be among them.
         options: dict[str, Any] = {
             "hide_parameters": True,
+            "logging_name": "smsverify",
             "pool_size": 5,
             "max_overflow": 15,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import random
 import re
@@ -36,7 +37,6 @@ from smsverify.errors import (
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
-    SmsVerifyError,
     UnexpectedResponseError,
     WaitStoppedError,
 )
@@ -48,13 +48,14 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 4
 BACKOFF_BASE = 0.5  # seconds, doubled with every attempt, of a service whose minute lasts a minute
 BACKOFF_MAX = 30.0
+HASTE = 10.0  # seconds for an answer, and two attempts, where somebody is on the way out
 LARGEST_BODY = 10 * 1024 * 1024
 
 
 class OutcomeUnknown(Exception):
     """A POST may have been carried out, or not; `cause` is what was seen."""
 
-    def __init__(self, cause: SmsVerifyError) -> None:
+    def __init__(self, cause: ServiceError) -> None:
         super().__init__(str(cause))
         self.cause = cause
 
@@ -68,6 +69,7 @@ class _Call:
     stop: threading.Event | None
     is_repeatable: bool
     before_sending: Callable[[], None] | None = None
+    hasty: bool = False
 
     @property
     def is_post(self) -> bool:
@@ -180,17 +182,18 @@ class Transport:
         *,
         priority: Priority = Priority.POLL,
         stop: threading.Event | None = None,
-        timeout: float | None = None,
+        hasty: bool = False,
     ) -> Reply:
-        """Reads. Repeats what failed for no fault of the request, within `timeout` (default `call_timeout`)
-        seconds.
+        """Reads. Repeats what failed for no fault of the request, within `call_timeout` seconds.
+
+        `hasty` calls give up sooner: their callers are on the way out.
 
         Raises:
             ServiceError: by what the service answered, or `ServiceUnavailableError`.
             WaitStoppedError: `stop` was set.
         """
         request = requests.Request("GET", self._settings.base_url + path, params=params)
-        return self._repeat(_Call(request, priority, stop, is_repeatable=True), timeout)
+        return self._repeat(_Call(request, priority, stop, is_repeatable=True, hasty=hasty))
 
     def post(
         self,
@@ -201,7 +204,7 @@ class Transport:
         is_repeatable: bool = False,
         before_sending: Callable[[], None] | None = None,
         stop: threading.Event | None = None,
-        timeout: float | None = None,
+        hasty: bool = False,
     ) -> Reply:
         """Changes something. Repeats only what provably was not carried out, unless it is harmless to repeat.
 
@@ -213,7 +216,7 @@ class Transport:
             WaitStoppedError: `stop` was set before anything was sent.
         """
         request = requests.Request("POST", self._settings.base_url + path, json=body)
-        return self._repeat(_Call(request, priority, stop, is_repeatable, before_sending), timeout)
+        return self._repeat(_Call(request, priority, stop, is_repeatable, before_sending, hasty))
 
     def unexpected(self, reply: Reply) -> UnexpectedResponseError:
         """The error for a success whose body is not what the documentation says."""
@@ -221,8 +224,8 @@ class Transport:
 
     # -------------------------------------------------------------- repeating
 
-    def _repeat(self, call: _Call, timeout: float | None) -> Reply:
-        patience = self._settings.call_timeout if timeout is None else timeout
+    def _repeat(self, call: _Call) -> Reply:
+        patience = self._settings.call_timeout
         deadline = time.monotonic() + patience
 
         def may_repeat(error: BaseException) -> bool:
@@ -234,7 +237,7 @@ class Transport:
             retry=tenacity.retry_if_exception(may_repeat),
             wait=self._pause,
             stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(ATTEMPTS),
+                tenacity.stop_after_attempt(2 if call.hasty else ATTEMPTS),
                 tenacity.stop_before_delay(patience),
             ),
             sleep=lambda seconds: _sleep(seconds, call.stop),
@@ -302,7 +305,7 @@ class Transport:
             session = self._session(is_post=call.is_post)
             _wire.sent = None
             try:
-                return self._send(session, call.request, endpoint)
+                return self._send(session, call, endpoint)
             except (
                 requests.RequestException,
                 urllib3.exceptions.HTTPError,
@@ -324,14 +327,15 @@ class Transport:
                 if call.is_post:
                     session.close()
 
-    def _send(self, session: requests.Session, request: requests.Request, endpoint: str) -> Answer:
-        _wire.patience = self._settings.read_timeout
-        prepared = session.prepare_request(request)
+    def _send(self, session: requests.Session, call: _Call, endpoint: str) -> Answer:
+        patience = min(self._settings.read_timeout, HASTE if call.hasty else math.inf)
+        _wire.patience = patience
+        prepared = session.prepare_request(call.request)
         options = session.merge_environment_settings(prepared.url, {}, True, None, None)
-        timeout = (self._settings.connect_timeout, self._settings.read_timeout)
+        timeout = (min(self._settings.connect_timeout, patience), patience)
         response = session.send(prepared, timeout=timeout, allow_redirects=False, **options)
         with response:
-            text = _read(response, time.monotonic() + self._settings.read_timeout)
+            text = _read(response, time.monotonic() + patience)
             return Answer(response.status_code, response.headers, text, endpoint)
 
     def _session(self, *, is_post: bool) -> requests.Session:
