@@ -388,8 +388,8 @@ class SmsVerifyHook(Assembly):
             reason: why, for people.
             waiter: who gives it up, as named to `wait_for_otp`; `None` for somebody who decides for all.
             grace: seconds between putting it on record and looking, for a new waiter to come forward.
-            undo: whether the purchase itself is undone: then an active rental is cancelled too, as long as no SMS
-                has come.
+            undo: whether the purchase itself is undone: then an active rental is cancelled too, as long as no
+                SMS has come.
 
         Returns:
             whether the order is cancelled.

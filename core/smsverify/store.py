@@ -181,7 +181,7 @@ messages = sa.Table(
 
 
 # What each version of the schema has that the one before had not.
-_NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
+NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
     2: (
         purchases.c.charge,
         purchases.c.run,
@@ -339,7 +339,7 @@ class Store:
                 f"this version of smsverify knows {SCHEMA_VERSION}: use the newer version everywhere"
             )
         for newer in range(version + 1, SCHEMA_VERSION + 1):
-            for column in _NEW_COLUMNS[newer]:
+            for column in NEW_COLUMNS[newer]:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
             log.info("The store's schema is now version %d", newer)

@@ -31,6 +31,10 @@ def error_of(status: int, body: Any = "", **headers: str) -> Any:
 @pytest.mark.parametrize(
     ("status", "text", "kind"),
     [
+        (400, "Upstream service error, please retry", errors.ServiceError),
+        (400, "Refunds are not possible for this service", errors.ServiceError),
+        (400, "Number active for its whole duration", errors.ServiceError),
+        (400, "duration must be 3 or 30", errors.InvalidRequestError),
         (401, "Invalid API key", errors.AuthenticationError),
         (401, "Invalid or missing API key", errors.AuthenticationError),
         (403, "You do not have permission", errors.AuthenticationError),
@@ -58,7 +62,6 @@ def error_of(status: int, body: Any = "", **headers: str) -> Any:
         (301, "", errors.UnexpectedResponseError),
         (307, "", errors.UnexpectedResponseError),
         (400, "country_id query parameter is required", errors.InvalidRequestError),
-        (400, "duration must be 3 or 30", errors.InvalidRequestError),
         (400, "The moon is in the wrong house", errors.ServiceError),
         (409, "Conflict", errors.ServiceError),
         (405, "", errors.ServiceError),
@@ -273,3 +276,30 @@ def test_a_redirect_is_named_without_what_it_may_carry() -> None:
     assert "login.example" in str(error)
     assert KEY not in str(error)
     assert "FOXTROT" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"success": False, "order_id": 1, "status": "completed", "otp": "548921"},
+        {"success": False, "order_id": 1, "otp": "548921", "message": "Your code is 548921"},
+        {"success": False, "activation_code": "SIM-548921"},
+        {"success": False, "data": {"otp": "548921", "message": "Your code is 548921"}},
+        {"success": False, "order": {"otp": "548921", "sms": ["Your code is 548921"]}},
+        {"success": False, "otp": ["548921"]},
+    ],
+)
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_code_in_an_error_s_body_is_not_quoted(status: int, body: Any) -> None:
+    error = error_of(status, body)
+    assert "548921" not in str(error)
+    assert "548921" not in str(vars(error))
+
+
+def test_a_refused_value_keeps_the_service_s_words_and_address() -> None:
+    error = error_of(400, {"service_id": ["No such service."]})
+    assert (error.field, error.status_code) == ("service_id", 400)
+    assert (error.service_message, error.endpoint) == (
+        "service_id: No such service.",
+        "POST /api/v1/order/temporary/",
+    )

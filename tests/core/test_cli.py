@@ -14,7 +14,7 @@ from rigs import API_KEY, eventually
 
 from smsverify.cli import main
 from smsverify.hook import SmsVerifyHook
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 from smsverify.version import __version__
 
 COMMAND = [sys.executable, "-m", "smsverify.cli"]
@@ -117,7 +117,40 @@ def test_no_code_in_time_is_a_code_of_its_own(
         assert environment.order(order_id).status == status
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["order"], ["order", "sms"], ["wait"]])
+def test_a_reconciliation_says_what_it_finds_and_its_code_tells_a_scheduler(
+    environment: Simulator, hook: SmsVerifyHook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "reconcile")[0] == 0
+    order_id = hook.order("temporary", service="WhatsApp").order_id
+    environment.deliver_sms(order_id, otp="123456")
+    code, out, _ = run(capsys, "reconcile", "--cancel-after", "0")
+    assert code == 4
+    assert str(order_id) in out
+    assert "123456" not in out
+    code, out, _ = run(capsys, "reconcile", "--cancel-after", "0", "--json")
+    assert (code, json.loads(out)["leaks"][0]["order_id"]) == (4, order_id)
+
+
+def test_a_person_tells_what_became_of_a_purchase(
+    environment: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.add_fault(Fault("reset", path="order/temporary/"))
+    assert run(capsys, "order", "temporary", "--service", "WhatsApp", "--key", "k")[0] == 1
+    assert run(capsys, "settle", "k", "--order", "999")[0] == 2
+    assert run(capsys, "settle", "k", "--not-made")[0] == 0
+    assert run(capsys, "settle", "k", "--not-made")[0] == 2
+    assert run(capsys, "order", "temporary", "--service", "WhatsApp", "--key", "k")[0] == 0
+
+
+def test_a_budget_is_kept_on_the_command_line_too(
+    environment: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = ("order", "temporary", "--service", "WhatsApp", "--daily-budget", "0.50")
+    assert run(capsys, *order)[0] == 0
+    assert run(capsys, *order)[0] == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["settle", "k"], ["order"], ["order", "sms"], ["wait"]])
 def test_what_is_no_command_is_told_how_to_use_it(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -376,3 +376,57 @@ def test_a_fresh_order_that_the_service_does_not_show_yet_is_believed_in(
     assert hook.check_otp(order_id) is None
     with pytest.raises(errors.NotFoundError):
         hook.check_otp(999)
+
+
+# ------------------------------------------------------------------ what an end is worth
+
+
+def test_an_order_that_only_the_list_has_shown_completed_hands_over_its_code(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    simulator.deliver_sms(order_id, otp="123456")
+    fresh = make_hook(simulator, store_url.replace("store.db", "other.db"))
+    fresh.list_orders()
+    assert (fresh.cancel(order_id).status, fresh.cancel(order_id).otp) == ("completed", "123456")
+
+
+def test_an_end_that_was_none_is_looked_at_again(
+    requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "failed"})
+    hook.get_status(7)
+    requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "pending"})
+    requests_mock.post(f"{URL}/cancel/", json={"order_id": 7, "status": "cancelled"})
+    assert hook.cancel(7).cancelled
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"success": False, "error": "Refunds are not possible for this service"},
+        {"error": "order_id is already completed"},
+        {"order_id": ["Number was active for its whole duration"]},
+    ],
+)
+def test_whatever_a_refusal_says_the_order_is_looked_at(
+    body: Any, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    requests_mock.post(f"{URL}/cancel/", json=body, status_code=400)
+    requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "completed", "otp": "123456"})
+    assert make_hook("http://127.0.0.1:9", store_url).cancel(7).otp == "123456"
+
+
+def test_a_fresh_order_that_the_service_does_not_show_yet_is_given_back_all_the_same(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    for _ in range(2):
+        simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=30))
+    with hook.rented_number("temporary", service="WhatsApp"):
+        pass
+    assert simulator.orders()[0].status == "cancelled"
+    order_id = buy(hook)
+    assert hook.get_status(order_id).status == "pending"
+    simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=30))
+    assert hook.cancel(buy(hook)).cancelled

@@ -555,6 +555,44 @@ def test_a_renewal_whose_answer_is_lost_is_not_sent_again_where_no_time_left_is_
     assert posts(simulator, f"order/{order.order_id}/renew/") == 1
 
 
+def test_a_renewal_that_was_paid_is_handed_out_whatever_became_of_its_price(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    hook.renew(order.order_id, max_price="1.20", key="monday")
+    assert hook.renew(order.order_id, max_price="0.01", key="monday").order_id == order.order_id
+    assert simulator.order(order.order_id).renewals == 1
+
+
+@pytest.mark.parametrize(
+    "body", [[], None, {"success": True, "data": {}}, {"order_id": 8, "status": "active"}]
+)
+def test_a_renewal_is_believed_only_where_the_answer_is_about_it(
+    body: Any, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    url = "http://127.0.0.1:9/api/v1/order/7"
+    requests_mock.get(f"{url}/status/", json={"order_id": 7, "status": "active"})
+    requests_mock.post(f"{url}/renew/", json=body)
+    with pytest.raises(errors.PurchaseUnknownError):
+        make_hook("http://127.0.0.1:9", store_url).renew(7)
+
+
+@pytest.mark.parametrize("key", [5, "5", "ä" * 3000, "with\0a NUL"])
+def test_a_key_may_be_a_number_or_long(
+    key: Any, simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    hook = make_hook(simulate(), any_store_url)
+    assert buy(hook, key).order_id == buy(hook, key).order_id
+
+
+@pytest.mark.parametrize("key", ["", " ", True, 1.5, ["k"]])
+def test_what_is_no_key_is_refused(key: Any, simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        buy(hook, key)
+    assert caught.value.field == "key"
+    assert simulator.requests() == []
+
+
 def test_a_renewal_that_was_not_made_is_made_when_its_grace_is_over(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:

@@ -214,6 +214,31 @@ def test_a_purchase_that_died_after_it_was_sent_is_found(
     assert len(simulator.orders()) == 1
 
 
+def test_an_order_that_was_found_but_has_failed_is_not_handed_out(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={"temporary": {"start_status": "failed"}})
+    hook = make_hook(simulator, store_url)
+    lose(simulator, "error_after")
+    with pytest.raises(errors.OrderEndedError, match="failed"):
+        buy(hook)
+    simulator.configure(products={"temporary": {"start_status": "pending"}})
+    assert buy(hook).order_id == simulator.orders()[1].order_id
+
+
+def test_two_lost_purchases_of_one_service_are_told_apart_by_their_price(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    simulator.set_offer("best-temp", 1012, price="0.55")
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    for product in ("temporary", "best-temp"):
+        simulator.add_fault(Fault("lost_answer", path=f"order/{product}/"))
+        unknown(hook, product, product=product)
+    simulator.clear_faults()
+    found = {product: buy(hook, product, product=product).order_id for product in ("temporary", "best-temp")}
+    assert found == {order.product: order.order_id for order in simulator.orders()}
+
+
 # ------------------------------------------------------------------ the rule by itself
 
 NOW = 1_800_000_000.0

@@ -71,6 +71,7 @@ def test_nothing_secret_is_shown_whatever_goes_wrong(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "sqlalchemy")
     caplog.set_level(logging.INFO, "smsverify.simulator")
     simulator = simulate(rate_limit=None, balance="100")
     hook = make_hook(simulator, store_url, rate_limit=1000, call_timeout=1.0)

@@ -19,7 +19,16 @@ from rigs.processes import in_processes
 from rigs.wire import closed_port
 
 from smsverify import StoreError
-from smsverify.store import SCHEMA_VERSION, Store, budgets, open_store, schema
+from smsverify.store import (
+    NEW_COLUMNS,
+    SCHEMA_VERSION,
+    Store,
+    budgets,
+    file_system_of,
+    open_store,
+    orders,
+    schema,
+)
 
 
 def put(store: Store, key_id: str) -> None:
@@ -207,6 +216,25 @@ def test_a_directory_and_a_missing_place_are_refused(tmp_path: Path) -> None:
     assert "file/store.db" in str(failure_of(f"sqlite:///{blocked}/store.db"))
 
 
+def test_a_store_of_the_first_version_is_upgraded_with_what_is_in_it(any_store_url: str) -> None:
+    store = Store(any_store_url)
+    store.upgrade()
+    with store.write() as connection:
+        connection.execute(
+            sa.insert(orders).values(account="a", order_id=7, status="pending", first_seen_at=1.0)
+        )
+        for columns in NEW_COLUMNS.values():
+            for column in columns:
+                connection.exec_driver_sql(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}")
+        connection.execute(sa.update(schema).values(version=1))
+    store.close()
+    assert in_processes("upgrade", 4, url=any_store_url) == [SCHEMA_VERSION] * 4
+    with open_store(any_store_url).read() as connection:
+        row = connection.execute(sa.select(orders)).one()
+        assert (row.order_id, row.refunded_at, row.release_tries) == (7, None, 0)
+        assert connection.execute(sa.select(schema.c.version)).scalar_one() == SCHEMA_VERSION
+
+
 def test_a_newer_schema_says_what_to_do(any_store_url: str) -> None:
     store = open_store(any_store_url)
     store.upgrade()
@@ -300,3 +328,39 @@ def test_without_the_driver_a_postgresql_url_says_what_to_install() -> None:
     assert done.returncode == 0, done.stderr
     assert "smsverify[postgres]" in done.stdout
     assert "geheim" not in done.stdout
+
+
+# ------------------------------------------------------------------ where it is
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:40 / /mnt/team rw shared:2 - nfs4 server:/export rw
+31 30 0:41 / /mnt/team/local\\040disk rw - ext4 /dev/vdb rw
+32 22 0:42 / /home/me/cloud rw - fuse.sshfs me@server: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/me", "ext4"),
+        ("/mnt/team", "nfs4"),
+        ("/mnt/team/deep/inside", "nfs4"),
+        ("/mnt/teamwork", "ext4"),
+        ("/mnt/team/local disk/x", "ext4"),
+        ("/home/me/cloud/x", "fuse.sshfs"),
+    ],
+)
+def test_the_file_system_of_a_path_is_found(path: str, kind: str, tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS)
+    assert file_system_of(Path(path), mounts) == kind
+    assert file_system_of(Path(path), tmp_path / "not there") is None
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smsverify.store.file_system_of", lambda path: "nfs4")
+    error = failure_of(f"sqlite:///{tmp_path / 'store.db'}")
+    assert "network file system (nfs4)" in str(error)
+    assert "PostgreSQL" in str(error)
+    assert not (tmp_path / "store.db").exists()

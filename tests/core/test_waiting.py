@@ -606,3 +606,42 @@ def test_a_wait_of_an_event_loop_ends_like_any_other(simulator: Simulator, hook:
     states = [simulator.order(order_id).status for order_id in (late, stopped, timed_out, cancelled)]
     assert states == ["completed", "pending", "cancelled", "pending"]
     await_end_of_waits()
+
+
+def test_a_list_that_does_not_show_completions_is_done_without(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(list_shows_completion=False, rate_limit=60, speed=10, balance=100)
+    hook = make_hook(simulator, store_url, rate_period=simulator.rate_period)
+    order_ids = buy(hook, 20)
+    for order_id in order_ids:
+        simulator.deliver_sms(order_id, otp="123456")
+    began = time.monotonic()
+    assert Waiting(hook, order_ids).codes() == ["123456"] * 20
+    # One by one beside the list, 20 orders would take 20 polls.
+    assert (time.monotonic() - began) / simulator.rate_period < 20 * 5.0 / 60
+    assert simulator.stats().refused == 0
+
+
+def test_every_waiter_of_an_order_gets_a_last_look(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify.polling.Poller.poll_if_due", lambda self: None)
+    (order_id,) = buy(hook)
+    waiting = Waiting(hook, [order_id, order_id], timeout=0.5)
+    simulator.deliver_sms(order_id, otp="123456")
+    assert waiting.codes() == ["123456"] * 2
+
+
+def test_a_service_that_hangs_does_not_hold_a_wait_long_beyond_its_deadline(
+    simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify.transport.HASTE", 0.2)
+    hook = make_hook(simulator, store_url, read_timeout=20.0)
+    (order_id,) = buy(hook)
+    simulator.add_fault(Fault("slow_after", path="order/*/status/", seconds=20, times=None))
+    began = time.monotonic()
+    with pytest.raises(errors.WaitTimeoutError):
+        hook.wait_for_otp(order_id, 0.2)
+    assert time.monotonic() - began < 10
+    assert [release.order_id for release in hook._book.open_releases()] == [order_id]

@@ -1,0 +1,262 @@
+"""A reconciliation settles what is open, gives back what nobody needs, and names the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from smsverify import errors
+from smsverify.hook import SmsVerifyHook
+from smsverify.simulator import Fault, Simulator
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+
+
+def buy(hook: SmsVerifyHook, **given: Any) -> int:
+    return hook.order("temporary", service="WhatsApp", **given).order_id
+
+
+def lose(simulator: Simulator, hook: SmsVerifyHook, key: str, kind: str = "lost_answer") -> None:
+    """A purchase whose answer is lost, while the list can not be read either."""
+    simulator.add_fault(Fault(kind, path="order/temporary/"))
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    with pytest.raises(errors.PurchaseUnknownError):
+        buy(hook, key=key)
+    simulator.clear_faults()
+
+
+def test_where_all_is_well_there_is_nothing_to_look_at(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    used, cancelled = buy(hook), buy(hook)
+    simulator.deliver_sms(used, otp="123456")
+    hook.wait_for_otp(used, 30)
+    hook.cancel(cancelled)
+    hook.order("rental", service="WhatsApp", duration=3)
+    report = hook.reconcile(cancel_after=0)
+    assert report.findings == []
+    assert report.balance == simulator.balance() == Decimal("45.60")
+    assert (report.spent, report.spent_today, report.refunded) == (
+        Decimal("4.40"),
+        Decimal("4.40"),
+        Decimal("0.40"),
+    )
+    assert "all is accounted for" in report.as_text()
+    assert json.loads(json.dumps(report.as_dict()))["findings"] == []
+
+
+def test_a_purchase_whose_answer_was_lost_is_found(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    lose(simulator, hook, "k")
+    (settled,) = hook.reconcile().settled
+    assert (settled.key, settled.outcome) == ("k", "bought")
+    assert settled.order_id == simulator.orders()[0].order_id == buy(hook, key="k")
+
+
+def test_a_purchase_that_was_not_made_is_settled_when_its_grace_is_over(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    lose(simulator, hook, "k", "reset")
+    (unknown,) = hook.reconcile().unknown
+    assert (unknown.key, unknown.kind, unknown.overdue) == ("k", "order", False)
+    assert hook.reconcile().findings == []
+    (settled,) = make_hook(simulator, store_url, purchase_grace=0).reconcile().settled
+    assert (settled.outcome, settled.order_id) == ("not made", None)
+
+
+def test_what_a_person_has_to_tell_is_named_and_can_be_told(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url, exclusive_account=False)
+    lose(simulator, hook, "k")
+    report = hook.reconcile()
+    order_id = simulator.orders()[0].order_id
+    assert [unknown.order_ids for unknown in report.unknown] == [(order_id,)]
+    assert len(report.findings) == 1
+    assert "smsverify settle" in report.findings[0]
+    with pytest.raises(errors.PurchaseAmbiguousError) as caught:
+        buy(hook, key="k")
+    assert caught.value.order_ids == (order_id,)
+    hook.settle("k", order_id=order_id)
+    assert buy(hook, key="k") == order_id
+    assert hook.reconcile().unknown == []
+
+
+def test_what_a_person_tells_must_be_possible(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    owned = buy(hook)
+    lose(simulator, hook, "k", "reset")
+    for key, order_id, field in (("k", owned, "order_id"), ("k", 999, "order_id"), ("other", None, "key")):
+        with pytest.raises(errors.InvalidRequestError) as caught:
+            hook.settle(key, order_id=order_id)
+        assert caught.value.field == field
+    hook.settle("k", order_id=None)
+    assert buy(hook, key="k") != owned
+
+
+def test_a_list_that_can_not_be_read_is_said_to_be_so(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    lose(simulator, hook, "k")
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    with pytest.raises(errors.PurchaseUnverifiableError, match="can not be read") as caught:
+        buy(hook, key="k")
+    assert caught.value.key == "k"
+    with pytest.raises(errors.ServiceUnavailableError):
+        hook.reconcile()
+    assert len(simulator.orders()) == 1
+
+
+def test_a_number_that_nobody_waits_for_is_reported_and_given_back_where_that_is_wanted(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    assert hook.reconcile().leaks == []  # somebody may be about to wait
+    assert hook.reconcile(cancel_after=1000).leaks == []
+    report = hook.reconcile(cancel_after=0)
+    assert report.cancelled == [order_id]
+    assert report.findings == []
+    assert report.refunded == Decimal("0.40")
+    assert simulator.balance() == 50
+
+
+def test_a_number_that_somebody_waits_for_is_left_alone(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    wait = hook._start_waiting(order_id, 30, None, None)
+    assert make_hook(simulator, store_url).reconcile(cancel_after=0).cancelled == []
+    assert simulator.order(order_id).status == "pending"
+    wait.future.cancel()
+
+
+def test_a_code_that_nobody_has_taken_is_a_leak(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    order_id = buy(hook)
+    simulator.deliver_sms(order_id, otp="123456")
+    report = hook.reconcile(cancel_after=0)
+    assert [(leak.order_id, leak.status) for leak in report.leaks] == [(order_id, "completed")]
+    assert "never used" in report.findings[0]
+    assert "123456" not in report.as_text() + str(report.as_dict())
+    hook.check_otp(order_id)
+    assert hook.reconcile(cancel_after=0).findings == []
+
+
+def test_a_number_that_was_not_bought_here_is_named(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    stranger = buy(make_hook(simulator, store_url.replace("store.db", "other.db")))
+    (foreign,) = make_hook(simulator, store_url).reconcile(cancel_after=0).foreign
+    assert (foreign.order_id, foreign.key) == (stranger, None)
+    shared = make_hook(simulator, store_url, exclusive_account=False).reconcile()
+    assert ([order.order_id for order in shared.foreign], shared.findings) == ([stranger], [])
+    assert simulator.order(stranger).status == "pending"
+
+
+def test_a_cancellation_that_was_refused_is_tried_again_and_named_until_it_is_made(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = hook.order("rental", service="WhatsApp", duration=3).order_id
+    with pytest.raises(errors.NotCancellableError):
+        hook.cancel(order_id)
+    report = hook.reconcile()
+    assert [order.order_id for order in report.to_cancel] == [order_id]
+    assert "to be cancelled" in report.findings[0]
+    simulator.configure(cancel_active="refund")
+    assert hook.reconcile().cancelled == [order_id]
+    assert hook.reconcile().findings == []
+    assert simulator.balance() == 50
+
+
+def test_a_renewal_whose_answer_was_lost_is_found_or_named(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    by_day = hook.order("rent-1day", service="Tinder").order_id
+    by_name = hook.order("rental", service="WhatsApp", duration=3).order_id
+    for order_id in (by_day, by_name):
+        simulator.add_fault(Fault("lost_answer", path=f"order/{order_id}/renew/"))
+        simulator.add_fault(Fault("error_before", path=f"order/{order_id}/status/", after=1, times=None))
+        with pytest.raises(errors.PurchaseUnknownError):
+            hook.renew(order_id)
+    simulator.clear_faults()
+    report = hook.reconcile()
+    assert [(one.kind, one.order_id, one.outcome) for one in report.settled] == [
+        ("renewal", by_day, "bought")
+    ]
+    assert [(one.kind, one.order_ids) for one in report.unknown] == [("renewal", (by_name,))]
+    hook.settle(report.unknown[0].key, order_id=by_name)
+    assert hook.reconcile().unknown == []
+    assert [simulator.order(order_id).renewals for order_id in (by_day, by_name)] == [1, 1]
+
+
+def test_it_costs_a_handful_of_requests_however_much_was_bought(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(rate_limit=None, sms_delay=0)
+    hook = make_hook(simulator, store_url, rate_limit=1000)
+    for _ in range(30):
+        order_id = buy(hook)
+        assert hook.check_otp(order_id) is not None
+    before = simulator.stats().requests
+    assert hook.reconcile(cancel_after=0).findings == []
+    assert simulator.stats().requests - before == 2  # the list and the balance
+
+
+# ------------------------------------------------------------------ whoever runs next
+
+
+def test_a_cancellation_that_was_cut_off_is_made_by_whoever_orders_next(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    simulator.add_fault(Fault("error_before", path="order/**", times=None))
+    assert not hook.release(order_id, "not needed")
+    simulator.clear_faults()
+    later = make_hook(simulator, any_store_url)
+    while simulator.order(order_id).status == "pending":
+        buy(later)
+    assert simulator.order(order_id).refunded == Decimal("0.40")
+
+
+def test_a_cancellation_that_was_cut_off_is_made_by_whoever_waits(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    given_up, awaited = buy(hook), buy(hook)
+    simulator.add_fault(Fault("error_before", path=f"order/{given_up}/**", times=4))
+    hook.release(given_up, "not needed")
+    with pytest.raises(errors.WaitTimeoutError):
+        hook.wait_for_otp(awaited, 3)
+    assert simulator.order(given_up).status == "cancelled"
+
+
+def test_only_one_of_many_tries_again(simulate: Simulate, make_hook: MakeHook, any_store_url: str) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    assert hook._book.ask_release(order_id, "not needed")
+    books = [make_hook(simulator, any_store_url)._book for _ in range(4)]
+    taken = [len(book.take_due_releases(60, 3600, limit=3)) for book in books]
+    assert taken == [1, 0, 0, 0]
+
+
+def test_an_undone_purchase_of_a_rental_is_cancelled_or_stays_on_record(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    rental = hook.order("rental", service="WhatsApp", duration=3).order_id
+    assert not hook.release(rental, "not needed")
+    assert hook._book.open_releases() == []  # in use: nothing is to be given back
+    assert not hook.release(rental, "undone", undo=True)
+    assert [release.order_id for release in hook._book.open_releases()] == [rental]
+    simulator.configure(cancel_active="refund")
+    assert hook.release(rental, "undone", undo=True)
+    assert simulator.balance() == 50
+    used = hook.order("rental", service="WhatsApp", duration=3).order_id
+    simulator.deliver_sms(used, otp="123456")
+    assert not hook.release(used, "undone", undo=True)
+    assert hook._book.open_releases() == []
