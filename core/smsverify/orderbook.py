@@ -13,8 +13,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify.models import Order, OrderStatus
+from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, was_cancelled
 from smsverify.store import Store, orders, waits
+
+# Of an order that is cancelled now: what it was before.
+_STATUS_BEFORE = sa.case(
+    (sa.func.lower(orders.c.status).in_(sorted(CANCELLED)), orders.c.cancelled_from), else_=orders.c.status
+)
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,17 @@ class OrderBook:
                 "expires_at": status.expires_at.timestamp(),
                 "expires_estimated": False,
             }
+        first = dict(values)
+        if status.cancelled:
+            values["cancelled_from"] = _STATUS_BEFORE
         with self._store.write() as connection:
-            self._upsert(connection, status.order_id, values)
+            self._upsert(connection, status.order_id, values, first)
 
     def saw_list(self, listed: Sequence[Order]) -> None:
         """Keeps every order that the service has ever listed, with when it was first seen.
 
-        Of those that are known already, the list tells that they have ended, and that their price came back.
+        Of those that are known already, the list tells that they have ended, and that their price came back:
+        not of a rental that was cancelled while it was active, which may be refunded or not.
         """
         if not listed:
             return
@@ -93,14 +102,16 @@ class OrderBook:
             connection.execute(self._store.insert(orders).on_conflict_do_nothing(), rows)
             ended = {order.order_id: order for order in listed if order.ended}
             known = connection.execute(
-                sa.select(orders.c.order_id, orders.c.status, orders.c.refunded_at).where(
-                    orders.c.account == self._account, orders.c.order_id.in_(ended)
-                )
+                sa.select(orders).where(orders.c.account == self._account, orders.c.order_id.in_(ended))
             ).all()
             for row in known:
                 order = ended[row.order_id]
                 news: dict[str, Any] = {"status": order.status} if order.status != row.status else {}
-                if order.cancelled and row.refunded_at is None:
+                before = row.cancelled_from if was_cancelled(row.status) else row.status
+                if order.cancelled and not was_cancelled(row.status):
+                    news["cancelled_from"] = row.status
+                is_refund = row.product not in RENTALS or before != "active" or order.status == "refunded"
+                if order.cancelled and is_refund and row.refunded_at is None:
                     news["refunded_at"] = now
                 if news:
                     connection.execute(sa.update(orders).where(self._is(row.order_id)).values(**news))

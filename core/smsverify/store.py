@@ -122,6 +122,7 @@ orders = sa.Table(
     sa.Column("activation_code", sa.Text),
     sa.Column("key", sa.Text),
     sa.Column("used_at", sa.Double),
+    sa.Column("cancelled_from", sa.Text),
     sa.Column("refunded_at", sa.Double),
     sa.Column("waiter", sa.Text),
     sa.Column("waiter_since", sa.Double),
@@ -185,6 +186,7 @@ NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
     2: (
         purchases.c.charge,
         purchases.c.run,
+        orders.c.cancelled_from,
         orders.c.refunded_at,
         orders.c.release_scope,
         orders.c.release_tries,

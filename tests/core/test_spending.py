@@ -81,6 +81,19 @@ def test_a_refund_counts_when_the_list_shows_it(simulator: Simulator, hook: SmsV
     buy(hook, daily_budget="0.50")
 
 
+@pytest.mark.parametrize("policy", ["refund", "no-refund"])
+def test_a_rental_that_was_cancelled_in_use_counts_as_spent(
+    policy: str, simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    """The service does not say whether its price came back."""
+    hook = make_hook(simulate(cancel_active=policy), store_url)
+    hook.cancel(hook.order("rental", service="WhatsApp", duration=3).order_id)
+    assert hook.reconcile().spent == Decimal("4.00")
+    pending = hook.order("rent-1day", service="Tinder")
+    hook.cancel(pending.order_id)
+    assert hook.reconcile().spent == Decimal("4.00")
+
+
 def test_a_call_whose_outcome_is_unknown_counts(simulator: Simulator, hook: SmsVerifyHook) -> None:
     simulator.add_fault(Fault("reset", path="order/temporary/"))
     with pytest.raises(errors.PurchaseUnknownError):
