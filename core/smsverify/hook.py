@@ -23,7 +23,6 @@ from smsverify.errors import (
     StoreError,
     WaitTimeoutError,
 )
-from smsverify.ledger import Caps
 from smsverify.models import (
     Balance,
     Country,
@@ -40,6 +39,7 @@ from smsverify.models import (
     check_seconds,
 )
 from smsverify.reconciling import Reconciliation
+from smsverify.spending import Caps
 from smsverify.waiting import Wait
 
 log = logging.getLogger(__name__)

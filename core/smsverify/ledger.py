@@ -1,4 +1,4 @@
-"""The paid calls: what was bought, what may have been, and what may still be spent.
+"""The paid calls: what was bought, and what may have been.
 
 A paid call has a key, and a row before it is sent:
 
@@ -28,42 +28,18 @@ import sqlalchemy as sa
 
 from smsverify.errors import (
     InvalidRequestError,
-    PriceLimitError,
     PurchaseAmbiguousError,
     PurchaseConflictError,
     PurchaseUnknownError,
-    SpendingLimitError,
 )
 from smsverify.models import Order
 from smsverify.orderbook import OrderBook
+from smsverify.spending import Caps, Spending
 from smsverify.store import Store, orders, purchases
 
 log = logging.getLogger(__name__)
 
 RUN_AHEAD = 40  # purchases after one that is not explained; the service lists no more than 50 orders
-DAY = 86_400.0
-
-_MAY_HAVE_COST = ("sent", "unknown", "bought")
-
-
-@dataclass(frozen=True)
-class Caps:
-    """What may be spent in all, in USD; `None` for any amount.
-
-    Attributes:
-        day: by the account in a day (UTC).
-        run: by the account in one run.
-        run_name: names the run.
-    """
-
-    day: Decimal | None = None
-    run: Decimal | None = None
-    run_name: str | None = None
-
-    @property
-    def is_set(self) -> bool:
-        """Whether there is a limit at all."""
-        return self.day is not None or self.run is not None
 
 
 @dataclass(frozen=True)
@@ -146,6 +122,7 @@ class Ledger:
     def __init__(self, store: Store, book: OrderBook, account: str, *, namespace: str, lease: float) -> None:
         self._store = store
         self.book = book
+        self.spending = Spending(store, account)
         self._account = account
         self._namespace = namespace
         self._lease = lease
@@ -388,38 +365,6 @@ class Ledger:
             .values(state="unknown", candidates=json.dumps(list(order_ids)))
         )
 
-    def spent(
-        self, connection: sa.Connection, since: float, *, run: str | None = None, without: int | None = None
-    ) -> tuple[Decimal, int]:
-        """What was spent or may have been, refunds taken off, and how many calls have no known price.
-
-        Args:
-            connection: of a transaction.
-            since: seconds since 1970.
-            run: counts only the calls of this run.
-            without: leaves out the call with this row.
-        """
-        owner = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)
-        is_refunded = sa.and_(purchases.c.kind == "order", orders.c.refunded_at.is_not(None))
-        counted = [
-            purchases.c.account == self._account,
-            purchases.c.state.in_(_MAY_HAVE_COST),
-            purchases.c.sent_at >= since,
-            sa.not_(is_refunded),
-        ]
-        if run is not None:
-            counted.append(purchases.c.run == run)
-        if without is not None:
-            counted.append(purchases.c.id != without)
-        rows = connection.execute(
-            sa.select(purchases.c.charge, sa.func.count().label("times"))
-            .outerjoin(orders, owner)
-            .where(*counted)
-            .group_by(purchases.c.charge)
-        ).all()
-        total = sum((Decimal(row.charge) * row.times for row in rows if row.charge is not None), Decimal(0))
-        return total, sum(row.times for row in rows if row.charge is None)
-
     # -------------------------------------------------------------- inside
 
     def _last(self, connection: sa.Connection, purchase: Purchase) -> Any:
@@ -455,6 +400,11 @@ class Ledger:
     def _is_under_way(self, row: Any, now: float) -> bool:
         return bool(row.state == "sent" and now - self._lease < row.sent_at <= now)
 
+    def _refuse_beyond_caps(self, connection: sa.Connection, intent: Intent) -> None:
+        self.spending.refuse_beyond(
+            connection, intent.purchase.caps, key=intent.key, charge=intent.charge, call_id=intent.id
+        )
+
     def _refuse_to_run_ahead(self, connection: sa.Connection) -> None:
         """The list shows so many orders: what is to be found in it must not fall off its end."""
         mine = sa.and_(purchases.c.account == self._account, purchases.c.kind == "order")
@@ -475,35 +425,6 @@ class Ledger:
         ).scalar_one()
         if since >= RUN_AHEAD:
             raise self._unknown_error(oldest)
-
-    def _refuse_beyond_caps(self, connection: sa.Connection, intent: Intent) -> None:
-        caps = intent.purchase.caps
-        if not caps.is_set:
-            return
-        if intent.charge is None:
-            raise PriceLimitError(
-                f"the price of {intent.key!r} is unknown, so no budget can be kept: nothing was sent"
-            )
-        today = self._store.now(connection) // DAY * DAY
-        for name, limit, since, run in (
-            ("daily_budget", caps.day, today, None),
-            ("run_budget", caps.run, 0.0, caps.run_name),
-        ):
-            if limit is None:
-                continue
-            spent, unpriced = self.spent(connection, since, run=run, without=intent.id)
-            if unpriced:
-                raise SpendingLimitError(
-                    f"{name}={limit} can not be kept: the price of {unpriced} earlier calls is unknown; "
-                    "nothing was sent",
-                    budget=name,
-                )
-            if spent + intent.charge > limit:
-                raise SpendingLimitError(
-                    f"{name}={limit} USD would be passed: {spent} USD are spent, and this costs "
-                    f"{intent.charge}; nothing was sent",
-                    budget=name,
-                )
 
     # -------------------------------------------------------------- renewals
 

@@ -27,10 +27,11 @@ from smsverify.errors import (
     StoreError,
     WaitStoppedError,
 )
-from smsverify.ledger import Caps, Intent, Ledger, Purchase, UnderWay
+from smsverify.ledger import Intent, Ledger, Purchase, UnderWay
 from smsverify.models import RENTALS, Order, OrderRequest, OrderStatus, Service, expiry_step
 from smsverify.orders import Orders
 from smsverify.recovery import Recovery
+from smsverify.spending import Caps
 from smsverify.transport import OutcomeUnknown
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict
 
 from smsverify.api import ServiceApi
 from smsverify.errors import ServiceError, SmsVerifyError, WaitStoppedError
-from smsverify.ledger import DAY, Ledger
+from smsverify.ledger import Ledger
 from smsverify.models import RENTALS, Order
 from smsverify.orders import Orders
 from smsverify.recovery import Recovery
+from smsverify.spending import DAY
 from smsverify.store import Store
 
 log = logging.getLogger(__name__)
@@ -204,8 +205,8 @@ class Reconciler:
             self._orders.read_list()
         with self._store.read() as connection:
             now = self._store.now(connection)
-            spent_today, _ = self._ledger.spent(connection, now // DAY * DAY)
-            spent, _ = self._ledger.spent(connection, 0.0)
+            spent_today = self._ledger.spending.today(connection).amount
+            spent = self._ledger.spending.in_all(connection).amount
             unknown = self._unknown(connection, now)
         report = Reconciliation(
             checked_at=datetime.now(timezone.utc),

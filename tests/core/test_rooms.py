@@ -26,6 +26,7 @@ ROOMS = [
         "api",
         "catalogue",
         "orderbook",
+        "spending",
         "ledger",
         "inbox",
         "orders",

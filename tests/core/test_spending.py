@@ -11,8 +11,8 @@ from rigs.processes import in_processes
 
 from smsverify import errors
 from smsverify.hook import SmsVerifyHook
-from smsverify.ledger import DAY
 from smsverify.simulator import Fault, Simulator
+from smsverify.spending import DAY
 from smsverify.store import Store
 
 MakeHook = Callable[..., SmsVerifyHook]
