@@ -57,7 +57,7 @@ class Purchase:
     key: str
     kind: str
     fingerprint: str
-    caps: Caps = Caps()
+    caps: Caps
     count: int = 0
 
 

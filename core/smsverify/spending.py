@@ -1,4 +1,4 @@
-"""What was spent, and what may still be: budgets for the day and for the run, over all who share the store."""
+"""What was spent, and what may still be: budgets for the day and for the run, over all who share a store."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ class Spending:
             spent = self._spent(connection, since, run=run, without=call_id)
             if spent.unpriced:
                 raise SpendingLimitError(
-                    f"{name}={limit} can not be kept: the price of {spent.unpriced} earlier calls is unknown; "
-                    "nothing was sent",
+                    f"{name}={limit} can not be kept: the price of {spent.unpriced} earlier calls is "
+                    "unknown; nothing was sent",
                     budget=name,
                 )
             if spent.amount + charge > limit:
