@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextvars import copy_context
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 from prefect import get_run_logger
-from prefect.transactions import BaseTransaction, get_transaction
+from prefect.transactions import get_transaction
 
 from prefect_smsverify.credentials import SmsVerifyCredentials
 from prefect_smsverify.stop import Stop, current_stop
+from prefect_smsverify.undo import on_undo, transactions
 from smsverify.errors import (
     NotFoundError,
     OrderEndedError,
@@ -49,22 +52,61 @@ def id_of(order: Order | int | str) -> int:
 # -------------------------------------------------------------- paid calls
 
 
+@dataclass
+class Bought:
+    """Takes the order that a block buys, at once: a signal may come before the task has returned it."""
+
+    hook: SmsVerifyHook | None = None
+    order: Order | None = None
+
+
+_bought: ContextVar[Bought | None] = ContextVar("smsverify_bought", default=None)
+
+
+@contextmanager
+def buying_for(block: Bought) -> Iterator[None]:
+    """Leaves what is bought in it to a block, which gives it back at its end; no rollback does."""
+    token = _bought.set(block)
+    try:
+        yield
+    finally:
+        _bought.reset(token)
+
+
 def buy(account: SmsVerifyCredentials, **purchase: Any) -> Order:
-    """Buys a number, which is given back when the transaction is rolled back."""
+    """Buys a number, which is given back when the transaction is undone."""
+    if block := _bought.get():
+        hook, stop = account.get_hook(), current_stop(undone=False)
+        return pay(lambda: _buy_for(block, hook, purchase, stop), stop, _leave_to_block)
     hook, stop = account.get_hook(), current_stop()
+    _refuse_if_rolled_back()
     order = pay(partial(hook.order, **purchase, stop=stop), stop, lambda order: _take_back(hook, order))
-    _release_on_rollback(hook, order)
+    _release_on_undo(hook, order)
     return order
 
 
 async def abuy(account: SmsVerifyCredentials, **purchase: Any) -> Order:
     """`buy` for an event loop."""
+    if block := _bought.get():
+        hook, stop = account.get_hook(), current_stop(undone=False)
+        return await apay(lambda: _buy_for(block, hook, purchase, stop), stop, _leave_to_block)
     hook, stop = account.get_hook(), current_stop()
+    _refuse_if_rolled_back()
     order = await apay(
         partial(hook.order, **purchase, stop=stop), stop, lambda order: _take_back(hook, order)
     )
-    _release_on_rollback(hook, order)
+    _release_on_undo(hook, order)
     return order
+
+
+def _buy_for(block: Bought, hook: SmsVerifyHook, purchase: dict[str, Any], stop: Stop) -> Order:
+    order = hook.order(**purchase, stop=stop)
+    block.hook, block.order = hook, order
+    return order
+
+
+def _leave_to_block(_: Order) -> None:
+    pass
 
 
 def renew(account: SmsVerifyCredentials, order_id: int, **renewal: Any) -> Order:
@@ -132,6 +174,15 @@ def _refuse_if_stopped(stop: Stop) -> None:
         )
 
 
+def _refuse_if_rolled_back() -> None:
+    if any(transaction.is_rolled_back() for transaction in transactions()):
+        raise WaitStoppedError(
+            "nothing is bought: a task has failed in the same transaction before (each task run is one), so "
+            "Prefect has rolled that back and would not give the number back any more. Order before what may "
+            "fail, use rented_number, or call from the flow what is retried or whose error is caught"
+        )
+
+
 def _undo(paying: Future[T], undo: Callable[[T], object] | None) -> None:
     wait([paying])
     if undo is not None and not paying.cancelled() and paying.exception() is None:
@@ -139,21 +190,21 @@ def _undo(paying: Future[T], undo: Callable[[T], object] | None) -> None:
 
 
 def _take_back(hook: SmsVerifyHook, order: Order) -> None:
-    hook.release(order.order_id, "the run that ordered it is going down")
+    hook.release(order.order_id, "the run that ordered it is going down", undo=True)
 
 
-def _release_on_rollback(hook: SmsVerifyHook, order: Order) -> None:
-    """Has the order given back when a later step of the transaction fails.
+def _release_on_undo(hook: SmsVerifyHook, order: Order) -> None:
+    """Has the order given back when a later step of its transaction fails for good."""
 
-    The hook goes to the transaction itself: `Task.with_options` of Prefect 3.7 drops those of the task.
-    """
-
-    def release_order(_: BaseTransaction) -> None:
-        hook.release(order.order_id, "a later step of its transaction has failed")
+    def release_order() -> None:
+        try:
+            hook.release(order.order_id, "a later step of its transaction has failed", undo=True)
+        except SmsVerifyError as error:  # Prefect would skip the other hooks
+            get_run_logger().error("Order %d could not be given back: %s", order.order_id, error)
 
     transaction = get_transaction()
     if transaction is not None:
-        transaction.on_rollback_hooks.append(release_order)
+        on_undo(transaction, release_order)
 
 
 # -------------------------------------------------------------- waits

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from prefect.context import FlowRunContext, TaskRunContext
 
+from prefect_smsverify.plain import plain
 from smsverify.errors import InvalidRequestError
 
 REMEMBERED = 10_000  # places, which is more than are alive at any time
@@ -71,8 +72,7 @@ def run_key(purpose: str) -> RunKey | None:
     Raises:
         InvalidRequestError: the task runs in another process than its flow, so that nobody counts.
     """
-    flow = FlowRunContext.get()
-    if flow is not None and flow.detached:
+    if any(flow.detached for flow in enclosing(FlowRunContext)):
         raise InvalidRequestError(
             "key is missing: this task runs in another process than its flow, where equal calls can not be "
             "told apart. Give each purchase a key, such as the flow run's id and what the number is for",
@@ -136,8 +136,8 @@ def enclosing(kind: type[Context]) -> Iterator[Context]:
 
 
 def _call(name: str, parameters: dict[str, Any] | None) -> str:
-    """What runs, and with what: plain data as it is, since it stays the same; of other things, the type."""
+    """What runs, and with what: that tells equal calls in one run from others."""
     try:
-        return json.dumps([name, parameters], sort_keys=True, default=lambda value: type(value).__qualname__)
-    except (TypeError, ValueError):
+        return json.dumps([name, plain(parameters)])
+    except (TypeError, ValueError, RecursionError):
         return name

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from prefect_smsverify.calls import block_of
+from prefect_smsverify.calls import Bought, block_of, buying_for
 from prefect_smsverify.stop import stopping_waits
 from prefect_smsverify.tasks import aorder_number, await_otp, order_number, wait_for_otp
 
@@ -26,11 +26,12 @@ class RentedNumber:
 
     Attributes:
         order: the order.
+        is_used: whether its code has come.
     """
 
     _account: SmsVerifyCredentials = field(repr=False)
     order: Order
-    _is_used: bool = field(default=False, init=False, repr=False)
+    is_used: bool = field(default=False, init=False, repr=False)
 
     @property
     def order_id(self) -> int:
@@ -45,19 +46,20 @@ class RentedNumber:
     def wait_for_otp(self, timeout: float = 600, cancel_on_timeout: bool = True) -> Message:
         """The task `wait_for_otp` for this number."""
         message = wait_for_otp(self._account, self.order_id, timeout, cancel_on_timeout)
-        self._is_used = True
+        self.is_used = True
         return message
 
     async def await_otp(self, timeout: float = 600, cancel_on_timeout: bool = True) -> Message:
         """The task `await_otp` for this number."""
         message = await await_otp(self._account, self.order_id, timeout, cancel_on_timeout)
-        self._is_used = True
+        self.is_used = True
         return message
 
-    def release(self) -> None:
-        """Cancels the order, at the end of the block, if it is still pending and its code was not used."""
-        if not self._is_used:
-            self._account.get_hook().release(self.order_id, "its code was not used")
+
+def _release_unless_used(bought: Bought, number: RentedNumber | None) -> None:
+    is_used = number is not None and number.is_used
+    if bought.hook is not None and bought.order is not None and not is_used:
+        bought.hook.release(bought.order.order_id, "its code was not used", undo=True)
 
 
 @contextmanager
@@ -78,31 +80,34 @@ def rented_number(
     """Orders a number for a `with` block of a flow or task. Takes what `order_number` takes.
 
     However the block ends (an error, SIGTERM, SIGINT, a cancellation), the waits that were started in it end,
-    and the order is cancelled for a refund unless its code has come.
+    and the order is cancelled for a refund unless its code has come. Until then it is kept, whatever becomes
+    of the transactions around it: steps in the block may be retried, and their errors caught.
 
     Yields:
         the number: `phone`, `order`, and `wait_for_otp`.
     """
     account = block_of(credentials)
-    order = order_number(
-        account,
-        product,
-        service=service,
-        country=country,
-        area_code=area_code,
-        duration=duration,
-        plan=plan,
-        max_price=max_price,
-        daily_budget=daily_budget,
-        run_budget=run_budget,
-        key=key,
-    )
-    number = RentedNumber(account, order)
+    bought, number = Bought(), None
     try:
+        with buying_for(bought):
+            order = order_number(
+                account,
+                product,
+                service=service,
+                country=country,
+                area_code=area_code,
+                duration=duration,
+                plan=plan,
+                max_price=max_price,
+                daily_budget=daily_budget,
+                run_budget=run_budget,
+                key=key,
+            )
+        number = RentedNumber(account, order)
         with stopping_waits():
             yield number
     finally:
-        number.release()
+        _release_unless_used(bought, number)
 
 
 @asynccontextmanager
@@ -122,23 +127,25 @@ async def arented_number(
 ) -> AsyncIterator[RentedNumber]:
     """`rented_number` for coroutines."""
     account = await asyncio.to_thread(block_of, credentials)
-    order = await aorder_number(
-        account,
-        product,
-        service=service,
-        country=country,
-        area_code=area_code,
-        duration=duration,
-        plan=plan,
-        max_price=max_price,
-        daily_budget=daily_budget,
-        run_budget=run_budget,
-        key=key,
-    )
-    number = RentedNumber(account, order)
+    bought, number = Bought(), None
     try:
+        with buying_for(bought):
+            order = await aorder_number(
+                account,
+                product,
+                service=service,
+                country=country,
+                area_code=area_code,
+                duration=duration,
+                plan=plan,
+                max_price=max_price,
+                daily_budget=daily_budget,
+                run_budget=run_budget,
+                key=key,
+            )
+        number = RentedNumber(account, order)
         with stopping_waits():
             yield number
     finally:
         with anyio.CancelScope(shield=True):
-            await asyncio.to_thread(number.release)
+            await asyncio.to_thread(_release_unless_used, bought, number)

@@ -4,6 +4,8 @@ A signal or a cancellation raises in the main thread only. Prefect waits for the
 mapped tasks and does not tell them, so waits look for themselves.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +13,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.transactions import get_transaction
 
+from prefect_smsverify.elsewhere import signs_of_an_end
 from prefect_smsverify.keys import enclosing
+from prefect_smsverify.undo import on_undo, transactions
 
 LOOK = 0.2  # seconds between two looks
 
@@ -42,9 +45,16 @@ class Stop(threading.Event):
         return True
 
 
-def current_stop() -> Stop:
-    """Set when the run that this code is a part of goes down, or what it does is being undone."""
-    return Stop(*_block_conditions(), *_task_runner_conditions(), *_transaction_conditions())
+def current_stop(*, undone: bool = True) -> Stop:
+    """Set when the run that this code is a part of goes down.
+
+    Args:
+        undone: whether it is set too when what is done here is being undone.
+    """
+    stop = Stop(*_block_conditions(), *_task_runner_conditions(), *signs_of_an_end())
+    for transaction in transactions() if undone else ():
+        on_undo(transaction, stop.set)
+    return stop
 
 
 @contextmanager
@@ -75,11 +85,3 @@ def _task_runner_conditions() -> Iterator[Callable[[], bool]]:
         for task_id in tasks:
             if isinstance(event := events.get(task_id), threading.Event):
                 yield event.is_set
-
-
-def _transaction_conditions() -> Iterator[Callable[[], bool]]:
-    # Prefect does not roll back what joins a transaction after it was rolled back.
-    transaction = get_transaction()
-    while transaction is not None:
-        yield transaction.is_rolled_back
-        transaction = transaction.get_parent()

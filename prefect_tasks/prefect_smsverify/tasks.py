@@ -7,6 +7,9 @@ can hand on what it ordered.
 None keeps its result, not even where Prefect is told to keep all: it writes results as plain files, and these
 hold codes; and a cached purchase would hand out one number to equal calls. What was bought is on record in
 the store.
+
+None has retries: the client repeats for minutes what is safe to repeat. Each further attempt of a task would
+also roll back the transaction around it, as Prefect does whenever a task fails.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -22,23 +25,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect_smsverify import calls
 from prefect_smsverify.calls import block_of, id_of
 from prefect_smsverify.stop import current_stop
-from smsverify.errors import RateLimitedError, ServiceUnavailableError
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State, TaskRun
-    from prefect.tasks import Task
-
     from prefect_smsverify.calls import Outcome
     from prefect_smsverify.credentials import SmsVerifyCredentials
     from smsverify.models import Balance, Message, Order, OrderStatus
     from smsverify.reconciling import Reconciliation
-
-RETRY_DELAYS = [10.0, 60.0]  # seconds; the client itself has retried for minutes already
-
-
-def is_temporary(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a task has failed for a reason that passes: no service, or no requests left."""
-    return isinstance(state.data, (ServiceUnavailableError, RateLimitedError))
 
 
 # -------------------------------------------------------------- buying
@@ -63,8 +55,14 @@ def order_number(
 
     Safe to run again: the purchase is on record before it is sent, under a key that a retry of the task, a
     retry of the flow and another run of the same flow run share; equal calls in one attempt have different
-    keys. When a later step of a transaction around it fails (each task is one for the tasks that it calls),
-    the order is cancelled for a refund.
+    keys. A call is told from others by what is bought, by the arguments of the tasks and subflows around it,
+    and by its place among equal ones: where an argument is another one in each attempt, such as a random name
+    or the time, each attempt is another purchase. Give `key=` there.
+
+    When a later step of a transaction around it fails (each task is one for the tasks that it calls), the
+    order is cancelled for a refund: also where the error of that step is caught, since Prefect rolls back
+    then too; not for a failed attempt of a step that has `retries=` left. Nothing is ordered in a transaction
+    that was rolled back before. `rented_number` depends on none of this.
 
     Args:
         credentials: the account, as a block or by its name.
@@ -78,7 +76,7 @@ def order_number(
         daily_budget: most that the account may spend in a day (UTC), in USD, this call included.
         run_budget: most that this flow run and its subflows may spend, in USD, this call included.
         key: names this purchase. Default: derived from the run. Needed where a task runs in another process
-            than its flow.
+            than its flow, and for a purchase that has to be the same one in other runs.
 
     Returns:
         the order: `order_id`, `phone`, `price`, `status`, `expires_at`, …
@@ -208,8 +206,9 @@ def wait_for_otp(
     """Waits for the SMS of an order. All who wait on the account share one poll.
 
     The wait ends, and the order is cancelled for a refund, when the run goes down: on SIGTERM, SIGINT and
-    cancellation, also where the task was submitted or mapped; and when the transaction that it is a part of
-    is rolled back.
+    cancellation, also where the task was submitted or mapped; and when another step of its transaction has
+    failed. In another process than the flow's (`ProcessPoolTaskRunner`) it ends when the flow run is
+    cancelled and when the flow's process is gone; a signal to that process alone does not end it.
 
     Args:
         credentials: the account, as a block or by its name.
@@ -289,14 +288,7 @@ async def await_otps(
 # -------------------------------------------------------------- looking, giving back
 
 
-@task(
-    name="Cancel order",
-    retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=is_temporary,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@task(name="Cancel order", persist_result=False, cache_policy=NO_CACHE)
 def cancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
     """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`). Harmless where it has ended.
 
@@ -314,27 +306,13 @@ def cancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int 
     return block_of(credentials).get_hook().cancel(id_of(order_id))
 
 
-@task(
-    name="Cancel order",
-    retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=is_temporary,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@task(name="Cancel order", persist_result=False, cache_policy=NO_CACHE)
 async def acancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
     """`cancel_order` for coroutines."""
     return await asyncio.to_thread(cancel_order.fn, credentials, order_id)
 
 
-@task(
-    name="Get order status",
-    retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=is_temporary,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@task(name="Get order status", persist_result=False, cache_policy=NO_CACHE)
 def get_order_status(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
     """The status of an order now, with the SMS if one has come (`GET /api/v1/order/<order_id>/status/`).
 
@@ -348,14 +326,7 @@ def get_order_status(credentials: SmsVerifyCredentials | str, order_id: Order | 
     return block_of(credentials).get_hook().get_status(id_of(order_id))
 
 
-@task(
-    name="Get order status",
-    retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=is_temporary,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@task(name="Get order status", persist_result=False, cache_policy=NO_CACHE)
 async def aget_order_status(
     credentials: SmsVerifyCredentials | str, order_id: Order | int | str
 ) -> OrderStatus:
@@ -368,8 +339,8 @@ def reconcile(credentials: SmsVerifyCredentials | str, cancel_after: float | Non
     """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).
 
     Finds out what became of purchases whose answer was lost, and tries again to cancel what could not be.
-    Costs a handful of requests, however much was bought. `reconcile_flow` does it on a schedule and fails where
-    something needs a person.
+    Costs a handful of requests, however much was bought. `reconcile_flow` does it on a schedule and fails
+    where something needs a person.
 
     Args:
         credentials: the account, as a block or by its name.
@@ -393,14 +364,7 @@ async def areconcile(
     return await asyncio.to_thread(reconcile.fn, credentials, cancel_after)
 
 
-@task(
-    name="Get balance",
-    retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=is_temporary,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@task(name="Get balance", persist_result=False, cache_policy=NO_CACHE)
 def get_balance(credentials: SmsVerifyCredentials | str) -> Balance:
     """The wallet's balance in USD (`GET /api/v1/balance/`).
 
@@ -410,14 +374,7 @@ def get_balance(credentials: SmsVerifyCredentials | str) -> Balance:
     return block_of(credentials).get_hook().get_balance()
 
 
-@task(
-    name="Get balance",
-    retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=is_temporary,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@task(name="Get balance", persist_result=False, cache_policy=NO_CACHE)
 async def aget_balance(credentials: SmsVerifyCredentials | str) -> Balance:
     """`get_balance` for coroutines."""
     return await asyncio.to_thread(get_balance.fn, credentials)

@@ -1,16 +1,21 @@
-"""Flows that wait for ever, in processes that the tests bring down: `python scenarios.py <flow>`.
+"""Flows that wait for ever, in processes that the tests bring down: `python scenarios.py <flow> [<signal>]`.
 
-The account is that of the environment, whose SMS never come.
+The account is that of the environment, whose SMS never come. With a signal, the process sends it to itself
+as soon as a number has been ordered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import signal
 import sys
 import time
 from typing import Any
 
 from prefect import flow, task, unmapped
+from prefect.task_runners import ProcessPoolTaskRunner
 from prefect.transactions import transaction
 
 from prefect_smsverify import (
@@ -99,12 +104,45 @@ async def busy_coroutine_with_a_rented_number() -> None:
         await asyncio.sleep(1000)
 
 
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def in_processes() -> None:
+    orders = [order_number(ACCOUNT, "temporary", service="WhatsApp") for _ in range(2)]
+    wait_for_otp.map(unmapped(ACCOUNT), orders, timeout=300, cancel_on_timeout=False).result()
+
+
+@flow
+def renting() -> None:
+    with rented_number(ACCOUNT, "temporary", service="WhatsApp") as number:
+        number.wait_for_otp()
+
+
+@flow
+async def renting_coroutine() -> None:
+    async with arented_number(ACCOUNT, "temporary", service="WhatsApp") as number:
+        await number.await_otp()
+
+
 @flow
 def ordering() -> None:
     order_number.map(unmapped(ACCOUNT), "temporary", service=["WhatsApp"] * 3).result()
 
 
-def main(name: str) -> Any:
+class SignalAfterPurchase(logging.Filter):
+    """Sends a signal when the task that orders has ended, and its caller does not know that yet."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._signal = signal.Signals[name]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "Order number" in getattr(record, "task_run_name", "") and "Finished" in record.getMessage():
+            os.kill(os.getpid(), self._signal)
+        return True
+
+
+def main(name: str, signal_name: str | None = None) -> Any:
+    if signal_name is not None:
+        logging.getLogger("prefect.task_runs").addFilter(SignalAfterPurchase(signal_name))
     if name == "serve":
         return mapped.serve(name="scenario")
     running: Any = globals()[name]()
@@ -112,4 +150,4 @@ def main(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -37,6 +37,30 @@ def fails(*_: object) -> None:
     raise Boom
 
 
+def retried_step(failures: int = 1) -> Any:
+    """A task that fails so often, and then does not."""
+    attempts = iter([True] * failures + [False])
+
+    @task(retries=failures)
+    def retried() -> None:
+        if next(attempts):
+            raise Boom
+
+    return retried
+
+
+def aretried_step(failures: int = 1) -> Any:
+    """The same as a coroutine."""
+    attempts = iter([True] * failures + [False])
+
+    @task(retries=failures)
+    async def retried() -> None:
+        if next(attempts):
+            raise Boom
+
+    return retried
+
+
 def later_task_fails(account: SmsVerifyCredentials) -> None:
     with transaction():
         order(account)
@@ -99,6 +123,42 @@ def order_after_the_rollback(account: SmsVerifyCredentials) -> None:
             order(account)
 
 
+def retried_step_fails_at_last(account: SmsVerifyCredentials) -> None:
+    wrapper_of(account, fails.with_options(retries=2))
+
+
+@task
+def wrapper_of(account: SmsVerifyCredentials, step: Any) -> None:
+    order(account)
+    step()
+
+
+def another_step_fails_after_one_was_retried(account: SmsVerifyCredentials) -> None:
+    with transaction():
+        order(account)
+        retried_step()()
+        retried_step()()
+        fails()
+
+
+def error_of_a_step_is_caught(account: SmsVerifyCredentials) -> None:
+    with transaction():
+        order(account)
+        with pytest.raises(Boom):
+            fails()
+
+
+def rental_in_a_transaction(account: SmsVerifyCredentials) -> None:
+    with transaction():
+        order_number(account, "rental", service="WhatsApp", duration=3)
+        fails()
+
+
+def rental_in_a_block(account: SmsVerifyCredentials) -> None:
+    with rented_number(account, "rental", service="WhatsApp", duration=3):
+        raise Boom
+
+
 def block_ends_with_an_error(account: SmsVerifyCredentials) -> None:
     with rented_number(account, "temporary", service="WhatsApp"):
         raise Boom
@@ -131,6 +191,9 @@ def renting_task_is_mapped(account: SmsVerifyCredentials) -> None:
         (subflow_was_done, 1),
         (order_with_options, 1),
         (order_after_the_rollback, 0),
+        (retried_step_fails_at_last, 1),
+        (another_step_fails_after_one_was_retried, 1),
+        (error_of_a_step_is_caught, 1),
         (block_ends_with_an_error, 1),
         (block_ends_without_a_wait, 1),
         (renting_task_is_mapped, 2),
@@ -145,6 +208,28 @@ def test_an_unused_number_is_cancelled_and_refunded_when(
     flow(name=body.__name__)(body)(account, return_state=True)
     assert [order.status for order in silent.orders()] == ["cancelled"] * orders
     assert silent.balance() == 50
+
+
+@pytest.mark.parametrize("body", [rental_in_a_transaction, rental_in_a_block])
+@pytest.mark.parametrize("service", ["refund", "refuse"])
+def test_a_rental_that_is_not_wanted_is_refunded_or_stays_on_record(
+    body: Callable[[SmsVerifyCredentials], None],
+    service: str,
+    simulate: Callable[..., Simulator],
+    account: SmsVerifyCredentials,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    simulator = simulate(sms_delay="never", cancel_active=service)
+    flow(name=body.__name__)(body)(account, return_state=True)
+    (rental,) = simulator.orders()
+    report = account.get_hook().reconcile()
+    if service == "refund":
+        assert rental.status == "cancelled"
+        assert report.findings == []
+    else:
+        assert [held.order_id for held in report.to_cancel] == [rental.order_id]
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert any(f"Order {rental.order_id} is still to be cancelled" in text for text in warnings)
 
 
 async def agathered_waits_fail(account: SmsVerifyCredentials) -> None:
@@ -173,8 +258,18 @@ async def alater_task_fails(account: SmsVerifyCredentials) -> None:
         fails()
 
 
+async def aretried_step_fails_at_last(account: SmsVerifyCredentials) -> None:
+    @task
+    async def provision() -> None:
+        await aorder_number(account, "temporary", service="WhatsApp")
+        await aretried_step(3).with_options(retries=2)()
+
+    await provision()
+
+
 @pytest.mark.parametrize(
-    ("body", "orders"), [(agathered_waits_fail, 2), (acancelled, 1), (alater_task_fails, 1)]
+    ("body", "orders"),
+    [(agathered_waits_fail, 2), (acancelled, 1), (alater_task_fails, 1), (aretried_step_fails_at_last, 1)],
 )
 def test_an_unused_number_of_a_coroutine_is_cancelled_and_refunded_when(
     body: Callable[[SmsVerifyCredentials], Any],
@@ -184,6 +279,95 @@ def test_an_unused_number_of_a_coroutine_is_cancelled_and_refunded_when(
 ) -> None:
     asyncio.run(flow(name=body.__name__)(body)(account, return_state=True))
     assert [order.status for order in silent.orders()] == ["cancelled"] * orders
+
+
+def a_step_is_retried(account: SmsVerifyCredentials) -> None:
+    @task
+    def provision() -> None:
+        ordered = order(account)
+        retried_step(2)()
+        retried_step()()
+        wait_for_otp(account, ordered)
+
+    provision()
+
+
+def a_step_is_retried_while_another_waits(account: SmsVerifyCredentials) -> None:
+    @task
+    def provision() -> None:
+        waiting = wait_for_otp.submit(account, order(account))
+        retried_step()()
+        waiting.result()
+
+    provision()
+
+
+def a_step_is_retried_before_the_wait_for_a_number_from_elsewhere(account: SmsVerifyCredentials) -> None:
+    ordered = order(account)
+
+    @task
+    def waits() -> None:
+        retried_step()()
+        wait_for_otp(account, ordered)
+
+    waits()
+
+
+def the_transaction_is_rolled_back_around_a_block(account: SmsVerifyCredentials) -> None:
+    @task
+    def provision() -> None:
+        with pytest.raises(Boom):
+            fails()
+        with rented_number(account, "temporary", service="WhatsApp") as number:
+            with pytest.raises(Boom):
+                fails()
+            number.wait_for_otp()
+
+    provision()
+
+
+async def a_coroutine_retries_a_step(account: SmsVerifyCredentials) -> None:
+    @task
+    async def provision() -> None:
+        ordered = await aorder_number(account, "temporary", service="WhatsApp")
+        await aretried_step(2)()
+        await await_otp(account, ordered)
+
+    await provision()
+
+
+async def the_transaction_is_rolled_back_around_a_coroutines_block(account: SmsVerifyCredentials) -> None:
+    @task
+    async def provision() -> None:
+        async with arented_number(account, "temporary", service="WhatsApp") as number:
+            with pytest.raises(Boom):
+                await aretried_step().with_options(retries=0)()
+            await number.await_otp()
+
+    await provision()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        a_step_is_retried,
+        a_step_is_retried_while_another_waits,
+        a_step_is_retried_before_the_wait_for_a_number_from_elsewhere,
+        the_transaction_is_rolled_back_around_a_block,
+        a_coroutine_retries_a_step,
+        the_transaction_is_rolled_back_around_a_coroutines_block,
+    ],
+)
+def test_a_number_that_is_still_wanted_is_kept_when(
+    body: Callable[[SmsVerifyCredentials], Any],
+    simulate: Callable[..., Simulator],
+    account: SmsVerifyCredentials,
+) -> None:
+    simulator = simulate(sms_delay=60)
+    ended = flow(name=body.__name__)(body)(account)
+    if asyncio.iscoroutine(ended):
+        asyncio.run(ended)
+    assert [order.status for order in simulator.orders()] == ["completed"]
 
 
 def test_of_mapped_wrappers_only_those_that_fail_give_back(

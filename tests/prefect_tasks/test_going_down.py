@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow
@@ -39,14 +40,14 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
 @pytest.fixture
 def start(
     prefect_server: str, silent: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts a scenario in a process of its own."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     running: list[subprocess.Popen[bytes]] = []
 
-    def started(name: str) -> subprocess.Popen[bytes]:
+    def started(*arguments: str) -> subprocess.Popen[bytes]:
         with (tmp_path / "output.txt").open("wb") as output:
-            command = [sys.executable, str(SCENARIOS), name]
+            command = [sys.executable, str(SCENARIOS), *arguments]
             running.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
         return running[-1]
 
@@ -125,7 +126,7 @@ def test_every_number_is_given_back_on(
     how: signal.Signals,
     numbers: int,
     waiting: int,
-    start: Callable[[str], subprocess.Popen[bytes]],
+    start: Callable[..., subprocess.Popen[bytes]],
     waits: Callable[[], int],
     silent: Simulator,
 ) -> None:
@@ -137,8 +138,44 @@ def test_every_number_is_given_back_on(
     assert silent.balance() == 50
 
 
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["renting", "renting_coroutine"])
+def test_a_block_gives_back_what_was_bought_when_the_signal_came(
+    name: str, how: str, start: Callable[..., subprocess.Popen[bytes]], silent: Simulator
+) -> None:
+    process = start(name, how)
+    assert process.wait(PATIENCE) != 0
+    assert statuses(silent) == ["cancelled"]
+    assert silent.balance() == 50
+
+
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+def test_waits_in_other_processes_end_when_their_flow_is(
+    how: str,
+    start: Callable[..., subprocess.Popen[bytes]],
+    waits: Callable[[], int],
+    silent: Simulator,
+    client: SyncPrefectClient,
+) -> None:
+    process = start("in_processes")
+    eventually(lambda: process.poll() is not None or waits() == 2, "the waits")
+    if how == "killed":
+        process.kill()
+    else:
+        client.set_flow_run_state(newest_run(client, "in-processes").id, Cancelling())
+    eventually(lambda: statuses(silent) == ["cancelled"] * 2, "the refunds")
+    assert process.wait(PATIENCE) != 0
+
+
+def newest_run(client: SyncPrefectClient, flow: str) -> FlowRun:
+    (run,) = client.read_flow_runs(
+        flow_filter=FlowFilter(name={"any_": [flow]}), sort=FlowRunSort.START_TIME_DESC, limit=1
+    )
+    return run
+
+
 def test_numbers_of_a_cancelled_run_are_given_back(
-    start: Callable[[str], subprocess.Popen[bytes]],
+    start: Callable[..., subprocess.Popen[bytes]],
     waits: Callable[[], int],
     silent: Simulator,
     client: SyncPrefectClient,
@@ -157,7 +194,7 @@ def test_numbers_of_a_cancelled_run_are_given_back(
 
 
 def test_a_run_that_was_killed_is_handed_its_numbers_when_it_starts_again(
-    start: Callable[[str], subprocess.Popen[bytes]],
+    start: Callable[..., subprocess.Popen[bytes]],
     waits: Callable[[], int],
     silent: Simulator,
     client: SyncPrefectClient,
@@ -169,9 +206,7 @@ def test_a_run_that_was_killed_is_handed_its_numbers_when_it_starts_again(
     bought = [order.order_id for order in silent.orders()]
     assert statuses(silent) == ["pending"] * 3
 
-    (run,) = client.read_flow_runs(
-        flow_filter=FlowFilter(name={"any_": ["mapped"]}), sort=FlowRunSort.START_TIME_DESC, limit=1
-    )
+    run = newest_run(client, "mapped")
     client.set_flow_run_state(run.id, Scheduled(), force=True)
     for order_id in bought:
         silent.deliver_sms(order_id, otp="123456")

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect import flow, task, unmapped
@@ -12,9 +22,11 @@ from prefect.flow_engine import run_flow
 from prefect.runtime import flow_run
 from prefect.states import Scheduled
 from prefect.task_runners import ProcessPoolTaskRunner
+from prefect.utilities.annotations import quote
+from pydantic import BaseModel
 
 from prefect_smsverify import SmsVerifyCredentials, aorder_number, order_number, renew_rental
-from smsverify import InvalidRequestError, NotAvailableError, PurchaseUnknownError
+from smsverify import InvalidRequestError, NotAvailableError, Order, PurchaseUnknownError
 from smsverify.simulator import Fault, Simulator
 
 WHATSAPP: dict[str, Any] = {"product": "temporary", "service": "WhatsApp"}
@@ -137,26 +149,102 @@ def test_a_run_that_starts_again_in_another_process_is_handed_what_it_has_bought
     assert len(bought(silent)) == 6
 
 
+class Plan(Enum):
+    FREE = 1
+    PAID = 2
+
+
+@dataclass(frozen=True)
+class Person:
+    name: str
+
+
+class Customer(BaseModel):
+    name: str
+    since: date = date(2026, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("alice", "bob"),
+        (UUID(int=1), UUID(int=2)),
+        (Person("alice"), Person("bob")),
+        (Customer(name="alice"), Customer(name="bob")),
+        (date(2026, 1, 1), date(2026, 1, 2)),
+        (datetime(2026, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 1, 1, tzinfo=timezone.utc)),
+        (Plan.FREE, Plan.PAID),
+        (Path("alice"), Path("bob")),
+        (Decimal("1.0"), Decimal("1.1")),
+        (b"alice", b"bob"),
+        ({"users": [Person("alice")]}, {"users": [Person("bob")]}),
+        ({"alice", "carol"}, {"bob", "carol"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_is_bought_for_somebody_stays_theirs_when_the_others_are_not_done_again(
-    silent: Simulator, account: SmsVerifyCredentials
+    first: Any, second: Any, silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
-    attempts: list[dict[str, int]] = []
+    attempts: list[list[int]] = []
 
     @task
-    def number_for(user: str) -> int:
+    def number_for(user: Any) -> int:
         return order_number(account, **WHATSAPP).order_id
 
     @flow(retries=1)
     def numbers() -> None:
         # The second attempt skips who comes first, as it does when Prefect has kept that task's result.
-        users = ["alice", "bob"] if flow_run.run_count == 1 else ["bob"]
-        attempts.append({user: number_for(user) for user in users})
+        users = [first, second] if flow_run.run_count == 1 else [second]
+        attempts.append([number_for(user) for user in users])
         if flow_run.run_count == 1:
             raise Boom
 
     numbers()
-    assert attempts[1]["bob"] == attempts[0]["bob"]
+    assert attempts[1] == attempts[0][1:]
     assert len(bought(silent)) == 2
+
+
+def test_what_changes_between_attempts_makes_no_other_purchase(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    attempts: list[int] = []
+
+    @task
+    def another_number(account: Any, order: Order, connection: object, names: Iterator[str]) -> int:
+        assert next(names) == "alice"
+        return order_number(account, **WHATSAPP).order_id
+
+    @flow(retries=1)
+    def numbers() -> None:
+        ordered = order_number(account, "temporary", service="Telegram")
+        # In the second attempt the account was edited, the order has gone on, and objects are new ones.
+        is_first = flow_run.run_count == 1
+        edited = account.model_copy(update={} if is_first else {"call_timeout": 1000.0})
+        seen = ordered.model_copy(update={} if is_first else {"status": "completed"})
+        attempts.append(another_number(edited, quote(seen), unmapped(object()).value, iter(["alice"])))
+        if is_first:
+            raise Boom
+
+    numbers()
+    assert attempts[0] == attempts[1]
+    assert len(bought(silent)) == 2
+
+
+def test_plain_data_is_the_same_in_every_process() -> None:
+    program = (
+        "import json, pathlib; from prefect_smsverify.plain import plain; "
+        "print(json.dumps(plain([{'b', 'a', 'c'}, {'x': {1, 'y', pathlib.PurePosixPath('z')}}])))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
 
 
 def test_calling_again_after_a_failure_is_the_same_purchase(
@@ -203,18 +291,43 @@ def test_a_renewal_is_paid_once_by_all_attempts(silent: Simulator, account: SmsV
     assert rental.renewals == 1
 
 
+@task
+def orders_in_a_subflow(account: SmsVerifyCredentials) -> int:
+    @flow
+    def subflow() -> int:
+        return order_number(account, **WHATSAPP).order_id
+
+    return subflow()
+
+
+def test_a_renewal_whose_answer_was_lost_is_not_paid_again_by_another_run(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    @flow
+    def renews(order_id: int) -> Any:
+        return renew_rental(account, order_id)
+
+    rental = flow(lambda: order_number(account, "rental", service="WhatsApp", duration=3), name="buys")()
+    silent.add_fault(Fault("lost_answer", path="order/*/renew/"))
+    for _ in range(3):
+        with pytest.raises(PurchaseUnknownError):
+            renews(rental.order_id)
+    (simulated,) = silent.orders()
+    assert simulated.renewals == 1
+
+
 def test_without_a_key_nothing_is_bought_in_another_process_than_the_flows(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
     # Equal calls could not be told apart there: both would be handed one number.
     @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
     def orders() -> Any:
-        refused = order_number.submit(account, **WHATSAPP)
-        refused.wait()
-        return refused.state, order_number.submit(account, **WHATSAPP, key="mine").result()
+        refused = [order_number.submit(account, **WHATSAPP), orders_in_a_subflow.submit(account)]
+        outcomes = [future.result(raise_on_failure=False) for future in refused]
+        return outcomes, order_number.submit(account, **WHATSAPP, key="mine").result()
 
-    refused, order = orders()
-    with pytest.raises(InvalidRequestError, match="key") as error:
-        refused.result()
-    assert error.value.field == "key"
+    outcomes, order = orders()
+    for refused in outcomes:
+        assert isinstance(refused, InvalidRequestError)
+        assert refused.field == "key"
     assert bought(silent) == [order.order_id]

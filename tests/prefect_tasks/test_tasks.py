@@ -30,7 +30,6 @@ from prefect_smsverify import (
     wait_for_otp,
     wait_for_otps,
 )
-from prefect_smsverify.tasks import is_temporary
 from smsverify import (
     AuthenticationError,
     InsufficientBalanceError,
@@ -205,30 +204,19 @@ def test_a_refused_key_fails_all_waits(silent: Simulator, account: SmsVerifyCred
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_no_task_keeps_its_result_and_none_that_spends_or_waits_is_retried(name: str) -> None:
+def test_no_task_keeps_its_result_and_none_is_retried_by_prefect(name: str) -> None:
     task = getattr(prefect_smsverify, name)
     assert task.persist_result is False
     assert task.cache_policy is NO_CACHE
-    is_harmless = name.lstrip("a").startswith(("get_", "cancel_"))
-    assert (task.retries > 0) == is_harmless
-    assert (task.retry_condition_fn is is_temporary) == is_harmless
+    assert task.retries == 0
 
 
-@pytest.mark.parametrize(
-    ("fault", "is_retried"), [("error_before", True), ("rate_limited", True), ("unauthorized", False)]
-)
-def test_a_read_is_retried_where_that_can_help(
-    silent: Simulator, account: SmsVerifyCredentials, fault: str, is_retried: bool
+def test_what_is_safe_to_repeat_is_repeated_by_the_client(
+    silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
-    # The client itself gives up after so many attempts; the next one is the retry's.
-    silent.add_fault(Fault(fault, path="balance/", times=ATTEMPTS, retry_after=0))
-    read = get_balance.with_options(retry_delay_seconds=0)
-    if is_retried:
-        assert in_a_flow(lambda: read(account)).amount == 50
-    else:
-        with pytest.raises(AuthenticationError):
-            in_a_flow(lambda: read(account))
-    assert len(silent.requests()) == (ATTEMPTS + 1 if is_retried else 1)
+    silent.add_fault(Fault("error_before", path="balance/", times=ATTEMPTS - 1))
+    assert in_a_flow(lambda: get_balance(account)).amount == 50
+    assert len(silent.requests()) == ATTEMPTS
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Arguments of a call as plain data that is the same in every attempt and in every process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from prefect_smsverify.credentials import SmsVerifyCredentials
+from smsverify.models import Message, Order, OrderStatus
+
+_WRITTEN = (UUID, date, time, timedelta, Decimal, PurePath, bytes, bytearray, complex, range)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it. Of what has no lasting value (a connection, an iterator), the type's name.
+
+    Nothing is consumed, and nothing of a secret is in it.
+    """
+    name = type(value).__qualname__
+    result: Any = name
+    if isinstance(value, Enum):
+        result = [name, value.name]
+    elif value is None or isinstance(value, (bool, int, float, str)):
+        result = value
+    elif isinstance(value, _WRITTEN):
+        result = [name, str(value)]
+    elif isinstance(value, (Order, OrderStatus, Message)):
+        result = [name, value.order_id]  # the rest changes with time
+    elif isinstance(value, Mapping):
+        result = sorted(([plain(key), plain(item)] for key, item in value.items()), key=repr)
+    elif isinstance(value, (list, tuple)):
+        result = [plain(item) for item in value]
+    elif isinstance(value, Set):
+        result = sorted((plain(item) for item in value), key=repr)
+    elif isinstance(value, BaseModel) and not isinstance(value, SmsVerifyCredentials):
+        # An account tells where is bought, not what, and it may be edited before the run goes on.
+        result = [name, *([field, plain(getattr(value, field, None))] for field in type(value).model_fields)]
+    elif is_dataclass(value) and not isinstance(value, type):
+        result = [name, *([field.name, plain(getattr(value, field.name, None))] for field in fields(value))]
+    return result
