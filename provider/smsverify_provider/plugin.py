@@ -20,8 +20,6 @@ def activation_code(order_id: int | str, smsverify_conn_id: str = "smsverify_def
     Raises:
         InvalidRequestError: the order is no eSIM, or was not bought through this store.
     """
-    from airflow.sdk.log import mask_secret
-
     from smsverify.errors import InvalidRequestError
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
@@ -31,7 +29,6 @@ def activation_code(order_id: int | str, smsverify_conn_id: str = "smsverify_def
             f"order_id {order_id} has no activation code here: it is no eSIM, or was bought elsewhere",
             field="order_id",
         )
-    mask_secret(code)
     return code
 
 

@@ -7,6 +7,7 @@ pytest-airflow-in-a-box gives them a disposable AIRFLOW_HOME, `run_task` (one ta
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ def hook(connection: dict[str, Any]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow in one process has neither the race that the sensor avoids nor a trigger that moves."""
+    """Airflow in one process has not the race that the sensor avoids."""
     monkeypatch.setattr("smsverify_provider.sensors.smsverify.RESUME_GAP", 0.0)
-    monkeypatch.setattr("smsverify_provider.triggers.smsverify.KILL_GRACE", 0.5)
+
+
+@pytest.fixture
+def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Sets the state that Airflow has on record of the task; at first a user has marked it as failed."""
+
+    def airflow_says(state: Any) -> None:
+        def state_of(_ti: Any) -> Any:
+            if isinstance(state, Exception):
+                raise state
+            return state
+
+        monkeypatch.setattr("smsverify_provider.kills.state_of", state_of)
+
+    airflow_says("failed")
+    return airflow_says

@@ -188,10 +188,29 @@ def test_a_test_that_fails_says_why_and_raises_nothing(
     assert connection["password"] not in message
 
 
-def test_a_test_without_a_connection_raises_nothing() -> None:
-    works, message = SmsVerifyHook("not there").test_connection()
+def test_without_a_connection_arguments_and_environment_are_enough(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMSVERIFY_API_KEY", sim.api_key)
+    monkeypatch.setenv("SMSVERIFY_BASE_URL", sim.url)
+    hook = SmsVerifyHook(store_url=f"sqlite:///{tmp_path}/smsverify.db", rate_period=sim.rate_period)
+    assert hook.get_balance().amount == 50
+    monkeypatch.setenv("SMSVERIFY_API_KEY", "of somebody else")
+    assert SmsVerifyHook("not_there", api_key="mine").settings.api_key.get_secret_value() == "mine"
+
+
+@pytest.mark.parametrize(("conn_id", "why"), [("not_there", "does not exist"), ("blank", "has no password")])
+def test_where_no_key_comes_from_anywhere_the_connection_is_named(
+    monkeypatch: pytest.MonkeyPatch, conn_id: str, why: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_BLANK", json.dumps({"conn_type": "smsverify", "host": LOCAL}))
+    works, message = SmsVerifyHook(conn_id).test_connection()
     assert not works
-    assert "NotFound" in message
+    assert f"the connection '{conn_id}' {why}" in message
+    assert "SMSVERIFY_API_KEY" in message
+    with pytest.raises(InvalidRequestError) as caught:
+        SmsVerifyHook(conn_id).get_balance()
+    assert caught.value.field == "api_key"
 
 
 def test_a_service_that_echoes_the_key_does_not_get_it_shown(

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
-from airflow.sdk import DAG, BaseOperator, Context, TaskInstanceState, task
+from airflow.sdk import DAG, Context, TaskInstanceState, task
 
 from smsverify.errors import (
     InvalidRequestError,
@@ -27,80 +27,7 @@ from smsverify_provider.operators.smsverify import (
 
 WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
 
-# ------------------------------------------------------------------ what stands in the Dag file
-
-
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        ({"product": "bogus", "service": "WhatsApp"}, "product"),
-        ({"product": "temporary"}, "service"),
-        ({"product": "temporary", "service": ""}, "service"),
-        ({"product": "temporary", "service": ["WhatsApp"]}, "service"),
-        ({"product": "rental", "service": "WhatsApp", "duration": 7}, "duration"),
-        ({"product": "rental", "service": "WhatsApp"}, "duration"),
-        ({**WHATSAPP, "area_code": "12"}, "area_code"),
-        ({**WHATSAPP, "plan": "USA 5GB / 30 days"}, "plan"),
-        ({**WHATSAPP, "max_price": -1}, "max_price"),
-        ({**WHATSAPP, "country": "Germany"}, "country"),
-        ({"product": "global", "service": "WhatsApp"}, "country"),
-        ({"product": "esim"}, "plan"),
-    ],
-)
-def test_a_literal_that_is_wrong_is_refused_when_the_dag_is_parsed(given: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        SmsVerifyOrderOperator(task_id="order", **given)
-    assert caught.value.field == field
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"product": "{{ params.product }}", "service": "WhatsApp"},
-        {"product": "temporary", "service": "{{ params.service }}", "area_code": "{{ params.area_code }}"},
-        {"product": "rental", "service": "WhatsApp", "duration": "{{ params.duration }}"},
-        {"product": "esim", "plan": "{% if params.big %}USA 5GB / 30 days{% endif %}"},
-        {"product": "rental", "service": "WhatsApp", "duration": "30", "max_price": "{{ params.most }}"},
-    ],
-)
-def test_a_template_is_not_judged_before_it_is_rendered(given: dict[str, Any]) -> None:
-    SmsVerifyOrderOperator(task_id="order", **given)
-
-
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        ({"product": "bogus"}, "product"),
-        ({"product": "rental", "duration": 7}, "duration"),
-        ({"product": "temporary", "plan": "USA 5GB / 30 days"}, "plan"),
-        ({"duration": 7}, "duration"),
-        ({"max_price": "much"}, "max_price"),
-    ],
-)
-def test_the_fixed_part_of_a_mapped_task_is_checked_when_the_dag_is_parsed(
-    given: dict[str, Any], field: str
-) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        SmsVerifyOrderOperator.partial(task_id="order", **given)
-    assert caught.value.field == field
-
-
-@pytest.mark.parametrize(
-    ("operator", "given", "field"),
-    [
-        (SmsVerifyCancelOrderOperator, {"order_id": "12a"}, "order_id"),
-        (SmsVerifyCancelOrderOperator, {"order_id": -1}, "order_id"),
-        (SmsVerifyRenewOperator, {"order_id": 0}, "order_id"),
-        (SmsVerifyRenewOperator, {"order_id": None}, "order_id"),
-        (SmsVerifyRenewOperator, {"order_id": 5, "max_price": -0.5}, "max_price"),
-    ],
-)
-def test_a_malformed_order_or_price_is_refused_when_the_dag_is_parsed(
-    operator: type[BaseOperator], given: dict[str, Any], field: str
-) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        operator(task_id="task", **given)
-    assert caught.value.field == field
+# ------------------------------------------------------------------ what a template renders
 
 
 @pytest.mark.parametrize(
@@ -195,14 +122,17 @@ def test_mapped_tasks_buy_one_number_each(run_dag: Any, connection: Any, sim: Si
     with DAG("mapped") as dag:
         by_list = SmsVerifyOrderOperator.partial(task_id="by_list", product="temporary", max_price=1)
         by_list.expand(service=["WhatsApp", "WhatsApp", "Telegram"])
-        by_dict = SmsVerifyOrderOperator.partial(task_id="by_dict", max_price=20)
-        by_dict.expand_kwargs(
-            [
+
+        @task
+        def wanted() -> list[dict[str, Any]]:
+            return [
                 {"product": "rental", "service": "WhatsApp", "duration": 3},
                 {"product": "esim", "plan": "USA 5GB / 30 days"},
                 {"product": "rental", "service": "WhatsApp", "duration": 7},
             ]
-        )
+
+        by_dict = SmsVerifyOrderOperator.partial(task_id="by_dict", max_price=20)
+        by_dict.expand_kwargs(wanted())
     result = run_dag(dag)
     bought = sorted((order.product, order.service) for order in sim.orders())
     assert bought == [
@@ -289,31 +219,59 @@ def kill_when(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], bool]],
                 time.sleep(0.01)
             Killable.running[0].on_kill()
 
-        thread = threading.Thread(target=wait)
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         return thread
 
     return kill_when
 
 
+@pytest.mark.smsverify_simulator(sms_delay="never")
+@pytest.mark.parametrize("state", ["failed", "success", "skipped", "running"])
 def test_a_task_that_is_killed_gives_back_what_it_has_bought(
-    run_task: Any, connection: Any, sim: Simulator, kill_when: Any
+    run_task: Any, connection: Any, sim: Simulator, kill_when: Any, airflow_says: Any, state: str
 ) -> None:
+    airflow_says(state)
+    killer = kill_when(lambda: Killable.running[0]._order_id is not None)
     run_task(Killable(task_id="order", **WHATSAPP))
-    kill_when(lambda: True).join()
+    killer.join()
     assert [order.status for order in sim.orders()] == ["cancelled"]
     assert sim.balance() == 50
 
 
 @pytest.mark.smsverify_simulator(sms_delay="never")
 def test_a_task_that_is_killed_while_its_purchase_is_on_the_way_gives_it_back(
-    run_task: Any, connection: Any, sim: Simulator, kill_when: Any
+    run_task: Any, connection: Any, sim: Simulator, kill_when: Any, airflow_says: Any
 ) -> None:
     sim.add_fault(Fault("slow_after", path="order/temporary/", seconds=1))
     killer = kill_when(lambda: bool(sim.orders()))
     run_task(Killable(task_id="order", **WHATSAPP))
     killer.join()
     assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+@pytest.mark.smsverify_simulator(sms_delay="never")
+@pytest.mark.parametrize(("state", "retries"), [("running", 1), ("restarting", 0), (None, 0)])
+def test_a_task_that_is_killed_and_runs_again_hands_out_the_same_order(
+    run_task: Any,
+    connection: Any,
+    hook: Any,
+    sim: Simulator,
+    kill_when: Any,
+    airflow_says: Any,
+    state: Any,
+    retries: int,
+) -> None:
+    airflow_says(state)
+    killer = kill_when(lambda: Killable.running[0]._order_id is not None)
+    run_task(Killable(task_id="order", **WHATSAPP, retries=retries), dag_id="dag")
+    killer.join()
+    (order,) = sim.orders()
+    assert [release.order_id for release in hook._book.open_releases()] == [order.order_id]
+    result = run_task(SmsVerifyOrderOperator(task_id="order", **WHATSAPP), dag_id="dag", try_number=2)
+    assert result.xcoms["order_id"] == order.order_id
+    assert hook._book.open_releases() == []
+    assert [order.status for order in sim.orders()] == ["pending"]
 
 
 @pytest.mark.smsverify_simulator(speed=1)

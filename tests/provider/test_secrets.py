@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from smsverify_provider.operators.smsverify import (
     SmsVerifyRenewOperator,
 )
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
+from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
 API_KEY = hashlib.sha256(
     b"a key that is not written here"
@@ -82,3 +85,65 @@ def test_the_metadata_database_and_the_logs_hold_no_secret(
     assert "smsverify" in logged
     for secret in (API_KEY, code, text, activation_code):
         assert secret not in logged
+
+
+@pytest.fixture
+def masked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """What Airflow is told to mask."""
+    told: list[str | None] = []
+    monkeypatch.setattr("smsverify_provider.hooks.smsverify.mask_secret", told.append)
+    return told
+
+
+@pytest.mark.parametrize(
+    "method", ["wait_for_otp", "await_otp", "check_otp", "get_status", "cancel", "rented_number"]
+)
+def test_every_code_and_text_that_the_hook_returns_is_masked(
+    hook: Any, sim: Simulator, masked: list[str | None], method: str
+) -> None:
+    order_id = hook.order("temporary", service="WhatsApp").order_id
+    sim.deliver_sms(order_id)
+    if method == "await_otp":
+        returned = asyncio.run(hook.await_otp(order_id))
+    elif method == "rented_number":
+        with hook.rented_number("temporary", service="Telegram") as number:
+            sim.deliver_sms(number.order_id)
+            returned = number.wait_for_otp()
+    else:
+        returned = getattr(hook, method)(order_id)
+    assert returned.otp
+    assert {returned.otp, returned.message} <= set(masked)
+
+
+@pytest.mark.parametrize("method", ["order", "get_order"])
+def test_every_activation_code_that_the_hook_returns_is_masked(
+    hook: Any, masked: list[str | None], method: str
+) -> None:
+    order = hook.order("esim", plan="USA 5GB / 30 days")
+    if method == "get_order":
+        masked.clear()
+        order = hook.get_order(order.order_id)
+    assert order.activation_code
+    assert order.activation_code in masked
+
+
+def test_the_trigger_masks_nothing_as_a_triggerer_would_remember_it_for_good(
+    hook: Any, sim: Simulator, masked: list[str | None]
+) -> None:
+    order_id = hook.order("temporary", service="WhatsApp").order_id
+    sim.deliver_sms(order_id)
+    trigger = SmsVerifyOtpTrigger(
+        order_id=order_id,
+        deadline=time.time() + 60,
+        not_before=0.0,
+        waiter="the sensor",
+        cancel_on_timeout=True,
+        cancel_on_kill=True,
+        smsverify_conn_id="smsverify_default",
+    )
+
+    async def wait() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    assert asyncio.run(wait()) == [{"order_id": order_id, "outcome": "arrived"}]
+    assert sim.order(order_id).otp not in masked

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -235,22 +236,6 @@ def test_mapped_sensors_get_a_code_each(run_dag: Any, connection: Any, sim: Simu
     assert codes == {order.order_id: order.otp for order in sim.orders()}
 
 
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        ({"order_id": "x"}, "order_id"),
-        ({"order_id": None}, "order_id"),
-        ({"order_id": 5, "timeout": -1}, "timeout"),
-        ({"order_id": 5, "timeout": "soon"}, "timeout"),
-        ({"order_id": 5, "timeout": float("inf")}, "timeout"),
-    ],
-)
-def test_a_literal_that_is_wrong_is_refused_when_the_dag_is_parsed(given: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        SmsVerifyOtpSensor(task_id="wait", **given)
-    assert caught.value.field == field
-
-
 @pytest.mark.parametrize(("given", "field"), [("{{ 'x' }}", "order_id"), ("{{ none }}", "order_id")])
 def test_a_template_that_renders_wrong_is_refused(
     run_task: Any, connection: Any, sim: Simulator, given: str, field: str
@@ -282,25 +267,82 @@ def test_the_deployments_default_decides_whether_it_defers() -> None:
 # ------------------------------------------------------------------ being killed, and being let down
 
 
+class Tries(SimpleNamespace):
+    """A task instance as far as it tells about tries."""
+
+    task_id = "wait"
+    try_number = 1
+
+
 @NEVER
 @pytest.mark.parametrize(
-    ("sensor", "claimed_by", "status"),
+    ("sensor", "state", "retries", "claimed_by", "status", "on_record"),
     [
-        ({}, None, "cancelled"),
-        ({}, "the next try", "pending"),
-        ({"cancel_on_kill": False}, None, "pending"),
+        ({}, "failed", 1, None, "cancelled", False),
+        ({}, "failed", 1, "the next try", "pending", False),
+        ({}, "skipped", 0, None, "cancelled", False),  # dagrun_timeout
+        ({}, "running", 0, None, "cancelled", False),  # execution_timeout, without a retry
+        ({}, "running", 1, None, "pending", True),  # the same with one, or its worker shuts down
+        ({}, "restarting", 0, None, "pending", True),  # cleared
+        ({"cancel_on_kill": False}, "failed", 0, None, "pending", False),
     ],
 )
-def test_a_poking_sensor_that_is_killed_gives_the_number_back_unless_somebody_else_waits(
-    connection: Any, hook: Any, order: Order, sim: Simulator, sensor: Any, claimed_by: Any, status: str
+def test_a_poking_sensor_that_is_killed_gives_the_number_back_unless_somebody_will_wait(
+    connection: Any,
+    hook: Any,
+    order: Order,
+    sim: Simulator,
+    airflow_says: Any,
+    sensor: Any,
+    state: str,
+    retries: int,
+    claimed_by: str | None,
+    status: str,
+    on_record: bool,
 ) -> None:
+    airflow_says(state)
     wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True, **sensor)
     with pytest.raises(TaskDeferred):
-        wait.execute({})
+        wait.execute({"ti": Tries(max_tries=retries)})
     if claimed_by:
         hook.claim(order.order_id, claimed_by)
     wait.on_kill()
     assert sim.order(order.order_id).status == status
+    assert bool(hook._book.open_releases()) is on_record
+    assert hook._orders.retry_releases() == []
+
+
+@NEVER
+def test_the_next_try_of_a_killed_sensor_takes_the_release_off_the_record(
+    connection: Any, hook: Any, order: Order, sim: Simulator, airflow_says: Any
+) -> None:
+    airflow_says("restarting")
+    for _ in range(2):
+        wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
+        with pytest.raises(TaskDeferred):
+            wait.execute({"ti": Tries(max_tries=0)})
+        assert hook._book.open_releases() == []
+        wait.on_kill()
+        assert hook._book.open_releases() != []
+
+
+@NEVER
+def test_a_sensor_whose_worker_shuts_down_slowly_is_not_robbed_of_its_number_while_it_looks_on(
+    connection: Any, hook: Any, order: Order, sim: Simulator, airflow_says: Any, monkeypatch: Any
+) -> None:
+    airflow_says("running")
+    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
+    with pytest.raises(TaskDeferred):
+        wait.execute({"ti": Tries(max_tries=1)})
+    monkeypatch.setattr("smsverify_provider.kills.REQUEUE", 0.0)
+    wait.on_kill()
+    monkeypatch.undo()
+    airflow_says("running")
+    assert not wait.poke({})
+    assert hook._orders.retry_releases() == []
+    sim.deliver_sms(order.order_id)
+    assert wait.poke({}).xcom_value["otp"] == sim.order(order.order_id).otp
+    assert hook._book.open_releases() == []
 
 
 @NEVER

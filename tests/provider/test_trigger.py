@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from airflow.triggers.base import TriggerEvent
 
 from smsverify.models import Order
 from smsverify.simulator import Simulator
+from smsverify_provider import kills
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.sensors import smsverify as sensors
 from smsverify_provider.triggers import smsverify as triggers
@@ -23,7 +25,6 @@ from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
 NEVER = pytest.mark.smsverify_simulator(sms_delay="never")
 REAL_RESUME_GAP = sensors.RESUME_GAP
-REAL_KILL_GRACE = triggers.KILL_GRACE
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ def make(order: Order) -> Callable[..., SmsVerifyOtpTrigger]:
             "cancel_on_kill": True,
             "smsverify_conn_id": "smsverify_default",
         }
-        return SmsVerifyOtpTrigger(**json.loads(json.dumps(arguments | changes)))
+        trigger = SmsVerifyOtpTrigger(**json.loads(json.dumps(arguments | changes)))
+        trigger.task_instance = SimpleNamespace(task_id="wait")  # type: ignore[assignment]
+        return trigger
 
     return make
 
@@ -164,7 +167,9 @@ def test_a_store_that_fails_for_a_while_does_not_end_the_wait(
 
 
 @NEVER
-def test_the_loop_is_never_blocked(make: Any, order: Order, sim: Simulator, gate: Gate) -> None:
+def test_the_loop_is_never_blocked(
+    make: Any, order: Order, sim: Simulator, gate: Gate, airflow_says: Any
+) -> None:
     """All triggers of a triggerer live in one loop, and Airflow gives up on one that does not answer."""
 
     async def scenario() -> None:
@@ -187,7 +192,12 @@ def test_the_loop_is_never_blocked(make: Any, order: Order, sim: Simulator, gate
 
 
 @NEVER
-def test_a_user_who_kills_the_task_gets_the_number_refunded(make: Any, order: Order, sim: Simulator) -> None:
+@pytest.mark.parametrize("state", ["failed", "success", "skipped", "upstream_failed", "removed"])
+def test_a_task_that_does_not_run_again_gets_its_number_refunded(
+    make: Any, order: Order, sim: Simulator, airflow_says: Any, state: str
+) -> None:
+    airflow_says(state)
+
     async def scenario() -> None:
         trigger = make()
         await kill(trigger, await start(trigger, sim))
@@ -198,64 +208,113 @@ def test_a_user_who_kills_the_task_gets_the_number_refunded(make: Any, order: Or
 
 
 @NEVER
-def test_a_kill_right_after_the_start_gets_the_number_refunded_too(
-    make: Any, order: Order, sim: Simulator
+@pytest.mark.parametrize("claims_first", [True, False])
+def test_a_kill_at_the_start_gets_the_number_refunded_too(
+    make: Any, order: Order, sim: Simulator, gate: Gate, airflow_says: Any, claims_first: bool
 ) -> None:
+    """The kill may overtake the claim of the trigger, which has to leave the release on record then."""
+
     async def scenario() -> None:
         trigger = make()
         running = asyncio.create_task(event_of(trigger))
-        await until(lambda: trigger.waiter != "the sensor")
-        await kill(trigger, running)
+        await until(lambda: gate.waiting == 1)
+        if claims_first:
+            gate.open.set()
+            await until(lambda: trigger.waiter != "the sensor")
+        running.cancel()
+        killing = asyncio.create_task(trigger.on_kill())
+        await asyncio.sleep(0.05)
+        gate.open.set()
+        await killing
 
     run(scenario())
     assert sim.order(order.order_id).status == "cancelled"
 
 
 @NEVER
-def test_the_release_is_on_record_at_once(
+@pytest.mark.parametrize(
+    "state", [None, "scheduled", "queued", "running", "deferred", "up_for_retry", OSError("no answer")]
+)
+def test_a_cleared_task_keeps_its_number_however_long_its_next_try_has_to_queue(
+    make: Any, order: Order, sim: Simulator, hook: Any, airflow_says: Any, state: Any
+) -> None:
+    airflow_says(state)
+
+    async def scenario() -> dict[str, Any]:
+        trigger = make()
+        await kill(trigger, await start(trigger, sim))
+        # Should that try never come, whoever comes along carries the release out, but not for a while.
+        assert [release.order_id for release in hook._book.open_releases()] == [order.order_id]
+        assert hook._orders.retry_releases() == []
+        next_try = make()
+        running = await start(next_try, sim)
+        assert hook._book.open_releases() == []
+        sim.deliver_sms(order.order_id)
+        return await running
+
+    assert run(scenario())["outcome"] == "arrived"
+
+
+@NEVER
+def test_the_number_of_a_cleared_task_that_never_runs_again_is_given_back_later(
+    make: Any, order: Order, sim: Simulator, hook: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says("queued")
+    monkeypatch.setattr(kills, "REQUEUE", 0.0)
+
+    async def scenario() -> None:
+        trigger = make()
+        await kill(trigger, await start(trigger, sim))
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "pending"
+    assert hook._orders.retry_releases() == [order.order_id]
+    assert sim.order(order.order_id).status == "cancelled"
+
+
+@NEVER
+def test_the_release_is_on_record_before_anybody_is_asked(
     make: Any, order: Order, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A triggerer that dies while the release waits for another claim must not forget it."""
-    monkeypatch.setattr(triggers, "KILL_GRACE", 3.0)
+    """A triggerer that dies while it asks for the state of the task must not forget the number."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def state_of(_ti: Any) -> str:
+        asked.set()
+        assert answer.wait(30)
+        return "failed"
+
+    monkeypatch.setattr(kills, "state_of", state_of)
 
     async def scenario() -> None:
         trigger = make()
         killing = asyncio.create_task(kill(trigger, await start(trigger, sim)))
-        await until(lambda: hook._book.wants_release(order.order_id))
-        assert sim.order(order.order_id).status == "pending"
-        hook.claim(order.order_id, "the next try")
+        await until(asked.is_set)
+        assert [release.order_id for release in hook._book.open_releases()] == [order.order_id]
+        answer.set()
         await killing
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "cancelled"
+
+
+@NEVER
+def test_a_next_try_that_waits_already_keeps_the_number(
+    make: Any, order: Order, sim: Simulator, hook: Any, airflow_says: Any
+) -> None:
+    async def scenario() -> None:
+        trigger = make()
+        running = await start(trigger, sim)
+        hook.claim(order.order_id, "the next try")
+        await kill(trigger, running)
 
     run(scenario())
     assert sim.order(order.order_id).status == "pending"
 
 
 @NEVER
-def test_a_cleared_task_that_starts_again_keeps_its_number(
-    make: Any, order: Order, sim: Simulator, hook: Any
-) -> None:
-    """Airflow kills the old trigger and starts the new try in either order."""
-
-    async def scenario(claim_first: bool) -> None:
-        trigger = make()
-        running = await start(trigger, sim)
-        if claim_first:
-            hook.claim(order.order_id, "the next try")
-            await kill(trigger, running)
-        else:
-            killing = asyncio.create_task(kill(trigger, running))
-            await until(lambda: hook._book.wants_release(order.order_id))
-            hook.claim(order.order_id, "the next try")
-            await killing
-
-    for claim_first in (True, False):
-        run(scenario(claim_first))
-        assert sim.order(order.order_id).status == "pending"
-
-
-@NEVER
 def test_a_trigger_that_moves_to_another_triggerer_keeps_its_number(
-    make: Any, order: Order, sim: Simulator
+    make: Any, order: Order, sim: Simulator, airflow_says: Any
 ) -> None:
     """Airflow tells the one that is left behind of a kill, although no user has done anything."""
 
@@ -272,7 +331,7 @@ def test_a_trigger_that_moves_to_another_triggerer_keeps_its_number(
 
 @NEVER
 def test_a_number_whose_code_has_come_is_not_given_back(
-    make: Any, order: Order, sim: Simulator, hook: Any
+    make: Any, order: Order, sim: Simulator, hook: Any, airflow_says: Any
 ) -> None:
     async def scenario() -> None:
         trigger = make(not_before=time.time() + 60)
@@ -286,7 +345,9 @@ def test_a_number_whose_code_has_come_is_not_given_back(
 
 
 @NEVER
-def test_on_request_a_kill_leaves_the_number_alone(make: Any, order: Order, sim: Simulator) -> None:
+def test_on_request_a_kill_leaves_the_number_alone(
+    make: Any, order: Order, sim: Simulator, airflow_says: Any
+) -> None:
     async def scenario() -> None:
         trigger = make(cancel_on_kill=False)
         await kill(trigger, await start(trigger, sim))
@@ -297,16 +358,15 @@ def test_on_request_a_kill_leaves_the_number_alone(make: Any, order: Order, sim:
 
 @NEVER
 def test_hundreds_that_are_killed_at_once_wait_side_by_side(
-    make: Any, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    make: Any, sim: Simulator, airflow_says: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow gives each thirty seconds; the loop's own few threads would serve them one after the other."""
     many = 100
     together = threading.Barrier(many)
-    monkeypatch.setattr(SmsVerifyHook, "release", lambda *args, **options: [together.wait(30)])
+    monkeypatch.setattr(SmsVerifyHook, "plan_release", lambda *args, **options: together.wait(30) * 0)
 
     async def scenario() -> None:
         await asyncio.gather(*[make().on_kill() for _ in range(many)])
 
     run(scenario())
     assert not together.broken
-    assert REAL_KILL_GRACE < 30 / 3

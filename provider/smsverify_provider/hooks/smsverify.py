@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import re
 import threading
-from functools import cached_property
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, wraps
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseHook, Connection, conf, get_current_context
+from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from smsverify.errors import InvalidRequestError, SmsVerifyError
+from smsverify.errors import InvalidRequestError, SmsVerifyError, WaitStoppedError
+from smsverify.hook import DEFAULT_TIMEOUT, RentedNumber
 from smsverify.hook import SmsVerifyHook as CoreHook
-from smsverify.settings import Settings
+from smsverify.models import Message, Order, OrderStatus, check_order_id
+from smsverify.settings import ENVIRONMENT_PREFIX, Settings
+from smsverify_provider.kills import at_kill, give_back, has_tries_left
 
 TASK_LENGTH = 300  # of the 500 characters that a key may have with its namespace
 TEST_TIMEOUT = 20.0  # seconds; a user waits in front of a connection test, and Airflow ends it after 60
@@ -29,17 +37,30 @@ LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor", "DebugExecut
 _used_keys: set[tuple[str, str]] = set()
 _used_keys_lock = threading.Lock()
 
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+_Told = TypeVar("_Told", bound=Message)
+
+
+def _signed_like(core: _Call) -> Callable[[Callable[..., Any]], _Call]:
+    """Lets a method show the signature and the text of the core's that it calls."""
+    return lambda own: cast("_Call", wraps(core)(own))
+
 
 class SmsVerifyHook(CoreHook, BaseHook):
     """The service as `smsverify.SmsVerifyHook` gives it, for use inside Airflow.
 
     The settings come from a connection of type `smsverify`: the password is the API key, the host the base
     URL, and the extras are the other settings by name. What is left blank counts as not given: then the
-    environment (`SMSVERIFY_API_KEY`, …) decides, else the default.
+    environment (`SMSVERIFY_API_KEY`, …) decides, else the default. Without a connection of that name it is
+    arguments and environment alone.
 
     Inside a task, a purchase without a key gets one from the task (Dag, run, task, map index; not the try),
     so that a retry is handed the order that it has bought already. Equal calls in one task count as different
-    purchases.
+    purchases. When Airflow ends the task, purchases that are not sent yet and waits end, and a number that
+    the task waits for or has rented for a block is given back, unless a further try of the task is to come.
+
+    Codes, texts and activation codes that its methods return are masked in the task's log as far as Airflow
+    masks: by default nothing below five characters.
 
     Args:
         smsverify_conn_id: the connection.
@@ -83,6 +104,115 @@ class SmsVerifyHook(CoreHook, BaseHook):
             return False, f"{type(error).__name__} while the balance was asked for"
         return True, f"The API key works; the balance is {balance.amount} {balance.currency}"
 
+    # -------------------------------------------------------------- what Airflow's tasks need besides
+
+    @_signed_like(CoreHook.order)
+    def order(self, product: str, *, stop: threading.Event | None = None, **purchase: Any) -> Order:
+        stop = stop or threading.Event()
+        with at_kill(stop.set):
+            order = super().order(product, stop=stop, **purchase)
+        mask_secret(order.activation_code)
+        return order
+
+    @_signed_like(CoreHook.renew)
+    def renew(self, order_id: int | str, *, stop: threading.Event | None = None, **purchase: Any) -> Order:
+        stop = stop or threading.Event()
+        with at_kill(stop.set):
+            return super().renew(order_id, stop=stop, **purchase)
+
+    def get_order(self, order_id: int | str) -> Order:
+        order = super().get_order(order_id)
+        mask_secret(order.activation_code)
+        return order
+
+    def get_status(self, order_id: int | str) -> OrderStatus:
+        return _masked(super().get_status(order_id))
+
+    def cancel(self, order_id: int | str) -> OrderStatus:
+        return _masked(super().cancel(order_id))
+
+    def check_otp(self, order_id: int | str, *, ask: bool = True) -> Message | None:
+        message = super().check_otp(order_id, ask=ask)
+        return None if message is None else _masked(message)
+
+    def wait_for_otp(
+        self,
+        order_id: int | str,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        cancel_on_timeout: bool = True,
+        stop: threading.Event | None = None,
+        waiter: str | None = None,
+    ) -> Message:
+        stop, waiter = stop or threading.Event(), waiter or uuid.uuid4().hex
+        with at_kill(self._ending(order_id, stop, waiter, cancels=cancel_on_timeout)):
+            message = super().wait_for_otp(
+                order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter
+            )
+        return _masked(message)
+
+    async def await_otp(
+        self,
+        order_id: int | str,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        cancel_on_timeout: bool = True,
+        stop: threading.Event | None = None,
+        waiter: str | None = None,
+    ) -> Message:
+        stop, waiter = stop or threading.Event(), waiter or uuid.uuid4().hex
+        with at_kill(self._ending(order_id, stop, waiter, cancels=cancel_on_timeout)):
+            message = await super().await_otp(
+                order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter
+            )
+        # Telling Airflow blocks.
+        return await asyncio.to_thread(_masked, message)
+
+    @_signed_like(CoreHook.rented_number)
+    @contextmanager
+    def rented_number(self, product: str, **purchase: Any) -> Iterator[RentedNumber]:
+        killed = threading.Event()
+        with (
+            at_kill(killed.set),
+            super().rented_number(product, **purchase) as number,
+            at_kill(lambda: self._give_back(number.order_id)),
+        ):
+            if killed.is_set():
+                raise WaitStoppedError(f"the task was killed while it bought order {number.order_id}")
+            yield number
+
+    def plan_release(
+        self, order_id: int | str, reason: str, *, waiter: str | None = None, patience: float
+    ) -> bool:
+        """Puts on record that an order is to be cancelled in a while, unless somebody claims it until then.
+
+        Args:
+            order_id: the order.
+            reason: why, for people.
+            waiter: who gives it up; `None` for somebody who decides for all.
+            patience: seconds.
+
+        Returns:
+            whether it is on record: `False` where another waiter has the order, or its code was handed out.
+        """
+        return self._book.ask_release(check_order_id(order_id), reason, waiter=waiter, patience=patience)
+
+    def _ending(self, order_id: int | str, stop: threading.Event, waiter: str, *, cancels: bool) -> Any:
+        """What ends a wait when its task is killed."""
+
+        def end() -> None:
+            stop.set()
+            if cancels:
+                self._give_back(order_id, waiter)
+
+        return end
+
+    def _give_back(self, order_id: int | str, waiter: str | None = None) -> None:
+        ti = _running_ti()
+        give_back(self, check_order_id(order_id), ti=ti, waiter=waiter, tries_left=has_tries_left(ti))
+
+    # -------------------------------------------------------------- where things come from
+
     def _default_key(self, fingerprint: str) -> str | None:
         this_try = _running_try()
         if this_try is None:
@@ -103,11 +233,8 @@ class SmsVerifyHook(CoreHook, BaseHook):
                 _used_keys.discard((this_try[0], key))
 
     def _run_name(self) -> str:
-        try:
-            ti = get_current_context()["ti"]
-        except RuntimeError:
-            return super()._run_name()
-        return f"airflow:{ti.dag_id}:{ti.run_id}"
+        ti = _running_ti()
+        return super()._run_name() if ti is None else f"airflow:{ti.dag_id}:{ti.run_id}"
 
     def _why_unshared(self) -> str | None:
         # A pod that an executor has started is told that it runs alone, by the name of a local executor.
@@ -120,14 +247,39 @@ class SmsVerifyHook(CoreHook, BaseHook):
 
     def _given_settings(self) -> dict[str, Any]:
         given = {name: value for name, value in super()._given_settings().items() if value is not None}
-        return settings_of(self.get_connection(self.smsverify_conn_id)) | given
+        try:
+            settings = settings_of(self.get_connection(self.smsverify_conn_id)) | given
+            missing = "has no password"
+        except AirflowNotFoundException:
+            settings, missing = given, "does not exist"
+        if not settings.get("api_key") and not os.environ.get(f"{ENVIRONMENT_PREFIX}API_KEY"):
+            raise InvalidRequestError(
+                f"api_key is missing: the connection {self.smsverify_conn_id!r} {missing}, and "
+                f"{ENVIRONMENT_PREFIX}API_KEY is not set",
+                field="api_key",
+            )
+        return settings
+
+
+def _masked(message: _Told) -> _Told:
+    """A message whose code and text Airflow masks from now on."""
+    mask_secret(message.otp)
+    mask_secret(message.message)
+    return message
+
+
+def _running_ti() -> Any:
+    """The task instance that runs; `None` outside of a task."""
+    try:
+        return get_current_context()["ti"]
+    except RuntimeError:
+        return None
 
 
 def _running_try() -> tuple[str, str] | None:
     """Names the try that runs, and what all tries of its task have in common; `None` outside of a task."""
-    try:
-        ti = get_current_context()["ti"]
-    except RuntimeError:
+    ti = _running_ti()
+    if ti is None:
         return None
     task = f"{ti.dag_id}:{ti.run_id}:{ti.task_id}"
     if len(task) > TASK_LENGTH:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from smsverify.errors import InvalidRequestError
-from smsverify.models import LATER, check_order_fields, check_order_id, check_price_limit, check_seconds
-from smsverify_provider.common import known, within_kill_budget
+from smsverify.models import (
+    LATER,
+    check_key,
+    check_order_fields,
+    check_order_id,
+    check_price_limit,
+    check_seconds,
+)
+from smsverify_provider.checks import CheckedOperator, check_known, known
+from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
@@ -24,7 +31,7 @@ PURCHASE = ("product", "service", "country", "area_code", "duration", "plan", "m
 BUDGETS = ("daily_budget", "run_budget")
 
 
-class SmsVerifyOrderOperator(BaseOperator):
+class SmsVerifyOrderOperator(CheckedOperator):
     """Buys a phone number or an eSIM (`POST /api/v1/order/<product>/`).
 
     Safe to retry: the purchase is on record before it is sent, under a key that all tries of the task share.
@@ -33,6 +40,9 @@ class SmsVerifyOrderOperator(BaseOperator):
     …), and each field as an XCom of its own, so that `order.output["phone"]` works. An eSIM's activation code
     is a secret and in neither: read it with `SmsVerifyHook().get_order(order_id)`, or in a template with
     `macros.smsverify.activation_code(order_id)`.
+
+    Airflow refuses `expand(order_id=orders.output["order_id"])` where `orders` is a mapped task: map over
+    `orders.output.map(lambda order: order["order_id"])`, or put both tasks into a mapped task group.
 
     What stands in the Dag file is checked when that is parsed; templates and results of other tasks are
     checked before anything is sent. The parameters up to `key` are those of `SmsVerifyHook.order`.
@@ -53,17 +63,22 @@ class SmsVerifyOrderOperator(BaseOperator):
             (templated).
         smsverify_conn_id: the connection (templated).
 
+    Killed before it is done, it gives the number back, unless a further try is to come.
+
     Raises:
         InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
         SmsVerifyError: what `SmsVerifyHook.order` raises.
     """
 
     template_fields: Sequence[str] = (*PURCHASE, *BUDGETS, "key", "smsverify_conn_id")
+    checked = (*PURCHASE, *BUDGETS, "key")
     ui_color = "#d7ecd9"
 
     _hook: SmsVerifyHook | None = None
     _stop: threading.Event | None = None
     _order_id: int | None = None
+    _waiter: str | None = None
+    _ti: Any = None
     _is_killed = False
 
     def __init__(
@@ -78,7 +93,7 @@ class SmsVerifyOrderOperator(BaseOperator):
         max_price: Decimal | float | str | None = None,
         daily_budget: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
-        key: str | None = None,
+        key: int | str | None = None,
         smsverify_conn_id: str = "smsverify_default",
         multiple_outputs: bool = True,
         **kwargs: Any,
@@ -95,24 +110,29 @@ class SmsVerifyOrderOperator(BaseOperator):
         self.run_budget = run_budget
         self.key = key
         self.smsverify_conn_id = smsverify_conn_id
-        check_order_fields(**{name: known(getattr(self, name)) for name in PURCHASE})
-        _check_amounts({name: getattr(self, name) for name in BUDGETS})
+        self.check({name: known(getattr(self, name)) for name in self.checked})
 
     @classmethod
-    def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Checks what a mapped task has been given already; `expand` brings the rest."""
-        _check_some({name: known(kwargs[name]) for name in PURCHASE if name in kwargs})
-        _check_amounts({name: kwargs.get(name) for name in BUDGETS})
-        return super().partial(**kwargs)
+    def check(cls, given: Mapping[str, Any]) -> None:
+        """Checks a purchase."""
+        check_order_fields(
+            **{"product": None} | {name: value for name, value in given.items() if name in PURCHASE}
+        )
+        _check_amounts(given, BUDGETS)
+        check_known(given.get("key"), check_key)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buys, or finds what an earlier try has bought."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         self._stop = threading.Event()
+        self._ti = context.get("ti")
         self._hook = SmsVerifyHook(self.smsverify_conn_id)
-        purchase = {name: getattr(self, name) for name in (*PURCHASE, *BUDGETS)}
-        order = self._hook.order(**purchase, key=self.key, stop=self._stop)
+        purchase = {name: getattr(self, name) for name in self.checked}
+        order = self._hook.order(**purchase, stop=self._stop)
+        # An earlier try that was killed may have put on record that the order is to be given back.
+        self._waiter = uuid.uuid4().hex
+        self._hook.claim(order.order_id, self._waiter)
         self._order_id = order.order_id
         if self._is_killed:
             self._give_back()
@@ -127,10 +147,17 @@ class SmsVerifyOrderOperator(BaseOperator):
         if self._stop is not None:
             self._stop.set()
         if self._hook is not None and self._order_id is not None:
-            self._hook.release(self._order_id, "the task that ordered it was killed")
+            give_back(
+                self._hook,
+                self._order_id,
+                ti=self._ti,
+                waiter=self._waiter,
+                tries_left=has_tries_left(self._ti),
+                reason="the task that ordered it was killed",
+            )
 
 
-class SmsVerifyCancelOrderOperator(BaseOperator):
+class SmsVerifyCancelOrderOperator(CheckedOperator):
     """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`).
 
     Harmless where there is nothing to cancel: an order that is completed or cancelled already stays as it is,
@@ -152,6 +179,7 @@ class SmsVerifyCancelOrderOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("order_id", "smsverify_conn_id")
+    checked = ("order_id",)
     ui_color = "#f3dcd5"
 
     def __init__(
@@ -160,8 +188,12 @@ class SmsVerifyCancelOrderOperator(BaseOperator):
         super().__init__(**kwargs)
         self.order_id = order_id
         self.smsverify_conn_id = smsverify_conn_id
-        if known(order_id) not in (None, LATER):
-            check_order_id(order_id)
+        self.check({"order_id": known(order_id)})
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        """Checks the order's id, if there is one."""
+        check_known(given.get("order_id"), check_order_id)
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Cancels, unless there is nothing to cancel."""
@@ -176,7 +208,7 @@ class SmsVerifyCancelOrderOperator(BaseOperator):
         return {name: value for name, value in status.as_dict().items() if name not in ("otp", "message")}
 
 
-class SmsVerifyRenewOperator(BaseOperator):
+class SmsVerifyRenewOperator(CheckedOperator):
     """Extends a rental by its period at the current price (`POST /api/v1/order/<order_id>/renew/`).
 
     Safe to retry: all tries of the task share a key, and a key renews once. Returns the order with its new
@@ -197,6 +229,7 @@ class SmsVerifyRenewOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("order_id", "max_price", *BUDGETS, "key", "smsverify_conn_id")
+    checked = ("order_id", "max_price", *BUDGETS, "key")
     ui_color = "#d7ecd9"
 
     def __init__(
@@ -206,7 +239,7 @@ class SmsVerifyRenewOperator(BaseOperator):
         max_price: Decimal | float | str | None = None,
         daily_budget: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
-        key: str | None = None,
+        key: int | str | None = None,
         smsverify_conn_id: str = "smsverify_default",
         multiple_outputs: bool = True,
         **kwargs: Any,
@@ -218,20 +251,25 @@ class SmsVerifyRenewOperator(BaseOperator):
         self.run_budget = run_budget
         self.key = key
         self.smsverify_conn_id = smsverify_conn_id
-        if known(order_id) is not LATER:
-            check_order_id(order_id)
-        _check_amounts({name: getattr(self, name) for name in ("max_price", *BUDGETS)})
+        self.check({name: known(getattr(self, name)) for name in self.checked})
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        """Checks a renewal."""
+        if given.get("order_id") is not LATER:
+            check_order_id(given.get("order_id"))
+        _check_amounts(given, ("max_price", *BUDGETS))
+        check_known(given.get("key"), check_key)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Renews, unless an earlier try has done so."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         hook = SmsVerifyHook(self.smsverify_conn_id)
-        amounts = {name: getattr(self, name) for name in ("max_price", *BUDGETS)}
-        return hook.renew(self.order_id, **amounts, key=self.key).as_dict()
+        return hook.renew(**{name: getattr(self, name) for name in self.checked}).as_dict()
 
 
-class SmsVerifyReconcileOperator(BaseOperator):
+class SmsVerifyReconcileOperator(CheckedOperator):
     """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).
 
     Run it on a schedule: it finds out what became of purchases whose answer was lost, tries again to cancel
@@ -253,6 +291,7 @@ class SmsVerifyReconcileOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("cancel_after", "smsverify_conn_id")
+    checked = ("cancel_after",)
     ui_color = "#efe6f7"
 
     _stop: threading.Event | None = None
@@ -270,8 +309,12 @@ class SmsVerifyReconcileOperator(BaseOperator):
         self.cancel_after = cancel_after
         self.fail_on_findings = fail_on_findings
         self.smsverify_conn_id = smsverify_conn_id
-        if known(cancel_after) not in (None, LATER):
-            check_seconds(cancel_after, "cancel_after")
+        self.check({"cancel_after": known(cancel_after)})
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        """Checks the time."""
+        check_known(given.get("cancel_after"), partial(check_seconds, field="cancel_after"))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Reconciles."""
@@ -295,18 +338,7 @@ class SmsVerifyReconcileOperator(BaseOperator):
             self._stop.set()
 
 
-def _check_amounts(given: dict[str, Any]) -> None:
+def _check_amounts(given: Mapping[str, Any], names: Sequence[str]) -> None:
     """Checks amounts of USD as far as they are known."""
-    for name, value in given.items():
-        if known(value) not in (None, LATER):
-            check_price_limit(value, name)
-
-
-def _check_some(given: dict[str, Any]) -> None:
-    """Checks a part of a purchase: what is missing yet may still come."""
-    try:
-        check_order_fields(**{"product": LATER} | given)
-    except InvalidRequestError as error:
-        if error.field is None or error.field in given:
-            raise
-        _check_some(given | {error.field: LATER})
+    for name in names:
+        check_known(given.get(name), partial(check_price_limit, field=name))

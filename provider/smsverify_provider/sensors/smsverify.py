@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
-from airflow.sdk.log import mask_secret
 
 from smsverify.errors import (
     AuthenticationError,
@@ -22,12 +21,12 @@ from smsverify.errors import (
     StoreError,
 )
 from smsverify.models import LATER, check_order_id
-from smsverify_provider.common import known, within_kill_budget
+from smsverify_provider.checks import CheckedOperator, check_known, known
+from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from smsverify.models import Message
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 # A worker's supervisor notices only every five seconds that its task has deferred. If the task is resumed
@@ -39,12 +38,16 @@ RESUME_GAP = 8.0
 BACKSTOP = 900.0
 
 
-class SmsVerifyOtpSensor(BaseSensorOperator):
+class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     """Waits for the SMS of an order and returns its code.
 
     Deferrable it holds no worker while it waits, and many sensors cost no more requests than one: prefer
     that. Otherwise it looks at the order (`GET /api/v1/order/<order_id>/status/`) once in `poke_interval`.
     Errors that may pass never end the wait.
+
+    With `mode="reschedule"` nothing of ours runs between two looks: a task that is marked, or whose Dag run
+    is ended, in such a moment gives nothing back. Prefer `deferrable=True`, or have a
+    `SmsVerifyCancelOrderOperator` as teardown.
 
     Returns a dict (`order_id`, `otp`, `message`, `sender`, `phone`, `received_at`), and each field as an XCom
     of its own, so that `sensor.output["otp"]` works. `otp` is `None` where no code can be read in the text
@@ -55,8 +58,9 @@ class SmsVerifyOtpSensor(BaseSensorOperator):
         order_id: the order (templated).
         timeout: seconds to wait, or a `timedelta` (templated).
         cancel_on_timeout: whether an order that is still pending then is cancelled for a refund.
-        cancel_on_kill: whether it is when a user marks or clears the task while it waits. If a cleared task
-            starts again, it keeps the order.
+        cancel_on_kill: whether it is when Airflow or a user ends the task while it waits. A task that is to
+            run again (it was cleared, has tries left, or its worker shuts down) keeps the order for its next
+            try; if that never comes, the order is cancelled later.
         deferrable: waits in the triggerer. Default: the deployment's `[operators] default_deferrable`.
         poke_interval: seconds between two looks where it is not deferrable.
         smsverify_conn_id: the connection (templated).
@@ -69,10 +73,14 @@ class SmsVerifyOtpSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("order_id", "timeout", "smsverify_conn_id")
+    checked = ("order_id", "timeout")
     ui_color = "#dbe6f6"
 
+    _backstop = BACKSTOP
     _hook: SmsVerifyHook | None = None
     _waiter: str | None = None
+    _ti: Any = None
+    _is_killed = False
 
     def __init__(
         self,
@@ -89,24 +97,31 @@ class SmsVerifyOtpSensor(BaseSensorOperator):
     ) -> None:
         super().__init__(poke_interval=poke_interval, multiple_outputs=multiple_outputs, **kwargs)
         self.order_id = order_id
+        self.check({"order_id": known(order_id), "timeout": known(timeout)})
         self.timeout: Any = timeout if known(timeout) is LATER else _seconds(timeout)
         self.cancel_on_timeout = cancel_on_timeout
         self.cancel_on_kill = cancel_on_kill
         self.deferrable = deferrable
         self.smsverify_conn_id = smsverify_conn_id
-        if known(order_id) is not LATER:
-            check_order_id(order_id)
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        """Checks order and time-out."""
+        if given.get("order_id") is not LATER:
+            check_order_id(given.get("order_id"))
+        check_known(given.get("timeout"), _seconds)
 
     def execute(self, context: Context) -> Any:
         """Waits, or defers to the trigger."""
         order_id = check_order_id(self.order_id)
         self.timeout = _seconds(self.timeout)
+        self._ti = context.get("ti")
         waiter = self._waiter = uuid.uuid4().hex
         hook = self._hook = self._make_hook()
         hook.claim(order_id, waiter)
         message = hook.check_otp(order_id, ask=False)
         if message is not None:
-            return self._result(message)
+            return message.as_dict()
         if self.deferrable:
             self._defer(order_id, waiter)
         try:
@@ -118,11 +133,14 @@ class SmsVerifyOtpSensor(BaseSensorOperator):
             message = hook.check_otp(order_id, ask=False)
             if message is None:
                 raise
-            return self._result(message)
+            return message.as_dict()
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Looks once for the SMS."""
         hook = self._hook or self._make_hook()
+        if self._is_killed:
+            # Airflow lets it run on for a while: what is on record for later must not come true meanwhile.
+            self._give_back()
         try:
             message = hook.check_otp(self.order_id)
         except (AuthenticationError, NotFoundError, OrderEndedError) as error:
@@ -130,7 +148,7 @@ class SmsVerifyOtpSensor(BaseSensorOperator):
         except (ServiceError, StoreError) as error:
             self.log.warning("Order %s could not be looked at, waiting goes on: %s", self.order_id, error)
             message = None
-        return PokeReturnValue(message is not None, self._result(message) if message else None)
+        return PokeReturnValue(message is not None, message.as_dict() if message else None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Takes the message out of the inbox, or raises what else has ended the wait."""
@@ -145,7 +163,7 @@ class SmsVerifyOtpSensor(BaseSensorOperator):
                 f"the code of order {event['order_id']} has come, but this worker does not see it: triggerer "
                 "and workers need the same store_url"
             )
-        return self._result(message)
+        return message.as_dict()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Gives the order back where it was Airflow that ended the wait."""
@@ -157,11 +175,20 @@ class SmsVerifyOtpSensor(BaseSensorOperator):
             raise
 
     def on_kill(self) -> None:
-        """Gives the number back, unless somebody else waits for it by now."""
-        hook = self._hook
-        if self.cancel_on_kill and hook is not None:
-            reason = "the task that waited was killed"
-            within_kill_budget(lambda: hook.release(self.order_id, reason, waiter=self._waiter))
+        """Gives the number back, unless somebody else waits for it by now or this task will again."""
+        if self.cancel_on_kill and self._hook is not None:
+            self._is_killed = True
+            within_kill_budget(self._give_back)
+
+    def _give_back(self) -> None:
+        give_back(
+            self._hook or self._make_hook(),
+            check_order_id(self.order_id),
+            ti=self._ti,
+            waiter=self._waiter,
+            tries_left=has_tries_left(self._ti),
+            reason="the task that waited was killed",
+        )
 
     def _defer(self, order_id: int, waiter: str) -> NoReturn:
         from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
@@ -178,14 +205,8 @@ class SmsVerifyOtpSensor(BaseSensorOperator):
                 smsverify_conn_id=self.smsverify_conn_id,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout + BACKSTOP),
+            timeout=timedelta(seconds=self.timeout + self._backstop),
         )
-
-    def _result(self, message: Message) -> dict[str, Any]:
-        """What goes into the XComs; the task's log is to mask it."""
-        mask_secret(message.otp)
-        mask_secret(message.message)
-        return message.as_dict()
 
     def _make_hook(self) -> SmsVerifyHook:
         from smsverify_provider.hooks.smsverify import SmsVerifyHook

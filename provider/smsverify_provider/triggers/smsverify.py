@@ -18,14 +18,11 @@ from smsverify.errors import (
     StoreError,
     WaitTimeoutError,
 )
+from smsverify_provider.kills import give_back
 
 if TYPE_CHECKING:
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
-# Clearing a task kills its trigger and starts its next try, in either order and some seconds apart; a trigger
-# that moves is killed here about when it starts elsewhere. For this long, whoever waits next may claim the
-# order. It has to stay well below Airflow's limit for on_kill, `[triggerer] on_kill_timeout` (30 seconds).
-KILL_GRACE = 8.0
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
 
 
@@ -66,6 +63,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         self.cancel_on_timeout = cancel_on_timeout
         self.cancel_on_kill = cancel_on_kill
         self.smsverify_conn_id = smsverify_conn_id
+        self._claiming = threading.Lock()
+        self._is_killed = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and its arguments; Airflow keeps them in plain text, and nothing secret is among them."""
@@ -87,34 +86,45 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         # Nothing may follow: a trigger that still runs when its event is taken counts as killed by a user.
 
     async def on_kill(self) -> None:
-        """Gives the order back after a user has marked or cleared the task, unless somebody waits by then."""
+        """Gives the order back after a user has marked the task, unless somebody else waits or will wait.
+
+        Airflow calls this also where the task was cleared and is to run again, and on a triggerer that is
+        taken for dead, for a trigger that has moved to another one.
+        """
         if self.cancel_on_kill:
-            # Not in one of the loop's own threads, which are few: hundreds may be cleared at once, and each
-            # release begins with a pause.
+            # Not in one of the loop's own threads, which are few: hundreds may be marked at once.
             loop, done = asyncio.get_running_loop(), asyncio.Event()
 
             def release() -> None:
                 try:
-                    self._release()
+                    self._give_back()
                 finally:
                     loop.call_soon_threadsafe(done.set)
 
             threading.Thread(target=release, name="smsverify-kill", daemon=True).start()
             await done.wait()
 
-    def _release(self) -> None:
-        hook, reason = self._hook(), "the task that waited was killed"
-        if not hook.release(self.order_id, reason, waiter=self.waiter, grace=KILL_GRACE):
-            # A kill right after the start overtakes the start of the wait, whose claim then takes the release
-            # off the record. By now it has happened; where somebody else has the order, this does nothing.
-            hook.release(self.order_id, reason, waiter=self.waiter)
+    def _give_back(self) -> None:
+        # A kill right after the start may overtake the claim, which would take the release off the record.
+        with self._claiming:
+            self._is_killed = True
+        give_back(
+            self._hook(),
+            self.order_id,
+            ti=self.task_instance,
+            waiter=self.waiter,
+            tries_left=True,  # if it runs, that is its next try
+            reason="the task that waited was killed",
+        )
 
     async def _wait(self) -> dict[str, Any]:
         """Waits until the code is there, the time is over, or waiting makes no sense any more."""
         while True:
             try:
                 hook = await asyncio.to_thread(self._claim)
-                await hook.await_otp(
+                # The core's own: what is masked stays in this process for good, and is not needed where the
+                # text goes nowhere.
+                await super(type(hook), hook).await_otp(
                     self.order_id,
                     max(0.0, self.deadline - time.time()),
                     cancel_on_timeout=self.cancel_on_timeout,
@@ -142,9 +152,11 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         It must not give back what the later one waits for.
         """
         hook = self._hook()
-        waiter = uuid.uuid4().hex
-        hook.claim(self.order_id, waiter)
-        self.waiter = waiter
+        with self._claiming:
+            if not self._is_killed:
+                waiter = uuid.uuid4().hex
+                hook.claim(self.order_id, waiter)
+                self.waiter = waiter
         return hook
 
     def _hook(self) -> SmsVerifyHook:

@@ -1,0 +1,180 @@
+"""What stands in the Dag file is checked when that is parsed, wherever in a task it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, BaseOperator, TaskGroup, task
+
+from smsverify.errors import InvalidRequestError
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyCancelOrderOperator as Cancel,
+)
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyOrderOperator as Order,
+)
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyReconcileOperator as Reconcile,
+)
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyRenewOperator as Renew,
+)
+from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor as Sensor
+
+WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
+RENTAL = {"product": "rental", "service": "WhatsApp"}
+
+
+@task
+def some() -> list[Any]:
+    """Its result is known only in the run."""
+    return []
+
+
+def refused(make: Callable[[], Any], field: str) -> None:
+    with DAG("parsed"), pytest.raises(InvalidRequestError) as caught:
+        make()
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("operator", "given", "field"),
+    [
+        (Order, {"product": "bogus", "service": "WhatsApp"}, "product"),
+        (Order, {"product": "temporary"}, "service"),
+        (Order, {"product": "temporary", "service": ""}, "service"),
+        (Order, {"product": "temporary", "service": ["WhatsApp"]}, "service"),
+        (Order, {**RENTAL, "duration": 7}, "duration"),
+        (Order, RENTAL, "duration"),
+        (Order, {**WHATSAPP, "area_code": "12"}, "area_code"),
+        (Order, {**WHATSAPP, "plan": "USA 5GB / 30 days"}, "plan"),
+        (Order, {**WHATSAPP, "max_price": -1}, "max_price"),
+        (Order, {**WHATSAPP, "country": "Germany"}, "country"),
+        (Order, {"product": "global", "service": "WhatsApp"}, "country"),
+        (Order, {"product": "esim"}, "plan"),
+        (Order, {**WHATSAPP, "daily_budget": "much"}, "daily_budget"),
+        (Order, {**WHATSAPP, "run_budget": -1}, "run_budget"),
+        (Order, {**WHATSAPP, "key": " "}, "key"),
+        (Order, {**WHATSAPP, "key": ["a"]}, "key"),
+        (Cancel, {"order_id": "12a"}, "order_id"),
+        (Cancel, {"order_id": -1}, "order_id"),
+        (Renew, {"order_id": 0}, "order_id"),
+        (Renew, {"order_id": None}, "order_id"),
+        (Renew, {"order_id": 5, "max_price": -0.5}, "max_price"),
+        (Renew, {"order_id": 5, "run_budget": "much"}, "run_budget"),
+        (Renew, {"order_id": 5, "key": True}, "key"),
+        (Reconcile, {"cancel_after": -1}, "cancel_after"),
+        (Sensor, {"order_id": "x"}, "order_id"),
+        (Sensor, {"order_id": None}, "order_id"),
+        (Sensor, {"order_id": 5, "timeout": -1}, "timeout"),
+        (Sensor, {"order_id": 5, "timeout": "soon"}, "timeout"),
+        (Sensor, {"order_id": 5, "timeout": float("inf")}, "timeout"),
+    ],
+)
+def test_a_literal_that_is_wrong_is_refused(
+    operator: type[BaseOperator], given: dict[str, Any], field: str
+) -> None:
+    refused(lambda: operator(task_id="task", **given), field)
+
+
+@pytest.mark.parametrize(
+    ("operator", "given", "field"),
+    [
+        (Order, {"product": "bogus"}, "product"),
+        (Order, {"product": "rental", "duration": 7}, "duration"),
+        (Order, {"product": "temporary", "plan": "USA 5GB / 30 days"}, "plan"),
+        (Order, {"duration": 7}, "duration"),
+        (Order, {"max_price": "much"}, "max_price"),
+        (Order, {"key": ""}, "key"),
+        (Cancel, {"order_id": "12a"}, "order_id"),
+        (Renew, {"max_price": -1}, "max_price"),
+        (Reconcile, {"cancel_after": "soon"}, "cancel_after"),
+        (Sensor, {"order_id": "12a"}, "order_id"),
+        (Sensor, {"timeout": "soon"}, "timeout"),
+        (Sensor, {"timeout": -1}, "timeout"),
+    ],
+)
+@pytest.mark.filterwarnings("error")  # such as that the task was never mapped
+def test_the_fixed_part_of_a_mapped_task_is_checked(
+    operator: type[BaseOperator], given: dict[str, Any], field: str
+) -> None:
+    refused(lambda: operator.partial(task_id="task", **given), field)
+
+
+@pytest.mark.parametrize(
+    ("operator", "fixed", "mapped", "field"),
+    [
+        (Order, RENTAL, {"duration": [3, 7]}, "duration"),
+        (Order, {"service": "WhatsApp"}, {"product": ["temporary", "bogus"]}, "product"),
+        (Order, WHATSAPP, {"max_price": [-1]}, "max_price"),
+        (Order, WHATSAPP, {"area_code": [212, "12"], "max_price": [1, 2]}, "area_code"),
+        (Order, {"product": "temporary"}, {"max_price": [1]}, "service"),
+        (Order, WHATSAPP, {"plan": ["USA 5GB / 30 days"]}, "plan"),
+        (Order, WHATSAPP, {"key": ["a", ""]}, "key"),
+        (Cancel, {}, {"order_id": ["12a"]}, "order_id"),
+        (Sensor, {}, {"order_id": ["12a"]}, "order_id"),
+        (Sensor, {}, {"order_id": [1, None]}, "order_id"),
+        (Sensor, {"order_id": 5}, {"timeout": [1, "soon"]}, "timeout"),
+        (Renew, {"max_price": 3}, {"order_id": [1, 0]}, "order_id"),
+        (Reconcile, {}, {"cancel_after": [60, -1]}, "cancel_after"),
+    ],
+)
+def test_what_a_task_is_mapped_over_is_checked(
+    operator: type[BaseOperator], fixed: dict[str, Any], mapped: dict[str, Any], field: str
+) -> None:
+    refused(lambda: operator.partial(task_id="task", **fixed).expand(**mapped), field)
+    if len(mapped) == 1:
+        ((name, values),) = mapped.items()
+        one_each = [{name: value} for value in values]
+        refused(lambda: operator.partial(task_id="task", **fixed).expand_kwargs(one_each), field)
+
+
+def test_what_default_args_bring_is_checked() -> None:
+    def mapped() -> None:
+        Order.partial(task_id="task", product="temporary").expand(service=["WhatsApp"])
+
+    wrong = {"max_price": -1}
+    with pytest.raises(InvalidRequestError, match="max_price"), DAG("parsed", default_args=wrong):
+        mapped()
+    with DAG("parsed"), TaskGroup("group", default_args=wrong), pytest.raises(InvalidRequestError) as caught:
+        mapped()
+    assert caught.value.field == "max_price"
+    with pytest.raises(InvalidRequestError, match="max_price"), DAG("parsed", default_args=wrong):
+        Order(task_id="task", **WHATSAPP)
+    with DAG("parsed", default_args={"service": "WhatsApp"}):
+        Order.partial(task_id="task", product="temporary").expand(max_price=[1, 2])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Order(task_id="task", product="{{ params.product }}", service="WhatsApp"),
+        lambda: Order(task_id="task", **WHATSAPP, area_code="{{ params.area_code }}", key="{{ run_id }}"),
+        lambda: Order(task_id="task", **RENTAL, duration="{{ params.duration }}"),
+        lambda: Order(task_id="task", product="esim", plan="{% if params.big %}USA 5GB / 30 days{% endif %}"),
+        lambda: Order(task_id="task", **RENTAL, duration="30", max_price="{{ params.most }}", key=7),
+        lambda: Order.partial(task_id="task", max_price="0.5").expand_kwargs(some()),
+        lambda: Order.partial(task_id="task", **RENTAL).expand(duration=["{{ params.days }}", 3]),
+        lambda: Order.partial(task_id="task", **RENTAL).expand(duration=some()),
+        lambda: Order.partial(task_id="task").expand_kwargs(
+            [{**WHATSAPP, "max_price": "{{ 1 }}"}, {"product": "esim", "plan": "USA 5GB / 30 days"}]
+        ),
+        lambda: Order.partial(task_id="task").expand(
+            product=["temporary", "best-temp"], service=some().map(str)
+        ),
+        lambda: Cancel.partial(task_id="task").expand(order_id=[None, "5", 7]),
+        lambda: Cancel(task_id="task", order_id=None),
+        lambda: Renew(task_id="task", order_id=some(), max_price="{{ 1 }}"),
+        lambda: Sensor(task_id="task", order_id=some(), timeout=timedelta(minutes=1)),
+        lambda: Sensor(task_id="task", order_id="5", timeout="{{ params.timeout }}"),
+        lambda: Sensor.partial(task_id="task", timeout=timedelta(minutes=1)).expand(order_id=some()),
+        lambda: Reconcile(task_id="task", cancel_after="{{ params.after }}"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_only_the_run_knows_raises_no_false_alarm(make: Callable[[], Any]) -> None:
+    with DAG("parsed"):
+        make()

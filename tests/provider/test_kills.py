@@ -1,0 +1,237 @@
+"""A task of the user's own that uses the hook and is ended by Airflow, which then calls its `on_kill`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, TaskInstanceState, get_current_context, task
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+from smsverify.errors import WaitStoppedError
+from smsverify.simulator import Fault, Simulator
+from smsverify_provider import kills
+from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+
+TIMEOUT = 60.0
+
+
+def end_when(condition: Callable[[], bool]) -> None:
+    """Has the running task ended, as Airflow's signal handler does it, as soon as something is the case."""
+    running = get_current_context()["ti"].task
+
+    def end() -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.on_kill()
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def asked_for(sim: Simulator) -> Callable[[], bool]:
+    return lambda: any(order.status_requests for order in sim.orders())
+
+
+@pytest.fixture
+def run(run_task: Any, connection: Any) -> Callable[..., Any]:
+    """Runs a function as a task."""
+
+    def run(function: Callable[[], Any], **arguments: Any) -> Any:
+        with DAG("dag"):
+            operator = task(function, task_id="own", **arguments)().operator
+        return run_task(operator)
+
+    return run
+
+
+def wait_in_a_block() -> None:
+    with SmsVerifyHook().rented_number("temporary", service="WhatsApp") as number:
+        number.wait_for_otp(TIMEOUT)
+
+
+def wait_for_an_order() -> None:
+    hook = SmsVerifyHook()
+    hook.wait_for_otp(hook.order("temporary", service="WhatsApp").order_id, TIMEOUT)
+
+
+def wait_in_a_thread() -> None:
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            wait_for_an_order()
+        except WaitStoppedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join()
+    raise errors[0]
+
+
+def wait_in_an_event_loop() -> None:
+    hook = SmsVerifyHook()
+    orders = [hook.order("temporary", service="WhatsApp") for _ in range(3)]
+
+    async def wait() -> None:
+        await asyncio.gather(*[hook.await_otp(order.order_id, TIMEOUT) for order in orders])
+
+    asyncio.run(wait())
+
+
+@pytest.mark.parametrize(
+    "work", [wait_in_a_block, wait_for_an_order, wait_in_a_thread, wait_in_an_event_loop]
+)
+def test_a_wait_ends_and_its_number_is_given_back(
+    run: Any, sim: Simulator, airflow_says: Any, work: Callable[[], None]
+) -> None:
+    def own() -> None:
+        end_when(asked_for(sim))
+        work()
+
+    result = run(own)
+    assert isinstance(result.error, WaitStoppedError)
+    wait_until(lambda: all(order.status == "cancelled" for order in sim.orders()))
+    assert sim.balance() == 50
+
+
+def test_a_number_is_given_back_while_the_block_is_busy_with_something_else(
+    run: Any, sim: Simulator, airflow_says: Any
+) -> None:
+    def own() -> str:
+        with SmsVerifyHook().rented_number("temporary", service="WhatsApp") as number:
+            end_when(lambda: True)
+            wait_until(lambda: sim.order(number.order_id).status == "cancelled")
+            return "the block goes on"
+
+    assert run(own).xcoms["return_value"] == "the block goes on"
+
+
+def test_what_is_bought_while_the_task_is_ended_is_given_back_at_once(
+    run: Any, sim: Simulator, airflow_says: Any
+) -> None:
+    sim.add_fault(Fault("slow_after", path="order/temporary/", seconds=1))
+
+    def own() -> None:
+        end_when(lambda: bool(sim.orders()))
+        with SmsVerifyHook().rented_number("temporary", service="WhatsApp"):
+            raise AssertionError("the block must not begin")
+
+    assert isinstance(run(own).error, WaitStoppedError)
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+@pytest.mark.smsverify_simulator(speed=1, sms_delay="never")
+def test_a_purchase_that_waits_for_the_rate_budget_is_not_made(run: Any, sim: Simulator, hook: Any) -> None:
+    hook.order("temporary", service="WhatsApp")  # the catalogue is known from now on
+    while hook.budget().available:
+        hook.get_balance()
+
+    def own() -> None:
+        end_when(lambda: hook.budget().waiting > 0)
+        SmsVerifyHook().order("temporary", service="WhatsApp")
+
+    assert isinstance(run(own).error, WaitStoppedError)
+    assert len(sim.orders()) == 1
+
+
+def test_a_task_that_runs_again_keeps_what_it_waits_for(
+    run: Any, sim: Simulator, hook: Any, airflow_says: Any
+) -> None:
+    airflow_says("running")
+
+    def own() -> None:
+        end_when(asked_for(sim))
+        wait_for_an_order()
+
+    assert isinstance(run(own, retries=1).error, WaitStoppedError)
+    (order,) = sim.orders()
+    wait_until(hook._book.open_releases)  # in a task it is the signal handler, which comes first
+    assert order.status == "pending"
+    assert [release.order_id for release in hook._book.open_releases()] == [order.order_id]
+
+
+def test_the_release_is_on_record_when_airflow_does_not_answer(
+    run: Any, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal may have interrupted a call to the supervisor: then nobody can ask it until the end."""
+    monkeypatch.setattr(kills, "KILL_BUDGET", 0.3)
+    monkeypatch.setattr(kills, "state_of", lambda _ti: time.sleep(TIMEOUT))
+
+    def own() -> None:
+        end_when(asked_for(sim))
+        wait_for_an_order()
+
+    began = time.monotonic()
+    assert isinstance(run(own).error, WaitStoppedError)
+    assert time.monotonic() - began < TIMEOUT / 2
+    (order,) = sim.orders()
+    wait_until(hook._book.open_releases)
+    assert [release.order_id for release in hook._book.open_releases()] == [order.order_id]
+
+
+def test_what_has_ended_before_is_left_alone(run: Any, sim: Simulator, hook: Any, airflow_says: Any) -> None:
+    def own() -> int:
+        with suppress(ZeroDivisionError), SmsVerifyHook().rented_number("temporary", service="WhatsApp"):
+            raise ZeroDivisionError
+        order_id = SmsVerifyHook().order("temporary", service="Telegram").order_id
+        sim.deliver_sms(order_id)
+        SmsVerifyHook().wait_for_otp(order_id)
+        kept = SmsVerifyHook().order("temporary", service="Google")
+        get_current_context()["ti"].task.on_kill()
+        return kept.order_id
+
+    result = run(own)
+    assert result.state == TaskInstanceState.SUCCESS, result.error
+    assert [order.status for order in sim.orders()] == ["cancelled", "completed", "pending"]
+
+
+@pytest.mark.parametrize(
+    ("map_index", "answer", "state"),
+    [
+        (-1, {"run": {"wait": "failed"}}, "failed"),
+        (None, {"run": {"wait": None}}, None),
+        (2, {"run": {"wait_2": "queued"}}, "queued"),
+        (-1, {}, "removed"),
+    ],
+)
+def test_airflow_is_asked_for_the_state_of_this_task(
+    monkeypatch: pytest.MonkeyPatch, map_index: int | None, answer: Any, state: str | None
+) -> None:
+    class Instance:
+        dag_id, run_id, task_id = "dag", "run", "wait"
+
+    asked: list[dict[str, Any]] = []
+
+    def get_task_states(**criteria: Any) -> Any:
+        asked.append(criteria)
+        return answer
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", get_task_states)
+    instance = Instance()
+    instance.map_index = map_index  # type: ignore[attr-defined]
+    assert kills.state_of(instance) == state
+    assert asked == [
+        {
+            "dag_id": "dag",
+            "run_ids": ["run"],
+            "task_ids": ["wait"],
+            "map_index": 2 if map_index == 2 else None,
+        }
+    ]
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + TIMEOUT / 2
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
