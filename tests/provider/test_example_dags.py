@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
@@ -117,3 +117,21 @@ def test_a_rental_is_rented_once_and_renewed_only_when_it_ends_soon(
     assert ends > datetime.now(timezone.utc) + timedelta(hours=24)
     assert [order.renewals for order in sim.orders()] == [1]
     assert sim.balance() == 50 - 2 * order.price
+
+
+@pytest.mark.smsverify_simulator(sms_delay="never")
+def test_reconciling_ends_well_where_all_is_accounted_for_and_fails_where_not(
+    run: Callable[..., Run], hook: Any, sim: Simulator
+) -> None:
+    released = hook.order("temporary", service="WhatsApp").order_id
+    sim.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
+    assert not hook.release(released, "a test")
+    result = run("reconcile")
+    assert (result.state, result.states) == ("failed", {"reconcile": "failed"})
+    assert [order["order_id"] for order in result.results["reconcile"]["to_cancel"]] == [released]
+
+    sim.clear_faults()
+    result = run("reconcile")
+    assert (result.state, result.states) == ("success", {"reconcile": "success"})
+    assert result.results["reconcile"]["findings"] == []
+    assert sim.balance() == 50
