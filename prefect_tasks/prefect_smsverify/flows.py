@@ -20,7 +20,8 @@ def reconcile_flow(
 ) -> dict[str, Any]:
     """Compares what is on record with the service, leaves the result as an artifact, and fails on findings.
 
-    Serve it every quarter of an hour, and let an automation tell of its failures.
+    Serve it every quarter of an hour, and let an automation tell of its failures. The table artifact
+    `smsverify-reconciliation` has a line for each finding; its description sums up wallet and spending.
 
     Args:
         credentials: name of a saved `SmsVerifyCredentials` block.

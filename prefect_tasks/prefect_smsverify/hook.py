@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
 
 from prefect_smsverify.keys import RunKey, enclosing, run_key
 from smsverify.hook import SmsVerifyHook
@@ -33,15 +35,22 @@ class PrefectHook(SmsVerifyHook):
         return f"prefect:{runs[-1].id}" if runs else super()._run_name()
 
     def _why_unshared(self) -> str | None:
-        context = FlowRunContext.get()
-        pool = context.flow_run.work_pool_name if context is not None and context.flow_run else None
-        if pool is None:  # run by hand, or served by a process that is its own worker
-            return None
-        kind = _kind_of(pool)
-        return None if kind in LOCAL_POOLS else f"the {kind} work pool {pool!r} runs flows elsewhere"
+        # A subflow runs where the flow run around it does, but only that one knows its work pool.
+        runs = (context.flow_run for context in enclosing(FlowRunContext))
+        pools = [run.work_pool_name for run in runs if run is not None and run.work_pool_name]
+        # None where it was run by hand, or is served by a process that is its own worker.
+        return _why_elsewhere(pools[0]) if pools else None
 
     def _key_failed(self, key: str) -> None:
         self._run_keys.pop(key).give_back()
+
+
+def _why_elsewhere(pool: str) -> str | None:
+    try:
+        kind = _kind_of(pool)
+    except (PrefectException, httpx.HTTPError) as error:
+        return f"it is not known where the work pool {pool!r} runs flows ({type(error).__name__})"
+    return None if kind in LOCAL_POOLS else f"the {kind} work pool {pool!r} runs flows elsewhere"
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -23,6 +24,9 @@ EVERYTHING: dict[str, Any] = {
     "namespace": "staging",
     "purchase_grace": 11.0,
     "exclusive_account": False,
+    "daily_budget": Decimal("7.50"),
+    "run_budget": Decimal("2.50"),
+    "allow_unshared_store": True,
     "connect_timeout": 1.5,
     "read_timeout": 2.5,
     "call_timeout": 3.5,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.util import module_from_spec, spec_from_file_location
@@ -9,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 
 from prefect_smsverify import SmsVerifyCredentials
 from smsverify import WaitTimeoutError
@@ -32,6 +38,7 @@ def test_every_example_is_tested() -> None:
         "keep_rental_alive",
         "provision_account",
         "provision_many",
+        "reconcile",
     }
 
 
@@ -74,3 +81,31 @@ def test_a_rental_is_bought_once_and_renewed_when_it_is_due(silent: Simulator) -
     (rental,) = silent.orders()
     assert rental.renewals == 1
     assert datetime.now(timezone.utc) < rental.expires_at
+
+
+def test_the_records_are_compared_on_a_schedule(
+    silent: Simulator, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    deadline = time.monotonic() + 120
+    with subprocess.Popen([sys.executable, str(EXAMPLES / "reconcile.py")]) as process:
+        try:
+            with get_client(sync_client=True) as client:
+
+                def deployment() -> Any:
+                    with contextlib.suppress(ObjectNotFound):
+                        return client.read_deployment_by_name("Reconcile SMS orders/reconcile")
+
+                while (found := deployment()) is None:
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.2)
+                assert [schedule.schedule.cron for schedule in found.schedules] == ["*/15 * * * *"]
+                run = client.create_flow_run_from_deployment(found.id)
+                while not client.read_flow_run(run.id).state.is_final():
+                    assert time.monotonic() < deadline
+                    time.sleep(0.2)
+                assert client.read_flow_run(run.id).state.is_completed()
+        finally:
+            process.terminate()
+    assert "/api/v1/orders/" in {request.path for request in silent.requests()}
