@@ -138,6 +138,11 @@ class Story:
         for side in (self.ours, self.plain):
             if scenario in side.runs:
                 self.wait_for(side, scenario, side.waiting)
+                self._processes.wait_until(
+                    lambda side=side: any(order.status_requests for order in side.orders(scenario)),  # type: ignore[misc]
+                    PATIENCE,
+                    f"the first look of {scenario}",
+                )
                 yield side
 
     def holding_a_worker(self, scenario: str) -> Side:

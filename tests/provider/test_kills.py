@@ -155,9 +155,22 @@ def test_a_task_that_runs_again_keeps_what_it_waits_for(
 
     assert isinstance(run(own, retries=1).error, WaitStoppedError)
     (order,) = sim.orders()
-    wait_until(hook._book.open_releases)  # in a task it is the signal handler, which comes first
+    wait_until(
+        lambda: hook._book.release_of(order.order_id)
+    )  # in a task it is the signal handler, which comes first
     assert order.status == "pending"
-    assert [release.order_id for release in hook._book.open_releases()] == [order.order_id]
+    assert hook._book.release_of(order.order_id)
+
+
+def test_the_next_try_of_a_task_takes_the_release_off_the_record(run: Any, sim: Simulator, hook: Any) -> None:
+    def own() -> int:
+        with SmsVerifyHook().rented_number("temporary", service="WhatsApp", key="mine") as number:
+            assert hook._book.release_of(number.order_id) is None
+            return number.order_id
+
+    order_id = hook.order("temporary", service="WhatsApp", key="mine").order_id
+    hook.plan_release(order_id, "an earlier try was killed", patience=600)
+    assert run(own).xcoms["return_value"] == order_id
 
 
 def test_the_release_is_on_record_when_airflow_does_not_answer(
@@ -175,8 +188,8 @@ def test_the_release_is_on_record_when_airflow_does_not_answer(
     assert isinstance(run(own).error, WaitStoppedError)
     assert time.monotonic() - began < TIMEOUT / 2
     (order,) = sim.orders()
-    wait_until(hook._book.open_releases)
-    assert [release.order_id for release in hook._book.open_releases()] == [order.order_id]
+    wait_until(lambda: hook._book.release_of(order.order_id))
+    assert hook._book.release_of(order.order_id)
 
 
 def test_what_has_ended_before_is_left_alone(run: Any, sim: Simulator, hook: Any, airflow_says: Any) -> None:

@@ -11,6 +11,7 @@ import json
 import shutil
 import sqlite3
 import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,7 +27,8 @@ from stacks.traces import copy_database, in_database, in_files
 
 pytestmark = pytest.mark.timeout(900)  # the first test starts everything, on a busy machine perhaps
 
-EXAMPLE = Path(__file__).parents[2] / "example_dags" / "provision_account.py"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "example_dags" / "provision_account.py"
 API_KEY = "key-that-nobody-may-see"
 STORE_PASSWORD = "password-that-nobody-may-see"
 TEXT = "Good morning Mrs Violet"
@@ -38,25 +40,50 @@ SETTINGS = {
     "services": {
         "whatsapp": {"digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
         "telegram": {"sms_delay": "never"},
+        "google": {"sms_delay": "never"},
+        "discord": {"digits": 12, "sms_delay": 2},
     },
 }
 PLAN = "USA 1GB / 7 days"
 OTHER_SECRETS = f'''
-from airflow.sdk import dag
+from airflow.sdk import dag, task
 
 from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
+from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 
 
 @dag(schedule=None)
 def other_secrets():
-    """An eSIM has an activation code; the address of a store, here one that is not there, a password."""
+    """An eSIM has an activation code; the address of a store, here one that is not there, a password.
+
+    A task of the user's own returns a code, which Airflow writes into its log.
+    """
     SmsVerifyOrderOperator(task_id="order_esim", product="esim", plan="{PLAN}")
     SmsVerifyOrderOperator(
         task_id="order_without_store", product="temporary", service="Uber", smsverify_conn_id="without_store"
     )
 
+    @task
+    def own():
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        with SmsVerifyHook().rented_number("temporary", service="Discord") as number:
+            return number.wait_for_otp(120).otp
+
+    own()
+
 
 other_secrets()
+
+
+@dag(schedule=None)
+def marked():
+    """A user marks the task that waits as failed, and nothing else gives the number back."""
+    order = SmsVerifyOrderOperator(task_id="order", product="temporary", service="Google")
+    SmsVerifyOtpSensor(task_id="wait", order_id=order.output["order_id"], deferrable=True)
+
+
+marked()
 '''
 
 
@@ -92,7 +119,8 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
             environment,
             dags=dags,
             home=base / "airflow",
-            variables=connections(simulator, base / "store.db"),
+            variables=connections(simulator, base / "store.db")
+            | {"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'provider'}"},
         ) as airflow,
     ):
         evidence = collect(airflow, simulator, base)
@@ -114,7 +142,11 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
         "comes": airflow.trigger_dag("provision_account", {"service": "WhatsApp", "timeout": 240}),
         "never": airflow.trigger_dag("provision_account", {"service": "Telegram", "timeout": 12}),
         "others": airflow.trigger_dag("other_secrets"),
+        "marked": airflow.trigger_dag("marked"),
     }
+    airflow.wait_for_state(runs["marked"], "wait", ["deferred"], timeout=240)
+    wait_until_looked_at(simulator, "Google")
+    airflow.mark(runs["marked"], "wait", "failed")
     airflow.wait_for_state(runs["comes"], "wait_for_code", ["deferred"], timeout=240)
     while_deferred = copy_database(airflow.database, base / "while-deferred.db")
     ended = {name: airflow.wait_for_run(run, timeout=400) for name, run in runs.items()}
@@ -130,12 +162,23 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
             "store password": STORE_PASSWORD,
             "text": TEXT,
             "code": orders["WhatsApp"].otp or "",
+            "own code": orders["Discord"].otp or "",
             "activation code": orders[PLAN].activation_code or "",
         },
         while_deferred=while_deferred,
         at_the_end=copy_database(airflow.database, base / "at-the-end.db"),
         logs=base / "logs",
     )
+
+
+def wait_until_looked_at(simulator: SimulatorProcess, service: str) -> None:
+    """Waits until the trigger has begun: Airflow tells it of a kill only from then on."""
+    deadline = time.monotonic() + 120
+    while not any(
+        order.status_requests for order in simulator.control().orders() if order.service == service
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_a_run_gets_the_code_that_the_service_has_sent(evidence: Evidence) -> None:
@@ -163,16 +206,25 @@ def test_a_run_without_an_sms_fails_and_its_number_is_refunded(evidence: Evidenc
 def test_every_number_is_bought_once_and_the_rate_limit_is_never_met(evidence: Evidence) -> None:
     assert evidence.states["others"]["order_esim"] == "success"
     assert evidence.states["others"]["order_without_store"] == "failed"
-    assert evidence.stats.orders == len(evidence.orders) == 3
-    assert evidence.balance == 50 - evidence.orders["WhatsApp"].price - evidence.orders[PLAN].price
+    assert evidence.stats.orders == len(evidence.orders) == 5
+    used = [evidence.orders[service].price for service in ("WhatsApp", "Discord", PLAN)]
+    assert evidence.balance == 50 - sum(used)
     assert evidence.stats.refused == 0
+
+
+def test_a_task_that_a_user_marks_while_it_waits_has_its_number_refunded(evidence: Evidence) -> None:
+    assert evidence.states["marked"] == {"": "failed", "order": "success", "wait": "failed"}
+    order = evidence.orders["Google"]
+    assert order.status == "cancelled"
+    assert order.refunded == order.paid == order.price
 
 
 def test_the_trigger_of_a_deferred_task_holds_no_secret(evidence: Evidence) -> None:
     with closing(sqlite3.connect(evidence.while_deferred)) as connection:
         triggers = connection.execute("SELECT kwargs FROM trigger").fetchall()
     assert any(str(evidence.orders["WhatsApp"].order_id) in kwargs for (kwargs,) in triggers)
-    assert in_database(evidence.while_deferred, evidence.secrets) == []
+    asked_for = {"own code"}  # which a task has returned by then
+    assert {trace.name for trace in in_database(evidence.while_deferred, evidence.secrets)} <= asked_for
 
 
 def test_the_metadata_database_holds_no_secret_but_the_code_that_was_asked_for(evidence: Evidence) -> None:
@@ -184,6 +236,7 @@ def test_the_metadata_database_holds_no_secret_but_the_code_that_was_asked_for(e
         ("code", "xcom.value", f"{sensor} otp"),
         ("code", "xcom.value", f"{sensor} message"),
         ("text", "xcom.value", f"{sensor} message"),
+        ("own code", "xcom.value", "other_secrets own return_value"),
         # The example's own task takes the code as an argument, which Airflow shows as a rendered field.
         ("code", "rendered_task_instance_fields.rendered_fields", "provision_account confirm"),
     }
@@ -193,8 +246,14 @@ def test_no_log_holds_a_secret(evidence: Evidence) -> None:
     order_id = {"order": str(evidence.orders["WhatsApp"].order_id)}
     told = " ".join(trace.place for trace in in_files(evidence.logs, order_id))
     assert "task_id=order_number" in told
+    (own,) = (evidence.logs / "tasks" / "dag_id=other_secrets").glob("*/task_id=own/attempt=1.log")
+    assert "Returned value was: ***" in own.read_text()
     assert ".log.trigger." in told
     assert {f"airflow-{component}.log" for component in COMPONENTS} <= {
         path.name for path in evidence.logs.iterdir()
     }
-    assert in_files(evidence.logs, evidence.secrets) == []
+    # The copy of a task's log that the LocalExecutor writes to the scheduler's console is not masked by
+    # Airflow, whatever it was told. Only what a task itself writes or returns is in there.
+    in_the_console = {("own code", "airflow-scheduler.log")}
+    found = {(trace.name, trace.place) for trace in in_files(evidence.logs, evidence.secrets)}
+    assert found <= in_the_console

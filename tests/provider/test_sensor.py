@@ -274,6 +274,13 @@ class Tries(SimpleNamespace):
     try_number = 1
 
 
+def deferring(order: Order, **arguments: Any) -> SmsVerifyOtpSensor:
+    """A sensor whose `execute` returns at once, and puts nothing on record that would belong to a time-out."""
+    return SmsVerifyOtpSensor(
+        task_id="wait", order_id=order.order_id, deferrable=True, cancel_on_timeout=False, **arguments
+    )
+
+
 @NEVER
 @pytest.mark.parametrize(
     ("sensor", "state", "retries", "claimed_by", "status", "on_record"),
@@ -301,14 +308,14 @@ def test_a_poking_sensor_that_is_killed_gives_the_number_back_unless_somebody_wi
     on_record: bool,
 ) -> None:
     airflow_says(state)
-    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True, **sensor)
+    wait = deferring(order, **sensor)
     with pytest.raises(TaskDeferred):
         wait.execute({"ti": Tries(max_tries=retries)})
     if claimed_by:
         hook.claim(order.order_id, claimed_by)
     wait.on_kill()
     assert sim.order(order.order_id).status == status
-    assert bool(hook._book.open_releases()) is on_record
+    assert (hook._book.release_of(order.order_id) is not None) is on_record
     assert hook._orders.retry_releases() == []
 
 
@@ -318,12 +325,12 @@ def test_the_next_try_of_a_killed_sensor_takes_the_release_off_the_record(
 ) -> None:
     airflow_says("restarting")
     for _ in range(2):
-        wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
+        wait = deferring(order)
         with pytest.raises(TaskDeferred):
             wait.execute({"ti": Tries(max_tries=0)})
-        assert hook._book.open_releases() == []
+        assert hook._book.release_of(order.order_id) is None
         wait.on_kill()
-        assert hook._book.open_releases() != []
+        assert hook._book.release_of(order.order_id)
 
 
 @NEVER
@@ -331,7 +338,7 @@ def test_a_sensor_whose_worker_shuts_down_slowly_is_not_robbed_of_its_number_whi
     connection: Any, hook: Any, order: Order, sim: Simulator, airflow_says: Any, monkeypatch: Any
 ) -> None:
     airflow_says("running")
-    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
+    wait = deferring(order)
     with pytest.raises(TaskDeferred):
         wait.execute({"ti": Tries(max_tries=1)})
     monkeypatch.setattr("smsverify_provider.kills.REQUEUE", 0.0)
@@ -342,7 +349,22 @@ def test_a_sensor_whose_worker_shuts_down_slowly_is_not_robbed_of_its_number_whi
     assert hook._orders.retry_releases() == []
     sim.deliver_sms(order.order_id)
     assert wait.poke({}).xcom_value["otp"] == sim.order(order.order_id).otp
-    assert hook._book.open_releases() == []
+    assert hook._book.release_of(order.order_id) is None
+
+
+@NEVER
+@pytest.mark.parametrize("trigger_starts", [True, False])
+def test_a_kill_before_the_trigger_has_started_is_made_good_at_the_end_of_the_wait(
+    run_task: Any, hook: Any, order: Order, sim: Simulator, monkeypatch: Any, trigger_starts: bool
+) -> None:
+    monkeypatch.setattr("smsverify_provider.sensors.smsverify.START", -5.0)
+    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, timeout=5, deferrable=True)
+    deferral = run_task(wait).msg
+    assert hook._book.release_of(order.order_id)
+    if trigger_starts:
+        SmsVerifyOtpTrigger(**deferral.trigger_kwargs)._claim()
+    assert hook._orders.retry_releases() == ([] if trigger_starts else [order.order_id])
+    assert sim.order(order.order_id).status == ("pending" if trigger_starts else "cancelled")
 
 
 @NEVER

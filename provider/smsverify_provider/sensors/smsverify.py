@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # before that, the scheduler takes the old run's late end for the failure of the new one, and the event is
 # lost. So no event comes earlier than this many seconds after the deferral.
 RESUME_GAP = 8.0
+# Seconds after the end of a wait at which a number is given back whose trigger has never started.
+START = 60.0
 # Airflow itself ends the deferral this many seconds after the trigger should have. That happens only where no
 # triggerer runs: the trigger's own deadline is the one that can still cancel the order.
 BACKSTOP = 900.0
@@ -123,6 +125,15 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         if message is not None:
             return message.as_dict()
         if self.deferrable:
+            if self.cancel_on_timeout:
+                # Airflow tells nobody of a kill that comes before the trigger has started: the order is then
+                # given back when the wait would have ended. The trigger's claim takes this off the record.
+                hook.plan_release(
+                    order_id,
+                    "its task was ended before the wait had begun",
+                    waiter=waiter,
+                    patience=self.timeout + START,
+                )
             self._defer(order_id, waiter)
         try:
             return super().execute(context)
