@@ -275,7 +275,7 @@ class Tries(SimpleNamespace):
 
 
 def deferring(order: Order, **arguments: Any) -> SmsVerifyOtpSensor:
-    """A sensor whose `execute` returns at once, and puts nothing on record that would belong to a time-out."""
+    """A sensor whose `execute` returns at once, and puts nothing on record for a time-out."""
     return SmsVerifyOtpSensor(
         task_id="wait", order_id=order.order_id, deferrable=True, cancel_on_timeout=False, **arguments
     )
