@@ -128,6 +128,7 @@ class ServiceApi:
         entry: Service,
         *,
         before_sending: Callable[[], None] | None = None,
+        while_waiting: Callable[[], None] | None = None,
         stop: threading.Event | None = None,
     ) -> Order:
         """`POST /api/v1/order/<product>/`, once.
@@ -136,6 +137,7 @@ class ServiceApi:
             request: what is wanted.
             entry: the catalogue's line for it.
             before_sending: called when the request has its turn; what it raises keeps it from leaving.
+            while_waiting: called now and then until then.
             stop: ends the waiting for the budget.
 
         Raises:
@@ -148,6 +150,7 @@ class ServiceApi:
             _order_body(request, entry),
             priority=Priority.PURCHASE,
             before_sending=before_sending,
+            while_waiting=while_waiting,
             stop=stop,
         )
         try:
@@ -156,12 +159,22 @@ class ServiceApi:
             raise OutcomeUnknown(error) from None
 
     def cancel(
-        self, order_id: int, *, stop: threading.Event | None = None, hasty: bool = False
+        self,
+        order_id: int,
+        *,
+        before_sending: Callable[[], None] | None = None,
+        stop: threading.Event | None = None,
+        hasty: bool = False,
     ) -> OrderStatus:
         """`POST /api/v1/order/<order_id>/cancel/`. Repeated where it was not answered, which is harmless."""
         path = f"/api/v1/order/{order_id}/cancel/"
         reply = self._transport.post(
-            path, priority=Priority.RELEASE, is_repeatable=True, stop=stop, hasty=hasty
+            path,
+            priority=Priority.RELEASE,
+            is_repeatable=True,
+            before_sending=before_sending,
+            stop=stop,
+            hasty=hasty,
         )
         return self._decode_status(order_id, reply)
 
@@ -170,12 +183,17 @@ class ServiceApi:
         order_id: int,
         *,
         before_sending: Callable[[], None] | None = None,
+        while_waiting: Callable[[], None] | None = None,
         stop: threading.Event | None = None,
     ) -> OrderStatus:
         """`POST /api/v1/order/<order_id>/renew/`, once; raises like `order`."""
         path = f"/api/v1/order/{order_id}/renew/"
         reply = self._transport.post(
-            path, priority=Priority.PURCHASE, before_sending=before_sending, stop=stop
+            path,
+            priority=Priority.PURCHASE,
+            before_sending=before_sending,
+            while_waiting=while_waiting,
+            stop=stop,
         )
         answered = _object(reply)
         try:

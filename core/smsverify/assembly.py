@@ -22,6 +22,10 @@ from smsverify.transport import Transport
 from smsverify.waiting import Watch, shared_watch
 
 DAY = 86_400.0
+# Seconds after which one who waits to make a paid call, and shows no sign of life, is dead: of a service
+# whose minute lasts a minute, and at least.
+PLAN_ALIVE = 10.0
+SHORTEST_PLAN_ALIVE = 3.0
 
 
 class Assembly:
@@ -78,6 +82,7 @@ class Assembly:
             self._orders,
             grace=self.settings.purchase_grace,
             is_exclusive=self.settings.exclusive_account,
+            tempo=self.settings.tempo,
         )
 
     @cached_property
@@ -120,6 +125,7 @@ class Assembly:
             settings.account_id,
             namespace=settings.namespace,
             lease=settings.longest_exchange,
+            patience=max(PLAN_ALIVE * settings.tempo, SHORTEST_PLAN_ALIVE),
         )
 
     @cached_property

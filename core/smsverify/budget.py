@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -142,6 +142,7 @@ class Budget:
         *,
         deadline: float,
         stop: threading.Event | None = None,
+        while_waiting: Callable[[], None] | None = None,
     ) -> Iterator[Permit]:
         """Waits for the turn, hands out a permit, and settles it at the end.
 
@@ -149,13 +150,14 @@ class Budget:
             priority: goes before arrival.
             deadline: `time.monotonic()` by which the request must have its turn.
             stop: ends the waiting when it is set.
+            while_waiting: called at each look at the queue; what it raises ends the waiting.
 
         Raises:
             RateLimitedError: the turn can not come before the deadline; nothing was sent.
             WaitStoppedError: `stop` was set.
             StoreError: the store can not be used; nothing was sent.
         """
-        permit = self._wait_for_turn(priority, deadline, stop)
+        permit = self._wait_for_turn(priority, deadline, stop, while_waiting)
         try:
             yield permit
         except BaseException:
@@ -202,7 +204,13 @@ class Budget:
 
     # -------------------------------------------------------------- the turn
 
-    def _wait_for_turn(self, priority: Priority, deadline: float, stop: threading.Event | None) -> Permit:
+    def _wait_for_turn(
+        self,
+        priority: Priority,
+        deadline: float,
+        stop: threading.Event | None,
+        while_waiting: Callable[[], None] | None,
+    ) -> Permit:
         ticket = uuid.uuid4().hex
         stop = stop or threading.Event()
         has_told = False
@@ -220,6 +228,8 @@ class Budget:
                 if taken > 5 * self._tempo and not has_told:
                     has_told = True
                     log.info("Waiting about %.0f s for the request budget", taken)
+                if while_waiting is not None:
+                    while_waiting()
                 if stop.wait(max(min(taken, LONGEST_LOOK * self._tempo), SHORTEST_LOOK)):
                     raise WaitStoppedError("stopped while waiting for the request budget; nothing was sent")
         except BaseException:

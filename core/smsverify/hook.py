@@ -287,7 +287,11 @@ class SmsVerifyHook(Assembly):
         Raises:
             InvalidRequestError: no such call is open, or it can not be that order.
         """
-        self._ledger.decide(check_key(key), None if order_id is None else check_order_id(order_id))
+        told = None if order_id is None else check_order_id(order_id)
+        if told is not None and self._book.get(told) is None:
+            with contextlib.suppress(NotFoundError):
+                self._orders.look(told)
+        self._ledger.decide(check_key(key), told)
 
     def _caps(self, daily_budget: Any, run_budget: Any) -> Caps:
         """The stricter of what is set and what is given."""
@@ -353,7 +357,9 @@ class SmsVerifyHook(Assembly):
         Raises:
             NotFoundError: there is no such order.
         """
-        return self._orders.look(check_order_id(order_id), patient=True)
+        order_id = check_order_id(order_id)
+        self._book.touch(order_id)
+        return self._orders.look(order_id, patient=True)
 
     def cancel(self, order_id: int | str) -> OrderStatus:
         """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`). Harmless where it has
@@ -433,7 +439,7 @@ class SmsVerifyHook(Assembly):
             yield RentedNumber(self, order)
         finally:
             if not self._book.was_used(order.order_id):
-                self.release(order.order_id, "its code was not used", undo=True)
+                self.release(order.order_id, "its code was not used", undo=order.product != "esim")
 
     # -------------------------------------------------------------- waiting
 
@@ -514,7 +520,7 @@ class SmsVerifyHook(Assembly):
         order_id = check_order_id(order_id)
         message = self._inbox.newest([order_id]).get(order_id)
         if message is None and ask:
-            self._book.touch(order_id)
+            self._book.hand_out(order_id)
             message = self._ask_for_otp(order_id)
         if message is not None:
             self._book.used(order_id)

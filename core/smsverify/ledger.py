@@ -86,7 +86,7 @@ class OpenCall:
 
     Attributes:
         id, attempt: of its row.
-        key, kind, price: as above.
+        namespace, key, kind, price: as above.
         request: what was sent.
         sent_at: seconds since 1970 by the store's clock.
         candidates: the orders that may be it, where a person has to tell.
@@ -95,6 +95,7 @@ class OpenCall:
 
     id: int
     attempt: str
+    namespace: str
     key: str
     kind: str
     request: dict[str, Any]
@@ -117,15 +118,31 @@ class Ledger:
         account: whose they are.
         namespace: keeps apart the keys of deployments that share the store.
         lease: seconds that one paid call may take.
+        patience: seconds after which one that has planned a call and shows no sign of life is dead.
     """
 
-    def __init__(self, store: Store, book: OrderBook, account: str, *, namespace: str, lease: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        book: OrderBook,
+        account: str,
+        *,
+        namespace: str,
+        lease: float,
+        patience: float,
+    ) -> None:
         self._store = store
         self.book = book
         self.spending = Spending(store, account)
         self._account = account
         self._namespace = namespace
         self._lease = lease
+        self._patience = patience
+
+    def now(self) -> float:
+        """Seconds since 1970 by the clock that all users of the store share."""
+        with self._store.read() as connection:
+            return self._store.now(connection)
 
     def lock(self, connection: sa.Connection) -> None:
         """Lets one transaction at a time decide on the account's paid calls."""
@@ -137,11 +154,51 @@ class Ledger:
         """The order that a key has bought, if it has; raises like `begin`."""
         with self._store.read() as connection:
             last = self._last(connection, purchase)
-            return (
-                self.book.row(connection, last.order_id)
-                if self._stands(connection, last, purchase, after)
-                else None
+            if not self._stands(connection, last, purchase, after):
+                return None
+            order = self.book.row(connection, last.order_id)
+        if last.unclaimed:
+            self._claim(last.id)
+        return order
+
+    def found_renewal(self, order_id: int) -> Order | None:
+        """An order whose last renewal was found to be made, and has not been handed out to anybody."""
+        with self._store.read() as connection:
+            row = connection.execute(
+                sa.select(purchases)
+                .where(
+                    purchases.c.account == self._account,
+                    purchases.c.fingerprint == f"renewal of {order_id}",
+                    purchases.c.state == "bought",
+                )
+                .order_by(purchases.c.settled_at.desc())
+                .limit(1)
+            ).one_or_none()
+        if row is None or not row.unclaimed or not self._claim(row.id):
+            return None
+        return self.book.get(order_id)
+
+    def unclaimed(self) -> list[int]:
+        """The orders that were found to be bought, and have not been handed out to anybody."""
+        with self._store.read() as connection:
+            return list(
+                connection.execute(
+                    sa.select(purchases.c.order_id)
+                    .where(
+                        purchases.c.account == self._account,
+                        purchases.c.kind == "order",
+                        purchases.c.state == "bought",
+                        purchases.c.unclaimed,
+                    )
+                    .order_by(purchases.c.order_id)
+                ).scalars()
             )
+
+    def _claim(self, call_id: int) -> bool:
+        """Notes that somebody has been handed out what a call was found to have bought."""
+        with self._store.write() as connection:
+            this = sa.and_(purchases.c.id == call_id, purchases.c.unclaimed)
+            return bool(connection.execute(sa.update(purchases).where(this).values(unclaimed=False)).rowcount)
 
     def begin(
         self,
@@ -190,7 +247,11 @@ class Ledger:
             else:
                 self._refuse_beside_another(connection, purchase)
             if last is not None and last.state == "planned":
-                # Whoever planned it has sent nothing, and will find that it may not any more.
+                now = self._store.now(connection)
+                if values["state"] == "planned" and now - self._patience < last.sent_at <= now:
+                    raise UnderWay
+                # Whoever planned it has sent nothing, and would find that it may not any more.
+                values["sent_at"] = now
                 connection.execute(sa.update(purchases).where(purchases.c.id == last.id).values(**values))
                 intent_id = last.id
             else:
@@ -214,6 +275,15 @@ class Ledger:
             self._refuse_beyond_caps(connection, intent)
             return intent
 
+    def alive(self, intent: Intent) -> None:
+        """Whoever has planned a call still waits for its turn. Raises `UnderWay` where it was taken over."""
+        with self._store.write() as connection:
+            mine = sa.and_(purchases.c.id == intent.id, purchases.c.attempt == intent.attempt)
+            values = {"sent_at": self._store.now(connection)}
+            is_waiting = purchases.c.state.in_(("planned", "sent"))
+            if not connection.execute(sa.update(purchases).where(mine, is_waiting).values(**values)).rowcount:
+                raise UnderWay
+
     def sending(self, intent: Intent) -> None:
         """The call leaves now. What it may cost counts as spent from here on.
 
@@ -228,9 +298,10 @@ class Ledger:
             may_send = purchases.c.state.in_(("planned", "sent"))
             if not connection.execute(sa.update(purchases).where(mine, may_send).values(**values)).rowcount:
                 raise UnderWay
-            if intent.purchase.kind == "renewal" and (
-                self._another(connection, intent.purchase) is not None
-                or self._is_renewed_meanwhile(connection, intent.purchase)
+            if intent.purchase.kind == "order":
+                self._refuse_to_run_ahead(connection, without=intent.id)
+            elif self._another(connection, intent.purchase) is not None or self._is_renewed_meanwhile(
+                connection, intent.purchase
             ):
                 raise UnderWay
             self._refuse_beyond_caps(connection, intent)
@@ -238,10 +309,20 @@ class Ledger:
     # -------------------------------------------------------------- after it was sent
 
     def bought(self, intent: Intent, order: Order) -> Order:
-        """Records the answer to a purchase, in one transaction with the order itself."""
+        """Records the answer to a purchase, in one transaction with the order itself.
+
+        Returns:
+            the order that the key has: another one where the answer came so late that the list of orders has
+            decided meanwhile. Then this one belongs to nobody yet.
+        """
         order = order.model_copy(update={"key": intent.key})
         with self._store.write() as connection:
             self.lock(connection)
+            row = self._row(connection, intent)
+            if row.state == "bought" and row.order_id != order.order_id:
+                log.warning("%s was answered late: order %d is nobody's yet", intent.key, order.order_id)
+                self.book.put(connection, order.model_copy(update={"key": None}))
+                return self.book.row(connection, row.order_id)
             self.book.put(connection, order)
             values = {} if order.price is None else {"charge": str(order.price)}
             self._settle(connection, intent, "bought", order_id=order.order_id, **values)
@@ -258,13 +339,15 @@ class Ledger:
         """Records that a paid call was not carried out: its key may try again."""
         with self._store.write() as connection:
             self.lock(connection)
-            self._settle(connection, intent, "rejected", note=reason)
+            if self._row(connection, intent).state != "bought":
+                self._settle(connection, intent, "rejected", note=reason)
 
     def unknown(self, intent: Intent, reason: str) -> None:
-        """Records that nobody knows whether a paid call was carried out."""
+        """Records that nobody knows whether a call was carried out, unless that was found out meanwhile."""
         with self._store.write() as connection:
             self.lock(connection)
-            self._settle(connection, intent, "unknown", note=reason)
+            if self._row(connection, intent).state == "sent":
+                self._settle(connection, intent, "unknown", note=reason)
 
     def decide(self, key: str, order_id: int | None) -> None:
         """Records what a person tells of a call whose outcome is unknown.
@@ -280,12 +363,14 @@ class Ledger:
             self.lock(connection)
             now = self._store.now(connection)
             for call in self.open_calls(connection):
-                if call.key != key or call.under_way:
+                if (call.namespace, call.key) != (self._namespace, key) or call.under_way:
                     continue
                 if order_id is not None:
                     self._refuse_as_outcome(connection, call, order_id)
                     if call.kind == "order":
                         self.book.assign(connection, order_id, key, call.request)
+                    else:
+                        self.book.extend(connection, order_id)
                 self.close(
                     connection,
                     call,
@@ -299,11 +384,18 @@ class Ledger:
 
     def _refuse_as_outcome(self, connection: sa.Connection, call: OpenCall, order_id: int) -> None:
         this = sa.and_(orders.c.account == self._account, orders.c.order_id == order_id)
-        row = connection.execute(sa.select(orders.c.key).where(this)).one_or_none()
+        row = connection.execute(sa.select(orders).where(this)).one_or_none()
         if row is None:
             raise InvalidRequestError(f"order_id {order_id} has never been seen", field="order_id")
         if call.kind == "order" and row.key is not None:
             raise InvalidRequestError(f"order_id {order_id} belongs to {row.key!r}", field="order_id")
+        if call.kind == "order" and (
+            order_id not in call.candidates if call.candidates else row.first_seen_at < call.sent_at
+        ):
+            hint = f"it is one of {call.candidates}" if call.candidates else "that was there before"
+            raise InvalidRequestError(
+                f"order_id {order_id} can not be {call.key!r}: {hint}", field="order_id"
+            )
         if call.kind == "renewal" and call.request["order_id"] != order_id:
             raise InvalidRequestError(
                 f"order_id {order_id} is not what {call.key!r} was to renew: {call.request['order_id']} is",
@@ -329,6 +421,7 @@ class Ledger:
             OpenCall(
                 row.id,
                 row.attempt,
+                row.namespace,
                 row.key,
                 row.kind,
                 json.loads(row.request),
@@ -354,7 +447,14 @@ class Ledger:
         connection.execute(
             sa.update(purchases)
             .where(purchases.c.id == call.id)
-            .values(state=state, order_id=order_id, settled_at=now, note=note, candidates=None)
+            .values(
+                state=state,
+                order_id=order_id,
+                settled_at=now,
+                note=note,
+                candidates=None,
+                unclaimed=state == "bought",
+            )
         )
 
     def doubt(self, connection: sa.Connection, call: OpenCall, order_ids: Sequence[int]) -> None:
@@ -405,26 +505,26 @@ class Ledger:
             connection, intent.purchase.caps, key=intent.key, charge=intent.charge, call_id=intent.id
         )
 
-    def _refuse_to_run_ahead(self, connection: sa.Connection) -> None:
+    def _refuse_to_run_ahead(self, connection: sa.Connection, without: int | None = None) -> None:
         """The list shows so many orders: what is to be found in it must not fall off its end."""
         mine = sa.and_(purchases.c.account == self._account, purchases.c.kind == "order")
-        now = self._store.now(connection)
-        settled = sa.or_(
-            purchases.c.state.in_(("planned", "bought", "rejected")),
-            sa.and_(purchases.c.state == "sent", purchases.c.sent_at > now - self._lease),
-        )
+        if without is not None:
+            mine = sa.and_(mine, purchases.c.id != without)
+        is_open = purchases.c.state.in_(("sent", "unknown"))
         oldest = connection.execute(
-            sa.select(purchases).where(mine, sa.not_(settled)).order_by(purchases.c.sent_at).limit(1)
+            sa.select(purchases).where(mine, is_open).order_by(purchases.c.sent_at).limit(1)
         ).one_or_none()
         if oldest is None:
             return
         since = connection.execute(
             sa.select(sa.func.count()).where(
-                mine, purchases.c.sent_at > oldest.sent_at, purchases.c.state != "rejected"
+                mine,
+                purchases.c.sent_at > oldest.sent_at,
+                purchases.c.state.not_in(("planned", "rejected")),
             )
         ).scalar_one()
         if since >= RUN_AHEAD:
-            raise self._unknown_error(oldest)
+            self._refuse_while_open(connection, oldest)
 
     # -------------------------------------------------------------- renewals
 
@@ -475,6 +575,9 @@ class Ledger:
             )
         what = "the list of orders" if row.kind == "order" else "the order's status"
         return PurchaseUnknownError(f"{text}{what} has not decided yet", key=row.key)
+
+    def _row(self, connection: sa.Connection, intent: Intent) -> Any:
+        return connection.execute(sa.select(purchases).where(purchases.c.id == intent.id)).one()
 
     def _settle(self, connection: sa.Connection, intent: Intent, state: str, **values: Any) -> None:
         connection.execute(

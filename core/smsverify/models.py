@@ -528,22 +528,34 @@ def with_leading_zeros(otp: int, message: str | None) -> str:
     return str(otp)
 
 
-def expiry_step(status: OrderStatus) -> float | None:
-    """By how many seconds the end that a status tells may be wrong; `None` where it tells none."""
-    if status.expires_at is None:
-        return None
+def seconds_left(status: OrderStatus) -> float | None:
+    """For how many more seconds a rental lasts, as its status tells; `None` where it does not."""
     if status.time_left_seconds is not None:
-        return 2.0
-    return 0.0 if status.days_left is None else 86_402.0
+        return status.time_left_seconds
+    if status.days_left is not None:
+        return float(status.days_left) * 86_400
+    if status.expires_at is not None:
+        return (status.expires_at - datetime.now(timezone.utc)).total_seconds()
+    return None
+
+
+def expiry_step(status: OrderStatus, tempo: float) -> float | None:
+    """By how many seconds the time left that a status tells may be wrong; `None` where it tells none.
+
+    Args:
+        status: the status.
+        tempo: how long the service's minute is in real minutes; it may reckon the time once in a minute.
+    """
+    if status.time_left_seconds is None and status.days_left is not None:
+        return 86_402.0
+    return None if seconds_left(status) is None else max(90.0 * tempo, 2.0)
 
 
 def reckon_expiry(status: OrderStatus, now: datetime) -> datetime | None:
     """When an order ends: the date where it is given, else now and the time left, else unknown."""
     if status.expires_at is not None:
         return status.expires_at
-    left = status.time_left_seconds
-    if left is None and status.days_left is not None:
-        left = float(status.days_left) * 86_400
+    left = seconds_left(status)
     try:
         return None if left is None else now + timedelta(seconds=left)
     except OverflowError:

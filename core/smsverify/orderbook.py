@@ -14,7 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, was_cancelled
-from smsverify.store import Store, orders, waits
+from smsverify.store import Store, orders, purchases, waits
+
+DAY = 86_400.0
 
 # Of an order that is cancelled now: what it was before.
 _STATUS_BEFORE = sa.case(
@@ -100,21 +102,28 @@ class OrderBook:
                 for order in listed
             ]
             connection.execute(self._store.insert(orders).on_conflict_do_nothing(), rows)
-            ended = {order.order_id: order for order in listed if order.ended}
+            by_id = {order.order_id: order for order in listed}
             known = connection.execute(
-                sa.select(orders).where(orders.c.account == self._account, orders.c.order_id.in_(ended))
+                sa.select(orders).where(orders.c.account == self._account, orders.c.order_id.in_(by_id))
             ).all()
             for row in known:
-                order = ended[row.order_id]
-                news: dict[str, Any] = {"status": order.status} if order.status != row.status else {}
-                before = row.cancelled_from if was_cancelled(row.status) else row.status
-                if order.cancelled and not was_cancelled(row.status):
-                    news["cancelled_from"] = row.status
-                is_refund = row.product not in RENTALS or before != "active" or order.status == "refunded"
-                if order.cancelled and is_refund and row.refunded_at is None:
-                    news["refunded_at"] = now
-                if news:
+                order = by_id[row.order_id]
+                if news := _news(row, order, now):
                     connection.execute(sa.update(orders).where(self._is(row.order_id)).values(**news))
+                if "price" in news and row.key is not None:
+                    self._correct_charge(connection, row.order_id, news["price"])
+
+    def _correct_charge(self, connection: sa.Connection, order_id: int, price: str) -> None:
+        connection.execute(
+            sa.update(purchases)
+            .where(
+                purchases.c.account == self._account,
+                purchases.c.kind == "order",
+                purchases.c.state == "bought",
+                purchases.c.order_id == order_id,
+            )
+            .values(charge=price)
+        )
 
     def assign(self, connection: sa.Connection, order_id: int, key: str, request: Mapping[str, Any]) -> None:
         """Notes which purchase an order of the list belongs to, inside of a transaction."""
@@ -129,19 +138,59 @@ class OrderBook:
                 duration=request["duration"],
             )
         )
+        if request["product"] in RENTALS:
+            # Whether it was in use when it was cancelled, and so refunded, nobody has seen.
+            this = sa.and_(self._is(order_id), orders.c.status != "refunded")
+            connection.execute(sa.update(orders).where(this).values(refunded_at=None))
 
-    def unowned(self, connection: sa.Connection) -> dict[int, float]:
-        """The orders that belong to no purchase of ours, with when each was first seen."""
-        mine = sa.and_(orders.c.account == self._account, orders.c.key.is_(None))
-        rows = connection.execute(sa.select(orders.c.order_id, orders.c.first_seen_at).where(mine))
-        return {row.order_id: row.first_seen_at for row in rows}
+    def extend(self, connection: sa.Connection, order_id: int) -> None:
+        """Notes that a rental was renewed: its end, where one is known, moves by its duration."""
+        row = connection.execute(sa.select(orders).where(self._is(order_id))).one()
+        if row.expires_at is not None and row.duration is not None:
+            values = {"expires_at": row.expires_at + row.duration * DAY, "expires_estimated": True}
+            connection.execute(sa.update(orders).where(self._is(order_id)).values(**values))
+
+    def unowned(self, connection: sa.Connection, since: float) -> list[tuple[Order, float]]:
+        """The orders that belong to no purchase of ours, with when each was first seen, the newest first.
+
+        Args:
+            connection: of a transaction.
+            since: leaves out those that were first seen before, in seconds since 1970.
+        """
+        rows = connection.execute(
+            sa.select(orders)
+            .where(
+                orders.c.account == self._account,
+                orders.c.key.is_(None),
+                orders.c.first_seen_at >= since,
+            )
+            .order_by(orders.c.order_id.desc())
+        ).all()
+        return [(_order(row), row.first_seen_at) for row in rows]
+
+    def knew_any(self, connection: sa.Connection, before: float) -> bool:
+        """Whether any order had been seen before a time, in seconds since 1970."""
+        earliest = sa.select(sa.func.min(orders.c.first_seen_at)).where(orders.c.account == self._account)
+        seen = connection.execute(earliest).scalar()
+        return seen is not None and seen < before
 
     def touch(self, order_id: int) -> None:
-        """Notes that somebody still waits for an order that is known."""
+        """Notes that somebody looks at an order that is known, and so has not forgotten it."""
         with self._store.write() as connection:
             connection.execute(
                 sa.update(orders).where(self._is(order_id)).values(waiter_since=self._store.now(connection))
             )
+
+    def hand_out(self, order_id: int) -> None:
+        """Notes that somebody needs an order from now on; a release that is on record is off."""
+        is_any = orders.c.release_scope == "any"
+        values = {
+            "release_asked_at": sa.case((is_any, orders.c.release_asked_at), else_=None),
+            "release_reason": sa.case((is_any, orders.c.release_reason), else_=None),
+        }
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            connection.execute(sa.update(orders).where(self._is(order_id)).values(waiter_since=now, **values))
 
     def used(self, order_id: int) -> None:
         """Notes that an order's code was handed out."""
@@ -187,6 +236,7 @@ class OrderBook:
         waiter: str | None = None,
         scope: str = "pending",
         patience: float = 0.0,
+        unless_since: tuple[float, float] | None = None,
     ) -> bool:
         """Records that an order is to be cancelled; `False` where another waiter has it, or its code was
         handed out.
@@ -197,8 +247,16 @@ class OrderBook:
             waiter: who gives it up; `None` for somebody who decides for all.
             scope: see `Release`; a wider one that is on record stays.
             patience: seconds until others try, should the asker not get to it.
+            unless_since: leaves alone what somebody has claimed after the first of these times, or waits for
+                with a sign of life after the second.
         """
-        this = sa.and_(self._is(order_id), orders.c.used_at.is_(None))
+        this = self._is(order_id)
+        if scope != "any":
+            this = sa.and_(this, orders.c.used_at.is_(None))
+        if unless_since is not None:
+            claimed, alive = unless_since
+            is_old = sa.func.coalesce(orders.c.waiter_since, 0.0) <= claimed
+            this = sa.and_(this, is_old, sa.not_(_is_awaited(alive)))
         if waiter is not None:
             this = sa.and_(this, sa.or_(orders.c.waiter.is_(None), orders.c.waiter == waiter))
         with self._store.write() as connection:
@@ -209,7 +267,7 @@ class OrderBook:
                 "release_asked_at": now,
                 "release_reason": reason,
                 "release_scope": scope if scope != "pending" else stays,
-                "release_tries": 0,
+                "release_tries": sa.case((is_open, orders.c.release_tries), else_=0),
                 "release_next_at": now + patience,
             }
             self._upsert(connection, order_id, {})
@@ -242,20 +300,23 @@ class OrderBook:
             ).all()
         return [_release(row) for row in rows]
 
-    def take_due_releases(self, pause: float, longest: float, *, limit: int) -> list[Release]:
+    def take_due_releases(
+        self, pause: float, longest: float, *, limit: int, even_early: bool = False
+    ) -> list[Release]:
         """Claims releases that it is time to try again, for whoever asks first.
 
         Args:
             pause: seconds until the next try, doubled with each.
             longest: seconds that this pause never exceeds.
-            limit: how many at the most.
+            limit: how many at the most; those that have waited longest.
+            even_early: takes those too whose time has not come.
         """
         is_open = sa.and_(orders.c.account == self._account, orders.c.release_asked_at.is_not(None))
         with self._store.read() as connection:
             now = self._store.now(connection)
             rows = connection.execute(
                 sa.select(orders)
-                .where(is_open, orders.c.release_next_at <= now)
+                .where(is_open, sa.true() if even_early else orders.c.release_next_at <= now)
                 .order_by(orders.c.release_next_at)
                 .limit(limit)
             ).all()
@@ -282,15 +343,6 @@ class OrderBook:
             alive_since: a wait that was seen later is alive.
             ended_since: of the orders that have ended, only those that were bought later.
         """
-        is_awaited = (
-            sa.select(waits.c.id)
-            .where(
-                waits.c.account == orders.c.account,
-                waits.c.order_id == orders.c.order_id,
-                waits.c.seen_at >= alive_since,
-            )
-            .exists()
-        )
         bought_at = sa.func.coalesce(orders.c.created_at, orders.c.first_seen_at)
         with self._store.read() as connection:
             rows = connection.execute(
@@ -302,7 +354,7 @@ class OrderBook:
                     orders.c.refunded_at.is_(None),
                     bought_at <= before,
                     sa.func.coalesce(orders.c.waiter_since, 0.0) <= before,
-                    sa.not_(is_awaited),
+                    sa.not_(_is_awaited(alive_since)),
                 )
                 .order_by(orders.c.order_id)
             ).all()
@@ -310,7 +362,7 @@ class OrderBook:
         return [order for order, when in known if not order.ended or when >= ended_since]
 
     def foreign(self, within: float) -> list[Order]:
-        """The pending orders of the last `within` seconds that were not bought through this store."""
+        """The orders of the last `within` seconds that cost money and were not bought through this store."""
         with self._store.read() as connection:
             since = self._store.now(connection) - within
             rows = connection.execute(
@@ -318,8 +370,8 @@ class OrderBook:
                 .where(
                     orders.c.account == self._account,
                     orders.c.key.is_(None),
-                    orders.c.status == "pending",
-                    orders.c.created_at >= since,
+                    sa.func.lower(orders.c.status).not_in([*CANCELLED, "failed"]),
+                    sa.func.coalesce(orders.c.created_at, orders.c.first_seen_at) >= since,
                 )
                 .order_by(orders.c.order_id)
             ).all()
@@ -383,6 +435,37 @@ def _order(row: Any) -> Order:
     return Order.model_validate(
         values | {"created_at": _utc(row.created_at), "expires_at": _utc(row.expires_at)}
     )
+
+
+def _is_awaited(alive_since: float) -> sa.ColumnElement[bool]:
+    """Whether somebody waits for an order at this moment."""
+    return (
+        sa.select(waits.c.id)
+        .where(
+            waits.c.account == orders.c.account,
+            waits.c.order_id == orders.c.order_id,
+            waits.c.seen_at >= alive_since,
+        )
+        .exists()
+    )
+
+
+def _news(row: Any, listed: Order, now: float) -> dict[str, Any]:
+    """What the list tells of an order that is known already."""
+    news: dict[str, Any] = {}
+    if listed.price is not None and (row.price is None or Decimal(row.price) != listed.price):
+        news["price"] = str(listed.price)
+    if not listed.ended:
+        return news
+    if listed.status != row.status:
+        news["status"] = listed.status
+    before = row.cancelled_from if was_cancelled(row.status) else row.status
+    if listed.cancelled and not was_cancelled(row.status):
+        news["cancelled_from"] = row.status
+    is_refund = row.product not in RENTALS or before == "pending" or listed.status == "refunded"
+    if listed.cancelled and is_refund and row.refunded_at is None:
+        news["refunded_at"] = now
+    return news
 
 
 def _release(row: Any) -> Release:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 from smsverify.api import ServiceApi
 from smsverify.budget import Priority
@@ -20,7 +21,7 @@ from smsverify.errors import (
     SmsVerifyError,
 )
 from smsverify.inbox import Inbox
-from smsverify.models import Message, Order, OrderStatus
+from smsverify.models import RENTALS, Message, Order, OrderStatus
 from smsverify.orderbook import OrderBook
 from smsverify.otp import extract_otp
 from smsverify.transport import OutcomeUnknown
@@ -37,6 +38,10 @@ SHORTEST_FRESH_PAUSE = 0.05
 RETRY_RELEASE = 30.0
 RETRY_RELEASE_MAX = 3600.0
 RELEASES_AT_ONCE = 3
+
+
+class _Needed(Exception):
+    """An order that was to be cancelled is not to be any more."""
 
 
 class Orders:
@@ -133,8 +138,9 @@ class Orders:
             order_id, "cancel was called", scope="any", patience=RETRY_RELEASE * self._tempo
         )
         try:
-            if known is not None and known.ended:
-                # How it has ended is known, its code is not; and an end may have been none.
+            if known is not None and (known.ended or known.product in RENTALS):
+                # How it has ended is known, its code is not; and an end may have been none. Of a rental,
+                # whether it is in use tells whether its price comes back.
                 status = self.look(order_id, priority=Priority.RELEASE, patient=True)
                 if status.ended:
                     self._book.release_done(order_id)
@@ -152,12 +158,15 @@ class Orders:
         waiter: str | None = None,
         grace: float = 0.0,
         undo: bool = False,
+        unless_since: tuple[float, float] | None = None,
         stop: threading.Event | None = None,
     ) -> bool:
         """Cancels an order if it is still pending and nobody else needs it; see `SmsVerifyHook.release`."""
         patience = grace + RETRY_RELEASE * self._tempo
         scope = "unused" if undo else "pending"
-        if not self._book.ask_release(order_id, reason, waiter=waiter, scope=scope, patience=patience):
+        if not self._book.ask_release(
+            order_id, reason, waiter=waiter, scope=scope, patience=patience, unless_since=unless_since
+        ):
             log.info(
                 "Order %d is left alone (%s): it is used, or somebody else waits for it", order_id, reason
             )
@@ -165,17 +174,21 @@ class Orders:
         time.sleep(grace)
         return self.carry_out(order_id, stop=stop)
 
-    def retry_releases(self, *, limit: int = RELEASES_AT_ONCE) -> list[int]:
+    def retry_releases(self, *, limit: int = RELEASES_AT_ONCE, even_early: bool = False) -> list[int]:
         """Tries again to cancel orders whose cancellation was refused or cut off, for whoever asks first.
 
         Args:
             limit: how many at the most.
+            even_early: tries those too whose time has not come.
 
         Returns:
             the orders that are cancelled now.
         """
         due = self._book.take_due_releases(
-            RETRY_RELEASE * self._tempo, RETRY_RELEASE_MAX * self._tempo, limit=limit
+            RETRY_RELEASE * self._tempo,
+            RETRY_RELEASE_MAX * self._tempo,
+            limit=limit,
+            even_early=even_early,
         )
         return [release.order_id for release in due if self.carry_out(release.order_id)]
 
@@ -189,8 +202,13 @@ class Orders:
         try:
             status = self.look(order_id, priority=Priority.RELEASE, stop=stop, patient=True, hasty=True)
             was_cancelled = status.cancelled
-            if not status.ended and _may_be_cancelled(status, release.scope):
-                status = self._cancel(order_id, stop=stop, hasty=True)
+            if not status.ended and self._may_be_cancelled(status, release.scope):
+                status = self._cancel(
+                    order_id, unless=partial(self._refuse_if_needed, order_id), stop=stop, hasty=True
+                )
+        except _Needed:
+            log.info("Order %d is left alone (%s): somebody else waits for it now", order_id, reason)
+            return False
         except NotFoundError as error:
             log.warning("Order %d can not be cancelled (%s): %s", order_id, reason, error)
             self._forget_unless_ours(order_id)
@@ -203,6 +221,19 @@ class Orders:
             log.info("Order %d is %s (%s)", order_id, status.status, reason)
         return status.cancelled
 
+    def _refuse_if_needed(self, order_id: int) -> None:
+        if self._book.release_of(order_id) is None:
+            raise _Needed
+
+    def _may_be_cancelled(self, status: OrderStatus, scope: str) -> bool:
+        known = self._book.get(status.order_id)
+        if scope == "any":
+            return True
+        if known is not None and known.product == "esim":
+            return False
+        is_active = status.status.strip().lower() == "active"
+        return not status.arrived and (scope == "unused" or not is_active)
+
     def _forget_unless_ours(self, order_id: int) -> None:
         """A mistaken id is nothing to come back to."""
         known = self._book.get(order_id)
@@ -210,11 +241,17 @@ class Orders:
             self._book.release_done(order_id)
 
     def _cancel(
-        self, order_id: int, *, stop: threading.Event | None = None, hasty: bool = False
+        self,
+        order_id: int,
+        *,
+        unless: Callable[[], None] | None = None,
+        stop: threading.Event | None = None,
+        hasty: bool = False,
     ) -> OrderStatus:
         try:
             answer = self._despite_freshness(
-                order_id, lambda: self._api.cancel(order_id, stop=stop, hasty=hasty)
+                order_id,
+                lambda: self._api.cancel(order_id, before_sending=unless, stop=stop, hasty=hasty),
             )
         except OutcomeUnknown as unknown:
             return self._after_refusal(order_id, unknown.cause)
@@ -244,13 +281,6 @@ class Orders:
             endpoint=error.endpoint,
             retry_after=getattr(error, "retry_after", None),
         ) from error
-
-
-def _may_be_cancelled(status: OrderStatus, scope: str) -> bool:
-    if scope == "any":
-        return True
-    is_active = status.status.strip().lower() == "active"
-    return not status.arrived and (scope == "unused" or not is_active)
 
 
 def _message(status: OrderStatus) -> Message:

@@ -28,7 +28,15 @@ from smsverify.errors import (
     WaitStoppedError,
 )
 from smsverify.ledger import Intent, Ledger, Purchase, UnderWay
-from smsverify.models import RENTALS, Order, OrderRequest, OrderStatus, Service, expiry_step
+from smsverify.models import (
+    RENTALS,
+    Order,
+    OrderRequest,
+    OrderStatus,
+    Service,
+    expiry_step,
+    seconds_left,
+)
 from smsverify.orders import Orders
 from smsverify.recovery import Recovery
 from smsverify.spending import Caps
@@ -93,6 +101,7 @@ class Purchases:
                 break
             if self._can_still_serve(begun, stop):
                 log.info("%s has bought order %d, which still serves", key, begun.order_id)
+                self._ledger.book.hand_out(begun.order_id)
                 return self._orders.get(begun.order_id)
             ended = begun.order_id
         try:
@@ -101,6 +110,7 @@ class Purchases:
                     request,
                     begun.entry,
                     before_sending=partial(self._ledger.sending, begun.intent),
+                    while_waiting=partial(self._ledger.alive, begun.intent),
                     stop=stop,
                 )
         except UnderWay:
@@ -142,6 +152,10 @@ class Purchases:
     ) -> Order:
         """Renews a rental once for a key; see `SmsVerifyHook.renew`."""
         count = self._ledger.renewals(order_id)
+        found = self._ledger.found_renewal(order_id) if key is None else None
+        if found is not None:
+            log.info("Order %d was renewed by a call whose answer was lost, nothing is paid again", order_id)
+            return found
         key = key or f"renew:{order_id}:{count}"
         purchase = Purchase(key, "renewal", f"renewal of {order_id}", caps, count)
         done = self._renewal_on_record(purchase, stop)
@@ -149,6 +163,7 @@ class Purchases:
             log.info("Order %d was renewed already, nothing is paid again (%s)", order_id, key)
             return done
         before = self._orders.look(order_id, stop=stop, patient=True)
+        left = seconds_left(before)
         order = self._orders.get(order_id)
         if order.product is not None and order.product not in RENTALS:
             raise InvalidRequestError(
@@ -160,8 +175,8 @@ class Purchases:
         # What shows afterwards, should the answer be lost, whether it was carried out.
         request = {
             "order_id": order_id,
-            "expires_at": before.expires_at.isoformat() if before.expires_at else None,
-            "step": expiry_step(before),
+            "ends_at": None if left is None else self._ledger.now() + left,
+            "step": expiry_step(before, self._tempo),
         }
         while True:
             try:
@@ -170,7 +185,12 @@ class Purchases:
                     log.info("Order %d was renewed by somebody else meanwhile (%s)", order_id, key)
                     return begun
                 with self._settling(begun):
-                    self._api.renew(order_id, before_sending=partial(self._ledger.sending, begun), stop=stop)
+                    self._api.renew(
+                        order_id,
+                        before_sending=partial(self._ledger.sending, begun),
+                        while_waiting=partial(self._ledger.alive, begun),
+                        stop=stop,
+                    )
                 break
             except UnderWay:
                 self._wait_for_others(key, stop)
@@ -181,8 +201,9 @@ class Purchases:
                 if found is None:
                     raise
                 return found
-        renewed = self._after_renewal(order, before)
+        renewed = _extended(order, before)
         try:
+            # At once: what follows may take long, or fail.
             self._ledger.renewed(begun, renewed)
         except StoreError as error:
             raise PurchaseUnknownError(
@@ -190,6 +211,7 @@ class Purchases:
                 key=begun.key,
                 order_ids=(order_id,),
             ) from error
+        renewed = self._with_shown_end(renewed)
         log.info("Renewed order %d until %s", order_id, renewed.expires_at or "an unknown time")
         return renewed
 
@@ -280,13 +302,17 @@ class Purchases:
         """Whether an order that a key has bought can be handed out again."""
         if order.product == "esim":
             return not order.ended
+        now = datetime.now(timezone.utc)
+        is_new = now - (order.created_at or now) < self._grace
         try:
             status = self._orders.look(order.order_id, stop=stop)
         except NotFoundError:
-            now = datetime.now(timezone.utc)
-            return now - (order.created_at or now) < self._grace
+            # One answer of that kind is not enough to buy another.
+            return is_new or any(one.order_id == order.order_id for one in self._orders.read_list()[0])
         if order.product in RENTALS:
             return not status.ended
+        if status.status == "completed" and not status.arrived and is_new:
+            return True  # its code shows a little later
         return (status.arrived or not status.ended) and not self._ledger.book.was_used(order.order_id)
 
     @contextmanager
@@ -326,28 +352,26 @@ class Purchases:
             return None, None
         return entry.price_of(order.duration), entry.highest_price_of(order.duration)
 
-    def _after_renewal(self, order: Order, before: OrderStatus) -> Order:
-        """The order with its new expiry: what the status shows now, else the old one and the period."""
+    def _with_shown_end(self, renewed: Order) -> Order:
+        """A renewed order with the end that its status shows, where it does."""
         try:
-            after = self._orders.look(order.order_id)
-        except ServiceError as error:
-            log.warning(
-                "Order %d was renewed, but its new expiry can not be read: %s",
-                order.order_id,
-                error,
-            )
-            after = None
-        expires_at = after.expires_at if after is not None else None
-        values: dict[str, Any] = {"expires_at": expires_at, "expires_estimated": False}
-        old = order.expires_at or before.expires_at
-        if expires_at is None and old is not None and order.duration is not None:
-            values = {
-                "expires_at": old + timedelta(days=order.duration),
-                "expires_estimated": True,
-            }
-        if after is not None:
-            values["status"] = after.status
-        return order.model_copy(update=values)
+            after = self._orders.look(renewed.order_id)
+        except SmsVerifyError as error:
+            log.warning("Order %d was renewed, but can not be looked at: %s", renewed.order_id, error)
+            return renewed
+        values: dict[str, Any] = {"status": after.status}
+        if after.expires_at is not None:
+            values |= {"expires_at": after.expires_at, "expires_estimated": False}
+        return renewed.model_copy(update=values)
+
+
+def _extended(order: Order, before: OrderStatus) -> Order:
+    """A renewed order with its end as far as that can be reckoned: the old one, and its duration."""
+    old = order.expires_at or before.expires_at
+    if old is None or order.duration is None:
+        return order.model_copy(update={"expires_at": None, "expires_estimated": False})
+    values = {"expires_at": old + timedelta(days=order.duration), "expires_estimated": True}
+    return order.model_copy(update=values)
 
 
 def _check_price(price: Decimal | None, limit: Decimal | None, what: str) -> None:

@@ -24,6 +24,7 @@ from smsverify.store import Store
 log = logging.getLogger(__name__)
 
 FORGOTTEN = 900.0  # seconds without anybody waiting after which a number is reported as forgotten
+KEPT = (*RENTALS, "esim")  # what is bought to be kept, and so never forgotten
 AT_ONCE = 20  # orders that one reconciliation looks at or cancels, so that its cost stays small
 
 
@@ -50,13 +51,14 @@ class UnknownCall(_Report):
     """A paid call whose outcome is unknown.
 
     Attributes:
-        key, kind: of the call; `order` or `renewal`.
+        namespace, key, kind: of the call; `order` or `renewal`.
         sent_at: UTC.
         price: USD that it would have cost; `None` where that is unknown.
         order_ids: the orders that may be it, where a person has to tell; for a renewal, its order.
         overdue: whether it will not settle by itself.
     """
 
+    namespace: str
     key: str
     kind: str
     sent_at: datetime
@@ -101,8 +103,9 @@ class Reconciliation(_Report):
         to_cancel: orders that are to be cancelled, and could not be yet.
         leaks: orders that are paid, not refunded and not used, and that nobody waits for; one that has ended
             stays here for a day.
-        foreign: orders of the service's list that were not bought through this store and are still pending.
-            Where others buy on the account too, they are no finding.
+        foreign: orders of the last day in the service's list that cost money and were not bought through this
+            store. Where others buy on the account too, they are no finding.
+        unpriced: how many paid calls have no known price, and are not in `spent`.
     """
 
     checked_at: datetime
@@ -116,6 +119,7 @@ class Reconciliation(_Report):
     to_cancel: list[HeldOrder]
     leaks: list[HeldOrder]
     foreign: list[HeldOrder]
+    unpriced: int = 0
     foreign_is_fine: bool = False
 
     @property
@@ -150,7 +154,8 @@ class Reconciliation(_Report):
         return "\n".join(
             [
                 f"wallet {balance}; spent today {self.spent_today:.2f} USD, in all {self.spent:.2f} USD; "
-                f"refunded {self.refunded:.2f} USD",
+                f"refunded {self.refunded:.2f} USD"
+                + (f"; {self.unpriced} calls of unknown price" if self.unpriced else ""),
                 *settled,
                 *(f"cancelled: order {order_id}" for order_id in self.cancelled),
                 *(f"open: {finding}" for finding in self.findings),
@@ -201,18 +206,19 @@ class Reconciler:
         cancelled = list(self._cancel_again(stop))
         leaks = self._leaks(cancel_after, cancelled, stop)
         if cancelled:
-            # Only the list says that the money came back.
-            self._orders.read_list()
+            self._note_refunds()
         with self._store.read() as connection:
             now = self._store.now(connection)
             spent_today = self._ledger.spending.today(connection).amount
-            spent = self._ledger.spending.in_all(connection).amount
+            spent = self._ledger.spending.in_all(connection)
             unknown = self._unknown(connection, now)
+        candidates = {order_id for call in unknown for order_id in call.order_ids}
         report = Reconciliation(
             checked_at=datetime.now(timezone.utc),
             balance=self._balance(),
             spent_today=spent_today,
-            spent=spent,
+            spent=spent.amount,
+            unpriced=spent.unpriced,
             refunded=self._book.refunded(),
             settled=[
                 SettledCall(
@@ -231,7 +237,11 @@ class Reconciler:
                 for release in self._book.open_releases()
             ],
             leaks=leaks,
-            foreign=[_held(order, "was not bought through this store") for order in self._book.foreign(DAY)],
+            foreign=[
+                _held(order, "was not bought through this store")
+                for order in self._book.foreign(DAY)
+                if order.order_id not in candidates
+            ],
             foreign_is_fine=not self._is_exclusive,
         )
         for finding in report.findings:
@@ -239,10 +249,9 @@ class Reconciler:
         return report
 
     def _cancel_again(self, stop: threading.Event) -> Iterator[int]:
-        for release in self._book.open_releases()[:AT_ONCE]:
+        for _ in range(min(len(self._book.open_releases()), AT_ONCE)):
             _refuse_if(stop)
-            if self._orders.carry_out(release.order_id):
-                yield release.order_id
+            yield from self._orders.retry_releases(limit=1, even_early=True)
 
     def _leaks(
         self, cancel_after: float | None, cancelled: list[int], stop: threading.Event
@@ -253,12 +262,12 @@ class Reconciler:
             patience = min(patience, cancel_after)
         with self._store.read() as connection:
             now = self._store.now(connection)
+        limits = (now - patience, now - self._alive)
+        unclaimed = self._ledger.unclaimed()
         unused = [
             order
-            for order in self._book.unused(
-                now - patience, alive_since=now - self._alive, ended_since=now - DAY
-            )
-            if order.product not in RENTALS and order.product != "esim"
+            for order in self._book.unused(limits[0], alive_since=limits[1], ended_since=now - DAY)
+            if order.product not in KEPT and self._book.release_of(order.order_id) is None
         ]
         for order in unused[:AT_ONCE]:
             _refuse_if(stop)
@@ -266,14 +275,23 @@ class Reconciler:
                 self._look_at(order.order_id)
             if cancel_after is not None and not self._known(order.order_id).ended:
                 reason = f"nobody has waited for it for {cancel_after:.0f} s"
-                if self._orders.release(order.order_id, reason):
+                if self._orders.release(order.order_id, reason, unless_since=limits):
                     cancelled.append(order.order_id)
         known = [self._known(order.order_id) for order in unused]
-        return [
+        leaks = [
             _held(order, "its code was never used" if order.status == "completed" else "nobody waits for it")
             for order in known
             if not order.cancelled and self._book.release_of(order.order_id) is None
         ]
+        kept = [self._known(order_id) for order_id in unclaimed]
+        return leaks + [_held(order, _why_unclaimed(order)) for order in kept if order.product in KEPT]
+
+    def _note_refunds(self) -> None:
+        """Only the list says that the money came back."""
+        try:
+            self._orders.read_list()
+        except ServiceError as error:
+            log.warning("Whether what was cancelled is refunded can not be read: %s", error)
 
     def _look_at(self, order_id: int) -> None:
         try:
@@ -287,6 +305,7 @@ class Reconciler:
     def _unknown(self, connection: sa.Connection, now: float) -> list[UnknownCall]:
         return [
             UnknownCall(
+                namespace=call.namespace,
                 key=call.key,
                 kind=call.kind,
                 sent_at=datetime.fromtimestamp(call.sent_at, timezone.utc),
@@ -317,6 +336,11 @@ def _held(order: Order, reason: str) -> HeldOrder:
         key=order.key,
         reason=reason,
     )
+
+
+def _why_unclaimed(order: Order) -> str:
+    lost = ", and its activation code is lost" if order.product == "esim" else ""
+    return f"was bought by a call whose answer was lost{lost}; call again with its key {order.key!r}"
 
 
 def _refuse_if(stop: threading.Event) -> None:

@@ -15,7 +15,6 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -23,7 +22,7 @@ import sqlalchemy as sa
 
 from smsverify.errors import ServiceError
 from smsverify.ledger import Ledger, OpenCall
-from smsverify.models import Order, as_datetime, expiry_step, phone_digits
+from smsverify.models import Order, expiry_step, phone_digits, seconds_left
 from smsverify.orders import Orders
 from smsverify.store import Store
 
@@ -57,6 +56,13 @@ class Open:
     def is_perhaps(self, order: Order, first_seen_at: float, skew: float) -> bool:
         """Whether an order fits but for its name: the list has names of its own."""
         return self._is_new(order, first_seen_at, skew) and self.costs(order)
+
+    def is_misdated(self, order: Order, first_seen_at: float, skew: float) -> bool:
+        """Whether an order fits but for its time, which may come from another clock than the answers."""
+        if first_seen_at < self.sent_at or order.created_at is None:
+            return False
+        age = abs(order.created_at.timestamp() - self.sent_at - skew)
+        return age < DAY and self._is_same_service(order) and self.costs(order)
 
     def _is_new(self, order: Order, first_seen_at: float, skew: float) -> bool:
         if first_seen_at < self.sent_at:
@@ -154,6 +160,7 @@ class Recovery:
         orders: reads the service's list, and the status of an order.
         grace: seconds after which a call that does not show was not made.
         is_exclusive: whether nobody else buys on this account. Else no order is adopted, only told.
+        tempo: how long the service's minute is in real minutes.
     """
 
     def __init__(
@@ -164,6 +171,7 @@ class Recovery:
         *,
         grace: float,
         is_exclusive: bool,
+        tempo: float,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -171,6 +179,11 @@ class Recovery:
         self._orders = orders
         self._grace = grace
         self._is_exclusive = is_exclusive
+        self._tempo = tempo
+
+    def _now(self) -> float:
+        with self._store.read() as connection:
+            return self._store.now(connection)
 
     # -------------------------------------------------------------- purchases
 
@@ -189,7 +202,10 @@ class Recovery:
             calls = [call for call in self._ledger.open_calls(connection) if call.kind == "order"]
             under_way_since = min((call.sent_at for call in calls if call.under_way), default=None)
             opens = {call.id: call for call in calls if not call.under_way}
-            unowned = self._unowned(connection, listed)
+            # Not of the list alone: what it has shown once is kept.
+            unowned = self._book.unowned(
+                connection, min((call.sent_at for call in opens.values()), default=now)
+            )
             purchases = [
                 Open(call.id, call.key, call.request, call.price, call.sent_at) for call in opens.values()
             ]
@@ -204,8 +220,12 @@ class Recovery:
                 elif purchase.id in matching.adopted:
                     settled.append(self._adopt(connection, call, matching.adopted[purchase.id], now))
                 elif is_over and not may_come:
+                    knew_any = self._book.knew_any(connection, purchase.sent_at)
                     strangers = [
-                        order.order_id for order, seen in unowned if purchase.is_perhaps(order, seen, skew)
+                        order.order_id
+                        for order, seen in unowned
+                        if purchase.is_perhaps(order, seen, skew)
+                        or (knew_any and purchase.is_misdated(order, seen, skew))
                     ]
                     if strangers:
                         settled.append(self._doubt(connection, call, tuple(strangers)))
@@ -235,10 +255,6 @@ class Recovery:
         if call.request["product"] == "esim":
             log.warning("The activation code of order %d is lost; the dashboard has it", found.order_id)
         return Settled(call.key, call.kind, "bought", (found.order_id,))
-
-    def _unowned(self, connection: sa.Connection, listed: Sequence[Order]) -> list[tuple[Order, float]]:
-        first_seen = self._book.unowned(connection)
-        return [(order, first_seen[order.order_id]) for order in listed if order.order_id in first_seen]
 
     # -------------------------------------------------------------- renewals
 
@@ -280,21 +296,21 @@ class Recovery:
 
     def _was_renewed(self, call: OpenCall) -> bool | None:
         """Whether a renewal was carried out; `None` where the status does not tell."""
-        before, step = as_datetime(call.request.get("expires_at")), call.request.get("step")
+        before, step = call.request.get("ends_at"), call.request.get("step")
         if before is None or step is None:
             return None
-        asked_at = datetime.now(timezone.utc)
+        asked_at = self._now()
         try:
             status = self._orders.look(call.request["order_id"])
         except ServiceError as error:
             log.warning("Whether %s was renewed can not be found out now: %s", call.key, error)
             return None
-        if status.expires_at is None or expiry_step(status) != step or status.ended:
+        left = seconds_left(status)
+        if left is None or expiry_step(status, self._tempo) != step or status.ended:
             return None
-        # The end before was reckoned at the answer's arrival, and so is never too early; this one is never
-        # too late. So however slow both answers were, an end that is later than both can tell was moved.
-        after = status.expires_at - (datetime.now(timezone.utc) - asked_at)
-        if after > before + timedelta(seconds=step):
+        # By the clock that all share, the end before was reckoned at the answer's arrival, and so is never
+        # too early; this one is never too late. However slow both were, an end beyond both was moved.
+        if asked_at + left > before + step:
             return True
         # Days left are whole ones: that they have not grown says nothing of a rental of one day.
         return False if step < DAY else None

@@ -178,8 +178,8 @@ class Settings(BaseModel):
 
     @property
     def longest_exchange(self) -> float:
-        """Seconds that one request may be under way: connecting, the headers, the body."""
-        return self.connect_timeout + 2 * self.read_timeout
+        """Seconds that one request may be under way: connecting, the headers, the body and its last piece."""
+        return 2 * self.connect_timeout + 3 * self.read_timeout
 
     @property
     def tempo(self) -> float:

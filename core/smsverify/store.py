@@ -86,6 +86,7 @@ purchases = sa.Table(
     sa.Column("price", sa.Text),
     sa.Column("charge", sa.Text),
     sa.Column("run", sa.Text),
+    sa.Column("unclaimed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("attempt", sa.Text, nullable=False),
     sa.Column("sent_at", sa.Double, nullable=False),
@@ -186,12 +187,22 @@ NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
     2: (
         purchases.c.charge,
         purchases.c.run,
+        purchases.c.unclaimed,
         orders.c.cancelled_from,
         orders.c.refunded_at,
         orders.c.release_scope,
         orders.c.release_tries,
         orders.c.release_next_at,
         polls.c.list_misses,
+    ),
+}
+# What is put into them where there are rows already.
+_NEW_VALUES: dict[int, tuple[sa.Update, ...]] = {
+    2: (
+        sa.update(purchases).values(charge=purchases.c.price),
+        sa.update(orders)
+        .where(orders.c.release_asked_at.is_not(None))
+        .values(release_next_at=orders.c.release_asked_at),
     ),
 }
 # SQLite's locks and its WAL need memory that all processes share, and files that are what they seem to be.
@@ -344,6 +355,8 @@ class Store:
             for column in NEW_COLUMNS[newer]:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+            for statement in _NEW_VALUES[newer]:
+                connection.execute(statement)
             log.info("The store's schema is now version %d", newer)
         connection.execute(sa.update(schema).values(version=SCHEMA_VERSION))
 

@@ -69,6 +69,7 @@ class _Call:
     stop: threading.Event | None
     is_repeatable: bool
     before_sending: Callable[[], None] | None = None
+    while_waiting: Callable[[], None] | None = None
     hasty: bool = False
 
     @property
@@ -203,12 +204,14 @@ class Transport:
         priority: Priority,
         is_repeatable: bool = False,
         before_sending: Callable[[], None] | None = None,
+        while_waiting: Callable[[], None] | None = None,
         stop: threading.Event | None = None,
         hasty: bool = False,
     ) -> Reply:
         """Changes something. Repeats only what provably was not carried out, unless it is harmless to repeat.
 
-        `before_sending` is called when the request has its turn; what it raises keeps it from leaving.
+        `before_sending` is called when the request has its turn, `while_waiting` now and then before that;
+        what either raises keeps it from leaving.
 
         Raises:
             ServiceError: the request was not carried out.
@@ -216,7 +219,9 @@ class Transport:
             WaitStoppedError: `stop` was set before anything was sent.
         """
         request = requests.Request("POST", self._settings.base_url + path, json=body)
-        return self._repeat(_Call(request, priority, stop, is_repeatable, before_sending, hasty))
+        return self._repeat(
+            _Call(request, priority, stop, is_repeatable, before_sending, while_waiting, hasty)
+        )
 
     def unexpected(self, reply: Reply) -> UnexpectedResponseError:
         """The error for a success whose body is not what the documentation says."""
@@ -295,7 +300,9 @@ class Transport:
 
     def _exchange(self, call: _Call, deadline: float) -> Answer:
         endpoint = f"{call.request.method} {call.request.url.removeprefix(self._settings.base_url)}"
-        with self._budget.permit(call.priority, deadline=deadline, stop=call.stop) as permit:
+        with self._budget.permit(
+            call.priority, deadline=deadline, stop=call.stop, while_waiting=call.while_waiting
+        ) as permit:
             if call.before_sending is not None:
                 try:
                     call.before_sending()
