@@ -256,6 +256,18 @@ def test_a_cleared_task_keeps_its_number_however_long_its_next_try_has_to_queue(
 
 
 @NEVER
+def test_a_kill_that_overtakes_the_claim_stays_on_record(
+    make: Any, order: Order, sim: Simulator, hook: Any, airflow_says: Any
+) -> None:
+    airflow_says("queued")
+    hook.claim(order.order_id, "the sensor")
+    trigger = make()
+    trigger._give_back()
+    trigger._claim()  # in a thread that nobody can stop
+    assert hook._book.release_of(order.order_id)
+
+
+@NEVER
 def test_the_number_of_a_cleared_task_that_never_runs_again_is_given_back_later(
     make: Any, order: Order, sim: Simulator, hook: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

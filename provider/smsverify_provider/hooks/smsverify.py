@@ -179,8 +179,6 @@ class SmsVerifyHook(CoreHook, BaseHook):
         ):
             if killed.is_set():
                 raise WaitStoppedError(f"the task was killed while it bought order {number.order_id}")
-            # An earlier try that was killed may have put on record that the order is to be given back.
-            self.claim(number.order_id, uuid.uuid4().hex)
             yield number
 
     def plan_release(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import partial
@@ -77,7 +76,6 @@ class SmsVerifyOrderOperator(CheckedOperator):
     _hook: SmsVerifyHook | None = None
     _stop: threading.Event | None = None
     _order_id: int | None = None
-    _waiter: str | None = None
     _ti: Any = None
     _is_killed = False
 
@@ -130,9 +128,6 @@ class SmsVerifyOrderOperator(CheckedOperator):
         self._hook = SmsVerifyHook(self.smsverify_conn_id)
         purchase = {name: getattr(self, name) for name in self.checked}
         order = self._hook.order(**purchase, stop=self._stop)
-        # An earlier try that was killed may have put on record that the order is to be given back.
-        self._waiter = uuid.uuid4().hex
-        self._hook.claim(order.order_id, self._waiter)
         self._order_id = order.order_id
         if self._is_killed:
             self._give_back()
@@ -151,7 +146,6 @@ class SmsVerifyOrderOperator(CheckedOperator):
                 self._hook,
                 self._order_id,
                 ti=self._ti,
-                waiter=self._waiter,
                 tries_left=has_tries_left(self._ti),
                 reason="the task that ordered it was killed",
             )

@@ -149,9 +149,6 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Looks once for the SMS."""
         hook = self._hook or self._make_hook()
-        if self._is_killed:
-            # Airflow lets it run on for a while: what is on record for later must not come true meanwhile.
-            self._give_back()
         try:
             message = hook.check_otp(self.order_id)
         except (AuthenticationError, NotFoundError, OrderEndedError) as error:
@@ -159,6 +156,9 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         except (ServiceError, StoreError) as error:
             self.log.warning("Order %s could not be looked at, waiting goes on: %s", self.order_id, error)
             message = None
+        if message is None and self._is_killed:
+            # Airflow lets it run on for a while, and a look takes off the record what its end has put there.
+            self._give_back()
         return PokeReturnValue(message is not None, message.as_dict() if message else None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
