@@ -2,155 +2,138 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import tempfile
-from decimal import Decimal
-from pathlib import Path
+import os
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import hypothesis.strategies as st
-import sqlalchemy as sa
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
-from rigs import API_KEY
+import pytest
+from hypothesis import Phase
+from rigs.money_machine import World, run, two_services
 
-from smsverify import SmsVerifyError
-from smsverify.hook import SmsVerifyHook
-from smsverify.simulator import Fault, Simulator
-from smsverify.store import open_store, purchases
+from smsverify import spending
+from smsverify.ledger import Intent, Ledger
+from smsverify.purchasing import Purchases
+from smsverify.recovery import Matching, Open, Recovery
+from smsverify.transport import Transport
 
-FAULTS = [
-    "reset",
-    "lost_answer",
-    "error_before",
-    "error_after",
-    "provider_failure",
-    "cut_json",
-    "out_of_stock",
+SOAK = bool(os.environ.get("SMSVERIFY_SOAK"))
+ROUNDS, EXAMPLES = 20, 10
+
+
+@pytest.fixture
+def world(any_store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with two_services() as services:
+        yield World(any_store_url, monkeypatch, services)
+
+
+def test_whatever_happens_no_money_is_lost(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    if not SOAK:
+        run(world, max_examples=6, stateful_step_count=20, derandomize=True)
+        return
+    began = time.monotonic()
+    for number in range(ROUNDS):
+        run(world, max_examples=EXAMPLES, stateful_step_count=40)
+        with capsys.disabled():
+            seconds = time.monotonic() - began
+            print(f"  round {number + 1} of {ROUNDS}, {seconds:.0f} s: {world.summary()}", flush=True)
+
+
+# ------------------------------------------------------------------ the machine sees what is broken
+
+
+def without_an_intent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "sending", lambda self, intent: None)
+
+
+def with_a_second_post_after_a_5xx(monkeypatch: pytest.MonkeyPatch) -> None:
+    post = Transport.post
+
+    def repeated(self: Transport, *arguments: Any, **options: Any) -> Any:
+        return post(self, *arguments, **{**options, "is_repeatable": True})
+
+    monkeypatch.setattr(Transport, "post", repeated)
+
+
+def with_unknown_taken_for_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rejected(self: Ledger, intent: Intent, reason: str) -> None:
+        self.rejected(intent, reason)
+
+    monkeypatch.setattr(Ledger, "unknown", rejected)
+
+
+def with_orders_adopted_that_were_seen_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_new = Open._is_new
+
+    def whenever_seen(self: Open, order: Any, first_seen_at: float, skew: float) -> bool:
+        return is_new(self, order, float("inf"), skew)
+
+    monkeypatch.setattr(Open, "_is_new", whenever_seen)
+
+
+def with_orders_adopted_at_any_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Open, "costs", lambda self, order: True)
+
+
+def with_what_is_open_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spending, "_MAY_HAVE_COST", ("bought",))
+
+
+def without_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    settle = Recovery.settle
+
+    def at_once(self: Recovery) -> Any:
+        self._grace = 0.0
+        return settle(self)
+
+    monkeypatch.setattr(Recovery, "settle", at_once)
+
+
+def with_an_order_given_to_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smsverify.orderbook.OrderBook.assign", lambda *_: None)
+
+
+def with_a_new_order_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Purchases, "_can_still_serve", lambda *_: False)
+
+
+def with_other_renewals_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "_another", lambda *_: None)
+    monkeypatch.setattr(Ledger, "_is_renewed_meanwhile", lambda *_: False)
+
+
+def with_nothing_ever_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smsverify.recovery.match", lambda *_: Matching({}, {}))
+
+
+BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    without_an_intent,
+    with_a_second_post_after_a_5xx,
+    with_unknown_taken_for_rejected,
+    with_orders_adopted_that_were_seen_before,
+    with_orders_adopted_at_any_price,
+    with_what_is_open_not_counted,
+    without_a_grace,
+    with_an_order_given_to_two,
+    with_a_new_order_for_each_call,
+    with_other_renewals_overlooked,
+    with_nothing_ever_adopted,
 ]
-PATHS = [
-    "order/temporary/",
-    "order/rent-1day/",
-    "orders/",
-    "order/*/cancel/",
-    "order/*/status/",
-    "order/*/renew/",
-]
-PRODUCTS: dict[str, dict[str, Any]] = {
-    "temporary": {"service": "WhatsApp"},
-    "rent-1day": {"service": "Tinder"},
-}
-START = Decimal(1000)
 
 
-class Money(RuleBasedStateMachine):
-    """A few keys, orders that get codes, are cancelled, renewed and end, and faults at any time."""
-
-    orders = Bundle("orders")
-    accounts = itertools.count()
-    directory = Path(tempfile.mkdtemp(prefix="smsverify-money-"))
-    simulator: Simulator
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.simulator = Simulator(
-            api_key=API_KEY, speed=600.0, sms_delay="never", rate_limit=None, balance=START
-        ).start()
-        self.account = f"account{next(self.accounts)}"
-        self.url = f"sqlite:///{self.directory / 'store.db'}"
-
-    @property
-    def hook(self) -> SmsVerifyHook:
-        """A new process's hook, each time."""
-        return SmsVerifyHook(
-            API_KEY,
-            base_url=self.simulator.url,
-            store_url=self.url,
-            account=self.account,
-            rate_limit=1000,
-            rate_period=0.1,
-            call_timeout=2.0,
-        )
-
-    def teardown(self) -> None:
-        self.simulator.stop()
-
-    @rule(kind=st.sampled_from(FAULTS), path=st.sampled_from(PATHS), after=st.integers(0, 1))
-    def something_goes_wrong(self, kind: str, path: str, after: int) -> None:
-        self.simulator.add_fault(Fault(kind, path=path, after=after))
-
-    @rule(target=orders, key=st.sampled_from("abc"), product=st.sampled_from(sorted(PRODUCTS)))
-    def order(self, key: str, product: str) -> Any:
-        try:
-            return self.hook.order(product, **PRODUCTS[product], key=key).order_id
-        except SmsVerifyError:
-            return multiple()
-
-    @rule(order_id=orders)
-    def a_code_comes(self, order_id: int) -> None:
-        if self.simulator.order(order_id).status in ("pending", "active"):
-            self.simulator.deliver_sms(order_id, otp="123456")
-
-    @rule(order_id=orders)
-    def look(self, order_id: int) -> None:
-        with contextlib.suppress(SmsVerifyError):
-            self.hook.check_otp(order_id)
-
-    @rule(order_id=orders)
-    def cancel(self, order_id: int) -> None:
-        with contextlib.suppress(SmsVerifyError):
-            status = self.hook.cancel(order_id)
-            assert status.cancelled == (self.simulator.order(order_id).status == "cancelled")
-
-    @rule(order_id=orders)
-    def release(self, order_id: int) -> None:
-        had_code = self.simulator.order(order_id).sms_count > 0
-        assert self.hook.release(order_id, "not needed") <= (not had_code)
-
-    @rule(order_id=orders)
-    def renew(self, order_id: int) -> None:
-        with contextlib.suppress(SmsVerifyError):
-            self.hook.renew(order_id)
-
-    @rule(order_id=orders)
-    def the_order_ends(self, order_id: int) -> None:
-        self.simulator.set_time_left(order_id, 0)
-
-    @invariant()
-    def the_wallet_is_what_was_paid_and_refunded(self) -> None:
-        orders = self.simulator.orders()
-        spent = sum((order.paid - order.refunded for order in orders), Decimal(0))
-        assert self.simulator.balance() == START - spent
-
-    @invariant()
-    def every_paid_order_is_on_record(self) -> None:
-        with open_store(self.url).read() as connection:
-            rows = connection.execute(sa.select(purchases).where(purchases.c.account == self.account)).all()
-        bought = {row.order_id for row in rows if row.kind == "order" and row.state == "bought"}
-        unknown = [row for row in rows if row.kind == "order" and row.state in ("sent", "unknown")]
-        unexplained = {order.order_id for order in self.simulator.orders()} - bought
-        assert len(unexplained) <= len(unknown)
-        renewed = sum(order.renewals for order in self.simulator.orders())
-        renewals = [
-            row for row in rows if row.kind == "renewal" and row.state in ("bought", "unknown", "sent")
-        ]
-        assert renewed <= len(renewals)
-        unfinished = {order.order_id for order in self.simulator.orders() if order.status == "pending"}
-        for key in "abc":
-            mine = [row for row in rows if row.kind == "order" and row.key == key]
-            open_ones = [
-                row for row in mine if row.state in ("sent", "unknown") or row.order_id in unfinished
-            ]
-            assert len(open_ones) <= 1, key
-
-
-Money.TestCase.settings = settings(
-    max_examples=12,
-    stateful_step_count=15,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-test_money_is_accounted_for = Money.TestCase
+@pytest.mark.parametrize("damage", BREAKS if SOAK else BREAKS[1:2], ids=lambda damage: damage.__name__)
+def test_a_broken_ledger_is_noticed(
+    damage: Callable[[pytest.MonkeyPatch], None],
+    store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with two_services() as services:
+        world = World(store_url, monkeypatch, services)
+        damage(monkeypatch)
+        with pytest.raises(AssertionError) as caught:
+            run(world, max_examples=400, derandomize=not SOAK, phases=[Phase.generate])
+    if SOAK:
+        with capsys.disabled():
+            reason = str(caught.value).partition("\n")[0]
+            print(f"  noticed after {world.steps['example'] + 1} examples: {reason}", flush=True)

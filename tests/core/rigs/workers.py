@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.process
 import os
+import random
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from smsverify.budget import Budget, Priority
-from smsverify.errors import SmsVerifyError
+from smsverify.errors import PurchaseUnknownError, ServiceError, SmsVerifyError
 from smsverify.hook import SmsVerifyHook
 from smsverify.store import open_store
 
@@ -147,6 +150,85 @@ def wait_and_fork(index: int, *, settings: dict[str, Any], order_ids: list[int],
     child.join()
     waiter.join()
     return [*codes, *codes_of_child]
+
+
+# ------------------------------------------------------------------ buyers that are killed
+
+
+def buy_until_done(
+    _index: int,
+    *,
+    settings: dict[str, Any],
+    order: dict[str, Any],
+    keys: list[str],
+    workers: int,
+    kills: int,
+    pause: float,
+    seed: int,
+    directory: str,
+) -> dict[str, Any]:
+    """Lets processes buy under all these keys, kills them at random moments, and starts them anew.
+
+    Two processes share each key. Each notes in `directory` what it was handed out.
+
+    Args:
+        settings, order: of the hook and of each purchase.
+        keys: of the purchases.
+        workers: how many processes.
+        kills: how many of them are killed in all, at the most.
+        pause: seconds between two kills, on an average.
+        seed: of the random moments.
+        directory: an empty one.
+
+    Returns:
+        how many were killed, and how those ended that were not and did not get to their end.
+    """
+    chance = random.Random(seed)
+
+    def start(number: int) -> multiprocessing.process.BaseProcess:
+        mine = keys[number % (workers // 2) :: workers // 2]
+        target = {"settings": settings, "order": order, "keys": mine, "seed": chance.random()}
+        target["notes"] = f"{directory}/worker-{number}"
+        process = _forks.Process(target=_buy_all, kwargs=target)
+        process.start()
+        return process
+
+    flock = {number: start(number) for number in range(workers)}
+    killed, failed = 0, []
+    while flock:
+        time.sleep(chance.uniform(0, 2 * pause))
+        if killed < kills:
+            os.kill(chance.choice(list(flock.values())).pid or 0, signal.SIGKILL)
+            killed += 1
+        for number, process in list(flock.items()):
+            if process.is_alive():
+                continue
+            process.join()
+            del flock[number]
+            if process.exitcode == -signal.SIGKILL:
+                flock[number] = start(number)
+            elif process.exitcode:
+                failed.append(process.exitcode)
+    return {"killed": killed, "failed": failed}
+
+
+def _buy_all(
+    *, settings: dict[str, Any], order: dict[str, Any], keys: list[str], seed: float, notes: str
+) -> None:
+    """Buys under each of these keys. What is not known yet is come back to."""
+    hook, path = SmsVerifyHook(**settings), Path(notes)
+    chance = random.Random(seed)
+    done = {line.split()[0] for line in path.read_text().splitlines()} if path.exists() else set()
+    left = [key for key in keys if key not in done]
+    while left:
+        key = chance.choice(left)
+        try:
+            order_id = hook.order(**order, key=key).order_id
+        except (PurchaseUnknownError, ServiceError):
+            continue
+        with path.open("a") as file:
+            file.write(f"{key} {order_id}\n")
+        left.remove(key)
 
 
 # ------------------------------------------------------------------ the script
