@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,21 @@ from prefect_smsverify import SmsVerifyCredentials
 from smsverify.settings import Settings
 given = Settings.load({}).model_dump(exclude_unset=True)
 SmsVerifyCredentials(**given).save(sys.argv[1], overwrite=True)
+"""
+
+# Deploys flows of a file to a work pool, and tells the ids of their deployments.
+_DEPLOY = """
+import json, sys
+from pathlib import Path
+from prefect import flow
+pool, file, *names = sys.argv[1:]
+file = Path(file)
+options = {"work_pool_name": pool, "print_next_steps": False, "ignore_warnings": True}
+ids = {}
+for name in names:
+    source = flow.from_source(source=str(file.parent), entrypoint=f"{file.name}:{name}")
+    ids[name] = str(source.deploy(name=f"{file.stem}-{name}", **options))
+print("deployed", json.dumps(ids), flush=True)
 """
 
 
@@ -186,3 +202,64 @@ class PrefectServer:
         tasks = {"task_runs": tagged, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
         states = {f"flow {one['name']}": one["state_name"] for one in flows}
         return states | {one["name"]: one["state_name"] for one in self.rest.post("/task_runs/filter", tasks)}
+
+    # -------------------------------------------------------------- flow runs that a worker runs
+
+    def start_worker(self, pool: str, timeout: float = 120.0) -> None:
+        """Starts a worker, which runs each flow run as a process, and waits until its work pool is there."""
+        command = [str(self._python), "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+        environment = self._environment | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+        worker = self._processes.spawn("prefect-worker", command, environment)
+
+        def is_there() -> bool:
+            pools = self.rest.post("/work_pools/filter", {})
+            return any(known["name"] == pool for known in pools)
+
+        self._processes.wait_until(is_there, timeout, f"the work pool {pool}", [worker])
+
+    def deploy(self, pool: str, file: Path, flows: Sequence[str], timeout: float = 120.0) -> dict[str, str]:
+        """Deploys flows of a file to a work pool.
+
+        Returns:
+            the ids of the deployments, by the flows' names in the file.
+        """
+        command = [str(self._python), "-c", _DEPLOY, pool, str(file), *flows]
+        managed = self._processes.run(
+            f"prefect-deploy-{file.stem}", command, self._environment, timeout=timeout
+        )
+        line = next(line for line in managed.output().splitlines() if line.startswith("deployed "))
+        return dict(json.loads(line.removeprefix("deployed ")))
+
+    def create_run(self, deployment_id: str, parameters: Mapping[str, Any]) -> str:
+        """Has a worker run a deployment; the id of the flow run."""
+        run = {
+            "parameters": dict(parameters),
+            "state": {"type": "SCHEDULED"},
+            "idempotency_key": uuid.uuid4().hex,
+        }
+        return str(self._post(f"/deployments/{deployment_id}/create_flow_run", run)["id"])
+
+    def run_state(self, run_id: str) -> str:
+        """The name of a flow run's state, such as `Running`."""
+        return str(self.rest.get(f"/flow_runs/{run_id}")["state_name"])
+
+    def run_process(self, run_id: str) -> int | None:
+        """The id of the process of a flow run that a worker runs; `None` while it has none."""
+        pid = self.rest.get(f"/flow_runs/{run_id}")["infrastructure_pid"]
+        return int(str(pid).rpartition(":")[2]) if pid else None
+
+    def set_run_state(self, run_id: str, kind: str, name: str) -> None:
+        """Sets a flow run's state, as a user does.
+
+        Args:
+            run_id: the flow run.
+            kind, name: of the state, such as `CANCELLING` and `Cancelling`.
+        """
+        state = {"type": kind, "name": name}
+        self._post(f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+
+    def _post(self, path: str, body: Any) -> Any:
+        # Its database is locked now and then while many write.
+        return self._processes.wait_until(
+            lambda: self.rest.post(path, body), 60.0, f"the server to take {path}"
+        )
