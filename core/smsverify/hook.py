@@ -520,7 +520,7 @@ class SmsVerifyHook(Assembly):
         order_id = check_order_id(order_id)
         message = self._inbox.newest([order_id]).get(order_id)
         if message is None and ask:
-            self._book.hand_out(order_id)
+            self._book.touch(order_id)
             message = self._ask_for_otp(order_id)
         if message is not None:
             self._book.used(order_id)
