@@ -45,7 +45,7 @@ class RunsOutOfTimeOnce(SmsVerifyOtpSensor):
 
 def order(area_code: int, operator: Any = SmsVerifyOrderOperator, **arguments: Any) -> Any:
     return operator(
-        task_id="order", product="temporary", service="Telegram", area_code=area_code, **arguments
+        task_id="order", product="temporary", service="Telegram", area_code=area_code, **RETRY | arguments
     )
 
 
@@ -59,9 +59,9 @@ def poke(ordered: Any, operator: Any = SmsVerifyOtpSensor, **arguments: Any) -> 
 
 
 with DAG("ours_lost_answer"):
-    wait(order(201, **RETRY))
+    wait(order(201))
 with DAG("ours_worker_killed"):
-    wait(order(202, DiesAfterOrdering, **RETRY))
+    wait(order(202, DiesAfterOrdering))
 with DAG("ours_marked_failed"):
     wait(order(203))
 with DAG("ours_marked_success"):

@@ -35,7 +35,7 @@ def order(area_code: int, operator: Any = HttpOperator, **arguments: Any) -> Any
         headers={"Content-Type": "application/json"},
         data=json.dumps({"service_id": TELEGRAM, "area_code": str(area_code)}),
         response_filter=lambda response: response.json()["data"]["order_id"],
-        **arguments,
+        **RETRY | arguments,
     )
 
 
@@ -53,9 +53,9 @@ def wait(ordered: Any, **arguments: Any) -> Any:
 
 
 with DAG("plain_lost_answer"):
-    wait(order(201, **RETRY))
+    wait(order(201))
 with DAG("plain_worker_killed"):
-    wait(order(202, DiesAfterOrdering, **RETRY))
+    wait(order(202, DiesAfterOrdering))
 with DAG("plain_marked_failed"):
     wait(order(203))
 with DAG("plain_marked_success"):
