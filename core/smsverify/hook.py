@@ -105,7 +105,7 @@ class SmsVerifyHook(Assembly):
         """A purchase under a key of `_default_key` has failed: the next equal call is the same one again."""
 
     @contextmanager
-    def _key(self, given: str | None, fingerprint: str) -> Iterator[str | None]:
+    def _key(self, given: int | str | None, fingerprint: str) -> Iterator[str | None]:
         key = self._default_key(fingerprint) if given is None else check_key(given)
         self._refuse_unshared_store()
         try:
@@ -187,7 +187,7 @@ class SmsVerifyHook(Assembly):
         max_price: Decimal | float | str | None = None,
         daily_budget: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
-        key: str | None = None,
+        key: int | str | None = None,
         stop: threading.Event | None = None,
     ) -> Order:
         """Buys a number (or an eSIM), at most once for a key (`POST /api/v1/order/<product>/`).
@@ -243,7 +243,7 @@ class SmsVerifyHook(Assembly):
         max_price: Decimal | float | str | None = None,
         daily_budget: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
-        key: str | None = None,
+        key: int | str | None = None,
         stop: threading.Event | None = None,
     ) -> Order:
         """Extends a rental by its period at the current price, once (`POST /api/v1/order/<order_id>/renew/`).
@@ -402,6 +402,25 @@ class SmsVerifyHook(Assembly):
         """
         return self._orders.release(check_order_id(order_id), reason, waiter=waiter, grace=grace, undo=undo)
 
+    def plan_release(
+        self, order_id: int | str, reason: str, *, waiter: str | None = None, patience: float
+    ) -> bool:
+        """Puts on record that an order is to be cancelled in a while, unless somebody claims it until then.
+
+        Args:
+            order_id: the order.
+            reason: why, for people.
+            waiter: who gives it up; `None` for somebody who decides for all.
+            patience: seconds.
+
+        Returns:
+            whether it is on record: `False` where another waiter has the order, or its code was handed out.
+        """
+        order_id = check_order_id(order_id)
+        return self._book.ask_release(
+            order_id, reason, waiter=waiter, patience=check_seconds(patience, "patience"), is_planned=True
+        )
+
     @contextmanager
     def rented_number(
         self,
@@ -415,7 +434,7 @@ class SmsVerifyHook(Assembly):
         max_price: Decimal | float | str | None = None,
         daily_budget: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
-        key: str | None = None,
+        key: int | str | None = None,
     ) -> Iterator[RentedNumber]:
         """Orders a number for a `with` block and releases it at the end unless its code was used; takes what
         `order` takes.

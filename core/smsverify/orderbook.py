@@ -33,11 +33,13 @@ class Release:
         reason: why, for people.
         scope: what it may be to be cancelled: `pending` and without an SMS, `unused` (also active, without an
             SMS), or `any`.
+        is_planned: whether it is to be cancelled later only, unless somebody claims it until then.
     """
 
     order_id: int
     reason: str
     scope: str = "pending"
+    is_planned: bool = False
 
 
 class OrderBook:
@@ -236,6 +238,7 @@ class OrderBook:
         waiter: str | None = None,
         scope: str = "pending",
         patience: float = 0.0,
+        is_planned: bool = False,
         unless_since: tuple[float, float] | None = None,
     ) -> bool:
         """Records that an order is to be cancelled; `False` where another waiter has it, or its code was
@@ -247,6 +250,7 @@ class OrderBook:
             waiter: who gives it up; `None` for somebody who decides for all.
             scope: see `Release`; a wider one that is on record stays.
             patience: seconds until others try, should the asker not get to it.
+            is_planned: nobody is to try before.
             unless_since: leaves alone what somebody has claimed after the first of these times, or waits for
                 with a sign of life after the second.
         """
@@ -267,6 +271,7 @@ class OrderBook:
                 "release_asked_at": now,
                 "release_reason": reason,
                 "release_scope": scope if scope != "pending" else stays,
+                "release_planned": is_planned,
                 "release_tries": sa.case((is_open, orders.c.release_tries), else_=0),
                 "release_next_at": now + patience,
             }
@@ -312,11 +317,12 @@ class OrderBook:
             even_early: takes those too whose time has not come.
         """
         is_open = sa.and_(orders.c.account == self._account, orders.c.release_asked_at.is_not(None))
+        may_be_early = sa.not_(orders.c.release_planned) if even_early else sa.false()
         with self._store.read() as connection:
             now = self._store.now(connection)
             rows = connection.execute(
                 sa.select(orders)
-                .where(is_open, sa.true() if even_early else orders.c.release_next_at <= now)
+                .where(is_open, sa.or_(orders.c.release_next_at <= now, may_be_early))
                 .order_by(orders.c.release_next_at)
                 .limit(limit)
             ).all()
@@ -327,7 +333,11 @@ class OrderBook:
                 claimed = connection.execute(
                     sa.update(orders)
                     .where(is_open, self._is(row.order_id), orders.c.release_next_at == row.release_next_at)
-                    .values(release_next_at=now + wait, release_tries=row.release_tries + 1)
+                    .values(
+                        release_next_at=now + wait,
+                        release_tries=row.release_tries + 1,
+                        release_planned=False,
+                    )
                 )
             if claimed.rowcount:
                 taken.append(_release(row))
@@ -469,7 +479,7 @@ def _news(row: Any, listed: Order, now: float) -> dict[str, Any]:
 
 
 def _release(row: Any) -> Release:
-    return Release(row.order_id, row.release_reason, row.release_scope or "pending")
+    return Release(row.order_id, row.release_reason, row.release_scope or "pending", row.release_planned)
 
 
 def _utc(when: float | None) -> Any:

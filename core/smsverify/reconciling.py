@@ -101,6 +101,8 @@ class Reconciliation(_Report):
         unknown: calls whose outcome is unknown still.
         cancelled: orders that were cancelled just now.
         to_cancel: orders that are to be cancelled, and could not be yet.
+        planned: orders that are to be cancelled in a while, unless the task that they were bought for claims
+            them until then; no finding.
         leaks: orders that are paid, not refunded and not used, and that nobody waits for; one that has ended
             stays here for a day.
         foreign: orders of the last day in the service's list that cost money and were not bought through this
@@ -117,6 +119,7 @@ class Reconciliation(_Report):
     unknown: list[UnknownCall]
     cancelled: list[int]
     to_cancel: list[HeldOrder]
+    planned: list[HeldOrder]
     leaks: list[HeldOrder]
     foreign: list[HeldOrder]
     unpriced: int = 0
@@ -213,6 +216,10 @@ class Reconciler:
             spent = self._ledger.spending.in_all(connection)
             unknown = self._unknown(connection, now)
         candidates = {order_id for call in unknown for order_id in call.order_ids}
+        open_releases = [
+            (release, _held(self._known(release.order_id), f"to be cancelled ({release.reason})"))
+            for release in self._book.open_releases()
+        ]
         report = Reconciliation(
             checked_at=datetime.now(timezone.utc),
             balance=self._balance(),
@@ -232,10 +239,8 @@ class Reconciler:
             ],
             unknown=unknown,
             cancelled=cancelled,
-            to_cancel=[
-                _held(self._known(release.order_id), f"to be cancelled ({release.reason})")
-                for release in self._book.open_releases()
-            ],
+            to_cancel=[held for release, held in open_releases if not release.is_planned],
+            planned=[held for release, held in open_releases if release.is_planned],
             leaks=leaks,
             foreign=[
                 _held(order, "was not bought through this store")

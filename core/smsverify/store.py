@@ -130,6 +130,7 @@ orders = sa.Table(
     sa.Column("release_asked_at", sa.Double),
     sa.Column("release_reason", sa.Text),
     sa.Column("release_scope", sa.Text),
+    sa.Column("release_planned", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("release_tries", sa.Integer, nullable=False, default=0, server_default="0"),
     sa.Column("release_next_at", sa.Double),
 )
@@ -191,6 +192,7 @@ NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
         orders.c.cancelled_from,
         orders.c.refunded_at,
         orders.c.release_scope,
+        orders.c.release_planned,
         orders.c.release_tries,
         orders.c.release_next_at,
         polls.c.list_misses,

@@ -161,6 +161,22 @@ def test_an_order_that_is_handed_out_again_is_not_given_back_under_its_new_owner
     assert hook.reconcile(cancel_after=60).cancelled == []
 
 
+def test_a_release_that_is_planned_waits_for_its_time(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that was cleared is queued: its next try is to find its number."""
+    order_id = buy(hook).order_id
+    assert hook.plan_release(order_id, "the task was cleared", patience=600)
+    report = hook.reconcile(cancel_after=0)
+    assert (report.cancelled, report.findings) == ([], [])
+    assert [order.order_id for order in report.planned] == [order_id]
+    hook.claim(order_id, "the next try")
+    assert hook.reconcile().planned == []
+    assert hook.plan_release(order_id, "the task was cleared", patience=600)
+    later(monkeypatch, 601)
+    assert hook.reconcile().cancelled == [order_id]
+
+
 def test_a_cancellation_that_was_called_for_stays_on_record_whoever_looks(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

@@ -181,22 +181,6 @@ class SmsVerifyHook(CoreHook, BaseHook):
                 raise WaitStoppedError(f"the task was killed while it bought order {number.order_id}")
             yield number
 
-    def plan_release(
-        self, order_id: int | str, reason: str, *, waiter: str | None = None, patience: float
-    ) -> bool:
-        """Puts on record that an order is to be cancelled in a while, unless somebody claims it until then.
-
-        Args:
-            order_id: the order.
-            reason: why, for people.
-            waiter: who gives it up; `None` for somebody who decides for all.
-            patience: seconds.
-
-        Returns:
-            whether it is on record: `False` where another waiter has the order, or its code was handed out.
-        """
-        return self._book.ask_release(check_order_id(order_id), reason, waiter=waiter, patience=patience)
-
     def _ending(self, order_id: int | str, stop: threading.Event, waiter: str, *, cancels: bool) -> Any:
         """What ends a wait when its task is killed."""
 
