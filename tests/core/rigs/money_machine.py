@@ -42,6 +42,7 @@ LAG = 8.0  # seconds for which the service does not show what was bought
 GRACE = 30.0  # seconds; the service is never that slow
 LEASE = 10.0  # seconds that one call may take
 CALM_LEASE = 30.0  # the same where nothing goes wrong, and nothing may seem to
+BETWEEN = 1.0  # seconds from one purchase to the next, since 60 a minute are allowed
 # The service lists 50 orders, and 40 purchases may run ahead. Smaller, the same comes about in fewer steps.
 LIST_LENGTH = 10
 RUN_AHEAD = 6
@@ -318,11 +319,12 @@ class Money(RuleBasedStateMachine):
         else:
             service.set_time_left(order.order_id, 0)
 
-    @precondition(lambda self: self.is_settled)
+    @precondition(lambda self: self.is_settled and len(self.wallets[0].foreign) < 2)
     @rule()
     def a_person_buys_at_the_dashboard(self) -> None:
         """Which is told from a purchase of ours if it was seen before that was sent."""
         self.step("foreign")
+        self.world.clock.pass_by(BETWEEN)
         wallet = self.wallets[0]
         state = wallet.service._gateway.state
         offer = state.catalogue.find("temporary", 1012)
@@ -396,6 +398,8 @@ class Money(RuleBasedStateMachine):
         self.world.steps["example"] += 1
 
     def account_for_everything(self, wallet: Wallet) -> None:
+        # What one pass adopts may have been in the way of something else.
+        self.reconcile_calmly(wallet)
         report = self.reconcile_calmly(wallet)
         known, rows = orders_by_id(wallet), self.rows(wallet)
         owned = {row.order_id for row in rows if row.kind == "order" and row.state == "bought"}
@@ -487,6 +491,8 @@ class Money(RuleBasedStateMachine):
         **options: Any,
     ) -> None:
         """A paid call, with its truth written down, and its limits checked against what was really paid."""
+        if not is_refused:  # which is refused where it matters only if the catalogue is at hand
+            self.world.clock.pass_by(BETWEEN)
         wallet, begun = user.wallet, self.world.clock.now()
         before = len(wallet.movements)
         self.act(user, call, places=places, run=run, base_url=self.world.nobody if is_refused else None)
