@@ -213,7 +213,11 @@ class Recovery:
             for purchase in purchases:
                 call = opens[purchase.id]
                 # One that may be it, but may as well belong to a call under way, decides later.
-                may_come = any(purchase.may_have_bought(order, seen, skew) for order, seen in unowned)
+                may_come = any(
+                    purchase.may_have_bought(order, seen, skew)
+                    and (purchase.costs(order) or under_way_since is not None)
+                    for order, seen in unowned
+                )
                 is_over = now > purchase.sent_at + self._grace and _shows(listed, purchase.sent_at + skew)
                 if purchase.id in matching.doubtful:
                     settled.append(self._doubt(connection, call, matching.doubtful[purchase.id]))

@@ -62,15 +62,6 @@ def with_unknown_taken_for_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ledger, "unknown", rejected)
 
 
-def with_orders_adopted_that_were_seen_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    is_new = Open._is_new
-
-    def whenever_seen(self: Open, order: Any, first_seen_at: float, skew: float) -> bool:
-        return is_new(self, order, float("inf"), skew)
-
-    monkeypatch.setattr(Open, "_is_new", whenever_seen)
-
-
 def with_orders_adopted_at_any_price(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Open, "costs", lambda self, order: True)
 
@@ -97,11 +88,6 @@ def with_a_new_order_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Purchases, "_can_still_serve", lambda *_: False)
 
 
-def with_other_renewals_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ledger, "_another", lambda *_: None)
-    monkeypatch.setattr(Ledger, "_is_renewed_meanwhile", lambda *_: False)
-
-
 def with_nothing_ever_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smsverify.recovery.match", lambda *_: Matching({}, {}))
 
@@ -110,13 +96,11 @@ BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [
     without_an_intent,
     with_a_second_post_after_a_5xx,
     with_unknown_taken_for_rejected,
-    with_orders_adopted_that_were_seen_before,
     with_orders_adopted_at_any_price,
     with_what_is_open_not_counted,
     without_a_grace,
     with_an_order_given_to_two,
     with_a_new_order_for_each_call,
-    with_other_renewals_overlooked,
     with_nothing_ever_adopted,
 ]
 
