@@ -157,7 +157,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             self.log.warning("Order %s could not be looked at, waiting goes on: %s", self.order_id, error)
             message = None
         if message is None and self._is_killed:
-            # Airflow lets it run on for a while, and a look takes off the record what its end has put there.
+            # Airflow lets it run on for a while: what its end has put on record must not come true meanwhile.
             self._give_back()
         return PokeReturnValue(message is not None, message.as_dict() if message else None)
 
