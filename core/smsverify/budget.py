@@ -260,14 +260,16 @@ class Budget:
                 )
             ).scalar_one()
             row = connection.execute(
-                sa.select(permits.c.slot, permits.c.free_at)
+                sa.select(permits.c.slot, permits.c.free_at, permits.c.holder)
                 .where(permits.c.key_id == self.key_id, permits.c.slot < self.limit)
                 .order_by(permits.c.free_at, permits.c.slot)
                 .offset(ahead % self.limit)
                 .limit(1)
             ).one()
-            # Whoever is far behind waits whole periods first.
-            turn_at = max(row.free_at, blocked_until) + (ahead // self.limit) * self.period
+            # A permit in use comes back with its reply, and is free one period later: no sooner, and rarely
+            # as late as its lease would have it. Whoever is far behind waits whole periods first.
+            free_at = row.free_at if row.holder is None else min(row.free_at, now + self.period)
+            turn_at = max(free_at, blocked_until) + (ahead // self.limit) * self.period
             if turn_at > now:
                 return float(turn_at - now)
             connection.execute(
