@@ -444,6 +444,10 @@ class Ledger:
         order_id: int | None = None,
     ) -> None:
         """Records how an open call has ended."""
+        values: dict[str, Any] = {}
+        if order_id is not None and call.kind == "order":
+            price = self.book.row(connection, order_id).price
+            values = {} if price is None else {"charge": str(price)}
         connection.execute(
             sa.update(purchases)
             .where(purchases.c.id == call.id)
@@ -454,6 +458,7 @@ class Ledger:
                 note=note,
                 candidates=None,
                 unclaimed=state == "bought",
+                **values,
             )
         )
 

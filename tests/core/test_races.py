@@ -307,6 +307,18 @@ def test_a_price_that_the_list_shows_otherwise_counts(simulator: Simulator, hook
         hook.order("temporary", service="WhatsApp", daily_budget="1.60")
 
 
+def test_what_a_person_tells_counts_with_the_price_that_the_list_shows(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    hook._catalogue.services("temporary")
+    simulator.set_offer("temporary", 1012, price="0.90")
+    simulator.add_fault(Fault("lost_answer", path="order/temporary/"))
+    with pytest.raises(errors.PurchaseAmbiguousError) as caught:
+        buy(hook)
+    hook.settle("k", order_id=caught.value.order_ids[0])
+    assert hook.reconcile().spent == Decimal("0.90")
+
+
 def test_cancellations_that_are_refused_do_not_keep_others_from_being_made(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
