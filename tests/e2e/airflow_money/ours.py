@@ -50,7 +50,7 @@ def order(area_code: int, operator: Any = SmsVerifyOrderOperator, **arguments: A
 
 
 def wait(ordered: Any, operator: Any = SmsVerifyOtpSensor, **arguments: Any) -> Any:
-    arguments = {"timeout": 600, "deferrable": True} | arguments
+    arguments = {"timeout": 600, "deferrable": True} | RETRY | arguments
     return operator(task_id="wait", order_id=ordered.output["order_id"], **arguments)
 
 

@@ -46,7 +46,11 @@ def wait(ordered: Any, **arguments: Any) -> Any:
         http_conn_id="sms",
         endpoint="api/v1/order/{{ ti.xcom_pull('order') }}/status/",
         response_check=lambda response: bool(response.json()["data"]["otp"]),
-        **({"timeout": 600, "mode": "reschedule", "poke_interval": 15, "deferrable": True} | arguments),
+        **(
+            {"timeout": 600, "mode": "reschedule", "poke_interval": 15, "deferrable": True}
+            | RETRY
+            | arguments
+        ),
     )
     ordered >> sensor
     return sensor
