@@ -33,7 +33,8 @@ def test_whatever_happens_no_money_is_lost(world: World, capsys: pytest.CaptureF
         return
     began = time.monotonic()
     for number in range(ROUNDS):
-        run(world, max_examples=EXAMPLES, stateful_step_count=40)
+        # What fails is told as it is: to make it smaller takes longer than to understand it.
+        run(world, max_examples=EXAMPLES, stateful_step_count=40, phases=[Phase.generate])
         with capsys.disabled():
             seconds = time.monotonic() - began
             print(f"  round {number + 1} of {ROUNDS}, {seconds:.0f} s: {world.summary()}", flush=True)

@@ -150,4 +150,6 @@ def main(name: str, signal_name: str | None = None) -> Any:
 
 
 if __name__ == "__main__":
+    # A shell starts what runs in its background with this signal ignored, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(*sys.argv[1:])
