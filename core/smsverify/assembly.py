@@ -8,11 +8,12 @@ from typing import Any
 from smsverify.api import ServiceApi
 from smsverify.budget import Budget
 from smsverify.catalogue import Catalogue
+from smsverify.hints import alive_for
 from smsverify.inbox import Inbox
 from smsverify.ledger import Ledger
 from smsverify.orderbook import OrderBook
 from smsverify.orders import Orders
-from smsverify.polling import Poller, alive_for
+from smsverify.polling import Poller
 from smsverify.purchasing import Purchases
 from smsverify.reconciling import Reconciler
 from smsverify.recovery import Recovery

@@ -355,11 +355,22 @@ class _OfAnOrder(_Answer):
 
 def phone_digits(phone: str | None) -> str | None:
     """The digits of a phone number, country code first: ten bare digits are a number of the USA."""
-    digits = "".join(character for character in phone or "" if character.isdecimal())
+    digits = _bare(phone)
     if not digits:
         return None
     is_national = len(digits) == 10 and not (phone or "").strip().startswith("+")
     return f"1{digits}" if is_national else digits.removeprefix("00")
+
+
+def is_same_phone(one: str | None, other: str | None) -> bool:
+    """Whether two ways to write a phone number mean the same; the country code of the USA may be missing."""
+    if phone_digits(one) is None or phone_digits(other) is None:
+        return False
+    return phone_digits(one) == phone_digits(other) or _bare(one) == _bare(other)
+
+
+def _bare(phone: str | None) -> str:
+    return "".join(character for character in phone or "" if character.isdecimal())
 
 
 class Balance(_Answer):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +19,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
+from smsverify.hints import Hints, alive_for
 from smsverify.models import KNOWN_STATUSES, has_ended
 from smsverify.orders import Orders
 from smsverify.store import Store, looks, polls, waits
@@ -26,7 +29,6 @@ log = logging.getLogger(__name__)
 # In seconds of a service whose minute lasts a minute.
 DIRECT_POLL = 1.5  # for each order between two polls while few are waited for
 LIST_POLL = 5.0  # between two polls of more
-ALIVE = 15.0  # a wait that has not been seen for this long is dead
 
 FEW = 2  # up to so many orders are asked for directly, more by the list
 DIRECT_LOOKS = 1  # orders that a poll by the list asks for besides, the longest unseen first
@@ -37,11 +39,6 @@ BLIND_AFTER = 2
 BLIND_SHARE = 0.8
 CHANCES = 20  # polls between two chances
 NOT_FOUND = "not found"  # stands for the status of an order that the service does not know
-
-
-def alive_for(tempo: float) -> float:
-    """Seconds after which a wait that gives no sign of life is taken for dead."""
-    return max(ALIVE * tempo, 5.0)
 
 
 class Poller:
@@ -61,9 +58,27 @@ class Poller:
         self._account = account
         self._tempo = tempo
         self._blind_looks = max(1, int(rate_limit * LIST_POLL / 60 * BLIND_SHARE))
+        self._hints = Hints(store, account, tempo=tempo, rate_limit=rate_limit)
         self._polls = 0
         self._thread: threading.Thread | None = None
+        self._hint_thread: threading.Thread | None = None
         self._told_statuses: set[tuple[int, str]] = set()
+
+    def follow_hints(self) -> None:
+        """Asks for the orders that callbacks hint at, in a thread of its own, if it is time."""
+        if self._hint_thread is not None and self._hint_thread.is_alive():
+            return
+        hinted = self._hints.take_due()
+        if hinted:
+            self._hint_thread = threading.Thread(
+                target=self._ask_hinted, args=(hinted,), name="smsverify-poll", daemon=True
+            )
+            self._hint_thread.start()
+
+    def _ask_hinted(self, hinted: list[tuple[int, Priority]]) -> None:
+        with self._going_on():
+            for order_id, priority in hinted:
+                self._ask(order_id, priority, is_news=None)
 
     def poll_if_due(self) -> None:
         """Asks the service, in a thread of its own, if it is time and nobody else does."""
@@ -112,11 +127,17 @@ class Poller:
             return awaited if claimed.rowcount else []
 
     def _poll_for(self, awaited: list[int]) -> None:
-        """One poll for all who wait for these orders. Of what goes wrong, only a refused key ends waits."""
-        try:
+        """One poll for all who wait for these orders."""
+        with self._going_on():
             for order_id, priority, is_news in self._worth_asking(awaited):
                 self._ask(order_id, priority, is_news=is_news)
             self._orders.retry_releases(limit=1)
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Of what goes wrong in a poll, only a refused key ends waits."""
+        try:
+            yield
         except AuthenticationError as error:
             self._note_refusal(error)
         except (RateLimitedError, StoreError) as error:

@@ -27,7 +27,7 @@ from smsverify.forking import ForkGate
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT = 30.0
 # Any number will do, as long as nobody else in the same database uses it.
 _ADVISORY_LOCK = 5_067_836
@@ -153,6 +153,10 @@ polls = sa.Table(
     sa.Column("list_misses", sa.Integer, nullable=False, default=0, server_default="0"),
     sa.Column("refused_at", sa.Double),
     sa.Column("refusal", sa.Text),
+    # When the secret URL was last called with an SMS of an order that is known.
+    sa.Column("callback_at", sa.Double),
+    # Before this, no hint is followed that came without a secret.
+    sa.Column("hint_next_at", sa.Double),
 )
 
 looks = sa.Table(
@@ -164,6 +168,11 @@ looks = sa.Table(
     sa.Column("status", sa.Text),
     sa.Column("status_at", sa.Double),
     sa.Column("empty_ends", sa.Integer, nullable=False, default=0, server_default="0"),
+    # A callback that proves nothing by itself: there may be an SMS to read.
+    sa.Column("hinted_at", sa.Double),
+    sa.Column("hint_by_secret", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Column("hint_tries", sa.Integer, nullable=False, default=0, server_default="0"),
+    sa.Column("hint_followed_at", sa.Double),
 )
 
 messages = sa.Table(
@@ -178,8 +187,34 @@ messages = sa.Table(
     sa.Column("sender", sa.Text),
     sa.Column("phone", sa.Text),
     sa.Column("received_at", sa.Double, nullable=False),
+    # The same SMS is one row, whichever way it came: the digest of what the order's status shows of it, and
+    # when a callback told it.
+    sa.Column("shown_as", sa.Text),
+    sa.Column("called_at", sa.Double),
     sa.UniqueConstraint("account", "digest"),
     sa.Index("smsverify_messages_order", "account", "order_id"),
+)
+
+callbacks = sa.Table(
+    "smsverify_callbacks",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("by_secret", sa.Boolean, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("is_documented", sa.Boolean, nullable=False),
+    sa.Column("order_id", sa.BigInteger),
+    sa.Column("phone", sa.Text),
+    sa.Column("sender", sa.Text),
+    sa.Column("otp", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("body", sa.Text),
+    sa.Column("received_at", sa.Double, nullable=False),
+    sa.UniqueConstraint("account", "digest"),
+    sa.Index("smsverify_callbacks_state", "account", "state", "order_id"),
+    sa.Index("smsverify_callbacks_received", "account", "received_at"),
 )
 
 
@@ -197,6 +232,16 @@ NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
         orders.c.release_next_at,
         polls.c.list_misses,
     ),
+    3: (
+        polls.c.callback_at,
+        polls.c.hint_next_at,
+        looks.c.hinted_at,
+        looks.c.hint_by_secret,
+        looks.c.hint_tries,
+        looks.c.hint_followed_at,
+        messages.c.shown_as,
+        messages.c.called_at,
+    ),
 }
 # What is put into them where there are rows already.
 _NEW_VALUES: dict[int, tuple[sa.Update, ...]] = {
@@ -206,6 +251,7 @@ _NEW_VALUES: dict[int, tuple[sa.Update, ...]] = {
         .where(orders.c.release_asked_at.is_not(None))
         .values(release_next_at=orders.c.release_asked_at),
     ),
+    3: (sa.update(messages).values(shown_as=messages.c.digest),),
 }
 # SQLite's locks and its WAL need memory that all processes share, and files that are what they seem to be.
 _NETWORK_FILE_SYSTEMS = frozenset(

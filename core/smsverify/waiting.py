@@ -30,10 +30,11 @@ from smsverify.errors import (
     WaitStoppedError,
     WaitTimeoutError,
 )
+from smsverify.hints import alive_for
 from smsverify.inbox import Inbox
 from smsverify.models import Message
 from smsverify.orderbook import OrderBook
-from smsverify.polling import NOT_FOUND, Poller, alive_for
+from smsverify.polling import NOT_FOUND, Poller
 from smsverify.store import Store, looks, polls, waits
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,9 @@ class Watch:
                     next_sign_of_life = time.monotonic() + self._alive / 3
                     self._show_alive(current)
                 self._deliver(current)
-                self._poller.poll_if_due()
+                if not all(wait.future.done() for wait in current):
+                    self._poller.follow_hints()
+                    self._poller.poll_if_due()
                 self._is_store_failing = False
             except StoreError as error:
                 if not current:

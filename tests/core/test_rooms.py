@@ -29,6 +29,7 @@ ROOMS = [
         "spending",
         "ledger",
         "inbox",
+        "hints",
         "orders",
         "recovery",
         "polling",

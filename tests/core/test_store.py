@@ -25,6 +25,7 @@ from smsverify.store import (
     Store,
     budgets,
     file_system_of,
+    messages,
     open_store,
     orders,
     schema,
@@ -223,6 +224,9 @@ def test_a_store_of_the_first_version_is_upgraded_with_what_is_in_it(any_store_u
         connection.execute(
             sa.insert(orders).values(account="a", order_id=7, status="pending", first_seen_at=1.0)
         )
+        connection.execute(
+            sa.insert(messages).values(account="a", order_id=7, digest="d", otp="1", received_at=1.0)
+        )
         for columns in NEW_COLUMNS.values():
             for column in columns:
                 connection.exec_driver_sql(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}")
@@ -232,6 +236,8 @@ def test_a_store_of_the_first_version_is_upgraded_with_what_is_in_it(any_store_u
     with open_store(any_store_url).read() as connection:
         row = connection.execute(sa.select(orders)).one()
         assert (row.order_id, row.refunded_at, row.release_tries) == (7, None, 0)
+        # All messages that a store of then holds were shown by a status: the next look brings nothing new.
+        assert connection.execute(sa.select(messages.c.shown_as)).scalar_one() == "d"
         assert connection.execute(sa.select(schema.c.version)).scalar_one() == SCHEMA_VERSION
 
 
