@@ -23,6 +23,7 @@ from smsverify.errors import (
     StoreError,
     WaitTimeoutError,
 )
+from smsverify.inbox import Inbox
 from smsverify.models import (
     Balance,
     Country,
@@ -168,6 +169,11 @@ class SmsVerifyHook(Assembly):
     def budget(self) -> BudgetState:
         """What is left of the requests per minute that all users of the key share. Costs no request."""
         return self._budget.state()
+
+    @property
+    def inbox(self) -> Inbox:
+        """The messages of the account that have come, by polls and by callbacks."""
+        return self._inbox
 
     def check_store(self) -> int:
         """Makes sure that the store can be used, with its tables; returns the schema's version."""

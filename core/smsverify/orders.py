@@ -200,14 +200,16 @@ class Orders:
             return False
         reason = release.reason
         try:
+            # A callback may have brought what the service is asked for here.
+            self._refuse_if_needed(order_id)
             status = self.look(order_id, priority=Priority.RELEASE, stop=stop, patient=True, hasty=True)
             was_cancelled = status.cancelled
             if not status.ended and self._may_be_cancelled(status, release.scope):
                 status = self._cancel(
                     order_id, unless=partial(self._refuse_if_needed, order_id), stop=stop, hasty=True
                 )
-        except _Needed:
-            log.info("Order %d is left alone (%s): somebody else waits for it now", order_id, reason)
+        except _Needed as needed:
+            log.info("Order %d is left alone (%s): %s", order_id, reason, needed)
             return False
         except NotFoundError as error:
             log.warning("Order %d can not be cancelled (%s): %s", order_id, reason, error)
@@ -222,8 +224,12 @@ class Orders:
         return status.cancelled
 
     def _refuse_if_needed(self, order_id: int) -> None:
-        if self._book.release_of(order_id) is None:
-            raise _Needed
+        release = self._book.release_of(order_id)
+        if release is None:
+            raise _Needed("somebody else waits for it now")
+        if release.scope != "any" and self._inbox.newest([order_id]):
+            self._book.release_done(order_id)
+            raise _Needed("its code has come")
 
     def _may_be_cancelled(self, status: OrderStatus, scope: str) -> bool:
         known = self._book.get(status.order_id)
