@@ -59,16 +59,16 @@ _NO_CODES = (
 # --- What has the shape of a code.
 
 _PIECE = r"(?<![a-z0-9])[a-z0-9]+(?:-[a-z0-9]+)*"
-# As it is written, capitals and all. Also 48213Do (not share), for want of a space.
+# As it is written, capitals and all. Also 48213Do (not share) and 48213is (your code), for want of a space.
 _NUMBER = (
     r"(?P<word>[A-Za-z]*|(?:[A-Za-z]+-)*)(?P<digits>[0-9]+(?:-[0-9]+)*)"
-    r"(?:(?:-[A-Za-z]+)*|(?<=[0-9]{4})[A-Z][a-z]+)"
+    r"(?:(?:-[A-Za-z]+)*|(?<=[0-9]{4})(?:[A-Z][a-z]+|<<is + is, after>>))"
 )
-# Neither the tail XX4417 nor the name Bet365 nor what lost its space (48213is).
+# Letters alone are a code only if they cannot be a word. Neither the tail XX4417 nor the name Bet365 nor what lost its space (48213is).
 _ALPHANUMERIC = (
     r"(?![xX]{2}|[A-Za-z]{4,9}[0-9]{1,3}\Z|[a-z]{3,}[0-9]{4}|[0-9]{4,}[a-z]{2}|[0-9]+[A-Z][a-z]+\Z)"
     r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{4,10}"
-    r"|(?=[^0-9]*[0-9])[A-Z0-9]{3,5}-[A-Z0-9]{3,5}"
+    r"|(?=[^0-9]*[0-9])[A-Z0-9]{3,5}-[A-Z0-9]{3,5}|[B-DF-HJ-NP-TV-XZ]{5,8}"
 )
 # The last line of a message bound to a web site: "@example.com #48213".
 _DOMAIN_BOUND = (
@@ -93,22 +93,22 @@ _IS_OF_ITS_LANGUAGE = (
 )
 _KEYWORD = (
     rf"(?P<other><<other code>>)|(?:{_IS_OF_ITS_LANGUAGE})(?=:? ?[0-9])"
-    r"|<<code>>(?: ?(?:de |di |da |do |of |for |d')?<<purpose + one time>>[^\W\d_]{0,12})?"
+    r"|<<code>>(?: ?(?:de |di |da |do |of |for |d'|ال|لل)?<<purpose + one time>>[^\W\d_]{0,12})?"
 )
 _GLUED = r"(?:(?i:<<code>>)|is|ist|est)-?"
 _EARNEST = "<<purpose + one time>>"
 _PROMOTING = r"<<promotion>>|\x00 off(?![a-z])"
 _SAID_BEFORE = (
-    rf"(?s:.*)(?P<said>[:=→-]|<<is + is, before>>|(?<!, )(?<![a-z])(?:ar|ir)){_ARTICLE}{_OPEN}*"
-    rf"|(?:[\u0530-\u139f]{{0,6}}|{_OPEN}*(?:number|numero|nummer|nr|no)\.?){_OPEN}*"
+    rf"(?s:.*)(?P<said>[:=→]|(?<![^\W\d_])-|<<is + is, before>>|(?<!, )(?<![a-z])(?:ar|ir)){_ARTICLE}{_OPEN}*"
+    rf"|(?:[\u0530-\u139f]{{0,6}}|{_OPEN}*(?:number|numero|nummer|nr|no)\.?| <<this>>){_OPEN}*"
 )
 _SAID_AFTER = rf"{_OPEN}*<<is + is, after>>|,? c'est | to \Z"
 _VOID = rf"{_OPEN}*<<void>>"
 _ASIDE = r"\([^()]{0,40}\)|\x00+"
 _CLAUSE_END = rf"\s*(?:[^\w\s'*]|\x00|\Z|\n)|{_OPEN}*<<for + is + is, after>>"
 _BETWEEN = r"[,\n]|<<between>>"
-_LISTED = r"\s*(?P<and>[,;/|&+、،]|<<or>>)?\s*(?:[0-9]{1,2}[.):]|-)?\s*"
-_ENTERED = rf"<<enter>>{_ARTICLE}{_OPEN}*\Z"
+_LISTED = r"\s*(?:(?P<or>[/|&+]|<<or>>)|[,;、،，])?\s*(?:[0-9]{1,2}[.):]|-)?\s*"
+_ENTERED = rf"<<enter>>(?: <<please>>)?{_ARTICLE}{_OPEN}*\Z"
 _TO_ENTER = r"[^0-9\n.,!?]{0,6}<<enter, after>>"
 _NAMED = rf"<<verification>>(?:(?!{_STOP})[^0-9\n]){{0,30}}(?:[:=#-]|<<is + is, before + with>>){_OPEN}*\Z"
 _SERVES = rf" (?:is|to|for|zu|zum|um|pour|para|per|om|для|чтобы)(?:(?!{_STOP})[^0-9\n,])*?<<verification>>"
@@ -118,13 +118,13 @@ _FILLER = (
 )
 _LABELLED = rf"(?:<<label>>|(?P<owned><<owned label>>)|<<label, with a full stop>>\.){_FILLER}\Z"
 _SPAN = rf"(?:(?!{_STOP})[^0-9\n]){{0,30}}"
-_REACHED = rf"(?:<<reaching label>>{_SPAN}|(?:<<messaging>>|text|sms){_SPAN}<<to>>[ :]*|<<messaging>>[ :]*)\Z"
+_REACHED = rf"(?:<<reaching label>>{_SPAN}|<<until>>(?:(?!{_STOP})[^0-9\n:]){{0,30}}|(?:<<messaging>>|text|sms){_SPAN}<<to>>[ :]*|<<messaging>>[ :]*)\Z"
 _BRACKETED = (
-    r"(?:<#>|\x00:|[ \"'“”„«»「」(){}<>*#|\x00-]"
+    r"(?:<#>|\x00:|[ \"'`“”„«»「」(){}<>*#|\x00-]"
     r"|\[[^\[\]\n]{0,30}\]|【[^【】\n]{0,30}】|[\[【](?=\s*\Z))*"
 )
 _SENDER = rf"{_BRACKETED}(?:[^\W\d]{{1,20}}(?: [^\W\d]{{1,20}}){{0,2}} ?[:-]{_BRACKETED})*"
-_WORDLESS = rf"{_BRACKETED}[0-9 -]{{4,30}}[\s.\x00]*"
+_WORDLESS = rf"{_BRACKETED}(?:[a-z]{{1,3}}-)?[0-9 -]{{4,30}}[\s.\x00]*"
 _CLOSED = rf"[.,\x00-]*{_OPEN}*"
 
 
@@ -167,6 +167,9 @@ def _letter(edge: str) -> str:
 
 # Accents of Latin, Greek and Cyrillic, points of Hebrew and Arabic, variation selectors, enclosing marks.
 _ACCENTS = "[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\ufe00-\ufe0f\u20d0-\u20f0]"
+# Latin letters in Cyrillic words, such as the \u00f4 that Serbian writes in \u043a\u00f4\u0434.
+_LOOKALIKE = re.compile("(?<=[\u0400-\u04ff])[aeopcx](?=[\u0400-\u04ff])")
+_CYRILLIC = dict(zip("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445", strict=True))
 # Letters that do not decompose to a plain form, the Persian variants of two Arabic ones, all hyphens.
 _PLAIN = str.maketrans("đĐłŁøØıəƏ\u06a9\u06cc\u2010\u2011\u2012\u2013\u2212", "dDlLoOieE\u0643\u064a-----")
 
@@ -184,6 +187,7 @@ def _fold(text: str) -> str:
     """One spelling for what reads the same: full width, presentation forms, accents, dashes; no emoji."""
     apart = unicodedata.normalize("NFKD", text)
     folded = unicodedata.normalize("NFC", re.sub(_ACCENTS, "", apart)).translate(_PLAIN)
+    folded = _LOOKALIKE.sub(lambda letter: _CYRILLIC[letter[0]], folded)
     plain = "".join(" " if unicodedata.category(char) == "So" else char for char in folded)
     return re.sub(r"[^\S\n]|\x00", " ", plain.replace("\r\n", "\n").replace("\\n", "\n"))
 
@@ -299,14 +303,17 @@ class _Reading:
         if other.start - one.end > _BESIDE:
             return False
         listed = _re(_LISTED).fullmatch(self.text, one.end, other.start)
-        return listed is not None and (listed["and"] is not None or len(one.value) == len(other.value))
+        return listed is not None and (listed["or"] is not None or len(one.value) == len(other.value))
 
     def _link(self, candidate: _Candidate) -> _Link:
         before, after = self._keyword_before(candidate), self._keyword_after(candidate)
-        if (before and before["other"]) or (after and after["other"]) or self._is_void(candidate):
+        called = self._link_before(candidate, before) if before else _Link.NONE
+        if (before and before["other"]) or self._is_void(candidate):
+            return _Link.NONE
+        if after and after["other"] and (called < _Link.FIRM or self._is_said_after(candidate, after)):
             return _Link.NONE
         link = max(
-            self._link_before(candidate, before) if before else _Link.NONE,
+            called,
             self._link_after(candidate, after) if after else _Link.NONE,
             _Link.LOOSE if self._asked_for(candidate) else _Link.NONE,
             _Link.ALONE if self._alone(candidate) else _Link.NONE,
@@ -343,15 +350,23 @@ class _Reading:
 
     def _link_after(self, candidate: _Candidate, keyword: re.Match[str]) -> _Link:
         gap = self.text[candidate.end : keyword.start()]
-        if self._number_between(candidate.end, keyword.start()):
+        crossed = self._number_between(candidate.end, keyword.start())
+        if self._is_said_after(candidate, keyword):
+            return _Link.FAR if crossed else _Link.FIRM
+        if crossed:
             return _Link.NONE
-        if _re(_SAID_AFTER).match(gap):
-            return _Link.FIRM
         if _re(_BETWEEN).search(gap) or not (self.earnest or len(gap) <= _BESIDE):
             return _Link.NONE
         if self._opens(candidate) or (gap.startswith((" (", "(")) and ")" not in gap):
             return _Link.LOOSE
         return _Link.ALONE if len(gap) <= _BESIDE and len(self.candidates) == 1 else _Link.NONE
+
+    def _is_said_after(self, candidate: _Candidate, keyword: re.Match[str]) -> bool:
+        """Whether it reads "48213 is your code" or, where a sentence begins, "48213 - your code"."""
+        gap = self.text[candidate.end : keyword.start()]
+        if _re(_SAID_AFTER).match(gap):
+            return True
+        return len(gap) <= _NEAR and gap.startswith(" - ") and self._opens(candidate)
 
     def _number_between(self, start: int, end: int) -> bool:
         return bisect_left(self.starts, start) < bisect_left(self.starts, end)
@@ -395,7 +410,7 @@ class _Reading:
         index = bisect_right(self.keyword_ends, candidate.start)
         named_since = max(self.keyword_ends[index - 1] if index else 0, candidate.value_at - _NEAR, 0)
         if _re(_REACHED).search(self.text, named_since, candidate.value_at):
-            return True
+            return not self._said_of(candidate, anything=True)
         if label := _re(_LABELLED).search(self.text, named_since, candidate.value_at):
             return not self._said_of(candidate, anything=not label["owned"])
         sentence = self._sentence_before(candidate) + self._sentence_after(candidate)
