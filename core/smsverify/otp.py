@@ -20,6 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 # --- What is no code by its shape. Blanked out in this order.
@@ -43,6 +44,8 @@ _NO_CODES = (
     r"(?<![0-9])(?:[0-9]{1,2}\.? (?:de )?)?<<month>>\.?,? (?:del? )?"
     r"(?:[0-9]{1,2}(?:st|nd|rd|th)?,? )?(?:19|20)[0-9]{2}(?![0-9])",
     r"(?<![0-9])[0-9]{1,2}[:h][0-9]{2}(?::[0-9]{2})?(?![0-9a-z])",
+    # Phone numbers with full stops, which would else be taken for an amount and a rest.
+    r"(?<![0-9.])(?:[0-9]{1,3}\.)?[0-9]{3}\.[0-9]{3}\.[0-9]{4}(?![0-9])",
     # Durations, counts, percentages, amounts.
     r"(?<![0-9])[0-9]{1,4}(?: ?[-~] ?[0-9]{1,4})?(?:[ -]?<<unit>>|<<glued unit>>)",
     r"(?<![0-9a-z])[0-9]{1,3} ?[hsmd](?![a-z0-9])|(?<![0-9])[0-9]{1,4}(?:[.,][0-9]{1,2})? ?%",
@@ -64,7 +67,8 @@ _NUMBER = (
     r"(?P<word>[A-Za-z]*|(?:[A-Za-z]+-)*)(?P<digits>[0-9]+(?:-[0-9]+)*)"
     r"(?:(?:-[A-Za-z]+)*|(?<=[0-9]{4})(?:[A-Z][a-z]+|<<is + is, after>>))"
 )
-# Letters alone are a code only if they cannot be a word. Neither the tail XX4417 nor the name Bet365 nor what lost its space (48213is).
+# Neither the tail XX4417 nor the name Bet365 nor what lost its space (48213is). Letters alone only where they
+# cannot be a word.
 _ALPHANUMERIC = (
     r"(?![xX]{2}|[A-Za-z]{4,9}[0-9]{1,3}\Z|[a-z]{3,}[0-9]{4}|[0-9]{4,}[a-z]{2}|[0-9]+[A-Z][a-z]+\Z)"
     r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{4,10}"
@@ -75,6 +79,9 @@ _DOMAIN_BOUND = (
     r"(?<!\S)@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8} #((?=[A-Za-z-]*[0-9])[A-Za-z0-9-]{3,12})"
     r"(?:\s{1,9}[@%][!-~]{1,253}){0,3}\s*\Z"
 )
+
+# A text with more numbers than that is no message about a code, and not worth the work.
+_MOST_NUMBERS = 60
 
 # --- What ties a number to a word. At most so many characters lie between them.
 
@@ -118,7 +125,10 @@ _FILLER = (
 )
 _LABELLED = rf"(?:<<label>>|(?P<owned><<owned label>>)|<<label, with a full stop>>\.){_FILLER}\Z"
 _SPAN = rf"(?:(?!{_STOP})[^0-9\n]){{0,30}}"
-_REACHED = rf"(?:<<reaching label>>{_SPAN}|<<until>>(?:(?!{_STOP})[^0-9\n:]){{0,30}}|(?:<<messaging>>|text|sms){_SPAN}<<to>>[ :]*|<<messaging>>[ :]*)\Z"
+_REACHED = (
+    rf"(?:<<reaching label>>{_SPAN}|<<until>>(?:(?!{_STOP})[^0-9\n:]){{0,30}}"
+    rf"|(?:<<messaging>>|text|sms){_SPAN}<<to>>[ :]*|<<messaging>>[ :]*)\Z"
+)
 _BRACKETED = (
     r"(?:<#>|\x00:|[ \"'`“”„«»「」(){}<>*#|\x00-]"
     r"|\[[^\[\]\n]{0,30}\]|【[^【】\n]{0,30}】|[\[【](?=\s*\Z))*"
@@ -271,13 +281,14 @@ class _Reading:
         self.keyword_ends = [keyword.end() for keyword in self.keywords]
         self.earnest = _re(_EARNEST).search(text) is not None
         self.speaks_of_code = self.earnest or any(not keyword["other"] for keyword in self.keywords)
-        shaped = _candidates(text, written)
+        shaped = list(islice(_candidates(text, written), _MOST_NUMBERS + 1))
+        self.too_many = len(shaped) > _MOST_NUMBERS
         self.candidates = [candidate for candidate in shaped if not self._is_something_else(candidate)]
         self.starts = [candidate.start for candidate in self.candidates]
 
     def code(self) -> str | None:
         """The value of the firmest link, unless two candidates share it."""
-        if not self.earnest and _re(_PROMOTING).search(self.text):
+        if self.too_many or (not self.earnest and _re(_PROMOTING).search(self.text)):
             return None
         links = {candidate: self._link(candidate) for candidate in self.candidates}
         firmest = max(links.values(), default=_Link.NONE)
@@ -412,9 +423,16 @@ class _Reading:
         if _re(_REACHED).search(self.text, named_since, candidate.value_at):
             return not self._said_of(candidate, anything=True)
         if label := _re(_LABELLED).search(self.text, named_since, candidate.value_at):
-            return not self._said_of(candidate, anything=not label["owned"])
+            return not self._named_and_said(candidate, label) and not self._said_of(
+                candidate, anything=not label["owned"]
+            )
         sentence = self._sentence_before(candidate) + self._sentence_after(candidate)
         return _re(_PROMOTING).search(sentence) is not None and not _re(_EARNEST).search(sentence)
+
+    def _named_and_said(self, candidate: _Candidate, label: re.Match[str]) -> bool:
+        """Whether it reads "Foo account: 48213 is your code": the sender's name, and then the code."""
+        after = self._keyword_after(candidate)
+        return after is not None and label[0].rstrip().endswith(":") and self._is_said_after(candidate, after)
 
     def _said_of(self, candidate: _Candidate, anything: bool) -> bool:
         """Whether the word for the code reaches over a label: "the code for your account: 48213".

@@ -35,6 +35,7 @@ BEYOND_IT = [
     "登录验证 660318 ，请勿告诉别人",
     "Your code is QWERTY",
     "Your code is ABCD12",
+    "Your code is WRITTEN",
     "User 482913, your code is on its way. The other is 771204, pick one.",
 ]
 
@@ -78,7 +79,7 @@ def test_without_its_code_a_message_gives_none(instead: str) -> None:
     ],
 )
 def test_other_numbers_beside_it_never_become_the_code(other: str) -> None:
-    alone = [(code, text) for code, text in WITH_CODE[::3] if "@" not in text]
+    alone = [(code, text) for code, text in WITH_CODE[::5] if "@" not in text]
     after = [(code, extract_otp(f"{text.rstrip('.')}. {other}")) for code, text in alone]
     before = [(code, extract_otp(f"{other}\n{text}")) for code, text in alone]
     assert [pair for pair in after + before if pair[1] not in (pair[0], None)] == []
@@ -88,7 +89,7 @@ def test_other_numbers_beside_it_never_become_the_code(other: str) -> None:
 @pytest.mark.parametrize("zero", "٠۰०০๐０𝟎", ids=lambda zero: unicodedata.name(zero).replace(" ", "-"))
 def test_digits_of_every_script_are_read_and_come_back_as_ascii(zero: str) -> None:
     digits = {ord("0") + value: chr(ord(zero) + value) for value in range(10)}
-    plain = [(code, text) for code, text in NUMERIC if "http" not in text and "@" not in text]
+    plain = [(code, text) for code, text in NUMERIC[::4] if "http" not in text and "@" not in text]
     assert [text for code, text in plain if extract_otp(text.translate(digits)) != code] == []
 
 
@@ -213,4 +214,10 @@ def test_four_times_the_text_is_four_times_the_work(bait: str) -> None:
 
 def test_a_long_hostile_text_comes_to_an_end() -> None:
     # An expression that tries every way to split its text would not end within the suite's time limit.
-    assert extract_otp("\n".join((bait * 10_000)[:10_000] for bait in BAIT)) == "1234"
+    assert extract_otp("\n".join((bait * 10_000)[:10_000] for bait in BAIT)) is None
+
+
+def test_a_text_of_nothing_but_numbers_is_not_worth_the_work() -> None:
+    listed = " ".join(f"Code: 48213 room {room}." for room in range(1000, 1100))
+    assert extract_otp(listed[: len(listed) // 4]) == "48213"
+    assert extract_otp(listed) is None
