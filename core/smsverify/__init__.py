@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         PurchaseUnknownError,
         PurchaseUnverifiableError,
         RateLimitedError,
+        RentalsNotKeptError,
         ServiceError,
         ServiceUnavailableError,
         SmsVerifyError,
@@ -51,9 +52,11 @@ if TYPE_CHECKING:
         Order,
         OrderStatus,
         Product,
+        Rental,
         Service,
     )
     from smsverify.reconciling import Reconciliation
+    from smsverify.rentals import KeptRental, RentalsReport
 
 __all__ = [
     "PRODUCTS",
@@ -64,6 +67,7 @@ __all__ = [
     "EsimPlan",
     "InsufficientBalanceError",
     "InvalidRequestError",
+    "KeptRental",
     "Message",
     "NotAvailableError",
     "NotCancellableError",
@@ -79,6 +83,9 @@ __all__ = [
     "PurchaseUnverifiableError",
     "RateLimitedError",
     "Reconciliation",
+    "Rental",
+    "RentalsNotKeptError",
+    "RentalsReport",
     "RentedNumber",
     "Service",
     "ServiceError",
@@ -101,6 +108,7 @@ _HOMES = {
     "EsimPlan": "models",
     "InsufficientBalanceError": "errors",
     "InvalidRequestError": "errors",
+    "KeptRental": "rentals",
     "Message": "models",
     "NotAvailableError": "errors",
     "NotCancellableError": "errors",
@@ -117,6 +125,9 @@ _HOMES = {
     "PurchaseUnverifiableError": "errors",
     "RateLimitedError": "errors",
     "Reconciliation": "reconciling",
+    "Rental": "models",
+    "RentalsNotKeptError": "errors",
+    "RentalsReport": "rentals",
     "RentedNumber": "hook",
     "Service": "models",
     "ServiceError": "errors",

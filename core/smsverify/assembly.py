@@ -17,6 +17,7 @@ from smsverify.polling import Poller
 from smsverify.purchasing import Purchases
 from smsverify.reconciling import Reconciler
 from smsverify.recovery import Recovery
+from smsverify.rentals import Rentals
 from smsverify.settings import Settings
 from smsverify.store import Store, open_store
 from smsverify.transport import Transport
@@ -110,6 +111,18 @@ class Assembly:
             grace=self.settings.purchase_grace,
             is_exclusive=self.settings.exclusive_account,
             alive=alive_for(self.settings.tempo),
+            tempo=self.settings.tempo,
+        )
+
+    @cached_property
+    def _rentals(self) -> Rentals:
+        return Rentals(
+            self._api,
+            self._ledger,
+            self._orders,
+            self._purchases,
+            self._recovery,
+            grace=self.settings.purchase_grace,
             tempo=self.settings.tempo,
         )
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from smsverify.errors import InvalidRequestError, OrderEndedError, SmsVerifyError, WaitTimeoutError
 from smsverify.hook import DEFAULT_TIMEOUT, SmsVerifyHook
-from smsverify.models import PRODUCTS
+from smsverify.models import PRODUCTS, Rental, check_seconds
 from smsverify.simulator import command as simulate
 from smsverify.version import __version__
 
@@ -125,6 +125,64 @@ def _renew(args: argparse.Namespace) -> int:
 def _orders(args: argparse.Namespace) -> int:
     _show_table(args, _hook(args).list_orders())
     return 0
+
+
+def _rentals(args: argparse.Namespace) -> int:
+    within = check_seconds(args.within, "within")
+    rentals = _hook(args).rentals(args.order_ids)
+    if args.json:
+        print(json.dumps([_as_dict(rental) for rental in rentals]))
+        return 0
+    head = (
+        "order_id",
+        "time left",
+        "expires_at",
+        "price",
+        "renewals",
+        "product",
+        "service",
+        "phone",
+        "status",
+    )
+    rows = [
+        (
+            str(rental.order_id),
+            _time_left(rental),
+            "unknown" if rental.expires_at is None else f"{rental.expires_at:%Y-%m-%d %H:%M} UTC",
+            "unknown" if rental.price is None else f"{rental.price:.2f}",
+            str(rental.renewals),
+            _product_of(rental),
+            rental.service or "-",
+            rental.phone or "-",
+            rental.status + (f" ({rental.note})" if rental.note else ""),
+        )
+        for rental in rentals
+    ]
+    lefts = [rental.time_left_seconds for rental in rentals]
+    _print_table([head, *rows], ["", *(_colour(left, within) for left in lefts)])
+    return 0
+
+
+def _time_left(rental: Rental) -> str:
+    """As people say it; `~` where it is reckoned."""
+    if rental.time_left_seconds is None:
+        return "unknown"
+    minutes = int(rental.time_left_seconds // 60)
+    days, hours = divmod(minutes // 60, 24)
+    text = f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min"
+    return f"~{text}" if rental.expires_estimated else text
+
+
+def _product_of(rental: Rental) -> str:
+    duration = f" {rental.duration} days" if rental.duration is not None else ""
+    return f"{rental.product or '-'}{duration}"
+
+
+def _colour(left: float | None, within: float) -> str:
+    """Red where a rental has ended or nobody knows when it does, yellow where it is due."""
+    if left is None or left <= 0:
+        return "31"
+    return "33" if left <= within else ""
 
 
 def _reconcile(args: argparse.Namespace) -> int:
@@ -238,6 +296,14 @@ def _add_orders(commands: _Commands) -> None:
     commands.add("status", _status, "the status of an order").add_argument("order_id")
     commands.add("cancel", _cancel, "cancel an order for a refund").add_argument("order_id")
     commands.add("orders", _orders, "the account's 50 newest orders")
+    rentals = commands.add("rentals", _rentals, "the rented numbers, and how long they last")
+    rentals.add_argument("order_ids", nargs="*", metavar="order_id", help="rented elsewhere, besides")
+    rentals.add_argument(
+        "--within",
+        default=str(86_400),
+        metavar="SECONDS",
+        help="what ends sooner is coloured, on a terminal (%(default)s)",
+    )
 
 
 def _add_housekeeping(commands: _Commands) -> None:
@@ -276,9 +342,16 @@ def _show_table(args: argparse.Namespace, models: Sequence[BaseModel]) -> None:
         return
     names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, {}) for row in rows)]
     lines = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    _print_table(lines, [""] * len(lines))
+
+
+def _print_table(lines: Sequence[Sequence[str]], colours: Sequence[str]) -> None:
+    """Prints lines of cells in columns, coloured where people see it and want it."""
+    may_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line, colour in zip(lines, colours, strict=True):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        print(f"\033[{colour}m{text}\033[0m" if colour and may_colour else text)
 
 
 def _as_dict(model: Any) -> dict[str, Any]:

@@ -21,12 +21,15 @@ SmsVerifyError
 │   └── PurchaseUnverifiableError the list of orders can not be read: look again later.
 ├── PurchaseConflictError    the purchase's key stands for something else, or is in use.
 ├── OrderEndedError          the order was cancelled, expired or completed without a code.
+├── RentalsNotKeptError      some rentals that end soon could not be renewed: `report` says which, and why.
 ├── WaitTimeoutError         no code arrived in time.
 └── WaitStoppedError         the wait was told to stop.
 ```
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class SmsVerifyError(Exception):
@@ -187,6 +190,18 @@ class OrderEndedError(SmsVerifyError):
         super().__init__(message)
         self.order_id = order_id
         self.status = status
+
+
+class RentalsNotKeptError(SmsVerifyError):
+    """Some rentals were due, or may have been, and were not renewed. The others were.
+
+    Attributes:
+        report: what was done for each rental, as `SmsVerifyHook.renew_expiring` returned it.
+    """
+
+    def __init__(self, message: str, *, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class WaitTimeoutError(SmsVerifyError, TimeoutError):

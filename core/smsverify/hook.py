@@ -7,9 +7,10 @@ import contextlib
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -32,19 +33,23 @@ from smsverify.models import (
     Order,
     OrderRequest,
     OrderStatus,
+    Rental,
     Service,
     check_key,
     check_order_id,
+    check_order_ids,
     check_price_limit,
     check_product,
     check_seconds,
 )
 from smsverify.reconciling import Reconciliation
+from smsverify.rentals import RentalsReport, Selection
 from smsverify.spending import Caps
 from smsverify.waiting import Wait
 
 log = logging.getLogger(__name__)
 
+OrderIds = Iterable[int | str] | int | str
 DEFAULT_TIMEOUT = 600.0  # seconds to wait for a code; the service's short-term numbers live about as long
 
 _PROGRAM = f"program:{uuid.uuid4().hex}"  # the run of those who are in no framework's; forks belong to it
@@ -281,6 +286,76 @@ class SmsVerifyHook(Assembly):
         caps = self._caps(daily_budget, run_budget)
         with self._key(key, f"renewal of {order_id}") as known_key:
             return self._purchases.renew(order_id, limit=limit, key=known_key, caps=caps, stop=stop)
+
+    def rentals(self, order_ids: OrderIds = ()) -> list[Rental]:
+        """The rentals that have not ended, with their time left, and what renewing each one costs.
+
+        Costs a request for each `rent-1day` and `rent-30days` rental (`GET
+        …/order/<order_id>/status/`), which alone are told their time left, and one for each catalogue.
+
+        Args:
+            order_ids: rentals besides those that were bought through this store, such as some rented at the
+                dashboard: one id, or several.
+
+        Returns:
+            the rentals, the one that ends soonest first and those whose end is unknown last.
+        """
+        return self._rentals.overview(check_order_ids(order_ids, "order_ids"))
+
+    def renew_expiring(
+        self,
+        within: float | timedelta | str,
+        *,
+        max_price: Decimal | float | str | None = None,
+        daily_budget: Decimal | float | str | None = None,
+        run_budget: Decimal | float | str | None = None,
+        order_ids: OrderIds = (),
+        only: OrderIds | None = None,
+        exclude: OrderIds = (),
+        dry_run: bool = False,
+        stop: threading.Event | None = None,
+    ) -> RentalsReport:
+        """Renews the rentals that end soon, once for each period (`POST /api/v1/order/<order_id>/renew/`).
+
+        Made to be run on a schedule, several times in `within`: what is not due is left alone, and runs that
+        overlap, are repeated or know nothing of each other renew nothing twice. The rental that ends soonest
+        comes first. One that can not be renewed never stops the others, nor does it hold money back for
+        itself: where the wallet or a budget is too small for it, a cheaper one that ends later is renewed. A
+        rental whose end is unknown is never renewed, only named: `renew` does it, or `exclude` leaves it out.
+
+        Where the service tells whole days only, a rental counts as if the last of them were over.
+
+        Args:
+            within: seconds or a `timedelta`; a rental that ends sooner is due.
+            max_price: most that one renewal may cost, in USD. A rental whose price is higher or unknown is
+                not renewed.
+            daily_budget, run_budget: most that may be spent in all, in USD, as for `order`.
+            order_ids: rentals besides those that were bought through this store: one id, or several. Their
+                price is not known.
+            only: renews none but these, which may have been rented elsewhere.
+            exclude: leaves these alone.
+            dry_run: tells what would be done, and pays nothing.
+            stop: ends it between two renewals when it is set.
+
+        Returns:
+            an entry for each rental with what was done or why not, the cost, and the wallet; `failed` are the
+            rentals that are not kept, and `raise_if_failed` raises for these.
+
+        Raises:
+            InvalidRequestError: a parameter is wrong; `field` names it. Nothing was paid.
+            AuthenticationError: the service refuses the key.
+            StoreError: as for `order`.
+        """
+        selection = Selection(
+            check_seconds(within, "within"),
+            check_order_ids(order_ids, "order_ids"),
+            None if only is None else check_order_ids(only, "only"),
+            check_order_ids(exclude, "exclude"),
+        )
+        limit = check_price_limit(max_price) if max_price is not None else None
+        caps = self._caps(daily_budget, run_budget)
+        self._refuse_unshared_store()
+        return self._rentals.renew_expiring(selection, limit=limit, caps=caps, dry_run=dry_run, stop=stop)
 
     def settle(self, key: str, *, order_id: int | str | None) -> None:
         """Takes a person's decision on a paid call whose outcome could not be found out.

@@ -105,6 +105,21 @@ class OpenCall:
     under_way: bool
 
 
+@dataclass(frozen=True)
+class LastRenewal:
+    """A renewal that was carried out.
+
+    Attributes:
+        ends_at: the order's end before it, by its status, in seconds since 1970; `None` where that told none.
+        step: by how many seconds that may be wrong.
+        settled_at: when it was carried out, or found to be.
+    """
+
+    ends_at: float | None
+    step: float | None
+    settled_at: float
+
+
 class UnderWay(Exception):
     """The key's call is being made by somebody else at this moment."""
 
@@ -370,7 +385,9 @@ class Ledger:
                     if call.kind == "order":
                         self.book.assign(connection, order_id, key, call.request)
                     else:
-                        self.book.extend(connection, order_id)
+                        self.book.extend(
+                            connection, order_id, self._renewals(connection, f"renewal of {order_id}")
+                        )
                 self.close(
                     connection,
                     call,
@@ -408,6 +425,50 @@ class Ledger:
         """How often an order was renewed here."""
         with self._store.read() as connection:
             return self._renewals(connection, f"renewal of {order_id}")
+
+    def last_renewal(self, order_id: int) -> LastRenewal | None:
+        """The last renewal of an order that was carried out; `None` where there is none."""
+        with self._store.read() as connection:
+            row = connection.execute(
+                sa.select(purchases)
+                .where(
+                    purchases.c.account == self._account,
+                    purchases.c.kind == "renewal",
+                    purchases.c.fingerprint == f"renewal of {order_id}",
+                    purchases.c.state == "bought",
+                )
+                .order_by(purchases.c.settled_at.desc())
+                .limit(1)
+            ).one_or_none()
+        if row is None:
+            return None
+        asked = json.loads(row.request)
+        return LastRenewal(asked.get("ends_at"), asked.get("step"), row.settled_at)
+
+    def open_renewals(self) -> list[OpenCall]:
+        """The renewals whose outcome is unknown, the earliest first."""
+        with self._store.read() as connection:
+            return [call for call in self.open_calls(connection) if call.kind == "renewal"]
+
+    def service_of(self, order_id: int) -> str | None:
+        """What an order was bought as: the service's id in its catalogue, its name where it goes by name."""
+        with self._store.read() as connection:
+            request = connection.execute(
+                sa.select(purchases.c.request)
+                .where(
+                    purchases.c.account == self._account,
+                    purchases.c.kind == "order",
+                    purchases.c.state == "bought",
+                    purchases.c.order_id == order_id,
+                )
+                .limit(1)
+            ).scalar()
+        return None if request is None else str(json.loads(request)["service"])
+
+    def refuse_beyond_caps(self, caps: Caps, *, charge: Decimal | None, what: str) -> None:
+        """Raises where a call that is not on record would pass a cap; see `Spending.refuse_beyond`."""
+        with self._store.read() as connection:
+            self.spending.refuse_beyond(connection, caps, key=what, charge=charge, call_id=None)
 
     def open_calls(self, connection: sa.Connection) -> list[OpenCall]:
         """The calls whose outcome is unknown, the earliest first."""

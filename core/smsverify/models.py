@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, Literal, get_args
@@ -210,15 +210,33 @@ def check_price_limit(value: Any, field: str = "max_price") -> Decimal:
     return amount
 
 
-def check_seconds(value: Any, field: str) -> float:
-    """A time span in seconds, zero or more; `InvalidRequestError` where it is none."""
+def check_order_ids(value: Any, field: str) -> tuple[int, ...]:
+    """Orders' ids: one, several, or a text with commas between them, as a template renders a list.
+
+    Raises:
+        InvalidRequestError: one of them is no order's id.
+    """
+    if isinstance(value, str):
+        value = [part for part in re.split(r"[\s,]+", value.strip(" ()[]")) if part]
+    given = value if isinstance(value, Iterable) and not isinstance(value, Mapping) else (value,)
     try:
+        return tuple(dict.fromkeys(check_order_id(one) for one in given))
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{field}: {error}", field=field) from None
+
+
+def check_seconds(value: Any, field: str) -> float:
+    """A time span in seconds, zero or more, or a `timedelta`; `InvalidRequestError` where it is none."""
+    try:
+        if isinstance(value, timedelta):
+            value = value.total_seconds()
         seconds = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         seconds = float("nan")
     if not 0 <= seconds < float("inf"):
         raise InvalidRequestError(
-            f"{field} {value!r} is not a time span: it must be seconds, zero or more", field=field
+            f"{field} {value!r} is not a time span: it must be seconds, zero or more, or a timedelta",
+            field=field,
         )
     return seconds
 
@@ -471,6 +489,36 @@ class Order(_OfAnOrder):
         return was_cancelled(self.status)
 
 
+class Rental(_OfAnOrder):
+    """A number that is rented for days, and how long it lasts.
+
+    Attributes:
+        order_id: the order.
+        product: `rental`, `rent-1day` or `rent-30days`; `None` where it was not bought through this store.
+        service: the service's name.
+        phone: the number as the service writes it.
+        status: the service's own word, as last seen.
+        duration: days, for `rental`.
+        price: USD that renewing it once costs now; `None` where nobody knows.
+        expires_at: UTC; `None` where the service does not tell.
+        expires_estimated: whether `expires_at` is reckoned from an earlier end rather than answered.
+        time_left_seconds: seconds until then.
+        renewals: how often it was renewed through this store.
+        note: what else there is to know, for people.
+    """
+
+    product: Product | None = None
+    service: Text = None
+    status: str = "pending"
+    duration: int | None = None
+    price: Price = None
+    expires_at: When = None
+    expires_estimated: bool = False
+    time_left_seconds: Seconds = None
+    renewals: int = 0
+    note: Text = None
+
+
 class Message(_OfAnOrder):
     """An SMS that came for an order.
 
@@ -537,6 +585,25 @@ def with_leading_zeros(otp: int, message: str | None) -> str:
             if int(digits) == otp:
                 return str(digits)
     return str(otp)
+
+
+def period_of(order: Order, renewals: int) -> timedelta | None:
+    """For how long one renewal extends a `rental`; `None` where nobody knows.
+
+    That is its duration, unless its first expiry has shown that the service gives much less.
+
+    Args:
+        order: the rental.
+        renewals: how often it has been renewed until `expires_at`.
+    """
+    if order.duration is None:
+        return None
+    named = timedelta(days=order.duration)
+    if order.expires_at is None or order.created_at is None:
+        return named
+    shown = (order.expires_at - order.created_at) / (renewals + 1)
+    # What is near may be rounded, to midnight perhaps, and would add up.
+    return shown if timedelta() < shown < named * 2 / 3 else named
 
 
 def seconds_left(status: OrderStatus) -> float | None:

@@ -13,10 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, was_cancelled
+from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, period_of, was_cancelled
 from smsverify.store import Store, orders, purchases, waits
-
-DAY = 86_400.0
 
 # Of an order that is cancelled now: what it was before.
 _STATUS_BEFORE = sa.case(
@@ -145,12 +143,34 @@ class OrderBook:
             this = sa.and_(self._is(order_id), orders.c.status != "refunded")
             connection.execute(sa.update(orders).where(this).values(refunded_at=None))
 
-    def extend(self, connection: sa.Connection, order_id: int) -> None:
-        """Notes that a rental was renewed: its end, where one is known, moves by its duration."""
-        row = connection.execute(sa.select(orders).where(self._is(order_id))).one()
-        if row.expires_at is not None and row.duration is not None:
-            values = {"expires_at": row.expires_at + row.duration * DAY, "expires_estimated": True}
+    def extend(self, connection: sa.Connection, order_id: int, renewals: int) -> None:
+        """Notes that a rental was renewed: its end, where one is known, moves by its period.
+
+        Args:
+            connection: of a transaction.
+            order_id: the rental.
+            renewals: how often it had been renewed before.
+        """
+        known = self.row(connection, order_id)
+        period = period_of(known, renewals)
+        if known.expires_at is not None and period is not None:
+            end = known.expires_at + period
+            values = {"expires_at": end.timestamp(), "expires_estimated": True}
             connection.execute(sa.update(orders).where(self._is(order_id)).values(**values))
+
+    def rentals(self) -> list[Order]:
+        """The rentals that were bought here, whatever has become of them."""
+        with self._store.read() as connection:
+            rows = connection.execute(
+                sa.select(orders)
+                .where(
+                    orders.c.account == self._account,
+                    orders.c.key.is_not(None),
+                    orders.c.product.in_(RENTALS),
+                )
+                .order_by(orders.c.order_id)
+            ).all()
+        return [_order(row) for row in rows]
 
     def unowned(self, connection: sa.Connection, since: float) -> list[tuple[Order, float]]:
         """The orders that belong to no purchase of ours, with when each was first seen, the newest first.

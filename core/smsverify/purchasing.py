@@ -35,6 +35,7 @@ from smsverify.models import (
     OrderStatus,
     Service,
     expiry_step,
+    period_of,
     seconds_left,
 )
 from smsverify.orders import Orders
@@ -55,6 +56,35 @@ class _Begun:
 
     intent: Intent
     entry: Service
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the status of a rental told.
+
+    Attributes:
+        status: of the order.
+        ends_at: when it ends by that, as late as it may be, in seconds since 1970 by the store's clock;
+            `None` where that is not told.
+    """
+
+    status: OrderStatus
+    ends_at: float | None
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What has come of a renewal.
+
+    Attributes:
+        order: with its new end.
+        is_new: whether this call has paid; else it was renewed already, by this key or by somebody else.
+        price: USD that was paid; `None` where nobody knows.
+    """
+
+    order: Order
+    is_new: bool = False
+    price: Decimal | None = None
 
 
 class Purchases:
@@ -156,34 +186,63 @@ class Purchases:
         if found is not None:
             log.info("Order %d was renewed by a call whose answer was lost, nothing is paid again", order_id)
             return found
+        return self.renew_from(order_id, count, limit=limit, key=key, caps=caps, stop=stop).order
+
+    def sight(self, order_id: int, *, stop: threading.Event | None = None, hasty: bool = False) -> Sight:
+        """Looks at a rental that may be renewed."""
+        status = self._orders.look(order_id, stop=stop, patient=True, hasty=hasty)
+        left = seconds_left(status)
+        return Sight(status, None if left is None else self._ledger.now() + left)
+
+    def renew_from(
+        self,
+        order_id: int,
+        count: int,
+        *,
+        limit: Decimal | None,
+        key: str | None = None,
+        caps: Caps,
+        sight: Sight | None = None,
+        stop: threading.Event | None = None,
+    ) -> Renewal:
+        """Renews a rental, unless that was done since it had been renewed so often.
+
+        Args:
+            order_id: the rental.
+            count: how often it had been renewed when that was decided on.
+            limit: most that may be paid, in USD.
+            key: names the renewal. Default: the order and the count.
+            caps: what may be spent.
+            sight: what its status told after `count` was read. Default: it is asked for.
+            stop: ends the waiting for the rate budget when it is set.
+        """
         key = key or f"renew:{order_id}:{count}"
         purchase = Purchase(key, "renewal", f"renewal of {order_id}", caps, count)
         done = self._renewal_on_record(purchase, stop)
         if done is not None:
             log.info("Order %d was renewed already, nothing is paid again (%s)", order_id, key)
-            return done
-        before = self._orders.look(order_id, stop=stop, patient=True)
-        left = seconds_left(before)
+            return Renewal(done)
+        sight = sight or self.sight(order_id, stop=stop)
         order = self._orders.get(order_id)
         if order.product is not None and order.product not in RENTALS:
             raise InvalidRequestError(
                 f"order_id {order_id} is a {order.product} order: only rentals can be renewed",
                 field="order_id",
             )
-        price, highest = self._renewal_prices(order, stop)
+        price, highest = self.renewal_prices(order, stop)
         _check_price(highest, limit, f"renewing order {order_id}")
         # What shows afterwards, should the answer be lost, whether it was carried out.
         request = {
             "order_id": order_id,
-            "ends_at": None if left is None else self._ledger.now() + left,
-            "step": expiry_step(before, self._tempo),
+            "ends_at": sight.ends_at,
+            "step": expiry_step(sight.status, self._tempo),
         }
         while True:
             try:
                 begun = self._ledger.begin(purchase, request, price, charge=highest)
                 if isinstance(begun, Order):
                     log.info("Order %d was renewed by somebody else meanwhile (%s)", order_id, key)
-                    return begun
+                    return Renewal(begun)
                 with self._settling(begun):
                     self._api.renew(
                         order_id,
@@ -200,8 +259,8 @@ class Purchases:
                 found = self._renewal_on_record(purchase, stop)
                 if found is None:
                     raise
-                return found
-        renewed = _extended(order, before)
+                return Renewal(found, is_new=error.key == key, price=price)
+        renewed = _extended(order, sight.status, count)
         try:
             # At once: what follows may take long, or fail.
             self._ledger.renewed(begun, renewed)
@@ -213,7 +272,24 @@ class Purchases:
             ) from error
         renewed = self._with_shown_end(renewed)
         log.info("Renewed order %d until %s", order_id, renewed.expires_at or "an unknown time")
-        return renewed
+        return Renewal(renewed, is_new=True, price=price)
+
+    def renewal_prices(
+        self, order: Order, stop: threading.Event | None = None
+    ) -> tuple[Decimal | None, Decimal | None]:
+        """What a renewal costs, and the price that a limit is checked against; `None` where nobody knows."""
+        service = self._ledger.service_of(order.order_id) or order.service
+        if order.product is None or service is None:
+            return None, None
+        request = OrderRequest(product=order.product, service=service, duration=order.duration)
+        try:
+            entry = self._catalogue.find(request, stop=stop)
+        except AuthenticationError:
+            raise
+        except (ServiceError, InvalidRequestError) as error:
+            log.warning("The price of renewing order %d is unknown: %s", order.order_id, error)
+            return None, None
+        return entry.price_of(order.duration), entry.highest_price_of(order.duration)
 
     # -------------------------------------------------------------- inside
 
@@ -338,20 +414,6 @@ class Purchases:
             # The row stays at `sent`, which means unknown; what the caller has to know is the outcome.
             log.error("How %s ended could not be recorded: %s", intent.key, failure)
 
-    def _renewal_prices(
-        self, order: Order, stop: threading.Event | None
-    ) -> tuple[Decimal | None, Decimal | None]:
-        """What a renewal costs, and the price that a limit is checked against; `None` where nobody knows."""
-        if order.product is None or order.service is None:
-            return None, None
-        request = OrderRequest(product=order.product, service=order.service, duration=order.duration)
-        try:
-            entry = self._catalogue.find(request, stop=stop)
-        except (ServiceError, InvalidRequestError) as error:
-            log.warning("The price of renewing order %d is unknown: %s", order.order_id, error)
-            return None, None
-        return entry.price_of(order.duration), entry.highest_price_of(order.duration)
-
     def _with_shown_end(self, renewed: Order) -> Order:
         """A renewed order with the end that its status shows, where it does."""
         try:
@@ -365,13 +427,13 @@ class Purchases:
         return renewed.model_copy(update=values)
 
 
-def _extended(order: Order, before: OrderStatus) -> Order:
-    """A renewed order with its end as far as that can be reckoned: the old one, and its duration."""
-    old = order.expires_at or before.expires_at
-    if old is None or order.duration is None:
+def _extended(order: Order, before: OrderStatus, renewals: int) -> Order:
+    """A renewed order with its end as far as that can be reckoned: the old one, and its period."""
+    known = order.model_copy(update={"expires_at": order.expires_at or before.expires_at})
+    period = period_of(known, renewals)
+    if known.expires_at is None or period is None:
         return order.model_copy(update={"expires_at": None, "expires_estimated": False})
-    values = {"expires_at": old + timedelta(days=order.duration), "expires_estimated": True}
-    return order.model_copy(update=values)
+    return order.model_copy(update={"expires_at": known.expires_at + period, "expires_estimated": True})
 
 
 def _check_price(price: Decimal | None, limit: Decimal | None, what: str) -> None:

@@ -65,7 +65,7 @@ class Spending:
         return self._spent(connection, 0.0)
 
     def refuse_beyond(
-        self, connection: sa.Connection, caps: Caps, *, key: str, charge: Decimal | None, call_id: int
+        self, connection: sa.Connection, caps: Caps, *, key: str, charge: Decimal | None, call_id: int | None
     ) -> None:
         """Raises where a call would pass a cap; under the account's lock, so that two can not both fit.
 
@@ -74,7 +74,7 @@ class Spending:
             caps: what may be spent.
             key: of the call, for the error.
             charge: USD that the call may cost at the most; `None` where nobody knows.
-            call_id: its row, which does not count against itself.
+            call_id: its row, which does not count against itself; `None` where it has none.
 
         Raises:
             PriceLimitError: the call's price is unknown.

@@ -131,6 +131,32 @@ def test_a_reconciliation_says_what_it_finds_and_its_code_tells_a_scheduler(
     assert (code, json.loads(out)["leaks"][0]["order_id"]) == (4, order_id)
 
 
+def test_rentals_are_listed_and_coloured_for_people_only(
+    environment: Simulator,
+    hook: SmsVerifyHook,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (as_json(capsys, "rentals"), run(capsys, "rentals")[0]) == ([], 0)
+    day = hook.order("rent-1day", service="Tinder").order_id
+    month = hook.order("rental", service="WhatsApp", duration=30).order_id
+    environment.set_time_left(day, 3 * 3600 + 65)
+    rows = as_json(capsys, "rentals")
+    assert [row["order_id"] for row in rows] == [day, month]
+    assert (rows[0]["price"], round(rows[0]["time_left_seconds"] / 100)) == ("1.2", 109)
+    _, out, _ = run(capsys, "rentals", "--within", "14400")
+    assert "\033" not in out
+    assert "3 h 1 min" in out.splitlines()[1]
+    assert "rental 30 days" in out.splitlines()[2]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    coloured = run(capsys, "rentals", "--within", "14400")[1].splitlines()
+    assert coloured[1].startswith("\033[33m")
+    assert not coloured[2].startswith("\033")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033" not in run(capsys, "rentals", "--within", "14400")[1]
+    assert run(capsys, "rentals", "--within", "soon")[0] == 2
+
+
 def test_a_person_tells_what_became_of_a_purchase(
     environment: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -476,8 +476,10 @@ def test_a_key_whose_order_has_ended_is_bought_anew_once_by_many(
 
 
 def test_a_renewal_extends_by_the_period_and_the_default_key_lets_each_be_followed_by_the_next(
-    simulator: Simulator, hook: SmsVerifyHook
+    simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
+    simulator = simulate(speed=1.0, rate_limit=None)
+    hook = make_hook(simulator, store_url, rate_period=1.0)
     order = hook.order("rental", service="WhatsApp", duration=3)
     assert order.expires_at is not None
     expiries = [order.expires_at]
@@ -491,6 +493,21 @@ def test_a_renewal_extends_by_the_period_and_the_default_key_lets_each_be_follow
     assert (expiries[1] - expiries[0]).days == 3
     assert simulator.order(order.order_id).renewals == 2
     assert hook.get_order(order.order_id).expires_at == expiries[-1]
+
+
+def test_a_renewal_extends_by_what_the_service_has_shown_where_that_is_much_less(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    """So that a service whose days are minutes is believed."""
+    simulator = simulate(products={"rental": {"validity": 60 * 900.0}}, balance="200")
+    hook = make_hook(simulator, store_url)
+    for duration in (3, 30):
+        order = hook.order("rental", service="WhatsApp", duration=duration)
+        for _ in range(3):
+            order = hook.renew(order.order_id)
+        assert order.expires_at is not None
+        shown = simulator.order(order.order_id).expires_at
+        assert abs((order.expires_at - shown).total_seconds()) < 20  # it answers whole seconds, four times
 
 
 def test_the_expiry_of_a_rental_by_the_day_is_read_not_reckoned(

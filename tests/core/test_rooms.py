@@ -35,6 +35,7 @@ ROOMS = [
         "polling",
         "purchasing",
         "reconciling",
+        "rentals",
         "waiting",
         "assembly",
         "hook",

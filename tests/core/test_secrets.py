@@ -53,6 +53,8 @@ def go_through_everything(hook: SmsVerifyHook, simulator: Simulator) -> list[str
         attempt(hook.get_status, order_id)
         attempt(hook.check_otp, order_id)
         attempt(hook.wait_for_otp, order_id, 0.05)
+        attempt(hook.rentals, order_id)
+        attempt(hook.renew_expiring, 1e6, order_ids=order_id)
         attempt(hook.cancel, order_id)
         attempt(hook.renew, order_id)
         attempt(hook.get_order, order_id)
