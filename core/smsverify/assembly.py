@@ -8,6 +8,7 @@ from typing import Any
 from smsverify.api import ServiceApi
 from smsverify.budget import Budget
 from smsverify.catalogue import Catalogue
+from smsverify.following import Following, Follows
 from smsverify.hints import alive_for
 from smsverify.inbox import Inbox
 from smsverify.ledger import Ledger
@@ -153,7 +154,11 @@ class Assembly:
         account, tempo = settings.account_id, settings.tempo
 
         def make() -> Watch:
-            poller = Poller(self._store, self._orders, account, tempo=tempo, rate_limit=settings.rate_limit)
-            return Watch(self._store, self._book, self._inbox, poller, account, tempo=tempo)
+            following = Following(self._store, account, tempo=tempo)
+            poller = Poller(
+                self._store, self._orders, following, account, tempo=tempo, rate_limit=settings.rate_limit
+            )
+            follows = Follows(following, self._inbox)
+            return Watch(self._store, self._book, self._inbox, poller, account, follows=follows, tempo=tempo)
 
         return shared_watch(f"{settings.store_url.get_secret_value()} {account} {settings.key_id}", make)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from smsverify.budget import Priority
-from smsverify.store import Store, looks, polls, waits
+from smsverify.store import Store, followed, looks, polls, waits
 
 # In seconds of a service whose minute lasts a minute.
 ALIVE = 15.0  # a wait that has not been seen for this long is dead
@@ -62,9 +62,18 @@ class Hints:
             waits.c.order_id == looks.c.order_id,
             waits.c.seen_at.between(now - alive, now + alive),
         )
+        is_followed = sa.select(followed.c.order_id).where(
+            followed.c.account == looks.c.account,
+            followed.c.order_id == looks.c.order_id,
+            followed.c.seen_at.between(now - alive, now + alive),
+        )
         return (
             sa.select(looks.c.order_id, looks.c.hint_by_secret, looks.c.hint_tries, looks.c.hint_followed_at)
-            .where(looks.c.account == self._account, looks.c.hinted_at.is_not(None), awaited.exists())
+            .where(
+                looks.c.account == self._account,
+                looks.c.hinted_at.is_not(None),
+                sa.or_(awaited.exists(), is_followed.exists()),
+            )
             .order_by(looks.c.hint_by_secret.desc(), looks.c.hinted_at)
         )
 

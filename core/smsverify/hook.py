@@ -24,6 +24,7 @@ from smsverify.errors import (
     StoreError,
     WaitTimeoutError,
 )
+from smsverify.following import Follow
 from smsverify.inbox import Inbox
 from smsverify.models import (
     Balance,
@@ -641,6 +642,46 @@ class SmsVerifyHook(Assembly):
                 status=status.status,
             )
         return self._inbox.newest([order_id]).get(order_id)
+
+    # -------------------------------------------------------------- reading all messages
+
+    def follow_messages(
+        self, reader: str, *, order_ids: int | str | Iterable[int | str] | None = None
+    ) -> Follow:
+        """Starts to read all messages as they come, each of them once, whoever learns of them.
+
+        Callbacks bring them at once. Without any, the service is asked for the rentals that are followed
+        (`GET …/order/<order_id>/status/`), for each about three times a minute; a status shows only the
+        newest SMS.
+
+        Args:
+            reader: names who reads. Under this name is kept how far; a new one begins with what comes from
+                now on. One at a time reads: a second one waits until the first has ended.
+            order_ids: one order or several; default: all of the account.
+
+        Returns:
+            what the messages are read from: `next()` is a future of the next ones, each with its id,
+            `advance(message_id)` says that all up to one are dealt with, `close()` ends it. After a restart
+            everything comes again that `advance` was not called for.
+        """
+        name = check_key(reader, "reader")
+        if order_ids is None:
+            return self._watch.follow(name, None)
+        several = [order_ids] if isinstance(order_ids, (int, str)) else order_ids
+        return self._watch.follow(name, frozenset(check_order_id(order_id) for order_id in several))
+
+    def get_message(self, message_id: int | str) -> Message:
+        """A message by the id under which it was announced.
+
+        Raises:
+            NotFoundError: there is none, or its text has been purged.
+        """
+        message = self._inbox.get(check_order_id(message_id, "message_id"))
+        if message is None:
+            raise NotFoundError(f"there is no message {message_id}, or its text has been purged")
+        return message
+
+    # -------------------------------------------------------------- waiting, inside
 
     def claim(self, order_id: int | str, waiter: str) -> None:
         """Says who waits for an order from now on, so that an earlier waiter does not give it back."""

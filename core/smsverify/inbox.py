@@ -186,6 +186,13 @@ class Inbox:
             rows = connection.execute(query.order_by(messages.c.id).limit(limit)).all()
         return [(row.id, _message(row)) for row in rows]
 
+    def get(self, message_id: int) -> Message | None:
+        """A message by its id; `None` where there is none, or its text has been purged."""
+        this = sa.and_(messages.c.account == self._account, messages.c.id == message_id, _IS_WHOLE)
+        with self._store.read() as connection:
+            row = connection.execute(sa.select(messages).where(this)).one_or_none()
+        return None if row is None else _message(row)
+
     def last_id(self) -> int:
         """The id of the newest message; 0 where there is none."""
         newest = sa.select(sa.func.max(messages.c.id)).where(messages.c.account == self._account)

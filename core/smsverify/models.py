@@ -168,7 +168,7 @@ def check_product(value: Any) -> Product:
     )
 
 
-def check_order_id(value: Any) -> int:
+def check_order_id(value: Any, field: str = "order_id") -> int:
     """An order's id, given as a number or as its digits; `InvalidRequestError` where it is none."""
     text = str(value).strip()
     if (
@@ -178,17 +178,17 @@ def check_order_id(value: Any) -> int:
         or int(text) == 0
     ):
         raise InvalidRequestError(
-            f"order_id {value!r} is malformed: it must be the positive whole number that `order` answered",
-            field="order_id",
+            f"{field} {value!r} is malformed: it must be a positive whole number, as it was answered",
+            field=field,
         )
     return int(text)
 
 
-def check_key(value: Any) -> str:
-    """The name of a paid call as it is kept; `InvalidRequestError` where it is none."""
+def check_key(value: Any, field: str = "key") -> str:
+    """The name of a paid call, or another one, as it is kept; `InvalidRequestError` where it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).strip():
         raise InvalidRequestError(
-            f"key {value!r} is malformed: it must be a text that is not empty", field="key"
+            f"{field} {value!r} is malformed: it must be a text that is not empty", field=field
         )
     key = str(value).replace("\0", "")
     if len(key) <= LONGEST_KEY:

@@ -19,6 +19,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
+from smsverify.following import Following
 from smsverify.hints import Hints, alive_for
 from smsverify.models import KNOWN_STATUSES, has_ended
 from smsverify.orders import Orders
@@ -47,14 +48,25 @@ class Poller:
     Args:
         store: where the processes meet.
         orders: asks the service, and keeps what it says.
+        following: knows the orders that are followed.
         account: whose orders they are.
         tempo: how long the service's minute is in real minutes.
         rate_limit: requests that the service allows in its minute.
     """
 
-    def __init__(self, store: Store, orders: Orders, account: str, *, tempo: float, rate_limit: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        orders: Orders,
+        following: Following,
+        account: str,
+        *,
+        tempo: float,
+        rate_limit: int,
+    ) -> None:
         self._store = store
         self._orders = orders
+        self._following = following
         self._account = account
         self._tempo = tempo
         self._blind_looks = max(1, int(rate_limit * LIST_POLL / 60 * BLIND_SHARE))
@@ -65,10 +77,10 @@ class Poller:
         self._told_statuses: set[tuple[int, str]] = set()
 
     def follow_hints(self) -> None:
-        """Asks for the orders that callbacks hint at, in a thread of its own, if it is time."""
+        """Asks for orders that callbacks hint at or readers follow, in a thread of its own, if it is time."""
         if self._hint_thread is not None and self._hint_thread.is_alive():
             return
-        hinted = self._hints.take_due()
+        hinted = self._hints.take_due() or self._following.take_due()
         if hinted:
             self._hint_thread = threading.Thread(
                 target=self._ask_hinted, args=(hinted,), name="smsverify-poll", daemon=True

@@ -217,6 +217,27 @@ callbacks = sa.Table(
     sa.Index("smsverify_callbacks_received", "account", "received_at"),
 )
 
+# Who reads the messages as they come, how far, and who has a reader's place at the moment.
+readers = sa.Table(
+    "smsverify_readers",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("seen_at", sa.Double, nullable=False),
+)
+
+followed = sa.Table(
+    "smsverify_followed",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("reader", sa.Text, primary_key=True),
+    sa.Column("order_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("asked_at", sa.Double),
+)
+
 
 # What each version of the schema has that the one before had not.
 NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {

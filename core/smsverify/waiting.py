@@ -30,6 +30,7 @@ from smsverify.errors import (
     WaitStoppedError,
     WaitTimeoutError,
 )
+from smsverify.following import Follow, Follows
 from smsverify.hints import alive_for
 from smsverify.inbox import Inbox
 from smsverify.models import Message
@@ -58,13 +59,14 @@ class Wait:
 
 
 class Watch:
-    """All waits of this process on one account.
+    """All waits of this process on one account, and all readers of its messages.
 
     Args:
         store: where the waits of all processes meet.
         book, inbox: of the account.
         poller: asks the service.
         account: whose waits they are.
+        follows: the readers.
         tempo: how long the service's minute is in real minutes.
     """
 
@@ -76,6 +78,7 @@ class Watch:
         poller: Poller,
         account: str,
         *,
+        follows: Follows,
         tempo: float,
     ) -> None:
         self._store = store
@@ -83,6 +86,7 @@ class Watch:
         self._inbox = inbox
         self._poller = poller
         self._account = account
+        self._follows = follows
         self._look = min(LOOK, max(LOOK * tempo, SHORTEST_LOOK))
         self._alive = alive_for(tempo)
         self._lock = threading.Lock()
@@ -90,6 +94,7 @@ class Watch:
         self._waits: dict[str, Wait] = {}
         self._thread: threading.Thread | None = None
         self._is_store_failing = False
+        self._next_sign_of_life = 0.0
 
     def add(
         self,
@@ -115,38 +120,49 @@ class Watch:
         self._register(wait)
         with self._lock:
             self._waits[wait.id] = wait
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="smsverify-watch", daemon=True)
-                self._thread.start()
+            self._start()
         self._wake.set()
         return wait
+
+    def follow(self, reader: str, order_ids: frozenset[int] | None) -> Follow:
+        """Starts to read messages.
+
+        Args:
+            reader: names who reads, and keeps how far.
+            order_ids: the orders; `None` for all.
+        """
+        with self._lock:
+            follow = self._follows.add(reader, order_ids)
+            self._start()
+        self._wake.set()
+        return follow
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="smsverify-watch", daemon=True)
+            self._thread.start()
 
     # -------------------------------------------------------------- the thread
 
     def _run(self) -> None:
-        next_sign_of_life = 0.0
         while True:
             with self._lock:
                 over = [wait for wait in self._waits.values() if wait.future.done()]
                 for wait in over:
                     del self._waits[wait.id]
                 current = list(self._waits.values())
-                if not current:
+                is_idle = not current and not self._follows.current()
+                if is_idle:
                     self._thread = None
             try:
                 self._unregister(over)
-                if not current:
+                self._follows.sweep()
+                if is_idle:
                     return
-                if time.monotonic() >= next_sign_of_life:
-                    next_sign_of_life = time.monotonic() + self._alive / 3
-                    self._show_alive(current)
-                self._deliver(current)
-                if not all(wait.future.done() for wait in current):
-                    self._poller.follow_hints()
-                    self._poller.poll_if_due()
+                self._serve(current)
                 self._is_store_failing = False
             except StoreError as error:
-                if not current:
+                if is_idle:
                     return
                 if not self._is_store_failing:
                     self._is_store_failing = True
@@ -159,9 +175,24 @@ class Watch:
                 log.exception("Waiting came to an unexpected end")
                 for wait in current:
                     _fail(wait, error)
+                self._follows.fail(error)
             self._end_what_is_due(current)
             self._wake.wait(self._look)
             self._wake.clear()
+
+    def _serve(self, current: list[Wait]) -> None:
+        """Hands out what is there, and asks the service if that is due."""
+        if time.monotonic() >= self._next_sign_of_life:
+            self._next_sign_of_life = time.monotonic() + self._alive / 3
+            self._show_alive(current)
+            self._follows.show_alive()
+        self._follows.serve()
+        self._deliver(current)
+        is_waited_for = not all(wait.future.done() for wait in current)
+        if is_waited_for or self._follows.current():
+            self._poller.follow_hints()
+        if is_waited_for:
+            self._poller.poll_if_due()
 
     def _end_what_is_due(self, current: Iterable[Wait]) -> None:
         for wait in current:
@@ -182,6 +213,8 @@ class Watch:
     def _deliver(self, current: Iterable[Wait]) -> None:
         """Ends the waits that the store has something for, with one look for all of them."""
         order_ids = {wait.order_id for wait in current}
+        if not order_ids:
+            return
         found = self._inbox.newest(order_ids)
         with self._store.read() as connection:
             ends = {
@@ -241,6 +274,8 @@ class Watch:
                 connection.execute(sa.delete(waits).where(self._among(over)))
 
     def _show_alive(self, current: list[Wait]) -> None:
+        if not current:
+            return
         with self._store.write() as connection:
             now = self._store.now(connection)
             connection.execute(sa.update(waits).where(self._among(current)).values(seen_at=now))

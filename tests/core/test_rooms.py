@@ -32,6 +32,7 @@ ROOMS = [
         "hints",
         "orders",
         "recovery",
+        "following",
         "polling",
         "purchasing",
         "reconciling",

@@ -1,0 +1,367 @@
+"""Following: those who read all messages as they come, each message once, for as long as they run.
+
+A reader has a name, under which the store keeps how far it has read. One at a time has its place: one that
+starts while another still shows signs of life waits for its turn, so that two triggerers, or a service that
+is started twice, do not read the same messages. The orders that a reader follows are asked for now and then,
+much more rarely than those whose code somebody waits for; hardly at all where callbacks bring the messages.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from smsverify.budget import Priority
+from smsverify.errors import WaitStoppedError
+from smsverify.hints import alive_for
+from smsverify.inbox import Inbox
+from smsverify.models import RENTALS, Message, has_ended
+from smsverify.store import Store, followed, looks, messages, orders, polls, readers
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000  # messages that a reader is given at once, at the most
+
+# In seconds of a service whose minute lasts a minute.
+PAUSE = 20.0  # between two looks at an order that is followed
+CALLED_PAUSE = 600.0  # the same where callbacks come
+GAP = 3.0  # between two looks at whichever of them
+REFUSED_PAUSE = 600.0  # after the service has refused the key
+
+CALLED = 86_400.0  # seconds for which callbacks are relied on after one has come; the service repeats so long
+
+
+class Following:
+    """The readers of one account.
+
+    Args:
+        store: where they meet.
+        account: whose messages they read.
+        tempo: how long the service's minute is in real minutes.
+    """
+
+    def __init__(self, store: Store, account: str, *, tempo: float) -> None:
+        self._store = store
+        self._account = account
+        self._tempo = tempo
+        self._alive = alive_for(tempo)
+
+    @property
+    def alive(self) -> float:
+        """Seconds after which a holder that gives no sign of life is taken for dead."""
+        return self._alive
+
+    # -------------------------------------------------------------- a reader's place
+
+    def take(self, name: str, holder: str) -> int | None:
+        """Takes a reader's place; a new reader begins with what comes from now on.
+
+        Returns:
+            the id of the last message that it has read; `None` where another holder is alive.
+        """
+        newest = sa.select(sa.func.coalesce(sa.func.max(messages.c.id), 0)).where(
+            messages.c.account == self._account
+        )
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            insert = self._store.insert(readers).values(
+                account=self._account, name=name, position=newest.scalar_subquery(), seen_at=now
+            )
+            connection.execute(insert.on_conflict_do_nothing())
+            poll = self._store.insert(polls).values(account=self._account, next_at=0)
+            connection.execute(poll.on_conflict_do_nothing())
+            is_free = sa.or_(
+                readers.c.holder.is_(None),
+                readers.c.holder == holder,
+                sa.not_(readers.c.seen_at.between(now - self._alive, now + self._alive)),
+            )
+            taken = connection.execute(
+                sa.update(readers).where(self._reader(name), is_free).values(holder=holder, seen_at=now)
+            )
+            if not taken.rowcount:
+                return None
+            return int(
+                connection.execute(sa.select(readers.c.position).where(self._reader(name))).scalar_one()
+            )
+
+    def keep(self, name: str, holder: str, order_ids: Iterable[int] | None) -> bool:
+        """A sign of life, with the orders that are followed: `None` for all that may get messages.
+
+        Returns:
+            whether the place is still this holder's.
+        """
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            mine = sa.and_(self._reader(name), readers.c.holder == holder)
+            if not connection.execute(sa.update(readers).where(mine).values(seen_at=now)).rowcount:
+                return False
+            wanted = set(self._receiving(connection) if order_ids is None else order_ids)
+            for order_id in wanted:
+                insert = self._store.insert(followed).values(
+                    account=self._account, reader=name, order_id=order_id, seen_at=now
+                )
+                key = [followed.c.account, followed.c.reader, followed.c.order_id]
+                connection.execute(insert.on_conflict_do_update(index_elements=key, set_={"seen_at": now}))
+            self._forget(connection, name, but=wanted)
+            return True
+
+    def advance(self, name: str, holder: str, message_id: int) -> bool:
+        """Notes how far a reader has read; `False` where its place is another holder's by now."""
+        mine = sa.and_(self._reader(name), readers.c.holder == holder)
+        with self._store.write() as connection:
+            moved = connection.execute(
+                sa.update(readers)
+                .where(mine)
+                .values(
+                    position=sa.case((readers.c.position < message_id, message_id), else_=readers.c.position)
+                )
+            )
+            return bool(moved.rowcount)
+
+    def leave(self, name: str, holder: str) -> None:
+        """Gives a reader's place up at once."""
+        mine = sa.and_(self._reader(name), readers.c.holder == holder)
+        with self._store.write() as connection:
+            if connection.execute(sa.update(readers).where(mine).values(holder=None)).rowcount:
+                self._forget(connection, name, but=())
+
+    # -------------------------------------------------------------- what is to be asked for
+
+    def take_due(self) -> list[tuple[int, Priority]]:
+        """Claims the order to ask for now, if one is due, with the priority of the request."""
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            rows = connection.execute(self._of_followed(now)).all()
+            if not rows:
+                return []
+            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one()
+        if now - (poll.refused_at or 0) < REFUSED_PAUSE * self._tempo:
+            return []
+        is_called = now - (poll.callback_at or 0) < CALLED
+        pause = (CALLED_PAUSE if is_called else PAUSE) * self._tempo
+        # By a clock that was set back, what lies in the future is as good as never.
+        asked_at = {row.order_id: row.asked_at if row.asked_at <= now else 0.0 for row in rows}
+        if max(asked_at.values()) > now - GAP * self._tempo:
+            return []
+        for row in rows:
+            seen_at = row.seen_at if row.seen_at <= now else 0.0
+            is_due = max(asked_at[row.order_id], seen_at) <= now - pause
+            if is_due and not _is_over(row) and self._claim(row.order_id, asked_at[row.order_id], now):
+                return [(row.order_id, Priority.POLL)]
+        return []
+
+    def _of_followed(self, now: float) -> sa.Select[tuple[int, float, float, str | None, str | None]]:
+        """The orders that are followed, those first that were asked for longest ago."""
+        asked_at = sa.func.max(sa.func.coalesce(followed.c.asked_at, 0.0))
+        seen_at = sa.func.max(sa.func.coalesce(looks.c.status_at, 0.0))
+        of_look = sa.and_(looks.c.account == followed.c.account, looks.c.order_id == followed.c.order_id)
+        of_order = sa.and_(orders.c.account == followed.c.account, orders.c.order_id == followed.c.order_id)
+        return (
+            sa.select(
+                followed.c.order_id,
+                asked_at.label("asked_at"),
+                seen_at.label("seen_at"),
+                sa.func.max(looks.c.status).label("status"),
+                sa.func.max(orders.c.product).label("product"),
+            )
+            .outerjoin(looks, of_look)
+            .outerjoin(orders, of_order)
+            .where(
+                followed.c.account == self._account,
+                followed.c.seen_at.between(now - self._alive, now + self._alive),
+            )
+            .group_by(followed.c.order_id)
+            .order_by(asked_at, followed.c.order_id)
+        )
+
+    def _claim(self, order_id: int, asked_at: float, now: float) -> bool:
+        """Takes the look at an order, if no other process was quicker."""
+        is_as_read = sa.or_(
+            followed.c.asked_at.is_(None), followed.c.asked_at <= asked_at, followed.c.asked_at > now
+        )
+        this = sa.and_(followed.c.account == self._account, followed.c.order_id == order_id)
+        with self._store.write() as connection:
+            return bool(
+                connection.execute(sa.update(followed).where(this, is_as_read).values(asked_at=now)).rowcount
+            )
+
+    def _receiving(self, connection: sa.Connection) -> list[int]:
+        """The rentals that run, and the orders that a callback hints at."""
+        rows = connection.execute(
+            sa.select(orders.c.order_id, orders.c.status).where(
+                orders.c.account == self._account, orders.c.product.in_(sorted(RENTALS))
+            )
+        )
+        running = [row.order_id for row in rows if row.status == "completed" or not has_ended(row.status)]
+        hinted = connection.execute(
+            sa.select(looks.c.order_id).where(
+                looks.c.account == self._account, looks.c.hinted_at.is_not(None), looks.c.hint_by_secret
+            )
+        )
+        return running + [row.order_id for row in hinted]
+
+    def _forget(self, connection: sa.Connection, name: str, *, but: Iterable[int]) -> None:
+        connection.execute(
+            sa.delete(followed).where(
+                followed.c.account == self._account,
+                followed.c.reader == name,
+                followed.c.order_id.not_in(list(but)),
+            )
+        )
+
+    def _reader(self, name: str) -> sa.ColumnElement[bool]:
+        return sa.and_(readers.c.account == self._account, readers.c.name == name)
+
+
+def _is_over(row: sa.Row[tuple[int, float, float, str | None, str | None]]) -> bool:
+    """Whether an order gets no message any more; a rental does after its first one."""
+    if row.status is None or not has_ended(row.status):
+        return False
+    return row.status != "completed" or (row.product is not None and row.product not in RENTALS)
+
+
+Batch = list[tuple[int, Message]]
+
+
+class Follow:
+    """One who reads all messages of some orders, or of all; see `SmsVerifyHook.follow_messages`."""
+
+    def __init__(self, following: Following, reader: str, order_ids: frozenset[int] | None) -> None:
+        self.reader = reader
+        self.order_ids = order_ids
+        self.id = uuid.uuid4().hex
+        self.read_to: int | None = None  # while it is not its turn
+        self.next_try = 0.0  # to take the place
+        self.asked: concurrent.futures.Future[Batch] | None = None
+        self.is_over = False
+        self._following = following
+
+    def next(self) -> concurrent.futures.Future[Batch]:
+        """The next messages, each with its id, the oldest first; ends as soon as there are any.
+
+        Ends with a `WaitStoppedError` where somebody else has taken the reader's place meanwhile.
+        """
+        asked: concurrent.futures.Future[Batch] = concurrent.futures.Future()
+        self.asked = asked
+        if self.is_over:
+            self.fail(self._displaced())
+        return asked
+
+    def advance(self, message_id: int) -> None:
+        """Puts on record that all messages up to this one are dealt with: none of them comes again.
+
+        Raises:
+            WaitStoppedError: somebody else has taken the reader's place meanwhile.
+            StoreError: it is not on record.
+        """
+        if not self._following.advance(self.reader, self.id, message_id):
+            raise self._displaced()
+
+    def close(self) -> None:
+        """Ends the reading and gives the place up, soon: it does not block."""
+        self.is_over = True
+
+    def serve(self) -> None:
+        """Takes the reader's place where that is free; else this is tried again after a while."""
+        if self.read_to is not None or time.monotonic() < self.next_try:
+            return
+        self.read_to = self._following.take(self.reader, self.id)
+        if self.read_to is not None:
+            self.keep()
+        elif not self.next_try:
+            log.info("The messages for %r are read elsewhere; this reader waits", self.reader)
+        self.next_try = time.monotonic() + self._following.alive / 10
+
+    def keep(self) -> None:
+        """Shows that it is alive, and learns whether its place was taken."""
+        if self.read_to is not None and not self._following.keep(self.reader, self.id, self.order_ids):
+            log.warning("Somebody else reads the messages for %r now", self.reader)
+            self.fail(self._displaced())
+
+    def take(self, batch: Batch) -> None:
+        """Hands over what is new to it out of these messages."""
+        read_to = self.read_to or 0
+        mine = [
+            (message_id, message)
+            for message_id, message in batch
+            if message_id > read_to and (self.order_ids is None or message.order_id in self.order_ids)
+        ]
+        self.read_to = max(read_to, batch[-1][0])
+        if mine and self.asked is not None:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.asked.set_result(mine)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends it with an error."""
+        self.is_over = True
+        if self.asked is not None:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.asked.set_exception(error)
+
+    def _displaced(self) -> WaitStoppedError:
+        return WaitStoppedError(f"the messages for {self.reader!r} are read elsewhere now")
+
+
+class Follows:
+    """The readers in this process on one account.
+
+    Args:
+        following: where the readers of all processes meet.
+        inbox: of the account.
+    """
+
+    def __init__(self, following: Following, inbox: Inbox) -> None:
+        self._following = following
+        self._inbox = inbox
+        self._lock = threading.Lock()
+        self._all: list[Follow] = []
+
+    def add(self, reader: str, order_ids: frozenset[int] | None) -> Follow:
+        """A new reader, which has no place yet."""
+        follow = Follow(self._following, reader, order_ids)
+        with self._lock:
+            self._all.append(follow)
+        return follow
+
+    def current(self) -> list[Follow]:
+        """Those who read or want to."""
+        return [follow for follow in self._all if not follow.is_over]
+
+    def sweep(self) -> None:
+        """Gives up the places of those who have ended."""
+        with self._lock:
+            over = [follow for follow in self._all if follow.is_over]
+            self._all = [follow for follow in self._all if not follow.is_over]
+        for follow in over:
+            self._following.leave(follow.reader, follow.id)
+
+    def show_alive(self) -> None:
+        """A sign of life from each."""
+        for follow in self.current():
+            follow.keep()
+
+    def serve(self) -> None:
+        """Gives those who ask what is new, with one look for all of them."""
+        current = self.current()
+        for follow in current:
+            follow.serve()
+        asking = [follow for follow in current if follow.asked is not None and not follow.asked.done()]
+        read_to = [follow.read_to for follow in asking if follow.read_to is not None]
+        if not read_to:
+            return
+        batch = self._inbox.since(min(read_to), limit=BATCH)
+        for follow in asking if batch else ():
+            if follow.read_to is not None:
+                follow.take(batch)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends all with an error."""
+        for follow in self.current():
+            follow.fail(error)

@@ -1,0 +1,244 @@
+"""Reading all messages: each once and in order, over restarts, with one reader at a time."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from rigs import eventually
+
+from smsverify import errors
+from smsverify.following import Follow
+from smsverify.hook import SmsVerifyHook
+from smsverify.inbox import Inbox
+from smsverify.models import Message
+from smsverify.simulator import Simulator
+from smsverify.store import looks, messages, open_store, readers
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+PATIENT = 60.0  # seconds; for what ends by itself
+NOWHERE = "http://127.0.0.1:9"  # a service that nobody asks
+
+
+def inbox_of(hook: SmsVerifyHook) -> Inbox:
+    return hook._inbox
+
+
+def put(hook: SmsVerifyHook, *numbers: int, order_id: int = 7) -> None:
+    for number in numbers:
+        assert inbox_of(hook).put(
+            Message(order_id=order_id, otp=f"{number:06}", message=f"Your code is {number:06}")
+        )
+
+
+def rent(hook: SmsVerifyHook) -> int:
+    return hook.order("rent-1day", service="Tinder").order_id
+
+
+def codes(batch: list[tuple[int, Message]]) -> list[int]:
+    return [int(message.otp or 0) for _, message in batch]
+
+
+def read(follow: Follow, count: int) -> list[tuple[int, Message]]:
+    """The next messages, so many that are there in all."""
+    found: list[tuple[int, Message]] = []
+    while len(found) < count:
+        found += follow.next().result(PATIENT)
+    return found
+
+
+def started(follow: Follow) -> Follow:
+    """Returns when it is the reader's turn."""
+    eventually(lambda: follow.read_to is not None, "the reader's turn")
+    return follow
+
+
+@pytest.fixture
+def hook(make_hook: MakeHook, any_store_url: str) -> Any:
+    made = make_hook(NOWHERE, any_store_url)
+    yield made
+    for follow in made._watch._follows.current():
+        follow.close()
+
+
+def test_a_new_reader_gets_what_comes_from_now_on_in_order(hook: SmsVerifyHook) -> None:
+    put(hook, 1, 2)
+    follow = started(hook.follow_messages("a"))
+    put(hook, 3, 4, 5)
+    found = read(follow, 3)
+    assert codes(found) == [3, 4, 5]
+    assert [message_id for message_id, _ in found] == sorted(message_id for message_id, _ in found)
+
+
+def test_it_goes_on_where_it_has_advanced_to(hook: SmsVerifyHook) -> None:
+    first = started(hook.follow_messages("a"))
+    put(hook, 1, 2, 3)
+    (one, _), _, _ = read(first, 3)
+    first.advance(one)
+    first.close()
+    put(hook, 4)
+    assert codes(read(hook.follow_messages("a"), 3)) == [2, 3, 4]
+
+
+def test_readers_of_different_names_get_every_message_each(hook: SmsVerifyHook) -> None:
+    follows = [started(hook.follow_messages(name)) for name in "ab"]
+    put(hook, 1, 2)
+    assert [codes(read(follow, 2)) for follow in follows] == [[1, 2], [1, 2]]
+
+
+def test_it_gets_the_messages_of_its_orders_only(hook: SmsVerifyHook) -> None:
+    one = started(hook.follow_messages("one", order_ids=8))
+    two = started(hook.follow_messages("two", order_ids=["8", 9]))
+    put(hook, 1)
+    put(hook, 2, order_id=8)
+    put(hook, 3, order_id=9)
+    assert codes(read(one, 1)) == [2]
+    assert codes(read(two, 2)) == [2, 3]
+
+
+def test_a_second_one_of_the_same_name_waits_until_the_first_has_ended(hook: SmsVerifyHook) -> None:
+    first = started(hook.follow_messages("a"))
+    put(hook, 1)
+    ((message_id, _),) = read(first, 1)
+    second = hook.follow_messages("a")
+    coming = second.next()
+    put(hook, 2)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        coming.result(1.0)
+    first.advance(message_id)
+    first.close()
+    assert codes(coming.result(PATIENT)) == [2]
+
+
+def test_one_whose_place_was_taken_reads_and_advances_no_more(hook: SmsVerifyHook) -> None:
+    follow = started(hook.follow_messages("a"))
+    put(hook, 1)
+    ((message_id, _),) = read(follow, 1)
+    coming = follow.next()
+    with hook._store.write() as connection:
+        connection.execute(sa.update(readers).values(holder="another"))
+    with pytest.raises(errors.WaitStoppedError):
+        follow.advance(message_id)
+    with pytest.raises(errors.WaitStoppedError):
+        coming.result(PATIENT)
+
+
+def test_the_place_of_one_that_was_killed_is_free_after_a_while(hook: SmsVerifyHook) -> None:
+    first = started(hook.follow_messages("a"))
+    put(hook, 1, 2)
+    (one, _), _ = read(first, 2)
+    first.advance(one)
+    first.close()
+    eventually(lambda: not hook._watch._follows._all, "the end of the reader")
+    last_seen(hook, "killed", 0)
+    follow = hook.follow_messages("a")
+    with pytest.raises(concurrent.futures.TimeoutError):
+        follow.next().result(1.0)
+    last_seen(hook, "killed", -3600)
+    assert codes(read(follow, 1)) == [2]
+
+
+def last_seen(hook: SmsVerifyHook, holder: str, ago: float) -> None:
+    with hook._store.write() as connection:
+        seen_at = hook._store.now(connection) + ago
+        connection.execute(sa.update(readers).values(holder=holder, seen_at=seen_at))
+
+
+def test_a_message_is_read_by_its_id_until_it_is_purged(hook: SmsVerifyHook) -> None:
+    follow = started(hook.follow_messages("a"))
+    put(hook, 1)
+    ((message_id, message),) = read(follow, 1)
+    assert hook.get_message(message_id) == message
+    with hook._store.write() as connection:
+        connection.execute(sa.update(messages).values(otp=None, message=None))
+    for unknown in (message_id, 999_999):
+        with pytest.raises(errors.NotFoundError, match=str(unknown)):
+            hook.get_message(unknown)
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        hook.get_message("first")
+    assert caught.value.field == "message_id"
+
+
+@pytest.mark.parametrize("wrong", [{"reader": " "}, {"reader": "a", "order_ids": ["x"]}])
+def test_wrong_arguments_are_refused(hook: SmsVerifyHook, wrong: Any) -> None:
+    with pytest.raises(errors.InvalidRequestError):
+        hook.follow_messages(**wrong)
+
+
+# ------------------------------------------------------------------ without callbacks
+
+
+def test_without_callbacks_a_rental_is_asked_for_its_messages(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    order_id = rent(hook)
+    follow = started(hook.follow_messages("a"))
+    for code in ("111111", "222222"):
+        simulator.deliver_sms(order_id, otp=code)
+        assert codes(read(follow, 1)) == [int(code)]
+    follow.close()
+
+
+def test_a_followed_order_costs_few_requests_and_one_that_has_ended_none(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    order_ids = [rent(hook) for _ in range(3)]
+    short = hook.order("temporary", service="WhatsApp").order_id
+    hook.cancel(short)
+    follow = started(hook.follow_messages("a", order_ids=[*order_ids, short]))
+    eventually(lambda: all(_looks(simulator, order_id) >= 3 for order_id in order_ids), "three looks at each")
+    took = time.monotonic()
+    first = simulator.stats().requests
+    eventually(lambda: all(_looks(simulator, order_id) >= 6 for order_id in order_ids), "six looks at each")
+    minutes = (time.monotonic() - took) / simulator.rate_period
+    assert simulator.stats().requests - first <= 20 * minutes + 3
+    assert _looks(simulator, short) <= 1
+    follow.close()
+
+
+def _looks(simulator: Simulator, order_id: int) -> int:
+    return simulator.order(order_id).status_requests
+
+
+def test_a_callback_that_proves_nothing_lets_a_followed_order_be_looked_at(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    order_id = rent(hook)
+    follow = started(hook.follow_messages("a"))
+    eventually(lambda: _looks(simulator, order_id), "the first look")
+    with open_store(store_url).write() as connection:
+        connection.execute(sa.update(looks).values(hinted_at=time.time(), hint_by_secret=True, hint_tries=0))
+    simulator.deliver_sms(order_id, text="We are open again")
+    ((_, message),) = read(follow, 1)
+    assert (message.otp, message.message) == (None, "We are open again")
+    follow.close()
+
+
+def test_a_refused_key_is_not_tried_again_and_again(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    order_id = rent(make_hook(simulator, store_url, account="mine"))
+    hook = make_hook(simulator, store_url, account="mine", api_key="wrong")
+    follow = started(hook.follow_messages("a", order_ids=order_id))
+    eventually(lambda: refusals(simulator), "the refusal")
+    time.sleep(2 * simulator.rate_period)
+    assert refusals(simulator) == 1
+    put(hook, 1, order_id=order_id)
+    assert codes(read(follow, 1)) == [1]
+    follow.close()
+
+
+def refusals(simulator: Simulator) -> int:
+    return sum(request.status == 401 for request in simulator.requests())
