@@ -219,6 +219,18 @@ def _store(args: argparse.Namespace) -> int:
     return 0
 
 
+def _callbacks(args: argparse.Namespace) -> int:
+    try:
+        from smsverify.callback import serve
+    except ModuleNotFoundError as error:
+        print(f"smsverify: this needs {error.name}: pip install 'smsverify[server]'", file=sys.stderr)
+        return EXIT_ERROR
+    logging.getLogger("smsverify").setLevel(logging.INFO)  # what comes is all that there is to see
+    with _interrupts():
+        serve([_hook(args)], host=args.host, port=args.port)
+    return 0
+
+
 # ------------------------------------------------------------------ parser
 
 
@@ -320,6 +332,10 @@ def _add_housekeeping(commands: _Commands) -> None:
     outcome = settle.add_mutually_exclusive_group(required=True)
     outcome.add_argument("--order", dest="order_id", help="the order that it has bought or renewed")
     outcome.add_argument("--not-made", action="store_true", help="it was not carried out")
+    callbacks = commands.add("callbacks", _callbacks, "receive the callbacks of SMSVERIFY_CALLBACK_SECRETS")
+    callbacks.add_argument("action", choices=("serve",))
+    callbacks.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    callbacks.add_argument("--port", type=int, default=8080, help="(%(default)s); 0 takes a free one")
     store = commands.add("store", _store, "create, upgrade or check the store")
     store.add_argument("action", choices=("upgrade", "check"))
 

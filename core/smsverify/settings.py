@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from ipaddress import ip_address
@@ -27,6 +28,7 @@ from smsverify.errors import InvalidRequestError
 DEFAULT_BASE_URL = "https://smsverificationservice.com"
 ENVIRONMENT_PREFIX = "SMSVERIFY_"
 MINUTE = 60.0
+CALLBACK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 
 def default_store_url() -> str:
@@ -65,7 +67,8 @@ class Settings(BaseModel):
         call_timeout: seconds that one call may take in all, with retries and the wait for the rate budget.
         insecure: allows plain `http` to another machine.
         message_retention_days: days after which the text of a message is purged from the store.
-        callback_secrets: secrets of the callback URL; several are valid at once.
+        callback_secrets: secrets of the callback URL, of 16 letters, digits, `-` or `_` and more; several are
+            valid at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -118,6 +121,17 @@ class Settings(BaseModel):
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("must be the key as the dashboard shows it: printable ASCII without spaces")
         return SecretStr(key)
+
+    @field_validator("callback_secrets")
+    @classmethod
+    def _callback_secrets_fit_a_url(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(CALLBACK_SECRET.fullmatch(secret.get_secret_value()) for secret in value):
+            raise ValueError(
+                "must each have 16 to 200 letters, digits, - or _, so that they can be a part of an address "
+                "and nobody guesses them; `python -c 'import secrets; print(secrets.token_urlsafe(32))'` "
+                "prints one"
+            )
+        return value
 
     @field_validator("base_url")
     @classmethod

@@ -40,6 +40,7 @@ ROOMS = [
         "waiting",
         "assembly",
         "hook",
+        "callback",
         "cli",
     ),
 ]
@@ -105,8 +106,13 @@ def test_the_simulator_stands_alone() -> None:
 
 
 def test_what_an_extra_brings_is_no_concern_of_the_rest_of_the_core() -> None:
+    extras = {"starlette", "uvicorn", "anyio", "psycopg"}
     for path in CORE.glob("*.py"):
-        assert not {top(name) for name in imports_of(path)} & {"starlette", "uvicorn", "psycopg"}, path
+        assert path.stem == "callback" or not {top(name) for name in imports_of(path)} & extras, path
+
+
+def test_the_command_line_loads_the_server_for_nothing_else() -> None:
+    assert not loaded_by("import smsverify.cli") & {"starlette", "uvicorn", "anyio"}
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -30,7 +30,7 @@ GIVEN: dict[str, Any] = {
     "call_timeout": 3.0,
     "insecure": True,
     "message_retention_days": 2.0,
-    "callback_secrets": ("one", "two"),
+    "callback_secrets": ("the-first-secret", "the-second-secret"),
 }
 
 
@@ -49,7 +49,7 @@ def test_arguments_and_environment_give_the_same_settings() -> None:
         "insecure": "true",
         "allow_unshared_store": "yes",
         "exclusive_account": "no",
-        "callback_secrets": "one, two,",
+        "callback_secrets": "the-first-secret, the-second-secret,",
     }
     environment = {f"SMSVERIFY_{name.upper()}": str(value) for name, value in texts.items()}
     assert Settings.load(GIVEN, {}) == Settings.load({}, environment)
@@ -122,6 +122,11 @@ def test_the_hook_reads_the_environment_on_first_use(monkeypatch: pytest.MonkeyP
         ("insecure", "perhaps"),
         ("message_retention_days", 0),
         ("namespace", "n" * 101),
+        ("callback_secrets", "short"),
+        ("callback_secrets", ["long-enough-to-be-one", "not"]),
+        ("callback_secrets", "no/part-of-an-address"),
+        ("callback_secrets", "with spaces in between"),
+        ("callback_secrets", 1234567890123456),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused_by_name(field: str, value: Any) -> None:
@@ -179,7 +184,7 @@ def test_every_pace_follows_from_the_period() -> None:
 
 
 def test_settings_show_no_secret() -> None:
-    settings = load(store_url="postgresql+psycopg://u:geheim@h/db", callback_secrets="wort")
+    settings = load(store_url="postgresql+psycopg://u:geheim@h/db", callback_secrets="ein-geheimes-wort")
     for shown in (repr(settings), str(settings), repr(settings.model_dump()), settings.model_dump_json()):
         assert not any(secret in shown for secret in (API_KEY, "geheim", "wort"))
 

@@ -32,7 +32,7 @@ EVERYTHING: dict[str, Any] = {
     "call_timeout": 3.5,
     "insecure": True,
     "message_retention_days": 1.5,
-    "callback_secrets": ["one", "two"],
+    "callback_secrets": ["the-first-secret", "the-second-secret"],
 }
 
 
@@ -98,7 +98,7 @@ def test_a_value_of_the_wrong_type_is_refused_without_being_shown() -> None:
 def test_secrets_are_in_no_repr_of_block_or_hook() -> None:
     block = SmsVerifyCredentials(**EVERYTHING)
     shown = f"{block!r} {block} {block.get_hook()!r} {block.model_dump_json()}"
-    for secret in ("key-of-the-test", "of-the-test.db", "one", "two"):
+    for secret in ("key-of-the-test", "of-the-test.db", "first-secret", "second-secret"):
         assert secret not in shown
 
 

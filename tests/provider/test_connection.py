@@ -148,10 +148,10 @@ def test_airflow_masks_every_secret_of_the_connection(hook_of: Any, monkeypatch:
     monkeypatch.setenv("SMSVERIFY_API_KEY", "key-of-the-environment")
     extra = {
         "store_url": "postgresql+psycopg://u:password-in-a-url@db/sms",
-        "callback_secrets": "callback-one",
+        "callback_secrets": "callback-secret-one",
     }
     assert hook_of({"extra": extra}).settings
-    redacted = str(_secrets_masker().redact("key-of-the-environment password-in-a-url callback-one"))
+    redacted = str(_secrets_masker().redact("key-of-the-environment password-in-a-url callback-secret-one"))
     assert redacted == "*** *** ***"
 
 

@@ -1,0 +1,84 @@
+"""The receiver of callbacks in a thread of this process, and posts to it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+import uvicorn
+
+from rigs import eventually
+from smsverify.callback import account_of, make_app
+from smsverify.hook import SmsVerifyHook
+
+SECRET = "the-SECRET-of-this-url"
+ROTATED = "the-SECRET-that-comes-next"
+TEXT = "Your PayPal code is 545123"
+
+
+class Receiver:
+    """Where it listens, and the means to post something there."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.secret_url = f"{self.url}/callback/{SECRET}"
+
+    def post(self, payload: Any, path: str = f"/callback/{SECRET}", **options: Any) -> int:
+        """Posts a payload as JSON, or bytes as they are; returns the status."""
+        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        return requests.post(self.url + path, data=body, timeout=30, **options).status_code
+
+    def send(self, raw: bytes, *, and_close: bool = True) -> bytes:
+        """Sends bytes as they are; returns what comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(raw)
+            if and_close:
+                connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while chunk := connection.recv(65_536):
+                answer += chunk
+                if b"\r\n\r\n" in answer:
+                    break
+            return answer
+
+
+def payload(order_id: Any, phone: Any, text: Any = TEXT, **message: Any) -> dict[str, Any]:
+    """The documented payload."""
+    return {
+        "event": "incoming_message",
+        "message": {
+            "order_id": order_id,
+            "number": phone,
+            "service": "paypal",
+            "sender": "8843",
+            "sms": text,
+            "type": "str",
+            **message,
+        },
+    }
+
+
+@contextmanager
+def receiving(hooks: Sequence[SmsVerifyHook]) -> Iterator[Receiver]:
+    """Runs the receiver for a block."""
+    app = make_app([account_of(hook) for hook in hooks])
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    config = uvicorn.Config(
+        app, access_log=False, lifespan="off", log_config=None, timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    eventually(lambda: server.started, "the receiver's start")
+    try:
+        yield Receiver(listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
