@@ -81,8 +81,9 @@ e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed 
 	$(CORE)/python -m pytest tests/e2e
 
 .PHONY: soak
-soak: $(VENV)/core/installed ## test the money for long: random faults and deaths, and 200 purchases by killed processes (an hour)
-	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/test_money_kills.py tests/core/test_money.py --timeout 7200
+soak: $(VENV)/core/installed ## test the money for long: random faults and deaths, 200 purchases by killed processes, and callbacks to a killed receiver (an hour)
+	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/test_money_kills.py tests/core/test_money.py \
+	    tests/core/test_callback.py --timeout 7200
 
 .PHONY: bench
 bench: $(VENV)/airflow/installed ## measure what importing the operators adds to importing airflow.sdk

@@ -1,5 +1,6 @@
 """Rent phone numbers and receive the one-time codes (OTPs) sent to them, in Prefect flows."""
 
+from prefect_smsverify.callbacks import serve_callbacks
 from prefect_smsverify.credentials import SmsVerifyCredentials
 from prefect_smsverify.flows import NeedsAttentionError, reconcile_flow
 from prefect_smsverify.rented import RentedNumber, arented_number, rented_number
@@ -43,6 +44,7 @@ __all__ = [
     "reconcile_flow",
     "renew_rental",
     "rented_number",
+    "serve_callbacks",
     "wait_for_otp",
     "wait_for_otps",
 ]

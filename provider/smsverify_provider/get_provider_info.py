@@ -30,6 +30,21 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [{"integration-name": NAME, "python-modules": ["smsverify_provider.sensors.smsverify"]}],
         "triggers": [{"integration-name": NAME, "python-modules": ["smsverify_provider.triggers.smsverify"]}],
         "plugins": [{"name": "smsverify", "plugin-class": "smsverify_provider.plugin.SmsVerifyPlugin"}],
+        "config": {
+            "smsverify": {
+                "description": "The provider for smsverify.",
+                "options": {
+                    "callback_conn_ids": {
+                        "description": "The connections whose callbacks the API server takes, separated by "
+                        "commas, as far as they have callback_secrets.",
+                        "version_added": None,
+                        "type": "string",
+                        "example": "smsverify_default, smsverify_other",
+                        "default": "smsverify_default",
+                    }
+                },
+            }
+        },
         "connection-types": [
             {
                 "connection-type": "smsverify",
@@ -86,6 +101,12 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Allows purchases with a SQLite store although the executor runs "
                         "tasks on other machines. Only where they all see that one file.",
                         "schema": {"type": ["boolean", "null"], "default": False},
+                    },
+                    "callback_secrets": {
+                        "label": "Callback secrets",
+                        "description": "Secrets of the callback URL, separated by commas, each of 16 "
+                        "letters, digits, - or _ and more. Several are valid at once. Blank: no callbacks.",
+                        "schema": {"type": ["string", "null"], "format": "password"},
                     },
                     "insecure": {
                         "label": "Allow plain http",

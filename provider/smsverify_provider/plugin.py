@@ -1,11 +1,16 @@
-"""The plugin (entry point `airflow.plugins`): macros for templates.
+"""The plugin (entry point `airflow.plugins`): macros for templates, and the receiver of callbacks.
 
 Every component of Airflow imports this module, so it imports next to nothing.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.sdk.plugins_manager import AirflowPlugin
+
+# What the service's documentation calls the addresses of callbacks.
+DOCUMENTED_PATHS = frozenset({"/api/callback", "/api/wallet/callback"})
 
 
 def activation_code(order_id: int | str, smsverify_conn_id: str = "smsverify_default") -> str:
@@ -39,8 +44,41 @@ def e164(phone: str) -> str:
     return f"+{phone_digits(phone)}"
 
 
-class SmsVerifyPlugin(AirflowPlugin):
-    """Makes the functions above known to templates as `macros.smsverify`."""
+async def receive_callback(scope: Any, receive: Any, send: Any) -> None:
+    """The receiver of callbacks, an ASGI app that is made when the first one comes.
 
+    Airflow asks nobody who calls it to log in: it answers to those who know one of its secrets.
+    """
+    from smsverify_provider.callbacks import app
+
+    await app(scope, receive, send)
+
+
+class DocumentedPaths:
+    """Hands `/api/callback` and `/api/wallet/callback` to the receiver.
+
+    An ASGI middleware, because an app can not be mounted at a path that does not end in a slash, nor at
+    `/api`, where Airflow's own API is.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", "")).rstrip("/")
+        is_documented = scope["type"] == "http" and path in DOCUMENTED_PATHS
+        await (receive_callback if is_documented else self._app)(scope, receive, send)
+
+
+class SmsVerifyPlugin(AirflowPlugin):
+    """Makes the functions above known to templates as `macros.smsverify`, and mounts the receiver."""
+
+    # The base class declares these without ClassVar.
     name = "smsverify"
-    macros = [activation_code, e164]  # noqa: RUF012  # the base class declares it without ClassVar
+    macros = [activation_code, e164]  # noqa: RUF012
+    fastapi_apps = [  # noqa: RUF012
+        {"name": "smsverify callbacks", "url_prefix": "/smsverify", "app": receive_callback}
+    ]
+    fastapi_root_middlewares = [  # noqa: RUF012
+        {"name": "smsverify documented callbacks", "middleware": DocumentedPaths}
+    ]

@@ -88,14 +88,15 @@ def test_every_field_of_the_form_is_a_setting_and_may_be_left_blank() -> None:
 
 def test_fields_that_may_hold_a_secret_are_masked() -> None:
     masked = {name for name, field in form().items() if field["schema"].get("format") == "password"}
-    assert masked == {"store_url", "store_password"}
+    assert masked == {"store_url", "store_password", "callback_secrets"}
 
 
-def test_the_stores_password_is_masked_wherever_airflow_shows_extras() -> None:
+def test_secrets_are_masked_wherever_airflow_shows_extras() -> None:
     """The REST API answers a connection's extras by their names, whatever the form says."""
     from airflow.api_fastapi.core_api.datamodels.connections import ConnectionResponse
 
     extra = {"store_url": "postgresql+psycopg://airflow@db/sms", "store_password": "geheim"}
+    extra["callback_secrets"] = "ein-geheim-gehaltenes-wort"
     shown = ConnectionResponse.model_validate(
         {"conn_id": "x", "conn_type": "smsverify", "extra": json.dumps(extra), "password": "geheim"}
         | dict.fromkeys(["description", "host", "login", "schema", "port", "team_name"])
