@@ -319,7 +319,8 @@ class SmsVerifyHook(Assembly):
         """Renews the rentals that end soon, once for each period (`POST /api/v1/order/<order_id>/renew/`).
 
         Made to be run on a schedule, several times in `within`: what is not due is left alone, and runs that
-        overlap, are repeated or know nothing of each other renew nothing twice. The rental that ends soonest
+        overlap, are repeated or know nothing of each other renew nothing twice. However long `within` is, no
+        more than one period is paid ahead. The rental that ends soonest
         comes first. One that can not be renewed never stops the others, nor does it hold money back for
         itself: where the wallet or a budget is too small for it, a cheaper one that ends later is renewed. A
         rental whose end is unknown is never renewed, only named: `renew` does it, or `exclude` leaves it out.

@@ -110,12 +110,12 @@ class LastRenewal:
     """A renewal that was carried out.
 
     Attributes:
-        ends_at: the order's end before it, by its status, in seconds since 1970; `None` where that told none.
-        step: by how many seconds that may be wrong.
+        end: the order's end before it, in seconds since 1970; `None` where nobody knew.
+        step: by how many seconds that may be wrong; `None` where the status did not tell it.
         settled_at: when it was carried out, or found to be.
     """
 
-    ends_at: float | None
+    end: float | None
     step: float | None
     settled_at: float
 
@@ -443,7 +443,7 @@ class Ledger:
         if row is None:
             return None
         asked = json.loads(row.request)
-        return LastRenewal(asked.get("ends_at"), asked.get("step"), row.settled_at)
+        return LastRenewal(asked.get("end"), asked.get("step"), row.settled_at)
 
     def open_renewals(self) -> list[OpenCall]:
         """The renewals whose outcome is unknown, the earliest first."""

@@ -232,8 +232,12 @@ class Purchases:
         price, highest = self.renewal_prices(order, stop)
         _check_price(highest, limit, f"renewing order {order_id}")
         # What shows afterwards, should the answer be lost, whether it was carried out.
+        end = sight.ends_at
+        if end is None and order.expires_at is not None:
+            end = order.expires_at.timestamp()
         request = {
             "order_id": order_id,
+            "end": end,
             "ends_at": sight.ends_at,
             "step": expiry_step(sight.status, self._tempo),
         }

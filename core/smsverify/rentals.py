@@ -2,8 +2,8 @@
 
 A renewal is decided on how often the rental had been renewed (counted before anything else is looked at) and
 on its end. The ledger carries it out at most once for that count, so runs that overlap, are repeated or know
-nothing of each other renew once. A renewal that was paid and that the rental's status does not show is not
-paid again.
+nothing of each other renew once. And no more than one period is ever paid ahead: while the one that was
+renewed before the last renewal still runs, or where its status does not show that renewal, nothing is paid.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from smsverify.spending import DAY, Caps
 log = logging.getLogger(__name__)
 
 TELLING: Final = ("rent-1day", "rent-30days")  # the products whose status tells the time left
+SHORTEST_PERIOD = 0.9 * DAY  # seconds; a rental for a day, less what a run may come late
 REMEMBERED = DAY  # seconds for which a rental that has ended is named, where a minute lasts a minute
 
 Outcome = Literal[
@@ -77,7 +78,8 @@ class KeptRental(BaseModel):
 
             - `renewed`: just now.
             - `would_renew`: it is due, and this was a dry run.
-            - `not_due`: it lasts longer than `within`, or was renewed by somebody else meanwhile.
+            - `not_due`: it lasts longer than `within`, the period that was paid last has not begun, or it was
+              renewed by somebody else meanwhile.
             - `excluded`: the caller left it out, or it is to be cancelled.
             - `expired`: it has ended; it is named for a day.
             - `expiry_unknown`: nobody knows when it ends, so it is not renewed by itself.
@@ -326,7 +328,7 @@ class Rentals:
         count = self._ledger.renewals(order_id)
         known = self._book.get(order_id) or order
         if not self._has_to_ask(known):
-            return self._judged(self._seen(known, count, None, stop)), False
+            return self._judged(self._seen(known, count, None, stop), self._paid_ahead(known, None)), False
         try:
             sight = self._purchases.sight(order_id, stop=stop, hasty=hasty)
         except (AuthenticationError, StoreError):
@@ -335,7 +337,7 @@ class Rentals:
             is_down = isinstance(error, ServiceUnavailableError)
             return self._unseen(known, _outcome_of(error), str(error)), is_down
         seen = self._seen(self._book.get(order_id) or known, count, sight, stop)
-        return self._judged(seen, self._doubt(known, sight)), False
+        return self._judged(seen, self._paid_ahead(known, sight)), False
 
     def _settle(self, order_id: int) -> None:
         """Finds out what became of a renewal whose answer was lost."""
@@ -358,20 +360,32 @@ class Rentals:
         is_past = left is not None and left <= 0
         return is_past and (order.expires_estimated or self._has_open_renewal(order.order_id))
 
-    def _doubt(self, before: Order, sight: Sight) -> tuple[Outcome, str] | None:
-        """Whether a rental was renewed and its status has not shown that: it may seem due, and is not."""
-        last = self._ledger.last_renewal(before.order_id)
-        step = expiry_step(sight.status, self._tempo)
-        if last is None or last.ends_at is None or sight.ends_at is None or last.step != step or step is None:
+    def _paid_ahead(self, before: Order, sight: Sight | None) -> tuple[Outcome, str] | None:
+        """Whether a rental was renewed for a period that has not begun yet, however soon it seems to end.
+
+        Args:
+            before: the rental as on record before it was looked at.
+            sight: what its status told, where it was asked.
+        """
+        last, now = self._ledger.last_renewal(before.order_id), self._ledger.now()
+        if last is None or last.end is None:
             return None
-        age = self._ledger.now() - last.settled_at
+        ends_at = None if sight is None else sight.ends_at
+        step = (None if sight is None else expiry_step(sight.status, self._tempo)) or 0.0
+        end = last.end + step
         if step >= DAY:
-            # Whole days are too coarse to show it; but none lasts less than one.
-            return ("not_due", "it was renewed less than a day ago") if age < DAY else None
-        end = last.ends_at + step
-        has_shown = before.expires_at is not None and before.expires_at.timestamp() > end
-        if has_shown or sight.ends_at > end:
-            return None
+            # Whole days are too coarse to show it; but no rental lasts less than one.
+            is_ahead = now - last.settled_at < SHORTEST_PERIOD
+        elif ends_at is not None and ends_at <= end:
+            has_shown = before.expires_at is not None and before.expires_at.timestamp() > end
+            # What has been shown, and is not any more, the service has thought better of.
+            return None if has_shown or last.step != step else self._unshown(now - last.settled_at)
+        else:
+            is_ahead = now < last.end
+        return ("not_due", "the period that was paid last has not begun") if is_ahead else None
+
+    def _unshown(self, age: float) -> tuple[Outcome, str]:
+        """A rental was renewed so many seconds ago, and its status does not show it."""
         if age < self._grace:
             return "not_due", "it was renewed just now, which its status does not show yet"
         return "unconfirmed", "it was renewed and paid, but its time left has not grown: see the dashboard"
@@ -396,9 +410,9 @@ class Rentals:
         status = order.status if sight is None else sight.status.status
         return _Seen(order, count, status, left, surely, price, highest, sight, None)
 
-    def _judged(self, seen: _Seen, doubt: tuple[Outcome, str] | None = None) -> _Seen:
+    def _judged(self, seen: _Seen, paid_ahead: tuple[Outcome, str] | None) -> _Seen:
         """The same, with what keeps it from being renewed whatever it costs."""
-        order, trouble = seen.order, doubt
+        order, trouble = seen.order, paid_ahead
         shows_end = seen.sight is not None and seen.sight.ends_at is not None
         is_open = not shows_end and self._has_open_renewal(order.order_id)
         is_told = shows_end or not (order.expires_estimated or is_open)
@@ -605,7 +619,7 @@ def _rental(one: _Seen) -> Rental:
         expires_estimated=one.order.expires_estimated,
         time_left_seconds=None if one.left is None else max(one.left, 0.0),
         renewals=one.count,
-        note=one.trouble[1] if one.trouble else None,
+        note=one.trouble[1] if one.trouble and one.trouble[0] != "not_due" else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from prefect_smsverify.callbacks import serve_callbacks
 from prefect_smsverify.credentials import SmsVerifyCredentials
-from prefect_smsverify.flows import NeedsAttentionError, reconcile_flow
+from prefect_smsverify.flows import NeedsAttentionError, reconcile_flow, renew_rentals_flow
 from prefect_smsverify.rented import RentedNumber, arented_number, rented_number
 from prefect_smsverify.tasks import (
     acancel_order,
@@ -10,6 +10,7 @@ from prefect_smsverify.tasks import (
     aget_order_status,
     aorder_number,
     areconcile,
+    arenew_expiring_rentals,
     arenew_rental,
     await_otp,
     await_otps,
@@ -18,6 +19,7 @@ from prefect_smsverify.tasks import (
     get_order_status,
     order_number,
     reconcile,
+    renew_expiring_rentals,
     renew_rental,
     wait_for_otp,
     wait_for_otps,
@@ -32,6 +34,7 @@ __all__ = [
     "aget_order_status",
     "aorder_number",
     "areconcile",
+    "arenew_expiring_rentals",
     "arenew_rental",
     "arented_number",
     "await_otp",
@@ -42,7 +45,9 @@ __all__ = [
     "order_number",
     "reconcile",
     "reconcile_flow",
+    "renew_expiring_rentals",
     "renew_rental",
+    "renew_rentals_flow",
     "rented_number",
     "serve_callbacks",
     "wait_for_otp",

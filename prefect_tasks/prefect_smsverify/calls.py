@@ -29,7 +29,7 @@ from smsverify.errors import (
 from smsverify.models import Message, Order, check_order_id
 
 if TYPE_CHECKING:
-    from smsverify import SmsVerifyHook
+    from smsverify import RentalsReport, SmsVerifyHook
 
 T = TypeVar("T")
 Outcome = Message | WaitTimeoutError | OrderEndedError | NotFoundError
@@ -119,6 +119,18 @@ async def arenew(account: SmsVerifyCredentials, order_id: int, **renewal: Any) -
     """`renew` for an event loop."""
     hook, stop = account.get_hook(), current_stop()
     return await apay(partial(hook.renew, order_id, **renewal, stop=stop), stop)
+
+
+def renew_expiring(account: SmsVerifyCredentials, within: Any, **selection: Any) -> RentalsReport:
+    """Renews the rentals that end soon. What was sent when the run goes down is brought to its end."""
+    hook, stop = account.get_hook(), current_stop()
+    return pay(partial(hook.renew_expiring, within, **selection, stop=stop), stop)
+
+
+async def arenew_expiring(account: SmsVerifyCredentials, within: Any, **selection: Any) -> RentalsReport:
+    """`renew_expiring` for an event loop."""
+    hook, stop = account.get_hook(), current_stop()
+    return await apay(partial(hook.renew_expiring, within, **selection, stop=stop), stop)
 
 
 def pay(call: Callable[[], T], stop: Stop, undo: Callable[[T], object] | None = None) -> T:

@@ -7,7 +7,8 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from prefect_smsverify.tasks import reconcile
+from prefect_smsverify.tasks import reconcile, renew_expiring_rentals
+from smsverify.rentals import KeptRental
 
 
 class NeedsAttentionError(Exception):
@@ -45,3 +46,70 @@ def reconcile_flow(
     if report.findings and fail_on_findings:
         raise NeedsAttentionError("; ".join(report.findings))
     return report.as_dict()
+
+
+@flow(name="Renew rentals", persist_result=False)
+def renew_rentals_flow(
+    credentials: str,
+    within: float,
+    *,
+    max_price: float | str | None = None,
+    daily_budget: float | str | None = None,
+    run_budget: float | str | None = None,
+    order_ids: tuple[int, ...] = (),
+    only: tuple[int, ...] | None = None,
+    exclude: tuple[int, ...] = (),
+    dry_run: bool = False,
+    fail_on_findings: bool = True,
+) -> dict[str, Any]:
+    """Renews the rentals that end soon, leaves what it did as an artifact, and fails where one is not kept.
+
+    Serve it several times in `within`, every hour for four hours, and let an automation tell of its failures.
+    The table artifact `smsverify-rentals` has a line for each rental: what was done and why, what it cost,
+    and when it ends now. Its description sums up the cost, the wallet, and what the next renewals cost.
+
+    Args:
+        credentials: name of a saved `SmsVerifyCredentials` block.
+        within: seconds; a rental that ends sooner is due.
+        max_price: most that one renewal may cost, in USD. A rental whose price is higher or unknown is not
+            renewed.
+        daily_budget: most that the account may spend in a day (UTC), in USD, this run included.
+        run_budget: most that this flow run may spend, in USD.
+        order_ids: ids of rentals besides those that were bought through the store.
+        only: renews none but these, which may have been rented elsewhere.
+        exclude: leaves these alone.
+        dry_run: tells what would be done, and pays nothing.
+        fail_on_findings: whether the flow fails where a rental is not kept.
+
+    Returns:
+        the report as a dict: `rentals`, `cost`, `balance`, `next_cost`, `lasts`, `findings`, …
+
+    Raises:
+        RentalsNotKeptError: some rentals were due and could not be renewed; the text says which, and why.
+    """
+    report = renew_expiring_rentals(
+        credentials,
+        within,
+        max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
+        order_ids=order_ids,
+        only=only,
+        exclude=exclude,
+        dry_run=dry_run,
+    )
+    get_run_logger().info("%s", report.as_text())
+    create_table_artifact(
+        key="smsverify-rentals",
+        table=[_row(rental) for rental in report.rentals] or [{"rental": "none"}],
+        description=report.as_text().partition("\n")[0],
+    )
+    if fail_on_findings:
+        report.raise_if_failed()
+    return report.as_dict()
+
+
+def _row(rental: KeptRental) -> dict[str, Any]:
+    shown = rental.model_dump(mode="json")
+    names = ("order_id", "product", "service", "phone", "outcome", "reason", "price", "cost", "expires_at")
+    return {name: "" if shown[name] is None else shown[name] for name in names}

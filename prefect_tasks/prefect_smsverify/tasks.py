@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,10 @@ from prefect_smsverify.stop import current_stop
 if TYPE_CHECKING:
     from prefect_smsverify.calls import Outcome
     from prefect_smsverify.credentials import SmsVerifyCredentials
+    from smsverify.hook import OrderIds
     from smsverify.models import Balance, Message, Order, OrderStatus
     from smsverify.reconciling import Reconciliation
+    from smsverify.rentals import RentalsReport
 
 
 # -------------------------------------------------------------- buying
@@ -190,6 +193,84 @@ async def arenew_rental(
         daily_budget=daily_budget,
         run_budget=run_budget,
         key=key,
+    )
+
+
+@task(name="Renew expiring rentals", persist_result=False, cache_policy=NO_CACHE)
+def renew_expiring_rentals(
+    credentials: SmsVerifyCredentials | str,
+    within: float | timedelta | str,
+    *,
+    max_price: Decimal | float | str | None = None,
+    daily_budget: Decimal | float | str | None = None,
+    run_budget: Decimal | float | str | None = None,
+    order_ids: OrderIds = (),
+    only: OrderIds | None = None,
+    exclude: OrderIds = (),
+    dry_run: bool = False,
+) -> RentalsReport:
+    """Renews the rentals that end soon, once for each period (`POST /api/v1/order/<order_id>/renew/`).
+
+    Run it on a schedule, several times in `within`; `renew_rentals_flow` does. What is not due is left alone,
+    and overlapping runs, retries and several deployments with the same rentals renew nothing twice. One
+    rental that can not be renewed never stops the others.
+
+    Args:
+        credentials: the account, as a block or by its name.
+        within: seconds or a `timedelta`; a rental that ends sooner is due.
+        max_price: most that one renewal may cost, in USD. A rental whose price is higher or unknown is not
+            renewed.
+        daily_budget: most that the account may spend in a day (UTC), in USD, this call included.
+        run_budget: most that this flow run and its subflows may spend, in USD, this call included.
+        order_ids: rentals besides those that were bought through the store: one id, or several.
+        only: renews none but these, which may have been rented elsewhere.
+        exclude: leaves these alone.
+        dry_run: tells what would be done, and pays nothing.
+
+    Returns:
+        an entry for each rental with what was done or why not, the cost, and the wallet; `raise_if_failed`
+        raises where a rental is not kept.
+
+    Raises:
+        SmsVerifyError: see `SmsVerifyHook.renew_expiring`.
+    """
+    return calls.renew_expiring(
+        block_of(credentials),
+        within,
+        max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
+        order_ids=order_ids,
+        only=only,
+        exclude=exclude,
+        dry_run=dry_run,
+    )
+
+
+@task(name="Renew expiring rentals", persist_result=False, cache_policy=NO_CACHE)
+async def arenew_expiring_rentals(
+    credentials: SmsVerifyCredentials | str,
+    within: float | timedelta | str,
+    *,
+    max_price: Decimal | float | str | None = None,
+    daily_budget: Decimal | float | str | None = None,
+    run_budget: Decimal | float | str | None = None,
+    order_ids: OrderIds = (),
+    only: OrderIds | None = None,
+    exclude: OrderIds = (),
+    dry_run: bool = False,
+) -> RentalsReport:
+    """`renew_expiring_rentals` for coroutines."""
+    return await calls.arenew_expiring(
+        await asyncio.to_thread(block_of, credentials),
+        within,
+        max_price=max_price,
+        daily_budget=daily_budget,
+        run_budget=run_budget,
+        order_ids=order_ids,
+        only=only,
+        exclude=exclude,
+        dry_run=dry_run,
     )
 
 

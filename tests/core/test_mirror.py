@@ -27,6 +27,13 @@ SAME = [
     ("renew", "SmsVerifyRenewOperator", OPERATORS, "renew_rental", "arenew_rental"),
     ("cancel", "SmsVerifyCancelOrderOperator", OPERATORS, "cancel_order", "acancel_order"),
     ("wait_for_otp", "SmsVerifyOtpSensor", SENSORS, "wait_for_otp", "await_otp"),
+    (
+        "renew_expiring",
+        "SmsVerifyRenewExpiringOperator",
+        OPERATORS,
+        "renew_expiring_rentals",
+        "arenew_expiring_rentals",
+    ),
     ("reconcile", "SmsVerifyReconcileOperator", OPERATORS, "reconcile", "areconcile"),
 ]
 

@@ -322,6 +322,20 @@ def test_a_lost_answer_that_is_settled_in_the_next_period_leaves_no_gap(
 
 
 @pytest.mark.parametrize("kind", ["day", "three"])
+def test_no_more_than_one_period_is_paid_ahead(
+    kind: str, service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    """Also where a rental ends within the time that is given however often it is renewed."""
+    (order_id,) = rent(hook, kind)
+    period = (1 if kind == "day" else 3) * DAY
+    for renewed in (1, 2):
+        for _ in range(3):
+            hook.renew_expiring(60 * DAY)
+            assert renewals(service) == {order_id: renewed}
+        clock.pass_by(period + 60)
+
+
+@pytest.mark.parametrize("kind", ["day", "three"])
 def test_runs_at_the_same_time_renew_once(
     kind: str, simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:

@@ -20,8 +20,12 @@ from smsverify_provider.operators.smsverify import (
     SmsVerifyReconcileOperator as Reconcile,
 )
 from smsverify_provider.operators.smsverify import (
+    SmsVerifyRenewExpiringOperator as Expiring,
+)
+from smsverify_provider.operators.smsverify import (
     SmsVerifyRenewOperator as Renew,
 )
+from smsverify_provider.sensors.smsverify import SmsVerifyBalanceSensor as Wallet
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor as Sensor
 
 WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
@@ -66,6 +70,15 @@ def refused(make: Callable[[], Any], field: str) -> None:
         (Renew, {"order_id": 5, "max_price": -0.5}, "max_price"),
         (Renew, {"order_id": 5, "run_budget": "much"}, "run_budget"),
         (Renew, {"order_id": 5, "key": True}, "key"),
+        (Expiring, {"within": "soon"}, "within"),
+        (Expiring, {"within": timedelta(days=-1)}, "within"),
+        (Expiring, {"within": 60, "max_price": -1}, "max_price"),
+        (Expiring, {"within": 60, "daily_budget": "much"}, "daily_budget"),
+        (Expiring, {"within": 60, "order_ids": [1, "x"]}, "order_ids"),
+        (Expiring, {"within": 60, "only": "1, 2, x"}, "only"),
+        (Expiring, {"within": 60, "exclude": 0}, "exclude"),
+        (Wallet, {"minimum": "much"}, "minimum"),
+        (Wallet, {"minimum": -1}, "minimum"),
         (Reconcile, {"cancel_after": -1}, "cancel_after"),
         (Sensor, {"order_id": "x"}, "order_id"),
         (Sensor, {"order_id": None}, "order_id"),
@@ -91,6 +104,7 @@ def test_a_literal_that_is_wrong_is_refused(
         (Order, {"key": ""}, "key"),
         (Cancel, {"order_id": "12a"}, "order_id"),
         (Renew, {"max_price": -1}, "max_price"),
+        (Expiring, {"exclude": ["x"]}, "exclude"),
         (Reconcile, {"cancel_after": "soon"}, "cancel_after"),
         (Sensor, {"order_id": "12a"}, "order_id"),
         (Sensor, {"timeout": "soon"}, "timeout"),
@@ -119,6 +133,7 @@ def test_the_fixed_part_of_a_mapped_task_is_checked(
         (Sensor, {}, {"order_id": [1, None]}, "order_id"),
         (Sensor, {"order_id": 5}, {"timeout": [1, "soon"]}, "timeout"),
         (Renew, {"max_price": 3}, {"order_id": [1, 0]}, "order_id"),
+        (Expiring, {"within": 60}, {"only": [[1], ["x"]]}, "only"),
         (Reconcile, {}, {"cancel_after": [60, -1]}, "cancel_after"),
     ],
 )
@@ -172,6 +187,10 @@ def test_what_default_args_bring_is_checked() -> None:
         lambda: Sensor(task_id="task", order_id="5", timeout="{{ params.timeout }}"),
         lambda: Sensor.partial(task_id="task", timeout=timedelta(minutes=1)).expand(order_id=some()),
         lambda: Reconcile(task_id="task", cancel_after="{{ params.after }}"),
+        lambda: Expiring(task_id="task", within="{{ params.within }}", only=[some(), "{{ params.id }}"]),
+        lambda: Expiring(task_id="task", within=timedelta(hours=1), order_ids=some(), exclude="1, {{ 2 }}"),
+        lambda: Expiring.partial(task_id="task", within=60).expand(only=[[1, 2], "3, 4"]),
+        lambda: Wallet(task_id="task", minimum=some()),
     ],
 )
 @pytest.mark.filterwarnings("error")

@@ -101,22 +101,27 @@ def test_many_are_provisioned_and_only_the_one_without_a_code_is_left_out(
     assert sim.balance() == 50 - bought["WhatsApp"].price - bought["Google"].price
 
 
-@pytest.mark.smsverify_simulator(speed=1)
-def test_a_rental_is_rented_once_and_renewed_only_when_it_ends_soon(
-    run: Callable[..., Run], sim: Simulator
+@pytest.mark.smsverify_simulator(speed=1, rate_limit=None)
+def test_rentals_are_renewed_when_they_end_soon_and_the_wallet_is_looked_at(
+    run: Callable[..., Run], hook: Any, sim: Simulator
 ) -> None:
-    first = run("keep_rental_alive")
-    assert first.states == {"rent_number": "success", "ends_soon": "success", "renew_rental": "skipped"}
-    (order,) = sim.orders()
+    day = hook.order("rent-1day", service="Tinder").order_id
+    three = hook.order("rental", service="WhatsApp", duration=3).order_id
+    first = run("keep_rentals_alive")
+    assert first.states == {"renew_expiring": "success", "wallet_lasts": "success"}
+    assert {order.renewals for order in sim.orders()} == {0}
 
-    sim.set_time_left(order.order_id, timedelta(hours=2).total_seconds())
-    second = run("keep_rental_alive")
-    assert second.states == {"rent_number": "success", "ends_soon": "success", "renew_rental": "success"}
-    assert second.results["rent_number"]["order_id"] == order.order_id
-    ends = datetime.fromisoformat(second.results["renew_rental"]["expires_at"])
+    sim.set_time_left(day, timedelta(hours=2).total_seconds())
+    sim.set_balance("6.00")
+    second = run("keep_rentals_alive")
+    assert second.states == {"renew_expiring": "success", "wallet_lasts": "failed"}
+    renewed = {kept["order_id"]: kept for kept in second.results["renew_expiring"]["rentals"]}
+    assert renewed[three]["outcome"] == "not_due"
+    ends = datetime.fromisoformat(renewed[day]["expires_at"])
     assert ends > datetime.now(timezone.utc) + timedelta(hours=24)
-    assert [order.renewals for order in sim.orders()] == [1]
-    assert sim.balance() == 50 - 2 * order.price
+    assert [order.renewals for order in sim.orders()] == [1, 0]
+    assert Decimal(second.results["renew_expiring"]["next_cost"]) == Decimal("5.20")
+    assert sim.balance() == Decimal("4.80")
 
 
 @pytest.mark.smsverify_simulator(sms_delay="never")

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property, wraps
 from itertools import count
 from typing import Any, TypeVar, cast
@@ -24,6 +25,7 @@ from smsverify.errors import InvalidRequestError, SmsVerifyError, WaitStoppedErr
 from smsverify.hook import DEFAULT_TIMEOUT, RentedNumber
 from smsverify.hook import SmsVerifyHook as CoreHook
 from smsverify.models import Message, Order, OrderStatus, check_order_id
+from smsverify.rentals import RentalsReport
 from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 from smsverify_provider.kills import at_kill, give_back, has_tries_left
 
@@ -119,6 +121,14 @@ class SmsVerifyHook(CoreHook, BaseHook):
         stop = stop or threading.Event()
         with at_kill(stop.set):
             return super().renew(order_id, stop=stop, **purchase)
+
+    @_signed_like(CoreHook.renew_expiring)
+    def renew_expiring(
+        self, within: float | timedelta | str, *, stop: threading.Event | None = None, **selection: Any
+    ) -> RentalsReport:
+        stop = stop or threading.Event()
+        with at_kill(stop.set):
+            return super().renew_expiring(within, stop=stop, **selection)
 
     def get_order(self, order_id: int | str) -> Order:
         order = super().get_order(order_id)

@@ -1,9 +1,10 @@
-"""Operators that buy a number, give it back, extend a rental, and compare the records with the service."""
+"""Operators that buy a number, give it back, extend rentals, and compare the records with the service."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from smsverify.models import (
     check_key,
     check_order_fields,
     check_order_id,
+    check_order_ids,
     check_price_limit,
     check_seconds,
 )
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 PURCHASE = ("product", "service", "country", "area_code", "duration", "plan", "max_price")
 BUDGETS = ("daily_budget", "run_budget")
+SELECTION = ("order_ids", "only", "exclude")
 
 
 class SmsVerifyOrderOperator(CheckedOperator):
@@ -263,6 +266,98 @@ class SmsVerifyRenewOperator(CheckedOperator):
         return hook.renew(**{name: getattr(self, name) for name in self.checked}).as_dict()
 
 
+class SmsVerifyRenewExpiringOperator(CheckedOperator):
+    """Renews the rentals that end soon, once for each period (`POST /api/v1/order/<order_id>/renew/`).
+
+    Run it on a schedule, several times in `within`. What is not due is left alone, and catch-up, overlapping
+    runs, retries and several Dags with the same rentals renew nothing twice. One rental that can not be
+    renewed never stops the others; the task fails at its end, so that the Dag's alerts tell a person.
+
+    Returns the report as a dict (`rentals` with an `outcome` for each, `cost`, `balance`, `next_cost`,
+    `lasts`, `findings`), and each field as an XCom of its own, also where it fails. `next_cost` is what
+    `SmsVerifyBalanceSensor(minimum=…)` takes, to alert where the wallet will not last the next period.
+
+    Args:
+        within: seconds or a `timedelta`; a rental that ends sooner is due (templated).
+        max_price: most that one renewal may cost, in USD. A rental whose price is higher or unknown is not
+            renewed (templated).
+        daily_budget: most that the account may spend in a day (UTC), in USD, this call included (templated).
+        run_budget: most that this Dag run may spend, in USD, this call included (templated).
+        order_ids: rentals besides those that were bought through the store: one id, or several (templated).
+        only: renews none but these, which may have been rented elsewhere (templated).
+        exclude: leaves these alone (templated).
+        dry_run: tells what would be done, and pays nothing.
+        fail_on_findings: whether the task fails where a rental is not kept.
+        smsverify_conn_id: the connection (templated).
+
+    Killed before it is done, it sends no further renewal.
+
+    Raises:
+        RentalsNotKeptError: some rentals were due and could not be renewed; the text says which, and why.
+        SmsVerifyError: what `SmsVerifyHook.renew_expiring` raises.
+    """
+
+    template_fields: Sequence[str] = ("within", "max_price", *BUDGETS, *SELECTION, "smsverify_conn_id")
+    checked = ("within", "max_price", *BUDGETS, *SELECTION)
+    ui_color = "#d7ecd9"
+
+    def __init__(
+        self,
+        *,
+        within: float | timedelta | str,
+        max_price: Decimal | float | str | None = None,
+        daily_budget: Decimal | float | str | None = None,
+        run_budget: Decimal | float | str | None = None,
+        order_ids: Any = (),
+        only: Any = None,
+        exclude: Any = (),
+        dry_run: bool = False,
+        fail_on_findings: bool = True,
+        smsverify_conn_id: str = "smsverify_default",
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.within = within
+        self.max_price = max_price
+        self.daily_budget = daily_budget
+        self.run_budget = run_budget
+        self.order_ids = order_ids
+        self.only = only
+        self.exclude = exclude
+        self.is_dry_run = dry_run  # the plain name is a method of every operator
+        self.fail_on_findings = fail_on_findings
+        self.smsverify_conn_id = smsverify_conn_id
+        self.check({name: known(getattr(self, name)) for name in self.checked})
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        """Checks which rentals are meant, and what they may cost."""
+        if given.get("within") is not LATER:
+            check_seconds(given.get("within"), "within")
+        _check_amounts(given, ("max_price", *BUDGETS))
+        for name in SELECTION:
+            value = given.get(name)
+            parts = value if isinstance(value, (list, tuple, set)) else (value,)
+            if all(known(part) is not LATER for part in parts):
+                check_known(value, partial(check_order_ids, field=name))
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Renews what is due."""
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        given = {name: getattr(self, name) for name in self.checked}
+        # A template renders what is missing as the word None.
+        given["only"] = None if self.only in (None, "", "None") else self.only
+        report = SmsVerifyHook(self.smsverify_conn_id).renew_expiring(**given, dry_run=self.is_dry_run)
+        self.log.info("%s", report.as_text())
+        result = report.as_dict()
+        if self.fail_on_findings and report.failed:
+            _push(context, result)
+            report.raise_if_failed()
+        return result
+
+
 class SmsVerifyReconcileOperator(CheckedOperator):
     """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).
 
@@ -320,9 +415,7 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         self.log.info("%s", report.as_text())
         result = report.as_dict()
         if report.findings and self.fail_on_findings:
-            # What a task returns is kept only where it succeeds.
-            for name, value in {"return_value": result, **result}.items():
-                context["ti"].xcom_push(key=name, value=value)
+            _push(context, result)
             raise AirflowFailException("; ".join(report.findings))
         return result
 
@@ -330,6 +423,12 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         """Ends it between two requests."""
         if self._stop is not None:
             self._stop.set()
+
+
+def _push(context: Context, result: Mapping[str, Any]) -> None:
+    """Keeps the result of a task that is going to fail; what it returns is kept only where it succeeds."""
+    for name, value in {"return_value": result, **result}.items():
+        context["ti"].xcom_push(key=name, value=value)
 
 
 def _check_amounts(given: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The sensor that waits for the code of an order."""
+"""Sensors: one waits for the code of an order, one for the wallet to hold enough."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
@@ -20,7 +21,7 @@ from smsverify.errors import (
     ServiceError,
     StoreError,
 )
-from smsverify.models import LATER, check_order_id
+from smsverify.models import LATER, check_order_id, check_price_limit
 from smsverify_provider.checks import CheckedOperator, check_known, known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 
@@ -223,6 +224,66 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         return SmsVerifyHook(self.smsverify_conn_id)
+
+
+class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
+    """Waits until the wallet holds enough (`GET /api/v1/balance/`), once in `poke_interval`.
+
+    In front of a Dag that spends, it waits for a top-up; with `timeout=0` it looks once, and fails where the
+    wallet does not hold enough, so that the Dag's alerts tell a person. Errors that may pass never end it.
+
+    Returns a dict (`amount`, `currency`), and each field as an XCom of its own.
+
+    Args:
+        minimum: USD, such as the `next_cost` of a `SmsVerifyRenewExpiringOperator` (templated).
+        poke_interval: seconds between two looks, each of which costs a request.
+        mode: `reschedule` holds no worker between two looks, `poke` does.
+        smsverify_conn_id: the connection (templated).
+
+    Raises:
+        AirflowSensorTimeout: the wallet did not hold enough in time; with `soft_fail` the task is skipped.
+        AirflowFailException: the service refuses the key.
+    """
+
+    template_fields: Sequence[str] = ("minimum", "smsverify_conn_id")
+    checked = ("minimum",)
+    ui_color = "#dbe6f6"
+
+    def __init__(
+        self,
+        *,
+        minimum: Decimal | float | str,
+        poke_interval: float | timedelta = 300,
+        mode: str = "reschedule",
+        smsverify_conn_id: str = "smsverify_default",
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, mode=mode, multiple_outputs=multiple_outputs, **kwargs)
+        self.minimum = minimum
+        self.smsverify_conn_id = smsverify_conn_id
+        self.check({"minimum": known(minimum)})
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        """Checks the amount."""
+        if given.get("minimum") is not LATER:
+            check_price_limit(given.get("minimum"), "minimum")
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Looks once into the wallet."""
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        minimum = check_price_limit(self.minimum, "minimum")
+        try:
+            balance = SmsVerifyHook(self.smsverify_conn_id).get_balance()
+        except AuthenticationError as error:
+            raise AirflowFailException(str(error)) from error
+        except (ServiceError, StoreError) as error:
+            self.log.warning("The balance can not be read, waiting goes on: %s", error)
+            return PokeReturnValue(False)
+        self.log.info("The wallet holds %s USD, and %s are needed", balance.amount, minimum)
+        return PokeReturnValue(balance.amount >= minimum, balance.as_dict())
 
 
 def _seconds(timeout: Any) -> float:

@@ -1,0 +1,53 @@
+"""Keep all rented numbers of the account alive: every hour, those that end within four hours are renewed.
+
+The renewals are on record by rental and period, so catch-up, overlapping runs, retries and a second Dag with
+the same rentals pay nothing twice. The run fails, and its alert tells a person, where a rental could not be
+renewed, and where the wallet does not hold enough to renew each rental once more.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow.sdk import dag
+
+from smsverify_provider.operators.smsverify import SmsVerifyRenewExpiringOperator
+from smsverify_provider.sensors.smsverify import SmsVerifyBalanceSensor
+
+
+def tell_somebody(context: Any) -> None:
+    """Stands for the notifier of your choice, such as Airflow's for mail, Slack or PagerDuty."""
+    logging.getLogger(__name__).error("%s: %s", context["ti"].task_id, context.get("exception"))
+
+
+@dag(
+    schedule=timedelta(hours=1),
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    default_args={
+        "retries": 1,  # harmless: what was paid is on record
+        "retry_delay": timedelta(minutes=2),
+        "on_failure_callback": tell_somebody,
+    },
+    tags=["smsverify", "example"],
+)
+def keep_rentals_alive() -> None:
+    renew = SmsVerifyRenewExpiringOperator(
+        task_id="renew_expiring",
+        within=timedelta(hours=4),
+        max_price="15",  # a rental that costs more is left alone, and named
+        daily_budget="50",
+    )
+    lasts = SmsVerifyBalanceSensor(
+        task_id="wallet_lasts",
+        minimum=renew.output["next_cost"],
+        timeout=0,  # looks once; a longer time waits for a top-up
+        trigger_rule="all_done",  # also where a rental could not be renewed
+    )
+    renew >> lasts
+
+
+keep_rentals_alive()
