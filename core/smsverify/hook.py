@@ -656,8 +656,8 @@ class SmsVerifyHook(Assembly):
         newest SMS.
 
         Args:
-            reader: names who reads. Under this name is kept how far; a new one begins with what comes from
-                now on. One at a time reads: a second one waits until the first has ended.
+            reader: names who reads, within the namespace of the settings. Under this name is kept how far; a
+                new one begins with what comes from now on. One at a time reads: a second one waits until the first has ended.
             order_ids: one order or several; default: all of the account.
 
         Returns:
@@ -665,7 +665,7 @@ class SmsVerifyHook(Assembly):
             `advance(message_id)` says that all up to one are dealt with, `close()` ends it. After a restart
             everything comes again that `advance` was not called for.
         """
-        name = check_key(reader, "reader")
+        name = check_key(f"{self.settings.namespace}:{check_key(reader, 'reader')}", "reader")
         if order_ids is None:
             return self._watch.follow(name, None)
         several = [order_ids] if isinstance(order_ids, (int, str)) else order_ids
@@ -681,6 +681,26 @@ class SmsVerifyHook(Assembly):
         if message is None:
             raise NotFoundError(f"there is no message {message_id}, or its text has been purged")
         return message
+
+    def assign_messages(
+        self, message_ids: Iterable[int | str], *, handler: str, run: str
+    ) -> list[tuple[int, Message]]:
+        """Gives messages to one run of what handles them: for who may be told of a message more than once.
+
+        Args:
+            message_ids: the messages that the run was told of.
+            handler: names what handles them, the same in all of its runs.
+            run: names the run; called again for the same run, it gets the same messages again.
+
+        Returns:
+            those of them that no other run of the handler has, each with its id, the oldest first; those
+            whose text has been purged are left out.
+        """
+        return self._inbox.assign(
+            [check_order_id(message_id, "message_id") for message_id in message_ids],
+            handler=check_key(handler, "handler"),
+            run=check_key(run, "run"),
+        )
 
     # -------------------------------------------------------------- waiting, inside
 

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from smsverify.models import RENTALS, Message, has_ended, is_same_phone, phone_digits
 from smsverify.otp import extract_otp
-from smsverify.store import Store, callbacks, looks, messages, orders, polls
+from smsverify.store import Store, callbacks, handled, looks, messages, orders, polls
 
 log = logging.getLogger(__name__)
 
@@ -192,6 +192,31 @@ class Inbox:
         with self._store.read() as connection:
             row = connection.execute(sa.select(messages).where(this)).one_or_none()
         return None if row is None else _message(row)
+
+    def assign(self, message_ids: Iterable[int], *, handler: str, run: str) -> list[tuple[int, Message]]:
+        """Gives messages to a run of a handler, those that none of its other runs has; the oldest first."""
+        wanted = sorted(set(message_ids))
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            for message_id in wanted:
+                insert = self._store.insert(handled).values(
+                    account=self._account, handler=handler, message_id=message_id, run=run, since=now
+                )
+                connection.execute(insert.on_conflict_do_nothing())
+            mine = sa.select(handled.c.message_id).where(
+                handled.c.account == self._account, handled.c.handler == handler, handled.c.run == run
+            )
+            rows = connection.execute(
+                sa.select(messages)
+                .where(
+                    messages.c.account == self._account,
+                    messages.c.id.in_(wanted),
+                    messages.c.id.in_(mine),
+                    _IS_WHOLE,
+                )
+                .order_by(messages.c.id)
+            ).all()
+        return [(row.id, _message(row)) for row in rows]
 
     def last_id(self) -> int:
         """The id of the newest message; 0 where there is none."""
@@ -374,6 +399,8 @@ class Inbox:
             callbacks.c.account == self._account, callbacks.c.received_at < now - self._retention
         )
         connection.execute(sa.update(callbacks).where(is_old).values(otp=None, message=None, body=None))
+        is_past = sa.and_(handled.c.account == self._account, handled.c.since < now - self._retention)
+        connection.execute(sa.delete(handled).where(is_past))
         is_over = callbacks.c.received_at < now - max(self._retention, REPEATED)
         connection.execute(sa.delete(callbacks).where(callbacks.c.account == self._account, is_over))
 

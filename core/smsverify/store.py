@@ -238,6 +238,17 @@ followed = sa.Table(
     sa.Column("asked_at", sa.Double),
 )
 
+# Which run of those that handle messages each message belongs to.
+handled = sa.Table(
+    "smsverify_handled",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("handler", sa.Text, primary_key=True),
+    sa.Column("message_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+)
+
 
 # What each version of the schema has that the one before had not.
 NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {

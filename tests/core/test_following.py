@@ -164,6 +164,16 @@ def test_a_message_is_read_by_its_id_until_it_is_purged(hook: SmsVerifyHook) -> 
     assert caught.value.field == "message_id"
 
 
+def test_a_message_belongs_to_one_run_of_a_handler(hook: SmsVerifyHook) -> None:
+    follow = started(hook.follow_messages("a"))
+    put(hook, 1, 2, 3)
+    ids = [message_id for message_id, _ in read(follow, 3)]
+    assert codes(hook.assign_messages(ids[:2], handler="h", run="one")) == [1, 2]
+    assert codes(hook.assign_messages(ids, handler="h", run="two")) == [3]
+    assert codes(hook.assign_messages(ids, handler="h", run="one")) == [1, 2]
+    assert codes(hook.assign_messages(ids, handler="other", run="two")) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("wrong", [{"reader": " "}, {"reader": "a", "order_ids": ["x"]}])
 def test_wrong_arguments_are_refused(hook: SmsVerifyHook, wrong: Any) -> None:
     with pytest.raises(errors.InvalidRequestError):

@@ -31,6 +31,30 @@ def run(monkeypatch: pytest.MonkeyPatch, connection: Any, session: Any) -> Calla
     return run
 
 
+@pytest.fixture
+def tell_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int]], None]:
+    """Lets the next run of a Dag be one that an event of SMS has started."""
+    from airflow.models import dagrun
+    from airflow.models.asset import AssetEvent, AssetModel
+
+    create = dagrun.get_or_create_dagrun
+
+    def tell_of(message_ids: list[int]) -> None:
+        def created(**arguments: Any) -> Any:
+            run, session = create(**arguments), arguments["session"]
+            told = [{"message_id": message_id} for message_id in message_ids]
+            payload = {"smsverify_conn_id": "smsverify_default", "messages": told}
+            (asset_id,) = session.query(AssetModel.id).filter_by(name="sms").one()
+            event = AssetEvent(asset_id=asset_id, extra={"from_trigger": True, "payload": payload})
+            run.consumed_asset_events.append(event)
+            session.commit()
+            return run
+
+        monkeypatch.setattr(dagrun, "get_or_create_dagrun", created)
+
+    return tell_of
+
+
 class Run:
     """How a run of a Dag has ended: the states of its tasks and what they returned, mapped ones as lists."""
 
@@ -140,3 +164,21 @@ def test_reconciling_ends_well_where_all_is_accounted_for_and_fails_where_not(
     assert (result.state, result.states) == ("success", {"reconcile": "success"})
     assert result.results["reconcile"]["findings"] == []
     assert sim.balance() == 50
+
+
+@pytest.mark.smsverify_simulator(sms_delay="never")
+def test_an_sms_is_handled_in_one_run(
+    run: Callable[..., Run], tell_of: Callable[[list[int]], None], hook: Any, sim: Simulator
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    sim.deliver_sms(order.order_id, otp="471100")
+    hook.get_status(order.order_id)
+    message_id = hook._inbox.last_id()
+
+    tell_of([message_id])
+    first = run("handle_sms")
+    assert first.states == {"read": "success", "handle": ["success"]}
+    assert first.results["handle"] == [order.order_id]
+    assert first.results["read"][0]["has_code"]
+    second = run("handle_sms")  # a triggerer that was killed has told of it again
+    assert second.results["read"] == []

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property, wraps
@@ -177,6 +177,42 @@ class SmsVerifyHook(CoreHook, BaseHook):
             )
         # Telling Airflow blocks.
         return await asyncio.to_thread(_masked, message)
+
+    def get_message(self, message_id: int | str) -> Message:
+        return _masked(super().get_message(message_id))
+
+    def assign_messages(
+        self, message_ids: Iterable[int | str], *, handler: str, run: str
+    ) -> list[tuple[int, Message]]:
+        mine = super().assign_messages(message_ids, handler=handler, run=run)
+        return [(message_id, _masked(message)) for message_id, message in mine]
+
+    def messages_of(self, triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[Message]:
+        """The SMS that the asset events of `SmsVerifyMessageTrigger` tell of, the oldest first.
+
+        Each is handed to one run of the Dag only, to all of its tasks and tries: the event of a triggerer
+        that was killed before it could put on record what it had told may come again.
+
+        Args:
+            triggering_asset_events: as a task is given it, by asset.
+
+        Returns:
+            the messages of the account of this connection, without those whose text has been purged.
+        """
+        ti = get_current_context()["ti"]
+        payloads = [
+            (event.extra or {}).get("payload")
+            for events in triggering_asset_events.values()
+            for event in events
+        ]
+        ids = [
+            told["message_id"]
+            for payload in payloads
+            if isinstance(payload, dict) and payload.get("smsverify_conn_id") == self.smsverify_conn_id
+            for told in payload["messages"]
+        ]
+        mine = self.assign_messages(ids, handler=f"airflow:{ti.dag_id}", run=ti.run_id)
+        return [message for _, message in mine]
 
     @_signed_like(CoreHook.rented_number)
     @contextmanager

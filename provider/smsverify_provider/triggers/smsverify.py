@@ -1,29 +1,40 @@
-"""The trigger that waits for a code while its task holds no worker."""
+"""The triggers: one waits for a code while its task holds no worker, one tells of messages as they come."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
+from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
     OrderEndedError,
+    SmsVerifyError,
     StoreError,
     WaitTimeoutError,
 )
+from smsverify.models import check_order_id
 from smsverify_provider.kills import give_back
 
 if TYPE_CHECKING:
+    from smsverify.following import Batch, Follow
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
+log = logging.getLogger(__name__)
+
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
+# Seconds between two events, beside the second or two until Airflow confirms the first. Airflow 3.3 leaves an
+# event out of every Dag run until the next one comes, if the scheduler has not got to the one before
+# (apache/airflow#56050): so what comes in a burst has to come as few events, and not in quick succession.
+EVENT_GAP = 2.0
 
 
 class SmsVerifyOtpTrigger(BaseTrigger):
@@ -164,3 +175,142 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         return SmsVerifyHook(self.smsverify_conn_id)
+
+
+class SmsVerifyMessageTrigger(BaseEventTrigger):
+    """Tells of every SMS as it comes, for an `AssetWatcher`: what schedules a Dag on "an SMS on this rental".
+
+    It reads the inbox, which callbacks fill; without callbacks, the service is asked for the rentals about
+    three times a minute each. How far it has told is kept in the store, under the connection, its namespace
+    and the orders, and put on record once Airflow has the event in its database: a triggerer that restarts
+    leaves nothing out. At first it begins with what comes from then on.
+
+    The event has ids only: `{"smsverify_conn_id": …, "messages": [{"message_id": …, "order_id": …,
+    "received_at": …}, …]}`, the oldest first; what comes in a burst is in one event. `SmsVerifyHook.messages_of` reads the texts in a
+    task.
+
+    Args:
+        order_id: one order or several; default: all of the account.
+        smsverify_conn_id: the connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        order_id: int | str | Sequence[int | str] | None = None,
+        smsverify_conn_id: str = "smsverify_default",
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        several = [order_id] if isinstance(order_id, (int, str)) else order_id
+        # In one order, since Airflow tells triggers apart by their arguments.
+        self.order_id = None if several is None else sorted({check_order_id(one) for one in several})
+        self.smsverify_conn_id = smsverify_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments; Airflow keeps them in plain text, and nothing secret is among them."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "order_id": self.order_id,
+            "smsverify_conn_id": self.smsverify_conn_id,
+        }
+
+    # The machinery of Airflow's shared streams says when an event is in its database. Nothing else is shared
+    # by it: each trigger has a stream of its own, and those of one process share the core's one watch.
+
+    def shared_stream_key(self) -> tuple[Any, ...]:
+        """A stream of its own."""
+        return (type(self).__qualname__, self.smsverify_conn_id, *(self.order_id or ("all",)))
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> MessageStream:
+        """What reads the inbox and keeps how far Airflow has been told."""
+        return MessageStream(**kwargs)
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+        """An event of each batch of messages."""
+        async for payload in shared_stream:
+            yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """The same where Airflow does not confirm events: then those count as told that it has taken."""
+        stream = MessageStream(self.order_id, self.smsverify_conn_id)
+        try:
+            async for payload, message_id in stream.open_stream():
+                yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
+                await stream.told(message_id)
+        finally:
+            await stream.aclose()
+
+
+class MessageStream(SharedStreamProducer):
+    """The messages of some orders, or of all, as payloads of events.
+
+    Args:
+        order_id, smsverify_conn_id: as for the trigger.
+    """
+
+    def __init__(self, order_id: list[int] | None, smsverify_conn_id: str) -> None:
+        self._order_ids = order_id
+        self._conn_id = smsverify_conn_id
+        self._follow: Follow | None = None
+        self._is_told = asyncio.Event()
+
+    async def open_stream(self) -> AsyncIterator[tuple[dict[str, Any], int]]:
+        """Each batch as a payload, with the id of its last message; the next one after `told`."""
+        complaint = ""
+        while True:
+            try:
+                follow = self._follow = await asyncio.to_thread(self._start)
+                while True:
+                    batch = await asyncio.wrap_future(follow.next())
+                    complaint = ""
+                    self._is_told.clear()
+                    yield self._payload(batch), batch[-1][0]
+                    await self._is_told.wait()
+                    await asyncio.sleep(EVENT_GAP)
+            except SmsVerifyError as error:
+                if str(error) != complaint:
+                    complaint = str(error)
+                    log.warning(
+                        "SMS can not be told of at the moment; this goes on as soon as it can: %s", error
+                    )
+                await self.aclose()
+                await asyncio.sleep(STORE_PAUSE)
+
+    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
+        """Airflow has events in its database, or will never have: then they are to come again."""
+        if not all(item.outcome.is_clean for item in batch):
+            raise RuntimeError("Airflow did not take an event of SMS; it comes again")
+        await self.told(batch[-1].broker_payload)
+
+    async def told(self, message_id: int) -> None:
+        """Puts on record that all messages up to this one have been told of."""
+        if self._follow is not None:
+            await asyncio.to_thread(self._follow.advance, message_id)
+        self._is_told.set()
+
+    async def aclose(self) -> None:
+        """Lets others read."""
+        if self._follow is not None:
+            self._follow.close()
+
+    def _start(self) -> Follow:
+        """Not for the event loop: reading the connection and loading the client block."""
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        orders = "all" if self._order_ids is None else ",".join(map(str, self._order_ids))
+        return SmsVerifyHook(self._conn_id).follow_messages(
+            f"airflow:{self._conn_id}:{orders}", order_ids=self._order_ids
+        )
+
+    def _payload(self, batch: Batch) -> dict[str, Any]:
+        return {
+            "smsverify_conn_id": self._conn_id,
+            "messages": [
+                {
+                    "message_id": message_id,
+                    "order_id": message.order_id,
+                    "received_at": message.received_at.isoformat() if message.received_at else None,
+                }
+                for message_id, message in batch
+            ],
+        }

@@ -1,0 +1,53 @@
+"""Start work when an SMS arrives: one run for each SMS on the account's rentals, or for several at once.
+
+The asset stands for the SMS that come. Its watcher runs in the triggerer and tells Airflow of each SMS once, by
+its id; the task reads the text. With a rental's `order_id` it tells of that rental only:
+`SmsVerifyMessageTrigger(order_id=458734)`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow.sdk import Asset, AssetWatcher, dag, task
+
+from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
+
+SMS = Asset("sms", watchers=[AssetWatcher(name="sms_watcher", trigger=SmsVerifyMessageTrigger())])
+
+
+@dag(
+    schedule=[SMS],
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    # Airflow 3.3 leaves events waiting for the next one that come while this many runs are active.
+    max_active_runs=16,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    tags=["smsverify", "example"],
+)
+def handle_sms() -> None:
+    @task
+    def read(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
+        """What the SMS of this run are about. Their texts stay out of Airflow's database."""
+        # Imported here: Airflow parses this file all the time, and the hook brings the whole client with it.
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        messages = SmsVerifyHook().messages_of(triggering_asset_events)
+        return [
+            {
+                "order_id": message.order_id,
+                "has_code": message.otp is not None,
+                "length": len(message.message or ""),
+            }
+            for message in messages
+        ]
+
+    @task
+    def handle(sms: dict[str, Any]) -> int:
+        """Stands for your own work on one SMS."""
+        return int(sms["order_id"])
+
+    handle.expand(sms=read())
+
+
+handle_sms()

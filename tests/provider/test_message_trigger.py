@@ -1,0 +1,334 @@
+"""The trigger of an asset's watcher: every SMS in one event, over restarts and bursts, and nothing but ids."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from airflow.sdk import Asset, AssetWatcher
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+from airflow.triggers.shared_stream import SharedStreamManager
+
+from smsverify.errors import InvalidRequestError, NotFoundError
+from smsverify.inbox import Callback
+from smsverify.simulator import Simulator
+from smsverify.store import readers
+from smsverify_provider.triggers import smsverify as triggers
+from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
+
+pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+
+TEXT = "Good morning Mrs Violet"
+
+
+@pytest.fixture(autouse=True)
+def _no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "EVENT_GAP", 0.0)
+    monkeypatch.setattr(triggers, "STORE_PAUSE", 0.05)
+
+
+@pytest.fixture
+def order(hook: Any) -> Any:
+    return hook.order("rent-1day", service="Tinder")
+
+
+def called(hook: Any, order: Any, number: int) -> str | None:
+    """A callback comes with an SMS."""
+    return hook._inbox.take(
+        Callback(
+            by_secret=True,
+            kind="sms",
+            is_documented=True,
+            order_id=order.order_id,
+            phone=order.phone,
+            sender="8843",
+            message=f"{TEXT}, your code is {number:06}",
+        )
+    )
+
+
+class Triggerer:
+    """Runs a trigger as Airflow's triggerer does; `confirm` stands for the database, which takes events."""
+
+    def __init__(self, trigger: BaseEventTrigger) -> None:
+        self.events: list[TriggerEvent] = []
+        self._trigger = trigger
+        self._streams = SharedStreamManager()
+        self._key = trigger.shared_stream_key()
+        self._sent: list[int] = []
+        self._running = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        stream = self._streams.subscribe(trigger_id=1, trigger=self._trigger, key=self._key)
+        async for event in self._trigger.filter_shared_stream(stream):
+            seq = self._streams.bind_pending_event(trigger_id=1, key=self._key)
+            assert seq is not None
+            self._sent.append(seq)
+            self.events.append(event)
+
+    def confirm(self) -> None:
+        self._streams.confirm_persisted(self._sent)
+        self._sent.clear()
+
+    def told(self) -> list[int]:
+        """The ids of the messages that events have told of."""
+        return [told["message_id"] for event in self.events for told in event.payload["messages"]]
+
+    async def end(self) -> None:
+        """Ends in order, with a chance to clean up."""
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+        await self._streams.stop_all()
+
+
+def run(awaitable: Awaitable[Any]) -> Any:
+    async def main() -> Any:
+        return await asyncio.wait_for(awaitable, 60)
+
+    return asyncio.run(main())
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+async def start(hook: Any, **arguments: Any) -> Triggerer:
+    """A triggerer whose trigger reads."""
+    before = holders(hook)
+    triggerer = Triggerer(restored(SmsVerifyMessageTrigger(**arguments)))
+    await until(lambda: holders(hook) - before)
+    return triggerer
+
+
+def restored(trigger: SmsVerifyMessageTrigger) -> SmsVerifyMessageTrigger:
+    """A trigger as the triggerer makes it: from what is in the metadata database."""
+    return SmsVerifyMessageTrigger(**json.loads(json.dumps(trigger.serialize()[1])))
+
+
+def holders(hook: Any) -> set[str]:
+    with hook._store.read() as connection:
+        return {row.holder for row in connection.execute(sa.select(readers)) if row.holder is not None}
+
+
+def position(hook: Any) -> int:
+    with hook._store.read() as connection:
+        return int(connection.execute(sa.select(readers.c.position)).scalar_one())
+
+
+def kill(hook: Any) -> None:
+    """What a reader has that was killed: it keeps its place for a while and then loses it."""
+    for follow in hook._watch._follows.current():
+        follow.fail(RuntimeError("killed"))
+
+
+def test_an_sms_is_told_of_by_its_ids_and_nothing_else(hook: Any, order: Any) -> None:
+    async def scenario() -> list[TriggerEvent]:
+        triggerer = await start(hook)
+        called(hook, order, 471_100)
+        await until(lambda: triggerer.events)
+        triggerer.confirm()
+        await until(lambda: position(hook))
+        await triggerer.end()
+        return triggerer.events
+
+    (event,) = run(scenario())
+    assert event.payload["smsverify_conn_id"] == "smsverify_default"
+    (told,) = event.payload["messages"]
+    assert set(told) == {"message_id", "order_id", "received_at"}
+    assert told["order_id"] == order.order_id
+    assert hook.get_message(told["message_id"]).otp == "471100"
+    text = json.dumps(event.payload)
+    assert "471100" not in text
+    assert "Violet" not in text
+    assert order.phone not in text
+
+
+def test_what_came_before_the_watcher_is_not_told_of(hook: Any, order: Any) -> None:
+    called(hook, order, 1)
+
+    async def scenario() -> list[int]:
+        triggerer = await start(hook)
+        called(hook, order, 2)
+        await until(triggerer.told)
+        await triggerer.end()
+        return triggerer.told()
+
+    (message_id,) = run(scenario())
+    assert hook.get_message(message_id).otp == "000002"
+
+
+def test_a_burst_with_repeats_is_told_of_once_each_in_few_events(hook: Any, order: Any) -> None:
+    async def scenario() -> Triggerer:
+        triggerer = await start(hook)
+        for number in range(20):
+            assert called(hook, order, number) == "told"
+            assert called(hook, order, number) is None  # the service repeats itself
+        while len(triggerer.told()) < 20:
+            triggerer.confirm()
+            await asyncio.sleep(0.01)
+        await triggerer.end()
+        return triggerer
+
+    triggerer = run(scenario())
+    codes = [hook.get_message(message_id).otp for message_id in triggerer.told()]
+    assert codes == [f"{number:06}" for number in range(20)]
+    assert len(triggerer.events) < 20
+
+
+def test_the_next_event_waits_for_the_one_before(
+    hook: Any, order: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "EVENT_GAP", 0.7)
+
+    async def scenario() -> tuple[list[int], float]:
+        triggerer = await start(hook)
+        called(hook, order, 1)
+        await until(triggerer.told)
+        called(hook, order, 2)
+        called(hook, order, 3)
+        await asyncio.sleep(0.5)
+        assert len(triggerer.events) == 1  # it is not in Airflow's database yet
+        triggerer.confirm()
+        confirmed = time.monotonic()
+        await until(lambda: len(triggerer.events) == 2)
+        took = time.monotonic() - confirmed
+        await triggerer.end()
+        return [len(event.payload["messages"]) for event in triggerer.events], took
+
+    sizes, took = run(scenario())
+    assert sizes == [1, 2]
+    assert took >= 0.7
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_triggerer_that_ends_before_airflow_has_the_event_tells_of_it_again(
+    hook: Any, order: Any, is_killed: bool
+) -> None:
+    async def scenario() -> tuple[list[int], list[int]]:
+        first = await start(hook)
+        called(hook, order, 1)
+        await until(first.told)
+        if is_killed:
+            kill(hook)
+        await first.end()
+        second = await start(hook)
+        await until(second.told)
+        await second.end()
+        return first.told(), second.told()
+
+    first, second = run(scenario())
+    assert first == second
+
+
+def test_a_triggerer_that_ends_afterwards_does_not(hook: Any, order: Any) -> None:
+    async def scenario() -> tuple[list[int], list[int]]:
+        first = await start(hook)
+        before = position(hook)
+        called(hook, order, 1)
+        await until(first.told)
+        first.confirm()
+        await until(lambda: position(hook) > before)
+        kill(hook)
+        await first.end()
+        called(hook, order, 2)
+        second = await start(hook)
+        await until(second.told)
+        await second.end()
+        return first.told(), second.told()
+
+    first, second = run(scenario())
+    assert [hook.get_message(message_id).otp for message_id in first + second] == ["000001", "000002"]
+
+
+def test_two_triggerers_do_not_tell_of_the_same(hook: Any, order: Any) -> None:
+    async def scenario() -> list[int]:
+        first = await start(hook)
+        second = Triggerer(SmsVerifyMessageTrigger())
+        for number in range(5):
+            called(hook, order, number)
+            await until(lambda number=number: len(first.told()) > number)
+            first.confirm()
+        assert not second.events
+        await first.end()
+        called(hook, order, 5)
+        await until(second.events.__len__)
+        await second.end()
+        return first.told() + second.told()
+
+    told = run(scenario())
+    assert len(told) == len(set(told)) == 6
+
+
+def test_without_callbacks_it_asks_the_service(hook: Any, order: Any, sim: Simulator) -> None:
+    async def scenario() -> list[int]:
+        triggerer = await start(hook, order_id=order.order_id)
+        await asyncio.to_thread(sim.deliver_sms, order.order_id, otp="471100")
+        await until(triggerer.told)
+        await triggerer.end()
+        return triggerer.told()
+
+    (message_id,) = run(scenario())
+    assert hook.get_message(message_id).otp == "471100"
+
+
+def test_where_airflow_confirms_nothing_what_it_has_taken_counts(hook: Any, order: Any) -> None:
+    async def scenario() -> list[Any]:
+        trigger = SmsVerifyMessageTrigger()
+        events = trigger.run()
+        first = asyncio.create_task(anext(events))  # type: ignore[arg-type]
+        await until(lambda: holders(hook))
+        called(hook, order, 1)
+        payload = (await first).payload
+        called(hook, order, 2)
+        return [payload, (await anext(events)).payload]
+
+    first, second = run(scenario())
+    assert len(first["messages"]) == len(second["messages"]) == 1
+    assert first != second
+
+
+def test_a_store_that_can_not_be_used_is_told_of_once_and_tried_again(
+    hook: Any, order: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = triggers.MessageStream._start
+    tries = 0
+
+    def broken(stream: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries < 5:
+            raise triggers.StoreError("the store is not there")
+        return good(stream)
+
+    monkeypatch.setattr(triggers.MessageStream, "_start", broken)
+
+    async def scenario() -> None:
+        triggerer = await start(hook)
+        called(hook, order, 1)
+        await until(triggerer.told)
+        await triggerer.end()
+
+    run(scenario())
+    assert caplog.text.count("the store is not there") == 1
+
+
+def test_equal_watchers_are_one_trigger_and_hold_nothing_secret() -> None:
+    one = SmsVerifyMessageTrigger(order_id=["9", 8, 9])
+    other = SmsVerifyMessageTrigger(order_id=[8, 9])
+    assert one.serialize() == other.serialize()
+    assert BaseEventTrigger.hash(*one.serialize()) == BaseEventTrigger.hash(*other.serialize())
+    assert set(one.serialize()[1]) == {"order_id", "smsverify_conn_id"}
+    with pytest.raises(InvalidRequestError):
+        SmsVerifyMessageTrigger(order_id="first")
+    Asset("sms", watchers=[AssetWatcher(name="watcher", trigger=one)])
+
+
+def test_a_message_that_is_not_there_is_not_found(hook: Any) -> None:
+    with pytest.raises(NotFoundError):
+        hook.get_message(1)
