@@ -1,7 +1,7 @@
 """Start work when an SMS arrives: one run for each SMS on the account's rentals, or for several at once.
 
-The asset stands for the SMS that come. Its watcher runs in the triggerer and tells Airflow of each SMS once, by
-its id; the task reads the text. With a rental's `order_id` it tells of that rental only:
+The asset stands for the SMS that come. Its watcher runs in the triggerer and tells Airflow of each SMS once,
+by its id; the task reads the text. With a rental's `order_id` it tells of that rental only:
 `SmsVerifyMessageTrigger(order_id=458734)`.
 """
 

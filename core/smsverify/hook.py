@@ -657,7 +657,8 @@ class SmsVerifyHook(Assembly):
 
         Args:
             reader: names who reads, within the namespace of the settings. Under this name is kept how far; a
-                new one begins with what comes from now on. One at a time reads: a second one waits until the first has ended.
+                new one begins with what comes from now on. One at a time reads: a second one waits until the
+                first has ended.
             order_ids: one order or several; default: all of the account.
 
         Returns:

@@ -3,10 +3,12 @@
 from prefect_smsverify.callbacks import serve_callbacks
 from prefect_smsverify.credentials import SmsVerifyCredentials
 from prefect_smsverify.flows import NeedsAttentionError, reconcile_flow, renew_rentals_flow
+from prefect_smsverify.messages import MESSAGE_RECEIVED, tell_of_messages_flow
 from prefect_smsverify.rented import RentedNumber, arented_number, rented_number
 from prefect_smsverify.tasks import (
     acancel_order,
     aget_balance,
+    aget_message,
     aget_order_status,
     aorder_number,
     areconcile,
@@ -16,6 +18,7 @@ from prefect_smsverify.tasks import (
     await_otps,
     cancel_order,
     get_balance,
+    get_message,
     get_order_status,
     order_number,
     reconcile,
@@ -26,11 +29,13 @@ from prefect_smsverify.tasks import (
 )
 
 __all__ = [
+    "MESSAGE_RECEIVED",
     "NeedsAttentionError",
     "RentedNumber",
     "SmsVerifyCredentials",
     "acancel_order",
     "aget_balance",
+    "aget_message",
     "aget_order_status",
     "aorder_number",
     "areconcile",
@@ -41,6 +46,7 @@ __all__ = [
     "await_otps",
     "cancel_order",
     "get_balance",
+    "get_message",
     "get_order_status",
     "order_number",
     "reconcile",
@@ -50,6 +56,7 @@ __all__ = [
     "renew_rentals_flow",
     "rented_number",
     "serve_callbacks",
+    "tell_of_messages_flow",
     "wait_for_otp",
     "wait_for_otps",
 ]

@@ -415,6 +415,26 @@ async def aget_order_status(
     return await asyncio.to_thread(get_order_status.fn, credentials, order_id)
 
 
+@task(name="Get SMS", persist_result=False, cache_policy=NO_CACHE)
+def get_message(credentials: SmsVerifyCredentials | str, message_id: int | str) -> Message:
+    """A message by the id under which an event `smsverify.message.received` has told of it.
+
+    Args:
+        credentials: the account, as a block or by its name.
+        message_id: the message.
+
+    Raises:
+        NotFoundError: there is none, or its text has been purged.
+    """
+    return block_of(credentials).get_hook().get_message(message_id)
+
+
+@task(name="Get SMS", persist_result=False, cache_policy=NO_CACHE)
+async def aget_message(credentials: SmsVerifyCredentials | str, message_id: int | str) -> Message:
+    """`get_message` for coroutines."""
+    return await asyncio.to_thread(get_message.fn, credentials, message_id)
+
+
 @task(name="Reconcile", persist_result=False, cache_policy=NO_CACHE)
 def reconcile(credentials: SmsVerifyCredentials | str, cancel_after: float | None = None) -> Reconciliation:
     """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).

@@ -26,7 +26,7 @@ NOWHERE = "http://127.0.0.1:9"  # a service that nobody asks
 
 
 def inbox_of(hook: SmsVerifyHook) -> Inbox:
-    return hook._inbox
+    return hook.inbox
 
 
 def put(hook: SmsVerifyHook, *numbers: int, order_id: int = 7) -> None:

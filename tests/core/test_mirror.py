@@ -93,6 +93,13 @@ def test_waiting_in_an_event_loop_takes_what_waiting_in_a_thread_takes() -> None
     )
 
 
+def test_reading_a_message_takes_the_same_everywhere() -> None:
+    expected = parameters(HOOK, "get_message", inside="SmsVerifyHook")
+    airflow = ROOT / "provider/smsverify_provider/hooks/smsverify.py"
+    assert parameters(airflow, "get_message", inside="SmsVerifyHook") == expected
+    assert parameters(TASKS, "get_message") == parameters(TASKS, "aget_message") == expected
+
+
 def test_renting_for_a_block_takes_what_ordering_takes() -> None:
     order = parameters(HOOK, "order", inside="SmsVerifyHook")
     assert parameters(HOOK, "rented_number", inside="SmsVerifyHook") == order

@@ -1,4 +1,4 @@
-"""The trigger of an asset's watcher: every SMS in one event, over restarts and bursts, and nothing but ids."""
+"""The trigger of an asset's watcher: every SMS in one event, over restarts and bursts, and only its ids."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def order(hook: Any) -> Any:
 
 def called(hook: Any, order: Any, number: int) -> str | None:
     """A callback comes with an SMS."""
-    return hook._inbox.take(
+    return hook.inbox.take(
         Callback(
             by_secret=True,
             kind="sms",

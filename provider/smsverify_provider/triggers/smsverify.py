@@ -186,8 +186,8 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
     leaves nothing out. At first it begins with what comes from then on.
 
     The event has ids only: `{"smsverify_conn_id": …, "messages": [{"message_id": …, "order_id": …,
-    "received_at": …}, …]}`, the oldest first; what comes in a burst is in one event. `SmsVerifyHook.messages_of` reads the texts in a
-    task.
+    "received_at": …}, …]}`, the oldest first; what comes in a burst is in one event.
+    `SmsVerifyHook.messages_of` reads the texts in a task.
 
     Args:
         order_id: one order or several; default: all of the account.

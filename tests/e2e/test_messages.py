@@ -1,0 +1,263 @@
+"""SMS that start work on the real stacks: soon, and each of a thousand once.
+
+The service posts its callbacks to `smsverify callbacks serve`, which shares a store with Airflow's triggerer
+and with the flow that tells Prefect. The last line of each test says what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smsverify import Order, SmsVerifyHook
+from stacks import AirflowStack, Processes, Run, SimulatorProcess
+from stacks.processes import Managed, inherited_environment, python_of
+
+pytestmark = pytest.mark.timeout(1200)  # the first test starts everything, on a busy machine perhaps
+
+ROOT = Path(__file__).parents[2]
+CORE, AIRFLOW = (ROOT / ".venv" / name for name in ("core", "airflow"))
+SOURCES = ":".join(str(ROOT / name) for name in ("core", "provider", "prefect_tasks"))
+SECRET = "the-secret-of-the-callback-url"
+TEXT = "Good morning Mrs Violet, your code is {:06}"
+PATIENCE = 300.0
+BURST = 1000
+SINGLES = 5
+
+DAGS = """
+from datetime import datetime, timedelta, timezone
+
+from airflow.sdk import Asset, AssetWatcher, dag, task
+
+from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
+
+SMS = Asset("sms", watchers=[AssetWatcher(name="sms_watcher", trigger=SmsVerifyMessageTrigger())])
+
+
+@dag(
+    schedule=[SMS],
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    is_paused_upon_creation=False,
+    default_args={"retries": 3, "retry_delay": timedelta(seconds=1)},
+)
+def on_sms():
+    @task
+    def read(triggering_asset_events=None):
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        return [int(message.otp) for message in SmsVerifyHook().messages_of(triggering_asset_events)]
+
+    read()
+
+
+on_sms()
+"""
+
+
+@dataclass
+class Service:
+    """What stands for the service: it posts SMS of a rental to the callback."""
+
+    hook: SmsVerifyHook
+    order: Order
+    url: str
+    sent: list[int] = field(default_factory=list)
+
+    def post(self, numbers: list[int], *, duplicates: int = 0) -> None:
+        """Posts an SMS for each number, from several threads, some more than once, until it is taken."""
+        self.sent += numbers
+        posts = numbers * (1 + duplicates)
+        random.Random(4711).shuffle(posts)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(self._post, posts))
+
+    def _post(self, number: int) -> None:
+        message = {
+            "order_id": self.order.order_id,
+            "number": (self.order.phone or "").lstrip("+").replace(" ", ""),
+            "service": "tinder",
+            "sender": "8843",
+            "sms": TEXT.format(number),
+            "type": "str",
+        }
+        body = json.dumps({"event": "incoming_message", "message": message}).encode()
+        headers = {"Content-Type": "application/json"}
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(urllib.request.Request(self.url, body, headers), timeout=5):
+                    return
+            except OSError:
+                assert time.monotonic() < deadline, "the callback is not taken"
+                time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("messages")
+
+
+@pytest.fixture(scope="module")
+def processes(base: Path) -> Iterator[Processes]:
+    with Processes(base / "logs") as processes:
+        yield processes
+
+
+@pytest.fixture(scope="module")
+def simulator(processes: Processes) -> Iterator[SimulatorProcess]:
+    with SimulatorProcess(processes, CORE, balance="50.00", sms_delay="never", rate_period=6) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def service(processes: Processes, simulator: SimulatorProcess, base: Path) -> Service:
+    settings = simulator.account(base / "store.db").settings
+    hook = SmsVerifyHook(**settings)
+    order = hook.order("rent-1day", service="Tinder")
+    environment = inherited_environment() | simulator.account(base / "store.db").environment()
+    environment |= {"SMSVERIFY_CALLBACK_SECRETS": SECRET, "PYTHONPATH": str(ROOT / "core")}
+    command = [str(python_of(CORE)), "-m", "smsverify.cli", "callbacks", "serve", "--port", "0"]
+    receiver = processes.spawn("callbacks", command, environment)
+    address = processes.wait_until(lambda: _address(receiver), 60, "the receiver of callbacks", [receiver])
+    return Service(hook, order, address.replace("<secret>", SECRET))
+
+
+def _address(receiver: Managed) -> str | None:
+    line = next((line for line in receiver.output().splitlines() if "taking callbacks at" in line), None)
+    return None if line is None else line.split()[3]
+
+
+# ------------------------------------------------------------------ Airflow
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    processes: Processes, simulator: SimulatorProcess, service: Service, base: Path
+) -> Iterator[AirflowStack]:
+    dags = base / "dags"
+    dags.mkdir()
+    (dags / "on_sms.py").write_text(DAGS)
+    variables = simulator.account(base / "store.db").airflow_connection()
+    variables |= {"PYTHONPATH": SOURCES}
+    with AirflowStack(processes, AIRFLOW, dags=dags, home=base / "airflow", variables=variables) as airflow:
+        airflow.wait_for_dag("on_sms")
+        yield airflow
+
+
+@dataclass
+class Told:
+    """What Airflow's runs were told: the numbers of the SMS by run, from the events and from the tasks."""
+
+    airflow: AirflowStack
+    service: Service
+    events: dict[str, list[int]] = field(default_factory=dict)
+
+    def look(self) -> Counter[int]:
+        """How often each SMS is in the events of all runs."""
+        for run in self.runs():
+            # Airflow can not show the events of a run that has not started.
+            if run.run_id not in self.events and run.state != "queued":
+                self.events[run.run_id] = [self._number(one) for one in self._ids(run)]
+        return Counter(number for numbers in self.events.values() for number in numbers)
+
+    def handled(self) -> Counter[int]:
+        """How often each SMS was handed to a task, when all runs have ended."""
+        for run in self.runs():
+            assert self.airflow.wait_for_run(run, PATIENCE).state == "success"
+        return Counter(number for run in self.runs() for number in self.airflow.xcom(run, "read") or ())
+
+    def runs(self) -> list[Run]:
+        found = self.airflow.rest.get("/api/v2/dags/on_sms/dagRuns?limit=1000")["dag_runs"]
+        return [Run("on_sms", run["dag_run_id"], run["state"]) for run in found]
+
+    def _ids(self, run: Run) -> list[int]:
+        events = self.airflow.rest.get(f"{run.path}/upstreamAssetEvents")["asset_events"]
+        assert "Violet" not in json.dumps(events)
+        return [told["message_id"] for event in events for told in event["extra"]["payload"]["messages"]]
+
+    def _number(self, message_id: int) -> int:
+        return int(self.service.hook.get_message(message_id).otp or 0)
+
+
+@pytest.fixture(scope="module")
+def told(airflow: AirflowStack, service: Service) -> Told:
+    """Airflow once its watcher has begun to read."""
+    from smsverify.store import open_store, readers
+
+    store = open_store(service.hook.settings.store_url.get_secret_value())
+
+    def is_reading() -> bool:
+        with store.read() as connection:
+            return connection.execute(readers.select()).first() is not None
+
+    _until(is_reading, "Airflow's watcher to read")
+    return Told(airflow, service)
+
+
+def _until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> float:
+    """Waits; the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout, f"{what} does not happen"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def test_an_sms_starts_a_run_of_a_dag_soon(told: Told, service: Service) -> None:
+    took = []
+    for number in range(1, 1 + SINGLES):
+        before = len(told.runs())
+        service.post([number])
+        took.append(_until(lambda before=before: len(told.runs()) > before, f"a run for SMS {number}"))
+        _until(lambda number=number: told.look()[number], f"SMS {number} among the events of its run")
+    print(f"\nSMS to DAG run: {_summary(took)}", file=sys.__stdout__)
+    assert told.handled() == told.look() == Counter(service.sent)
+
+
+def test_each_of_a_burst_is_in_one_run(told: Told, service: Service) -> None:
+    before = len(told.runs())
+    numbers = list(range(10_000, 10_000 + BURST))
+    began = time.monotonic()
+    service.post(numbers, duplicates=1)
+    posted = time.monotonic() - began
+    rest = _until(lambda: sum(told.look().values()) >= len(service.sent), "every SMS in a run")
+    assert told.look() == Counter(service.sent)
+    runs = len(told.runs()) - before
+    print(
+        f"\n{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later all were in {runs} runs",
+        file=sys.__stdout__,
+    )
+    assert told.handled() == Counter(service.sent)
+
+
+def test_a_killed_triggerer_loses_none_and_no_sms_is_handled_twice(
+    told: Told, airflow: AirflowStack, service: Service
+) -> None:
+    numbers = list(range(20_000, 20_200))
+    for place, number in enumerate(numbers):
+        service.post([number])
+        if place == 100:
+            airflow.kill("triggerer")
+        time.sleep(0.05)
+    airflow.start(["triggerer"])
+    airflow.wait_until_ready()
+    _until(lambda: set(told.look()) >= set(service.sent), "every SMS in a run")
+    again = {number: count for number, count in told.look().items() if count > 1}
+    print(f"\nafter the kill: {len(again)} of {len(numbers)} SMS told of twice", file=sys.__stdout__)
+    assert told.handled() == Counter(service.sent)
+
+
+def _summary(took: list[float]) -> str:
+    return f"median {statistics.median(took):.1f} s, longest {max(took):.1f} s of {len(took)}"

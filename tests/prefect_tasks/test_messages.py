@@ -1,0 +1,163 @@
+"""Telling Prefect of SMS: each in one event, over restarts, and nothing but ids."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.events import Event
+from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
+
+from prefect_smsverify import (
+    MESSAGE_RECEIVED,
+    SmsVerifyCredentials,
+    aget_message,
+    get_message,
+    messages,
+    tell_of_messages_flow,
+)
+from smsverify.errors import NotFoundError, SmsVerifyError
+from smsverify.inbox import Callback
+from smsverify.models import Order
+from smsverify.simulator import Simulator
+from smsverify.store import readers
+
+TEXT = "Good morning Mrs Violet"
+PATIENT = 60.0
+
+
+@pytest.fixture
+def block(silent: Simulator, request: pytest.FixtureRequest) -> str:
+    name = f"messages-{abs(hash(request.node.name)) % 10**8}"
+    SmsVerifyCredentials().save(name, overwrite=True)
+    return name
+
+
+@pytest.fixture
+def order(silent: Simulator, account: SmsVerifyCredentials) -> Order:
+    return account.get_hook().order("rent-1day", service="Tinder")
+
+
+def called(order: Order, *numbers: int) -> None:
+    """Callbacks come, each of them twice."""
+    for number in numbers * 2:
+        SmsVerifyCredentials().get_hook().inbox.take(
+            Callback(
+                True, "sms", True, order.order_id, order.phone, "8843", f"{TEXT}, your code is {number:06}"
+            )
+        )
+
+
+def is_reading() -> bool:
+    with SmsVerifyCredentials().get_hook()._store.read() as connection:
+        return any(row.holder is not None for row in connection.execute(readers.select()))
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENT):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+async def told(block: str, count: int) -> list[dict[str, Any]]:
+    """The events of a block, the oldest first, as soon as there are so many."""
+    since = EventOccurredFilter(since=datetime.now(timezone.utc) - timedelta(hours=1))
+    wanted = EventFilter(event=EventNameFilter(name=[MESSAGE_RECEIVED]), occurred=since)
+    async with asyncio.timeout(PATIENT), get_client() as client:
+        while True:
+            page = await client.read_events(filter=wanted, limit=50)
+            events = [event for event in page.events if event.payload["credentials"] == block]
+            if len(events) >= count:
+                return sorted(
+                    ({"resource": event.resource.id, **event.payload} for event in events),
+                    key=lambda event: event["message_id"],
+                )
+            await asyncio.sleep(0.2)
+
+
+async def tell(block: str, order: Order, *numbers: int, **parameters: Any) -> int:
+    """Runs the flow while SMS come, until it has told of so many."""
+    running = asyncio.create_task(tell_of_messages_flow(block, **parameters))
+    await until(lambda: is_reading() or running.done())
+    await asyncio.to_thread(called, order, *numbers)
+    return await running
+
+
+def code_of(block: str, event: dict[str, Any]) -> str | None:
+    return get_message.fn(block, event["message_id"]).otp
+
+
+def test_each_sms_is_told_of_by_one_event_with_ids_only(block: str, order: Order) -> None:
+    assert asyncio.run(tell(block, order, *range(20), timeout=4)) == 20
+    events = asyncio.run(told(block, 20))
+    assert [code_of(block, event) for event in events] == [f"{number:06}" for number in range(20)]
+    for event in events:
+        assert set(event) == {"resource", "message_id", "order_id", "received_at", "credentials"}
+        assert event["resource"] == f"smsverify.order.{order.order_id}"
+        assert event["order_id"] == order.order_id
+        assert "Violet" not in json.dumps(event)
+    message = asyncio.run(aget_message.fn(block, events[0]["message_id"]))
+    assert message == get_message.fn(block, events[0]["message_id"])
+    with pytest.raises(NotFoundError):
+        get_message.fn(block, 999_999)
+
+
+def test_one_that_dies_before_it_is_on_record_tells_again_and_prefect_keeps_one(
+    block: str, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asyncio.run(tell_of_messages_flow(block, timeout=1)) == 0
+    called(order, 1, 2, 3)  # which come in one batch
+    sent: list[Event] = []
+    emit = messages._emit
+
+    async def emit_and_die(events: list[Event]) -> None:
+        await emit(events)
+        sent.extend(events)
+        if len(sent) == len(events):
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(messages, "_emit", emit_and_die)
+    with pytest.raises(RuntimeError, match="killed"):
+        asyncio.run(tell_of_messages_flow(block))
+    assert asyncio.run(tell_of_messages_flow(block, timeout=4)) == 3
+    called(order, 4)
+    assert asyncio.run(tell_of_messages_flow(block, timeout=3)) == 1
+    assert [event.id for event in sent[:3]] == [event.id for event in sent[3:6]]
+    assert [code_of(block, event) for event in asyncio.run(told(block, 4))] == [
+        "000001", "000002", "000003", "000004"
+    ]  # fmt: skip
+
+
+def test_while_the_server_takes_nothing_it_waits(
+    block: str, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "PAUSE", 0.1)
+    emit, failures = messages._emit, [ConnectionError("no server"), SmsVerifyError("no store")]
+
+    async def emit_after_all(events: list[Event]) -> None:
+        if failures:
+            raise failures.pop()
+        await emit(events)
+
+    monkeypatch.setattr(messages, "_emit", emit_after_all)
+    assert asyncio.run(tell(block, order, 1, timeout=5)) == 1
+    assert [code_of(block, event) for event in asyncio.run(told(block, 1))] == ["000001"]
+
+
+def test_the_next_one_takes_over_without_a_gap(block: str, order: Order) -> None:
+    async def scenario() -> tuple[int, int]:
+        first = asyncio.create_task(tell_of_messages_flow(block, timeout=3))
+        await until(is_reading)
+        second = asyncio.create_task(tell_of_messages_flow(block, timeout=9))
+        await asyncio.to_thread(called, order, 1)
+        one = await first
+        await asyncio.to_thread(called, order, 2)
+        return one, await second
+
+    assert asyncio.run(scenario()) == (1, 1)
+    assert [code_of(block, event) for event in asyncio.run(told(block, 2))] == ["000001", "000002"]
