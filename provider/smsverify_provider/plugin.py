@@ -49,9 +49,17 @@ async def receive_callback(scope: Any, receive: Any, send: Any) -> None:
 
     Airflow asks nobody who calls it to log in: it answers to those who know one of its secrets.
     """
+    import asyncio
+
+    # In a thread, because the first import takes a second that the API server has not.
+    app = await asyncio.to_thread(_receiver)
+    await app(scope, receive, send)
+
+
+def _receiver() -> Any:
     from smsverify_provider.callbacks import app
 
-    await app(scope, receive, send)
+    return app
 
 
 class DocumentedPaths:

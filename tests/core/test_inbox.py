@@ -262,7 +262,7 @@ def test_a_forged_text_does_no_harm(store: Store, inbox: Inbox, know: Callable[.
     forged = called("Your PayPal code is 666666", by_secret=False)
     assert inbox.take(forged) == HINT
     # Also word for word, and before the real one.
-    assert inbox.take(called(by_secret=False, sender="evil")) == HINT
+    assert inbox.take(called(by_secret=False)) == HINT
     assert inbox.newest([ORDER]) == {}
     assert inbox.take(called()) == TOLD
     assert inbox.put(shown()) is False
