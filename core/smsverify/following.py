@@ -27,6 +27,9 @@ from smsverify.store import Store, followed, looks, messages, orders, polls, rea
 
 log = logging.getLogger(__name__)
 
+NOT_FOUND = "not found"  # stands for the status of an order that the service does not know
+
+DAY = 86_400.0
 BATCH = 1000  # messages that a reader is given at once, at the most
 
 # In seconds of a service whose minute lasts a minute.
@@ -35,7 +38,7 @@ CALLED_PAUSE = 600.0  # the same where callbacks come
 GAP = 3.0  # between two looks at whichever of them
 REFUSED_PAUSE = 600.0  # after the service has refused the key
 
-CALLED = 86_400.0  # seconds for which callbacks are relied on after one has come; the service repeats so long
+CALLED = DAY  # seconds for which callbacks are relied on after one has come; the service repeats so long
 
 
 class Following:
@@ -52,6 +55,7 @@ class Following:
         self._account = account
         self._tempo = tempo
         self._alive = alive_for(tempo)
+        self._told_unknown: set[int] = set()
 
     @property
     def alive(self) -> float:
@@ -102,7 +106,7 @@ class Following:
             mine = sa.and_(self._reader(name), readers.c.holder == holder)
             if not connection.execute(sa.update(readers).where(mine).values(seen_at=now)).rowcount:
                 return False
-            wanted = set(self._receiving(connection) if order_ids is None else order_ids)
+            wanted = set(self._receiving(connection, now) if order_ids is None else order_ids)
             for order_id in wanted:
                 insert = self._store.insert(followed).values(
                     account=self._account, reader=name, order_id=order_id, seen_at=now
@@ -153,6 +157,9 @@ class Following:
         for row in rows:
             seen_at = row.seen_at if row.seen_at <= now else 0.0
             is_due = max(asked_at[row.order_id], seen_at) <= now - pause
+            if row.status == NOT_FOUND and row.order_id not in self._told_unknown:
+                self._told_unknown.add(row.order_id)
+                log.warning("Order %d is followed, but the service does not know it", row.order_id)
             if is_due and not _is_over(row) and self._claim(row.order_id, asked_at[row.order_id], now):
                 return [(row.order_id, Priority.POLL)]
         return []
@@ -192,11 +199,12 @@ class Following:
                 connection.execute(sa.update(followed).where(this, is_as_read).values(asked_at=now)).rowcount
             )
 
-    def _receiving(self, connection: sa.Connection) -> list[int]:
-        """The rentals that run, and the orders that a callback hints at."""
+    def _receiving(self, connection: sa.Connection, now: float) -> list[int]:
+        """The rentals that run, as far as is known, and the orders that a callback hints at."""
+        may_run = sa.or_(orders.c.expires_at.is_(None), orders.c.expires_at > now - DAY)
         rows = connection.execute(
             sa.select(orders.c.order_id, orders.c.status).where(
-                orders.c.account == self._account, orders.c.product.in_(sorted(RENTALS))
+                orders.c.account == self._account, orders.c.product.in_(sorted(RENTALS)), may_run
             )
         )
         running = [row.order_id for row in rows if row.status == "completed" or not has_ended(row.status)]
@@ -222,6 +230,8 @@ class Following:
 
 def _is_over(row: sa.Row[tuple[int, float, float, str | None, str | None]]) -> bool:
     """Whether an order gets no message any more; a rental does after its first one."""
+    if row.status == NOT_FOUND:
+        return True
     if row.status is None or not has_ended(row.status):
         return False
     return row.status != "completed" or (row.product is not None and row.product not in RENTALS)

@@ -1,7 +1,8 @@
 """Hints: callbacks that prove nothing by themselves, but say that an order's status may be worth reading.
 
 Anybody who knows the documented address can send them, so they cost little: only orders that somebody waits
-for are asked for, each rarely, and what came without a secret takes a share of the budget and no more.
+for or follows are asked for, each rarely, and what came without a secret takes a share of the budget and no
+more.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
-from smsverify.following import Following
+from smsverify.following import NOT_FOUND, Following
 from smsverify.hints import Hints, alive_for
 from smsverify.models import KNOWN_STATUSES, has_ended
 from smsverify.orders import Orders
@@ -39,7 +39,6 @@ DIRECT_LOOKS = 1  # orders that a poll by the list asks for besides, the longest
 BLIND_AFTER = 2
 BLIND_SHARE = 0.8
 CHANCES = 20  # polls between two chances
-NOT_FOUND = "not found"  # stands for the status of an order that the service does not know
 
 
 class Poller:

@@ -30,12 +30,12 @@ from smsverify.errors import (
     WaitStoppedError,
     WaitTimeoutError,
 )
-from smsverify.following import Follow, Follows
+from smsverify.following import NOT_FOUND, Follow, Follows
 from smsverify.hints import alive_for
 from smsverify.inbox import Inbox
 from smsverify.models import Message
 from smsverify.orderbook import OrderBook
-from smsverify.polling import NOT_FOUND, Poller
+from smsverify.polling import Poller
 from smsverify.store import Store, looks, polls, waits
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,15 @@ given = Settings.load({}).model_dump(exclude_unset=True)
 SmsVerifyCredentials(**given).save(sys.argv[1], overwrite=True)
 """
 
+# Deploys what the `prefect.yaml` of a folder has under some names, as on the command line.
+_DEPLOY_FOLDER = """
+import os, runpy, sys
+folder, *names = sys.argv[1:]
+os.chdir(folder)
+sys.argv = ["prefect", "--no-prompt", "deploy", *(word for name in names for word in ("--name", name))]
+runpy.run_module("prefect", run_name="__main__")
+"""
+
 # Deploys flows of a file to a work pool, and tells the ids of their deployments.
 _DEPLOY = """
 import json, sys
@@ -172,6 +181,13 @@ class PrefectServer:
         process = self._processes.spawn(f"prefect-{tag}", command, environment, lasting=False)
         return FlowRun(tag, process, result_file)
 
+    def start_script(self, file: Path, account: Account) -> Managed:
+        """Runs a program that does not end by itself, with an account in its environment."""
+        command = [str(self._python), str(file)]
+        return self._processes.spawn(
+            f"prefect-{file.stem}", command, self._environment | account.environment()
+        )
+
     def wait_for_flow(
         self,
         run: FlowRun,
@@ -229,6 +245,17 @@ class PrefectServer:
         )
         line = next(line for line in managed.output().splitlines() if line.startswith("deployed "))
         return dict(json.loads(line.removeprefix("deployed ")))
+
+    def deploy_folder(self, folder: Path, names: Sequence[str], timeout: float = 120.0) -> dict[str, str]:
+        """Deploys what the `prefect.yaml` of a folder has under some names.
+
+        Returns:
+            the ids of the deployments, by their names.
+        """
+        command = [str(self._python), "-c", _DEPLOY_FOLDER, str(folder), *names]
+        self._processes.run("prefect-deploy-folder", command, self._environment, timeout=timeout)
+        found = self.rest.post("/deployments/filter", {"deployments": {"name": {"any_": list(names)}}})
+        return {one["name"]: str(one["id"]) for one in found}
 
     def create_run(self, deployment_id: str, parameters: Mapping[str, Any]) -> str:
         """Has a worker run a deployment; the id of the flow run."""

@@ -17,7 +17,7 @@ from smsverify.hook import SmsVerifyHook
 from smsverify.inbox import Inbox
 from smsverify.models import Message
 from smsverify.simulator import Simulator
-from smsverify.store import looks, messages, open_store, readers
+from smsverify.store import looks, messages, open_store, orders, readers
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
@@ -212,6 +212,34 @@ def test_a_followed_order_costs_few_requests_and_one_that_has_ended_none(
     minutes = (time.monotonic() - took) / simulator.rate_period
     assert simulator.stats().requests - first <= 20 * minutes + 3
     assert _looks(simulator, short) <= 1
+    follow.close()
+
+
+def test_an_order_that_is_not_there_is_told_of_once_and_asked_for_once(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    follow = started(hook.follow_messages("a", order_ids=999))
+    eventually(lambda: "999" in caplog.text, "the complaint")
+    time.sleep(2 * simulator.rate_period)
+    assert caplog.text.count("the service does not know it") == 1
+    assert [request.path for request in simulator.requests()] == ["/api/v1/order/999/status/"]
+    follow.close()
+
+
+def test_a_rental_that_is_long_over_is_not_asked_for(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    over, running = rent(hook), rent(hook)
+    with open_store(store_url).write() as connection:
+        is_over = orders.c.order_id == over
+        connection.execute(sa.update(orders).where(is_over).values(expires_at=time.time() - 100_000))
+    follow = started(hook.follow_messages("a"))
+    eventually(lambda: _looks(simulator, running) >= 2, "two looks at the other")
+    assert _looks(simulator, over) == 0
     follow.close()
 
 

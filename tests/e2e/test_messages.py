@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import statistics
 import sys
 import time
@@ -15,20 +16,22 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smsverify import Order, SmsVerifyHook
-from stacks import AirflowStack, Processes, Run, SimulatorProcess
+from smsverify.store import open_store, readers
+from stacks import AirflowStack, PrefectServer, Processes, Run, SimulatorProcess
 from stacks.processes import Managed, inherited_environment, python_of
 
 pytestmark = pytest.mark.timeout(1200)  # the first test starts everything, on a busy machine perhaps
 
 ROOT = Path(__file__).parents[2]
-CORE, AIRFLOW = (ROOT / ".venv" / name for name in ("core", "airflow"))
+CORE, AIRFLOW, PREFECT = (ROOT / ".venv" / name for name in ("core", "airflow", "prefect"))
+EXAMPLES = ROOT / "prefect_tasks" / "examples"
 SOURCES = ":".join(str(ROOT / name) for name in ("core", "provider", "prefect_tasks"))
 SECRET = "the-secret-of-the-callback-url"
 TEXT = "Good morning Mrs Violet, your code is {:06}"
@@ -194,16 +197,13 @@ class Told:
 @pytest.fixture(scope="module")
 def told(airflow: AirflowStack, service: Service) -> Told:
     """Airflow once its watcher has begun to read."""
-    from smsverify.store import open_store, readers
-
-    store = open_store(service.hook.settings.store_url.get_secret_value())
-
-    def is_reading() -> bool:
-        with store.read() as connection:
-            return connection.execute(readers.select()).first() is not None
-
-    _until(is_reading, "Airflow's watcher to read")
+    _until(lambda: _has_reader(service, "airflow:"), "Airflow's watcher to read")
     return Told(airflow, service)
+
+
+def _has_reader(service: Service, name: str) -> bool:
+    with open_store(service.hook.settings.store_url.get_secret_value()).read() as connection:
+        return any(name in row.name for row in connection.execute(readers.select()))
 
 
 def _until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> float:
@@ -222,7 +222,7 @@ def test_an_sms_starts_a_run_of_a_dag_soon(told: Told, service: Service) -> None
         service.post([number])
         took.append(_until(lambda before=before: len(told.runs()) > before, f"a run for SMS {number}"))
         _until(lambda number=number: told.look()[number], f"SMS {number} among the events of its run")
-    print(f"\nSMS to DAG run: {_summary(took)}", file=sys.__stdout__)
+    _tell(f"SMS to DAG run: {_summary(took)}")
     assert told.handled() == told.look() == Counter(service.sent)
 
 
@@ -235,10 +235,7 @@ def test_each_of_a_burst_is_in_one_run(told: Told, service: Service) -> None:
     rest = _until(lambda: sum(told.look().values()) >= len(service.sent), "every SMS in a run")
     assert told.look() == Counter(service.sent)
     runs = len(told.runs()) - before
-    print(
-        f"\n{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later all were in {runs} runs",
-        file=sys.__stdout__,
-    )
+    _tell(f"{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later all were in {runs} DAG runs")
     assert told.handled() == Counter(service.sent)
 
 
@@ -255,9 +252,90 @@ def test_a_killed_triggerer_loses_none_and_no_sms_is_handled_twice(
     airflow.wait_until_ready()
     _until(lambda: set(told.look()) >= set(service.sent), "every SMS in a run")
     again = {number: count for number, count in told.look().items() if count > 1}
-    print(f"\nafter the kill: {len(again)} of {len(numbers)} SMS told of twice", file=sys.__stdout__)
+    _tell(f"a killed triggerer told of {len(again)} of {len(numbers)} SMS twice")
     assert told.handled() == Counter(service.sent)
 
 
+# ------------------------------------------------------------------ Prefect
+
+
+@dataclass
+class PrefectSide:
+    """A server with a worker, the deployment that an SMS starts, and the flow that tells of SMS."""
+
+    server: PrefectServer
+    deployment_id: str
+
+    def events(self) -> Counter[int]:
+        """How often each message is told of, by its id."""
+        any_time = {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}
+        wanted = {"event": {"name": ["smsverify.message.received"]}, "occurred": any_time, "order": "ASC"}
+        page = self.server.rest.post("/events/filter", {"filter": wanted, "limit": 50})
+        events = page["events"]
+        while page["next_page"]:
+            page = self.server.rest.get(page["next_page"].removeprefix(self.server.rest.base_url))
+            events += page["events"]
+        assert "Violet" not in json.dumps(events)
+        return Counter(event["payload"]["message_id"] for event in events)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The flow runs that SMS have started."""
+        wanted = {"deployments": {"id": {"any_": [self.deployment_id]}}}
+        return list(self.server.rest.post("/flow_runs/filter", wanted))
+
+
+@pytest.fixture(scope="module")
+def prefect(
+    processes: Processes, simulator: SimulatorProcess, service: Service, base: Path
+) -> Iterator[PrefectSide]:
+    folder = base / "flows"
+    shutil.copytree(EXAMPLES, folder)
+    # The burst goes to another rental: it is about events, not about a thousand processes.
+    yaml = (folder / "prefect.yaml").read_text()
+    (folder / "prefect.yaml").write_text(
+        yaml.replace("smsverify.order.*", f"smsverify.order.{service.order.order_id}")
+    )
+    with PrefectServer(
+        processes, PREFECT, home=base / "prefect", variables={"PYTHONPATH": SOURCES}
+    ) as server:
+        server.start_worker("rentals")
+        ids = server.deploy_folder(folder, ["handle-sms"])
+        server.start_script(folder / "tell_of_messages.py", simulator.account(base / "store.db"))
+        _until(lambda: _has_reader(service, "prefect:"), "the flow to read")
+        yield PrefectSide(server, ids["handle-sms"])
+
+
+def test_an_sms_starts_a_flow_run_soon(prefect: PrefectSide, service: Service) -> None:
+    took = []
+    for number in range(30_001, 30_001 + SINGLES):
+        before = len(prefect.runs())
+        service.post([number])
+        took.append(_until(lambda before=before: len(prefect.runs()) > before, f"a run for SMS {number}"))
+    _tell(f"SMS to flow run: {_summary(took)}")
+    _until(
+        lambda: all(run["state_type"] == "COMPLETED" for run in prefect.runs()), "the end of the flow runs"
+    )
+    assert len(prefect.runs()) == SINGLES
+
+
+def test_each_of_a_burst_is_in_one_event(prefect: PrefectSide, service: Service) -> None:
+    before = prefect.events()
+    other = replace(service, order=service.hook.order("rent-1day", service="Discord"), sent=[])
+    began = time.monotonic()
+    other.post(list(range(40_000, 40_000 + BURST)), duplicates=1)
+    posted = time.monotonic() - began
+    rest = _until(lambda: sum((prefect.events() - before).values()) >= BURST, "an event of every SMS")
+    _tell(f"{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later each was in an event")
+    told = prefect.events() - before
+    assert set(told.values()) == {1}
+    codes = [service.hook.get_message(message_id).otp for message_id in told]
+    assert Counter(map(int, filter(None, codes))) == Counter(other.sent)
+
+
+def _tell(line: str) -> None:
+    print(f"\n{line}", file=sys.__stdout__)
+
+
 def _summary(took: list[float]) -> str:
-    return f"median {statistics.median(took):.1f} s, longest {max(took):.1f} s of {len(took)}"
+    each = ", ".join(f"{one:.1f}" for one in took)
+    return f"median {statistics.median(took):.1f} s ({each})"

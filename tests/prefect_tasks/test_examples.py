@@ -6,18 +6,20 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.exceptions import ObjectNotFound
 
 from prefect_smsverify import SmsVerifyCredentials
 from smsverify import WaitTimeoutError
 from smsverify.simulator import Simulator
+from smsverify.store import readers
 
 EXAMPLES = Path(__file__).parents[2] / "prefect_tasks" / "examples"
 
@@ -34,10 +36,12 @@ def example(name: str) -> Any:
 
 def test_every_example_is_tested() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "handle_sms",
         "keep_rentals_alive",
         "provision_account",
         "provision_many",
         "reconcile",
+        "tell_of_messages",
     }
 
 
@@ -88,6 +92,51 @@ def test_rentals_are_kept_on_a_schedule(
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     assert serve("keep_rentals_alive", "Renew rentals/keep-rentals-alive") == ["0 * * * *"]
     assert [order.renewals for order in simulator.orders()] == [1]
+
+
+def test_an_sms_starts_a_flow_run(
+    silent: Simulator, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    hook = SmsVerifyCredentials().get_hook()
+    rental = hook.order("rent-1day", service="Tinder")
+    with running("tell_of_messages"), running("handle_sms"), get_client(sync_client=True) as client:
+
+        def served() -> Any:
+            with contextlib.suppress(ObjectNotFound):
+                return client.read_deployment_by_name("handle-sms/handle-sms")
+
+        def is_read() -> bool:
+            with hook._store.read() as connection:
+                return connection.execute(readers.select()).first() is not None
+
+        eventually(is_read)
+        wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[eventually(served).id]))
+        silent.deliver_sms(rental.order_id, otp="471100")
+        eventually(lambda: [run for run in client.read_flow_runs(flow_run_filter=wanted) if is_done(run)])
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    """What `condition` returns as soon as that is true."""
+    deadline = time.monotonic() + 120
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return value
+
+
+def is_done(run: Any) -> bool:
+    return bool(run.state.is_completed())
+
+
+@contextlib.contextmanager
+def running(name: str) -> Iterator[None]:
+    """Runs an example for a block."""
+    with subprocess.Popen([sys.executable, str(EXAMPLES / f"{name}.py")]) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 def serve(name: str, deployment: str) -> list[str]:
