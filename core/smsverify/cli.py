@@ -96,7 +96,13 @@ def _order(args: argparse.Namespace) -> int:
 def _wait(args: argparse.Namespace) -> int:
     with _interrupts() as stop, _progress(f"order {args.order_id}", args.timeout):
         message = _hook(args).wait_for_otp(
-            args.order_id, args.timeout, cancel_on_timeout=not args.keep, stop=stop
+            args.order_id,
+            args.timeout,
+            cancel_on_timeout=not args.keep,
+            after=args.after,
+            sender=args.sender,
+            pattern=args.pattern,
+            stop=stop,
         )
     _show(args, message, message.otp or message.message or "")
     return 0
@@ -304,6 +310,11 @@ def _add_orders(commands: _Commands) -> None:
     wait.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT, help="seconds (%(default)s)")
     wait.add_argument(
         "--keep", action="store_true", help="do not cancel the order when no code comes in time"
+    )
+    wait.add_argument("--after", help="only an SMS later than this (ISO 8601, such as a received_at)")
+    wait.add_argument("--sender", help="only an SMS from this name or number, which callbacks tell")
+    wait.add_argument(
+        "--pattern", help="only an SMS with this regular expression; its first group is the code"
     )
     commands.add("status", _status, "the status of an order").add_argument("order_id")
     commands.add("cancel", _cancel, "cancel an order for a refund").add_argument("order_id")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +25,7 @@ from smsverify.errors import (
     StoreError,
     WaitTimeoutError,
 )
+from smsverify.filters import MessageFilter
 from smsverify.following import Follow
 from smsverify.inbox import Inbox
 from smsverify.models import (
@@ -551,15 +553,28 @@ class SmsVerifyHook(Assembly):
         timeout: float = DEFAULT_TIMEOUT,
         *,
         cancel_on_timeout: bool = True,
+        after: Message | datetime | str | None = None,
+        sender: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
         stop: threading.Event | None = None,
         waiter: str | None = None,
     ) -> Message:
-        """Waits for the SMS of an order. All who wait on the account share one poll.
+        """Waits for an SMS of an order, the newest that fits. All who wait on the account share one poll.
 
         Args:
             order_id: the order.
             timeout: seconds.
-            cancel_on_timeout: whether an order that is still pending then is cancelled for a refund.
+            cancel_on_timeout: whether an order that is still pending then is cancelled for a refund. One for
+                which any SMS has come is not, also where that was not the one waited for: nothing comes back.
+            after: waits for an SMS that comes later than this one (a `Message`), or than a time: an aware
+                datetime, or that in ISO 8601, such as a message's `received_at`. Without it, a rental that
+                has had an SMS before gives that one again.
+            sender: waits for an SMS from this sender: a name, whatever its capitals, or a number, however it
+                is written. Only callbacks tell the sender: a message that is known from the order's status
+                alone never passes.
+            pattern: waits for an SMS whose text this regular expression finds something in: its first group,
+                else the whole match, is the code. It is searched in the text without invisible marks and with
+                ASCII digits; in the code, where the service shows no text.
             stop: ends the wait when it is set.
             waiter: names who waits, for `release`; random by default.
 
@@ -567,13 +582,16 @@ class SmsVerifyHook(Assembly):
             the message; `otp` is `None` where its text holds no code that can be read with certainty.
 
         Raises:
-            WaitTimeoutError: nothing came in time; `cancelled` says whether the order was cancelled.
-            OrderEndedError: the order was cancelled, expired or completed without a message.
+            InvalidRequestError: a parameter is malformed; `field` names it.
+            WaitTimeoutError: nothing that fits came in time; `cancelled` says whether the order was
+                cancelled.
+            OrderEndedError: the order was cancelled, expired or completed without a message that fits.
             WaitStoppedError: `stop` was set.
             AuthenticationError: the service refuses the key.
             NotFoundError: there is no such order.
         """
-        wait = self._start_waiting(order_id, timeout, stop, waiter)
+        wanted = MessageFilter.check(after=after, sender=sender, pattern=pattern)
+        wait = self._start_waiting(order_id, timeout, wanted, stop, waiter)
         try:
             message = wait.future.result()
         except WaitTimeoutError as error:
@@ -589,11 +607,15 @@ class SmsVerifyHook(Assembly):
         timeout: float = DEFAULT_TIMEOUT,
         *,
         cancel_on_timeout: bool = True,
+        after: Message | datetime | str | None = None,
+        sender: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
         stop: threading.Event | None = None,
         waiter: str | None = None,
     ) -> Message:
         """`wait_for_otp` for an event loop, which is never blocked; a wait holds no thread."""
-        wait = await asyncio.to_thread(self._start_waiting, order_id, timeout, stop, waiter)
+        wanted = MessageFilter.check(after=after, sender=sender, pattern=pattern)
+        wait = await asyncio.to_thread(self._start_waiting, order_id, timeout, wanted, stop, waiter)
         try:
             message = await asyncio.wrap_future(wait.future)
         except WaitTimeoutError as error:
@@ -605,44 +627,66 @@ class SmsVerifyHook(Assembly):
         await asyncio.to_thread(self._book.used, wait.order_id)
         return message
 
-    def check_otp(self, order_id: int | str, *, ask: bool = True) -> Message | None:
-        """Looks once for the SMS of an order, without waiting: into the inbox, else at the service.
+    def check_otp(
+        self,
+        order_id: int | str,
+        *,
+        ask: bool = True,
+        after: Message | datetime | str | None = None,
+        sender: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
+    ) -> Message | None:
+        """Looks once for an SMS of an order, without waiting: into the inbox, else at the service.
 
         Args:
             order_id: the order.
             ask: whether the service is asked where the inbox has nothing, which costs a request.
+            after, sender, pattern: which SMS, as for `wait_for_otp`.
 
         Returns:
-            the message, or `None` while there is none.
+            the message, or `None` while there is none that fits.
 
         Raises:
-            OrderEndedError: the order was cancelled or has expired.
+            InvalidRequestError: a parameter is malformed; `field` names it.
+            OrderEndedError: the order was cancelled or has expired, or had another SMS and has ended.
             NotFoundError: there is no such order.
         """
         order_id = check_order_id(order_id)
-        message = self._inbox.newest([order_id]).get(order_id)
+        wanted = MessageFilter.check(after=after, sender=sender, pattern=pattern)
+        message = self._inbox.find(order_id, wanted)
         if message is None and ask:
             self._book.touch(order_id)
-            message = self._ask_for_otp(order_id)
+            message = self._ask_for_otp(order_id, wanted)
         if message is not None:
             self._book.used(order_id)
         return message
 
-    def _ask_for_otp(self, order_id: int) -> Message | None:
+    def _ask_for_otp(self, order_id: int, wanted: MessageFilter) -> Message | None:
         try:
             status = self._orders.look(order_id)
         except NotFoundError:
             if self._orders.is_fresh(order_id):
                 return None
             raise
+        there = self._inbox.all_of([order_id]).get(order_id, [])
+        message = wanted.first(there)
+        if message is not None or not status.ended:
+            return message
+        if there and not wanted.may_still_pass(there):
+            raise OrderEndedError(
+                f"order {order_id} is {status.status}, and not the message that was asked for has come, but "
+                "another",
+                order_id=order_id,
+                status=status.status,
+            )
         # A completed order without its code may show it at the next look.
-        if status.ended and not status.arrived and status.status.strip().lower() != "completed":
+        if not status.arrived and status.status.strip().lower() != "completed":
             raise OrderEndedError(
                 f"order {order_id} is {status.status}, and no code has come",
                 order_id=order_id,
                 status=status.status,
             )
-        return self._inbox.newest([order_id]).get(order_id)
+        return None
 
     # -------------------------------------------------------------- reading all messages
 
@@ -713,13 +757,20 @@ class SmsVerifyHook(Assembly):
         self,
         order_id: int | str,
         timeout: float,
+        wanted: MessageFilter,
         stop: threading.Event | None,
         waiter: str | None,
     ) -> Wait:
         order_id = check_order_id(order_id)
         seconds = check_seconds(timeout, "timeout")
         log.info("Waiting up to %.0f s for the code of order %d", seconds, order_id)
-        return self._watch.add(order_id, seconds, stop=stop, waiter=waiter)
+        if wanted.sender is not None and not self._inbox.has_callbacks():
+            log.warning(
+                "Order %d is waited for by its sender, which only callbacks tell, and none has come for this "
+                "account yet",
+                order_id,
+            )
+        return self._watch.add(order_id, seconds, wanted=wanted, stop=stop, waiter=waiter)
 
     def _after_timeout(self, wait: Wait, error: WaitTimeoutError, *, cancel_on_timeout: bool) -> Message:
         """Gives the order back. A code that came at the last moment is handed out after all."""
@@ -727,16 +778,26 @@ class SmsVerifyHook(Assembly):
             error.cancelled = self._orders.release(
                 wait.order_id, "no code came in time", waiter=wait.waiter, stop=wait.stop
             )
-        late = self._inbox.newest([wait.order_id]).get(wait.order_id)
+        late = self._inbox.find(wait.order_id, wait.wanted)
         if late is None and not error.cancelled:
             # Left to somebody else, or to nobody: it may have come since it was last asked for.
             with contextlib.suppress(SmsVerifyError):
                 self._orders.look(wait.order_id, priority=Priority.RELEASE, stop=wait.stop, hasty=True)
-            late = self._inbox.newest([wait.order_id]).get(wait.order_id)
+            late = self._inbox.find(wait.order_id, wait.wanted)
         if late is None:
-            raise error
+            raise self._with_what_came(error, wait)
         self._book.used(wait.order_id)
         return late
+
+    def _with_what_came(self, error: WaitTimeoutError, wait: Wait) -> WaitTimeoutError:
+        """The time-out of a wait, which says so where an SMS has come that was not asked for."""
+        others = [] if wait.wanted.is_open else self._inbox.all_of([wait.order_id]).get(wait.order_id, [])
+        if not others:
+            return error
+        text = f"the message that was asked for did not arrive for order {wait.order_id} in time, but another"
+        if wait.wanted.sender is not None and any(other.sender is None for other in others):
+            text += ", whose sender is not known: only callbacks tell it"
+        return WaitTimeoutError(text, order_id=wait.order_id, cancelled=error.cancelled)
 
 
 @dataclass

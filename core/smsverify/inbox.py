@@ -19,6 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify.filters import MessageFilter
 from smsverify.models import RENTALS, Message, has_ended, is_same_phone, phone_digits
 from smsverify.otp import extract_otp
 from smsverify.store import Store, callbacks, handled, looks, messages, orders, polls
@@ -82,10 +83,16 @@ class Inbox:
         with self._store.write() as connection:
             now = self._begin(connection)
             shown_as = _digest(message)
-            is_called = messages.c.shown_as.is_(None) & _has_code(message.otp)
-            known = self._one_of(connection, message, sa.or_(_has_text(shown_as), is_called))
+            # The same code is the same SMS where one of the two has no text, and where a callback brought it.
+            may_be_this = sa.true() if message.message is None else messages.c.message.is_(None)
+            is_this = _has_code(message.otp) & sa.or_(messages.c.shown_as.is_(None), may_be_this)
+            known = self._one_of(connection, message, sa.or_(_has_text(shown_as), is_this))
             if known is not None:
                 self._complete(connection, known, message, shown_as=shown_as)
+                if known.message is None and message.message is not None:
+                    # It was shown without its text before, and is to be recognised by it from now on.
+                    this = messages.c.id == known.id
+                    connection.execute(sa.update(messages).where(this).values(shown_as=shown_as))
                 return False
             called = self._called(connection, message)
             self._insert(
@@ -160,6 +167,24 @@ class Inbox:
             rows = connection.execute(sa.select(messages).where(messages.c.id.in_(newest_ids))).all()
         return {row.order_id: _message(row) for row in rows}
 
+    def all_of(self, order_ids: Iterable[int]) -> dict[int, list[Message]]:
+        """The messages of each of these orders that have not been purged, the newest first."""
+        wanted = list(order_ids)
+        self._match(callbacks.c.order_id.in_(wanted))
+        query = sa.select(messages).where(
+            messages.c.account == self._account, messages.c.order_id.in_(wanted), _IS_WHOLE
+        )
+        with self._store.read() as connection:
+            rows = connection.execute(query.order_by(messages.c.id.desc())).all()
+        found: dict[int, list[Message]] = {}
+        for row in rows:
+            found.setdefault(row.order_id, []).append(_message(row))
+        return found
+
+    def find(self, order_id: int, wanted: MessageFilter) -> Message | None:
+        """The newest message of an order that somebody waits for, where there is one."""
+        return wanted.first(self.all_of([order_id]).get(order_id, []))
+
     def since(
         self, cursor: int, *, order_ids: Iterable[int] | None = None, limit: int = 100
     ) -> list[tuple[int, Message]]:
@@ -217,6 +242,12 @@ class Inbox:
                 .order_by(messages.c.id)
             ).all()
         return [(row.id, _message(row)) for row in rows]
+
+    def has_callbacks(self) -> bool:
+        """Whether a callback by the secret URL has ever come for an order of the account."""
+        query = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
+        with self._store.read() as connection:
+            return connection.execute(query).scalar() is not None
 
     def last_id(self) -> int:
         """The id of the newest message; 0 where there is none."""
@@ -358,7 +389,21 @@ class Inbox:
             .limit(1)
         ).one_or_none()
 
-    def _insert(self, connection: sa.Connection, message: Message, **values: Any) -> None:
+    def _insert(
+        self, connection: sa.Connection, message: Message, *, received_at: float, **values: Any
+    ) -> None:
+        """Adds a message. Those of one order are received one after the other, also where a clock was set
+        back or a callback had to wait for its order to be known: so "after this one" is all that came later.
+        """
+        last = connection.execute(
+            sa.select(sa.func.max(messages.c.received_at)).where(
+                messages.c.account == self._account, messages.c.order_id == message.order_id
+            )
+        ).scalar()
+        # In whole microseconds, so that a datetime says exactly when.
+        microseconds = round(received_at * 1e6)
+        if last is not None:
+            microseconds = max(microseconds, round(last * 1e6) + 1)
         connection.execute(
             sa.insert(messages).values(
                 account=self._account,
@@ -367,6 +412,7 @@ class Inbox:
                 message=message.message,
                 sender=message.sender,
                 phone=message.phone,
+                received_at=microseconds / 1e6,
                 **values,
             )
         )

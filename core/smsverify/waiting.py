@@ -30,10 +30,11 @@ from smsverify.errors import (
     WaitStoppedError,
     WaitTimeoutError,
 )
+from smsverify.filters import MessageFilter
 from smsverify.following import NOT_FOUND, Follow, Follows
 from smsverify.hints import alive_for
 from smsverify.inbox import Inbox
-from smsverify.models import Message
+from smsverify.models import Message, has_ended
 from smsverify.orderbook import OrderBook
 from smsverify.polling import Poller
 from smsverify.store import Store, looks, polls, waits
@@ -47,12 +48,13 @@ LAST_LOOKS = 3  # how often an order has to be seen completed without a code bef
 
 @dataclass
 class Wait:
-    """One that waits for the code of an order; `future` ends with the message or the error."""
+    """One that waits for a message of an order; `future` ends with the message or the error."""
 
     order_id: int
     deadline: float
     stop: threading.Event | None
     waiter: str
+    wanted: MessageFilter
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     since: float = 0.0
     future: concurrent.futures.Future[Message] = field(default_factory=concurrent.futures.Future)
@@ -101,6 +103,7 @@ class Watch:
         order_id: int,
         timeout: float,
         *,
+        wanted: MessageFilter,
         stop: threading.Event | None = None,
         waiter: str | None = None,
     ) -> Wait:
@@ -109,13 +112,14 @@ class Watch:
         Args:
             order_id: the order.
             timeout: seconds from now.
+            wanted: which of its messages.
             stop: ends the wait when it is set.
             waiter: names who waits, for claims; random by default.
 
         Raises:
             StoreError: the store can not be used.
         """
-        wait = Wait(order_id, time.monotonic() + timeout, stop, waiter or uuid.uuid4().hex)
+        wait = Wait(order_id, time.monotonic() + timeout, stop, waiter or uuid.uuid4().hex, wanted)
         self._book.claim(order_id, wait.waiter)
         self._register(wait)
         with self._lock:
@@ -215,7 +219,6 @@ class Watch:
         order_ids = {wait.order_id for wait in current}
         if not order_ids:
             return
-        found = self._inbox.newest(order_ids)
         with self._store.read() as connection:
             ends = {
                 row.order_id: row
@@ -227,8 +230,14 @@ class Watch:
                 )
             }
             poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
+        # After the statuses: of an order that was seen to have ended, the message is there already.
+        newest = self._inbox.newest(order_ids)
+        all_of = self._inbox.all_of({wait.order_id for wait in current if wait.wanted.concerns_content})
         for wait in current:
-            message, end = found.get(wait.order_id), ends.get(wait.order_id)
+            there = [newest[wait.order_id]] if wait.order_id in newest else []
+            if wait.wanted.concerns_content:
+                there = all_of.get(wait.order_id, [])
+            message, end = wait.wanted.first(there), ends.get(wait.order_id)
             if end is not None and (end.status_at or 0) < wait.since:
                 end = None  # What an earlier wait was told may not be so any more.
             if message is not None:
@@ -245,6 +254,16 @@ class Watch:
                     wait,
                     OrderEndedError(
                         f"order {wait.order_id} is {end.status}, and no code has come",
+                        order_id=wait.order_id,
+                        status=end.status,
+                    ),
+                )
+            elif end is not None and _has_ended_otherwise(end.status, wait.wanted, there):
+                _fail(
+                    wait,
+                    OrderEndedError(
+                        f"order {wait.order_id} is {end.status}, and not the message that was asked for has "
+                        "come, but another",
                         order_id=wait.order_id,
                         status=end.status,
                     ),
@@ -282,6 +301,11 @@ class Watch:
 
     def _among(self, some: list[Wait]) -> sa.ColumnElement[bool]:
         return waits.c.id.in_([wait.id for wait in some])
+
+
+def _has_ended_otherwise(status: str | None, wanted: MessageFilter, there: list[Message]) -> bool:
+    """Whether an order has ended with messages of which none is or will be the one that is waited for."""
+    return status is not None and has_ended(status) and bool(there) and not wanted.may_still_pass(there)
 
 
 def _end(wait: Wait, message: Message) -> None:

@@ -223,14 +223,12 @@ def _release_on_undo(hook: SmsVerifyHook, order: Order) -> None:
 
 
 def wait_for_one(
-    hook: SmsVerifyHook, order_id: int, timeout: float, *, cancel_on_timeout: bool, stop: Stop
+    hook: SmsVerifyHook, order_id: int, timeout: float, *, stop: Stop, **options: Any
 ) -> Message:
-    """Waits for a code, and gives the order back where the wait is broken off."""
+    """Waits as the hook does (`options` are its), and gives the order back where the wait is broken off."""
     waiter = uuid.uuid4().hex
     try:
-        message = hook.wait_for_otp(
-            order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter
-        )
+        message = hook.wait_for_otp(order_id, timeout, stop=stop, waiter=waiter, **options)
     except BaseException as error:
         if _is_broken_off(error):
             _give_back(hook, order_id, waiter)
@@ -240,14 +238,12 @@ def wait_for_one(
 
 
 async def await_one(
-    hook: SmsVerifyHook, order_id: int, timeout: float, *, cancel_on_timeout: bool, stop: Stop
+    hook: SmsVerifyHook, order_id: int, timeout: float, *, stop: Stop, **options: Any
 ) -> Message:
     """`wait_for_one` for an event loop."""
     waiter = uuid.uuid4().hex
     try:
-        message = await hook.await_otp(
-            order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter
-        )
+        message = await hook.await_otp(order_id, timeout, stop=stop, waiter=waiter, **options)
     except BaseException as error:
         if _is_broken_off(error):
             with anyio.CancelScope(shield=True):
@@ -258,12 +254,12 @@ async def await_one(
 
 
 def wait_for_several(
-    hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, cancel_on_timeout: bool, stop: Stop
+    hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, stop: Stop, **options: Any
 ) -> list[Outcome]:
     """`await_several` in a thread of its own: this one may have an event loop that runs already."""
 
     async def waits() -> list[Outcome]:
-        return await await_several(hook, order_ids, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+        return await await_several(hook, order_ids, timeout, stop=stop, **options)
 
     waiting = in_thread(lambda: asyncio.run(waits()), "waits")
     try:
@@ -275,14 +271,11 @@ def wait_for_several(
 
 
 async def await_several(
-    hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, cancel_on_timeout: bool, stop: Stop
+    hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, stop: Stop, **options: Any
 ) -> list[Outcome]:
     """Waits for all at once. What becomes of one order is in its place; what concerns all is raised."""
     outcomes = await asyncio.gather(
-        *(
-            await_one(hook, order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
-            for order_id in order_ids
-        ),
+        *(await_one(hook, order_id, timeout, stop=stop, **options) for order_id in order_ids),
         return_exceptions=True,
     )
     results: list[Outcome] = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -43,15 +45,47 @@ class RentedNumber:
         """The number as the service writes it."""
         return self.order.phone
 
-    def wait_for_otp(self, timeout: float = 600, cancel_on_timeout: bool = True) -> Message:
+    def wait_for_otp(
+        self,
+        timeout: float = 600,
+        cancel_on_timeout: bool = True,
+        *,
+        after: Message | datetime | str | None = None,
+        sender: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
+    ) -> Message:
         """The task `wait_for_otp` for this number."""
-        message = wait_for_otp(self._account, self.order_id, timeout, cancel_on_timeout)
+        message = wait_for_otp(
+            self._account,
+            self.order_id,
+            timeout,
+            cancel_on_timeout,
+            after=after,
+            sender=sender,
+            pattern=pattern,
+        )
         self.is_used = True
         return message
 
-    async def await_otp(self, timeout: float = 600, cancel_on_timeout: bool = True) -> Message:
+    async def await_otp(
+        self,
+        timeout: float = 600,
+        cancel_on_timeout: bool = True,
+        *,
+        after: Message | datetime | str | None = None,
+        sender: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
+    ) -> Message:
         """The task `await_otp` for this number."""
-        message = await await_otp(self._account, self.order_id, timeout, cancel_on_timeout)
+        message = await await_otp(
+            self._account,
+            self.order_id,
+            timeout,
+            cancel_on_timeout,
+            after=after,
+            sender=sender,
+            pattern=pattern,
+        )
         self.is_used = True
         return message
 

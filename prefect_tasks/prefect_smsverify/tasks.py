@@ -15,8 +15,9 @@ also roll back the transaction around it, as Prefect does whenever a task fails.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -283,6 +284,10 @@ def wait_for_otp(
     order_id: Order | int | str,
     timeout: float = 600,
     cancel_on_timeout: bool = True,
+    *,
+    after: Message | datetime | str | None = None,
+    sender: str | None = None,
+    pattern: str | re.Pattern[str] | None = None,
 ) -> Message:
     """Waits for the SMS of an order. All who wait on the account share one poll.
 
@@ -295,7 +300,15 @@ def wait_for_otp(
         credentials: the account, as a block or by its name.
         order_id: the order, or its id.
         timeout: seconds.
-        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund.
+        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund. One for
+            which any SMS has come is not, also where that was not the one waited for.
+        after: waits for an SMS that comes later than this one (a `Message`), or than a time: an aware
+            datetime, or that in ISO 8601. Without it, a rental that has had an SMS before gives that one
+            again.
+        sender: waits for an SMS from this name or number. Only callbacks tell the sender: a message that is
+            known from the order's status alone never passes.
+        pattern: waits for an SMS whose text this regular expression finds something in: its first group, else
+            the whole match, is the code.
 
     Returns:
         the message: `otp`, `message`, `phone`, `received_at`. `otp` is `None` where the text holds no code
@@ -308,7 +321,16 @@ def wait_for_otp(
         SmsVerifyError: see `SmsVerifyHook.wait_for_otp`.
     """
     hook, stop = block_of(credentials).get_hook(), current_stop()
-    return calls.wait_for_one(hook, id_of(order_id), timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+    return calls.wait_for_one(
+        hook,
+        id_of(order_id),
+        timeout,
+        cancel_on_timeout=cancel_on_timeout,
+        after=after,
+        sender=sender,
+        pattern=pattern,
+        stop=stop,
+    )
 
 
 @task(name="Wait for OTP", persist_result=False, cache_policy=NO_CACHE)
@@ -317,11 +339,22 @@ async def await_otp(
     order_id: Order | int | str,
     timeout: float = 600,
     cancel_on_timeout: bool = True,
+    *,
+    after: Message | datetime | str | None = None,
+    sender: str | None = None,
+    pattern: str | re.Pattern[str] | None = None,
 ) -> Message:
     """`wait_for_otp` for coroutines. A wait holds no thread, and the event loop is never blocked."""
     hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
     return await calls.await_one(
-        hook, id_of(order_id), timeout, cancel_on_timeout=cancel_on_timeout, stop=stop
+        hook,
+        id_of(order_id),
+        timeout,
+        cancel_on_timeout=cancel_on_timeout,
+        after=after,
+        sender=sender,
+        pattern=pattern,
+        stop=stop,
     )
 
 
@@ -331,6 +364,10 @@ def wait_for_otps(
     order_ids: Sequence[Order | int | str],
     timeout: float = 600,
     cancel_on_timeout: bool = True,
+    *,
+    after: Message | datetime | str | None = None,
+    sender: str | None = None,
+    pattern: str | re.Pattern[str] | None = None,
 ) -> list[Outcome]:
     """Waits for the SMS of many orders at once: one task, and one thread for all.
 
@@ -339,6 +376,7 @@ def wait_for_otps(
         order_ids: the orders, or their ids.
         timeout: seconds.
         cancel_on_timeout: whether the orders that are still pending then are cancelled for a refund.
+        after, sender, pattern: which SMS, for all of the orders, as for `wait_for_otp`.
 
     Returns:
         what has become of each order, in their order: its message, or the error that `wait_for_otp` would
@@ -350,7 +388,16 @@ def wait_for_otps(
         SmsVerifyError: what concerns all of them, such as a refused key.
     """
     hook, stop, ids = block_of(credentials).get_hook(), current_stop(), [id_of(order) for order in order_ids]
-    return calls.wait_for_several(hook, ids, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+    return calls.wait_for_several(
+        hook,
+        ids,
+        timeout,
+        cancel_on_timeout=cancel_on_timeout,
+        after=after,
+        sender=sender,
+        pattern=pattern,
+        stop=stop,
+    )
 
 
 @task(name="Wait for OTPs", persist_result=False, cache_policy=NO_CACHE)
@@ -359,11 +406,24 @@ async def await_otps(
     order_ids: Sequence[Order | int | str],
     timeout: float = 600,
     cancel_on_timeout: bool = True,
+    *,
+    after: Message | datetime | str | None = None,
+    sender: str | None = None,
+    pattern: str | re.Pattern[str] | None = None,
 ) -> list[Outcome]:
     """`wait_for_otps` for coroutines."""
     hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
     ids = [id_of(order) for order in order_ids]
-    return await calls.await_several(hook, ids, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop)
+    return await calls.await_several(
+        hook,
+        ids,
+        timeout,
+        cancel_on_timeout=cancel_on_timeout,
+        after=after,
+        sender=sender,
+        pattern=pattern,
+        stop=stop,
+    )
 
 
 # -------------------------------------------------------------- looking, giving back

@@ -18,7 +18,7 @@ WINGS = {
 }
 # Each room may import those before it.
 ROOMS = [
-    *("version", "errors", "settings", "models", "otp", "forking", "store"),
+    *("version", "errors", "settings", "models", "otp", "filters", "forking", "store"),
     *(
         "budget",
         "answers",

@@ -141,10 +141,12 @@ class SmsVerifyHook(CoreHook, BaseHook):
     def cancel(self, order_id: int | str) -> OrderStatus:
         return _masked(super().cancel(order_id))
 
-    def check_otp(self, order_id: int | str, *, ask: bool = True) -> Message | None:
-        message = super().check_otp(order_id, ask=ask)
+    @_signed_like(CoreHook.check_otp)
+    def check_otp(self, order_id: int | str, **options: Any) -> Message | None:
+        message = super().check_otp(order_id, **options)
         return None if message is None else _masked(message)
 
+    @_signed_like(CoreHook.wait_for_otp)
     def wait_for_otp(
         self,
         order_id: int | str,
@@ -153,14 +155,16 @@ class SmsVerifyHook(CoreHook, BaseHook):
         cancel_on_timeout: bool = True,
         stop: threading.Event | None = None,
         waiter: str | None = None,
+        **wanted: Any,
     ) -> Message:
         stop, waiter = stop or threading.Event(), waiter or uuid.uuid4().hex
         with at_kill(self._ending(order_id, stop, waiter, cancels=cancel_on_timeout)):
             message = super().wait_for_otp(
-                order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter
+                order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter, **wanted
             )
         return _masked(message)
 
+    @_signed_like(CoreHook.await_otp)
     async def await_otp(
         self,
         order_id: int | str,
@@ -169,11 +173,12 @@ class SmsVerifyHook(CoreHook, BaseHook):
         cancel_on_timeout: bool = True,
         stop: threading.Event | None = None,
         waiter: str | None = None,
+        **wanted: Any,
     ) -> Message:
         stop, waiter = stop or threading.Event(), waiter or uuid.uuid4().hex
         with at_kill(self._ending(order_id, stop, waiter, cancels=cancel_on_timeout)):
             message = await super().await_otp(
-                order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter
+                order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter, **wanted
             )
         # Telling Airflow blocks.
         return await asyncio.to_thread(_masked, message)

@@ -6,7 +6,7 @@ import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +21,8 @@ from smsverify.errors import (
     ServiceError,
     StoreError,
 )
-from smsverify.models import LATER, check_order_id, check_price_limit
+from smsverify.filters import MessageFilter, check_after, check_pattern, check_sender
+from smsverify.models import LATER, Message, check_order_id, check_price_limit
 from smsverify_provider.checks import CheckedOperator, check_known, known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 
@@ -60,7 +61,15 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     Args:
         order_id: the order (templated).
         timeout: seconds to wait, or a `timedelta` (templated).
-        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund.
+        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund. One for
+            which any SMS has come is not, also where that was not the one waited for.
+        after: waits for an SMS that comes later than this: the `received_at` of an earlier one, an aware
+            datetime, or that in ISO 8601 (templated). Without it, a rental that has had an SMS before gives
+            that one again.
+        sender: waits for an SMS from this name or number (templated). Only callbacks tell the sender: a
+            message that is known from the order's status alone never passes.
+        pattern: waits for an SMS whose text this regular expression finds something in: its first group, else
+            the whole match, is the code (templated).
         cancel_on_kill: whether it is when Airflow or a user ends the task while it waits. A task that is to
             run again (it was cleared, has tries left, or its worker shuts down) keeps the order for its next
             try; if that never comes, the order is cancelled later.
@@ -75,8 +84,15 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             refused.
     """
 
-    template_fields: Sequence[str] = ("order_id", "timeout", "smsverify_conn_id")
-    checked = ("order_id", "timeout")
+    template_fields: Sequence[str] = (
+        "order_id",
+        "timeout",
+        "after",
+        "sender",
+        "pattern",
+        "smsverify_conn_id",
+    )
+    checked = ("order_id", "timeout", "after", "sender", "pattern")
     ui_color = "#dbe6f6"
 
     _backstop = BACKSTOP
@@ -91,6 +107,9 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         order_id: int | str,
         timeout: float | timedelta | str = 600,
         cancel_on_timeout: bool = True,
+        after: Message | datetime | str | None = None,
+        sender: str | None = None,
+        pattern: str | None = None,
         cancel_on_kill: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: float | timedelta = 15,
@@ -100,7 +119,11 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     ) -> None:
         super().__init__(poke_interval=poke_interval, multiple_outputs=multiple_outputs, **kwargs)
         self.order_id = order_id
-        self.check({"order_id": known(order_id), "timeout": known(timeout)})
+        self.after = after
+        self.sender = sender
+        self.pattern = pattern
+        wanted = {"after": known(after), "sender": known(sender), "pattern": known(pattern)}
+        self.check({"order_id": known(order_id), "timeout": known(timeout), **wanted})
         self.timeout: Any = timeout if known(timeout) is LATER else _seconds(timeout)
         self.cancel_on_timeout = cancel_on_timeout
         self.cancel_on_kill = cancel_on_kill
@@ -109,10 +132,13 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
 
     @classmethod
     def check(cls, given: Mapping[str, Any]) -> None:
-        """Checks order and time-out."""
+        """Checks order, time-out, and which message is waited for."""
         if given.get("order_id") is not LATER:
             check_order_id(given.get("order_id"))
         check_known(given.get("timeout"), _seconds)
+        check_known(given.get("after"), check_after)
+        check_known(given.get("sender"), check_sender)
+        check_known(given.get("pattern"), _text_pattern)
 
     def execute(self, context: Context) -> Any:
         """Waits, or defers to the trigger."""
@@ -122,7 +148,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         waiter = self._waiter = uuid.uuid4().hex
         hook = self._hook = self._make_hook()
         hook.claim(order_id, waiter)
-        message = hook.check_otp(order_id, ask=False)
+        message = self._look(hook, ask=False)
         if message is not None:
             return message.as_dict()
         if self.deferrable:
@@ -142,7 +168,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             if self.cancel_on_timeout:
                 hook.release(order_id, "no code came in time", waiter=waiter)
             # The look before the cancellation may have found it at the last moment.
-            message = hook.check_otp(order_id, ask=False)
+            message = self._look(hook, ask=False)
             if message is None:
                 raise
             return message.as_dict()
@@ -151,7 +177,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         """Looks once for the SMS."""
         hook = self._hook or self._make_hook()
         try:
-            message = hook.check_otp(self.order_id)
+            message = self._look(hook)
         except (AuthenticationError, NotFoundError, OrderEndedError) as error:
             raise AirflowFailException(str(error)) from error
         except (ServiceError, StoreError) as error:
@@ -169,7 +195,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             raise AirflowSensorTimeout(f"{event['detail']}; {end}")
         if event["outcome"] != "arrived":
             raise AirflowFailException(event["detail"])
-        message = self._make_hook().check_otp(event["order_id"])
+        message = self._look(self._make_hook())
         if message is None:
             raise StoreError(
                 f"the code of order {event['order_id']} has come, but this worker does not see it: triggerer "
@@ -202,10 +228,16 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             reason="the task that waited was killed",
         )
 
+    def _look(self, hook: SmsVerifyHook, *, ask: bool = True) -> Message | None:
+        return hook.check_otp(
+            self.order_id, ask=ask, after=self.after, sender=self.sender, pattern=self.pattern
+        )
+
     def _defer(self, order_id: int, waiter: str) -> NoReturn:
         from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
         now = time.time()
+        wanted = MessageFilter.check(after=self.after, sender=self.sender, pattern=self.pattern)
         self.defer(
             trigger=SmsVerifyOtpTrigger(
                 order_id=order_id,
@@ -214,6 +246,9 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
                 waiter=waiter,
                 cancel_on_timeout=self.cancel_on_timeout,
                 cancel_on_kill=self.cancel_on_kill,
+                after=wanted.after.isoformat() if wanted.after else None,
+                sender=wanted.sender,
+                pattern=self.pattern,
                 smsverify_conn_id=self.smsverify_conn_id,
             ),
             method_name="execute_complete",
@@ -284,6 +319,16 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
             return PokeReturnValue(False)
         self.log.info("The wallet holds %s USD, and %s are needed", balance.amount, minimum)
         return PokeReturnValue(balance.amount >= minimum, balance.as_dict())
+
+
+def _text_pattern(pattern: Any) -> Any:
+    """A pattern that can go through the metadata database, which keeps no flags of a compiled one."""
+    if not isinstance(pattern, str):
+        raise InvalidRequestError(
+            f"pattern {pattern!r} is malformed: it must be a text here; flags go into it, such as (?i)",
+            field="pattern",
+        )
+    return check_pattern(pattern)
 
 
 def _seconds(timeout: Any) -> float:

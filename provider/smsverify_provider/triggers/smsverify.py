@@ -52,6 +52,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         waiter: names the try of the sensor that has claimed the order.
         cancel_on_timeout: whether an order that is still pending at the deadline is cancelled.
         cancel_on_kill: whether it is when a user marks or clears the task.
+        after, sender, pattern: which message, as the sensor takes them; the time in ISO 8601.
         smsverify_conn_id: the connection.
     """
 
@@ -65,6 +66,9 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         cancel_on_timeout: bool,
         cancel_on_kill: bool,
         smsverify_conn_id: str,
+        after: str | None = None,
+        sender: str | None = None,
+        pattern: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.order_id = order_id
@@ -74,6 +78,9 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         self.cancel_on_timeout = cancel_on_timeout
         self.cancel_on_kill = cancel_on_kill
         self.smsverify_conn_id = smsverify_conn_id
+        self.after = after
+        self.sender = sender
+        self.pattern = pattern
         self._claiming = threading.Lock()
         self._is_killed = False
 
@@ -87,6 +94,9 @@ class SmsVerifyOtpTrigger(BaseTrigger):
             "cancel_on_timeout": self.cancel_on_timeout,
             "cancel_on_kill": self.cancel_on_kill,
             "smsverify_conn_id": self.smsverify_conn_id,
+            "after": self.after,
+            "sender": self.sender,
+            "pattern": self.pattern,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -139,6 +149,9 @@ class SmsVerifyOtpTrigger(BaseTrigger):
                     self.order_id,
                     max(0.0, self.deadline - time.time()),
                     cancel_on_timeout=self.cancel_on_timeout,
+                    after=self.after,
+                    sender=self.sender,
+                    pattern=self.pattern,
                     waiter=self.waiter,
                 )
                 return {"outcome": "arrived"}

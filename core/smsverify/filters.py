@@ -1,0 +1,135 @@
+"""Which of an order's messages somebody waits for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from smsverify.errors import InvalidRequestError
+from smsverify.models import Message, is_same_phone
+from smsverify.otp import extract_otp
+
+
+@dataclass(frozen=True)
+class MessageFilter:
+    """What a message has to be for a wait to end with it; by default any will do.
+
+    Attributes:
+        after: it came later than this.
+        sender: who sent it, as a callback names it. A message whose sender is not known does not pass: a
+            wrong code is worse than none.
+        pattern: its text matches this; the first group, else the whole match, is its code.
+    """
+
+    after: datetime | None = None
+    sender: str | None = None
+    pattern: re.Pattern[str] | None = None
+
+    @classmethod
+    def check(cls, *, after: Any = None, sender: Any = None, pattern: Any = None) -> MessageFilter:
+        """A filter from what a caller gives.
+
+        Args:
+            after: a message, an aware datetime, or that in ISO 8601.
+            sender: a name or a number.
+            pattern: a regular expression, as text or compiled.
+
+        Raises:
+            InvalidRequestError: one of them is malformed; `field` names it.
+        """
+        return cls(
+            after=None if after is None else check_after(after),
+            sender=None if sender is None else check_sender(sender),
+            pattern=None if pattern is None else check_pattern(pattern),
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any message will do."""
+        return self == MessageFilter()
+
+    @property
+    def concerns_content(self) -> bool:
+        """Whether a message may pass that is not the newest."""
+        return self.sender is not None or self.pattern is not None
+
+    def first(self, candidates: Iterable[Message]) -> Message | None:
+        """The first message that passes, with the code that the pattern finds in it."""
+        return next((chosen for message in candidates if (chosen := self._choose(message))), None)
+
+    def may_still_pass(self, candidates: Iterable[Message]) -> bool:
+        """Whether one fails only because its sender is not known, which a callback may tell."""
+        if self.sender is None:
+            return False
+        of_anybody = replace(self, sender=None)
+        return of_anybody.first(message for message in candidates if message.sender is None) is not None
+
+    def _choose(self, message: Message) -> Message | None:
+        if self.after is not None and (message.received_at is None or message.received_at <= self.after):
+            return None
+        if self.sender is not None and not _is_same_sender(self.sender, message.sender):
+            return None
+        if self.pattern is None:
+            return message
+        # Where the service shows no text, the code is all that there is.
+        code = extract_otp(message.message or message.otp or "", pattern=self.pattern)
+        return None if code is None else message.model_copy(update={"otp": code})
+
+
+def check_after(value: Any) -> datetime:
+    """A point in time in UTC, given as a message that came then, as an aware datetime, or in ISO 8601."""
+    given = value.received_at if isinstance(value, Message) else value
+    try:
+        when = datetime.fromisoformat(_iso(given)) if isinstance(given, str) else given
+    except ValueError:
+        when = None
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise InvalidRequestError(
+            f"after {given!r} is no point in time: it must be a message, an aware datetime, or that in ISO "
+            "8601, such as a message's received_at",
+            field="after",
+        )
+    return when.astimezone(timezone.utc)
+
+
+def _iso(text: str) -> str:
+    """Python 3.10 reads neither a Z nor fractions of a second that have not three or six digits."""
+    text = re.sub("[Zz]$", "+00:00", text.strip())
+    return re.sub(r"[.,]([0-9]{1,6})[0-9]*", lambda part: f".{part[1]:0<6}", text, count=1)
+
+
+def check_sender(value: Any) -> str:
+    """The name or number of a sender."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).strip():
+        raise InvalidRequestError(
+            f"sender {value!r} is malformed: it must be a name or a number, as callbacks tell it",
+            field="sender",
+        )
+    return str(value).strip()
+
+
+def check_pattern(value: Any) -> re.Pattern[str]:
+    """A regular expression for texts."""
+    try:
+        pattern = re.compile(value)
+    except (re.error, TypeError, RecursionError, OverflowError) as error:
+        raise InvalidRequestError(
+            f"pattern {value!r} is no regular expression: {error}", field="pattern"
+        ) from error
+    if not isinstance(pattern.pattern, str) or not pattern.pattern:
+        raise InvalidRequestError(
+            f"pattern {value!r} is malformed: it must be a regular expression for text", field="pattern"
+        )
+    return pattern
+
+
+def _is_same_sender(wanted: str, sender: str | None) -> bool:
+    if sender is None:
+        return False
+    if " ".join(wanted.split()).casefold() == " ".join(sender.split()).casefold():
+        return True
+    is_number = not re.search(r"[^\W\d_]", wanted + sender)
+    return is_number and is_same_phone(wanted, sender)
