@@ -232,7 +232,8 @@ class Watch:
             poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
         # After the statuses: of an order that was seen to have ended, the message is there already.
         newest = self._inbox.newest(order_ids)
-        all_of = self._inbox.all_of({wait.order_id for wait in current if wait.wanted.concerns_content})
+        particular = {wait.order_id for wait in current if wait.wanted.concerns_content}
+        all_of = self._inbox.all_of(particular) if particular else {}
         for wait in current:
             there = [newest[wait.order_id]] if wait.order_id in newest else []
             if wait.wanted.concerns_content:

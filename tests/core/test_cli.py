@@ -213,6 +213,19 @@ def test_a_wait_that_is_interrupted_leaves_at_once_and_the_order_alone(
     assert environment.order(order_id).status == "pending"
 
 
+def test_a_wait_for_a_certain_message(
+    environment: Simulator, hook: SmsVerifyHook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order_id = hook.order("rental", service="WhatsApp", duration=3).order_id
+    environment.deliver_sms(order_id, text="Foo: 11111")
+    first = as_json(capsys, "wait", str(order_id))
+    environment.deliver_sms(order_id, text="Foo: 22222")
+    wanted = ["--after", first["received_at"], "--pattern", "Foo: ([0-9]+)"]
+    assert run(capsys, "wait", str(order_id), *wanted)[:2] == (0, "22222\n")
+    code, _, err = run(capsys, "wait", str(order_id), "--after", "yesterday")
+    assert (code, "after" in err) == (2, True)
+
+
 def test_a_reader_that_has_gone_is_no_traceback(environment: Simulator) -> None:
     reader, writer = os.pipe()
     os.close(reader)

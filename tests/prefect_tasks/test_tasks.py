@@ -27,6 +27,7 @@ from prefect_smsverify import (
     get_order_status,
     order_number,
     renew_rental,
+    rented_number,
     wait_for_otp,
     wait_for_otps,
 )
@@ -256,3 +257,45 @@ def test_what_the_service_refuses_keeps_its_text(
     with pytest.raises(InsufficientBalanceError, match="Insufficient balance"):
         in_a_flow(lambda: order_number(account, "temporary", service="WhatsApp"))
     assert simulator.orders() == []
+
+
+def test_a_wait_is_for_a_message_later_than_another_and_with_a_pattern(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    def deliver(order: Order, text: str) -> None:
+        silent.deliver_sms(order.order_id, text=text)
+
+    @flow
+    def plain() -> Any:
+        order = order_number(account, "rental", service="WhatsApp", duration=3)
+        deliver(order, "Foo: 11111")
+        first = wait_for_otp(account, order)
+        deliver(order, "Foo: 22222")
+        second = wait_for_otp(account, order, after=first, pattern="Foo: ([0-9]+)")
+        (late,) = wait_for_otps(account, [order], timeout=0.5, after=second.received_at)
+        return order, second, late
+
+    @flow
+    async def coroutine(order: Order, after: str) -> Any:
+        deliver(order, "Bar: 33333")
+        return await await_otp(account, order, after=after), await await_otps(
+            account, [order], pattern="Bar: ([0-9]+)"
+        )
+
+    order, second, late = plain()
+    assert second.otp == "22222"
+    assert isinstance(late, WaitTimeoutError)
+    third, (again,) = asyncio.run(coroutine(order, second.as_dict()["received_at"]))
+    assert (third.message, again.otp) == ("Bar: 33333", "33333")
+
+
+def test_a_rented_number_takes_what_a_wait_takes(silent: Simulator, account: SmsVerifyCredentials) -> None:
+    @flow
+    def main_job() -> Any:
+        with rented_number(account, "rental", service="WhatsApp", duration=3) as number:
+            silent.deliver_sms(number.order_id, text="Foo: 11111")
+            first = number.wait_for_otp(60, pattern="Foo: ([0-9]+)")
+            silent.deliver_sms(number.order_id, text="Foo: 22222")
+            return first.otp, number.wait_for_otp(60, after=first, pattern="Foo: ([0-9]+)").otp
+
+    assert main_job() == ("11111", "22222")

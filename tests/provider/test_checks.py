@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -85,6 +86,11 @@ def refused(make: Callable[[], Any], field: str) -> None:
         (Sensor, {"order_id": 5, "timeout": -1}, "timeout"),
         (Sensor, {"order_id": 5, "timeout": "soon"}, "timeout"),
         (Sensor, {"order_id": 5, "timeout": float("inf")}, "timeout"),
+        (Sensor, {"order_id": 5, "after": "yesterday"}, "after"),
+        (Sensor, {"order_id": 5, "after": "2026-11-24T14:22:10"}, "after"),
+        (Sensor, {"order_id": 5, "sender": ""}, "sender"),
+        (Sensor, {"order_id": 5, "pattern": "(unclosed"}, "pattern"),
+        (Sensor, {"order_id": 5, "pattern": re.compile("[0-9]+")}, "pattern"),
     ],
 )
 def test_a_literal_that_is_wrong_is_refused(

@@ -383,3 +383,40 @@ def test_a_trigger_that_fails_leaves_the_number_to_the_next_try(
     with pytest.raises(Exception, match="Trigger failure"):
         wait.resume_execution("__fail__", {"error": "Trigger failure"}, {})
     assert sim.order(order.order_id).status == "pending"
+
+
+# ------------------------------------------------------------------ which message
+
+
+@NEVER
+@ALL_MODES
+def test_the_message_that_is_waited_for_is_later_and_has_a_pattern(
+    run_sensor: Any, hook: Any, sim: Simulator, mode: str
+) -> None:
+    rental = hook.order("rental", service="WhatsApp", duration=3)
+    sim.deliver_sms(rental.order_id, text="Foo: 11111")
+    _, first, _ = run_sensor(mode, order_id=rental.order_id)
+    sim.deliver_sms(rental.order_id, text="Foo: 22222")
+    hook.get_status(rental.order_id)
+    sim.deliver_sms(rental.order_id, text="Bar: 33333")
+    state, second, error = run_sensor(
+        mode,
+        order_id=rental.order_id,
+        after="{{ '" + first["received_at"] + "' }}",
+        pattern="(?i)foo: ([0-9]+)",
+    )
+    assert state == "success", error
+    assert (first["message"], second["otp"]) == ("Foo: 11111", "22222")
+
+
+@NEVER
+@WITH_TIMEOUT
+def test_an_order_with_another_message_is_kept_after_a_time_out(
+    run_sensor: Any, hook: Any, sim: Simulator, mode: str
+) -> None:
+    rental = hook.order("rental", service="WhatsApp", duration=3)
+    sim.deliver_sms(rental.order_id, text="Bar: 33333")
+    state, _, error = run_sensor(mode, order_id=rental.order_id, timeout=1, sender="PayPal")
+    assert state == "failed"
+    assert isinstance(error, AirflowSensorTimeout)
+    assert [bought.status for bought in sim.orders()] == ["active"]

@@ -382,3 +382,22 @@ def test_hundreds_that_are_killed_at_once_wait_side_by_side(
 
     run(scenario())
     assert not together.broken
+
+
+@NEVER
+def test_it_waits_for_the_message_that_the_sensor_wants(make: Any, hook: Any, sim: Simulator) -> None:
+    rental = hook.order("rental", service="WhatsApp", duration=3)
+    sim.deliver_sms(rental.order_id, text="Foo: 11111")
+    after = hook.wait_for_otp(rental.order_id, 60).as_dict()["received_at"]
+    trigger = make(order_id=rental.order_id, after=after, pattern="Foo: ([0-9]+)")
+    assert (
+        trigger.serialize()[1].items() >= {"after": after, "sender": None, "pattern": "Foo: ([0-9]+)"}.items()
+    )
+
+    async def main() -> Any:
+        running = await start(trigger, sim)
+        assert not running.done()
+        sim.deliver_sms(rental.order_id, text="Foo: 22222")
+        return await running
+
+    assert run(main()) == {"order_id": rental.order_id, "outcome": "arrived"}
