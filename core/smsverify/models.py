@@ -241,6 +241,53 @@ def check_seconds(value: Any, field: str) -> float:
     return seconds
 
 
+def check_after(value: Any) -> datetime:
+    """A point in time in UTC, given as a message that came then, as an aware datetime, or in ISO 8601."""
+    given = value.received_at if isinstance(value, Message) else value
+    try:
+        when = datetime.fromisoformat(_iso(given)) if isinstance(given, str) else given
+    except ValueError:
+        when = None
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise InvalidRequestError(
+            f"after {given!r} is no point in time: it must be a message, an aware datetime, or that in ISO "
+            "8601, such as a message's received_at",
+            field="after",
+        )
+    return when.astimezone(timezone.utc)
+
+
+def _iso(text: str) -> str:
+    """Python 3.10 reads neither a Z nor fractions of a second that have not three or six digits."""
+    text = re.sub("[Zz]$", "+00:00", text.strip())
+    return re.sub(r"[.,]([0-9]{1,6})[0-9]*", lambda part: f".{part[1]:0<6}", text, count=1)
+
+
+def check_sender(value: Any) -> str:
+    """The name or number of a sender."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).strip():
+        raise InvalidRequestError(
+            f"sender {value!r} is malformed: it must be a name or a number, as callbacks tell it",
+            field="sender",
+        )
+    return str(value).strip()
+
+
+def check_pattern(value: Any) -> re.Pattern[str]:
+    """A regular expression for texts."""
+    try:
+        pattern = re.compile(value)
+    except (re.error, TypeError, RecursionError, OverflowError) as error:
+        raise InvalidRequestError(
+            f"pattern {value!r} is no regular expression: {error}", field="pattern"
+        ) from error
+    if not isinstance(pattern.pattern, str) or not pattern.pattern:
+        raise InvalidRequestError(
+            f"pattern {value!r} is malformed: it must be a regular expression for text", field="pattern"
+        )
+    return pattern
+
+
 def _id_or_name(value: Any, field: str) -> str:
     text = str(value).strip()
     if (

@@ -212,6 +212,9 @@ def test_deferring_costs_no_request_and_hands_no_secret_over(
         "cancel_on_timeout",
         "cancel_on_kill",
         "smsverify_conn_id",
+        "after",
+        "sender",
+        "pattern",
     }
     assert 60 < deferral.trigger_kwargs["deadline"] - time.time() <= 64
     # Airflow's own limit is only for the case that nobody runs the trigger.

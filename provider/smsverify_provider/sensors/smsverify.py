@@ -21,8 +21,15 @@ from smsverify.errors import (
     ServiceError,
     StoreError,
 )
-from smsverify.filters import MessageFilter, check_after, check_pattern, check_sender
-from smsverify.models import LATER, Message, check_order_id, check_price_limit
+from smsverify.models import (
+    LATER,
+    Message,
+    check_after,
+    check_order_id,
+    check_pattern,
+    check_price_limit,
+    check_sender,
+)
 from smsverify_provider.checks import CheckedOperator, check_known, known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 
@@ -237,7 +244,6 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
         now = time.time()
-        wanted = MessageFilter.check(after=self.after, sender=self.sender, pattern=self.pattern)
         self.defer(
             trigger=SmsVerifyOtpTrigger(
                 order_id=order_id,
@@ -246,8 +252,8 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
                 waiter=waiter,
                 cancel_on_timeout=self.cancel_on_timeout,
                 cancel_on_kill=self.cancel_on_kill,
-                after=wanted.after.isoformat() if wanted.after else None,
-                sender=wanted.sender,
+                after=None if self.after is None else check_after(self.after).isoformat(),
+                sender=self.sender,
                 pattern=self.pattern,
                 smsverify_conn_id=self.smsverify_conn_id,
             ),
