@@ -181,11 +181,10 @@ class PrefectServer:
         process = self._processes.spawn(f"prefect-{tag}", command, environment, lasting=False)
         return FlowRun(tag, process, result_file)
 
-    def start_script(self, file: Path, account: Account) -> Managed:
-        """Runs a program that does not end by itself, with an account in its environment."""
-        command = [str(self._python), str(file)]
+    def start_script(self, file: Path) -> Managed:
+        """Runs a program that does not end by itself."""
         return self._processes.spawn(
-            f"prefect-{file.stem}", command, self._environment | account.environment()
+            f"prefect-{file.stem}", [str(self._python), str(file)], self._environment
         )
 
     def wait_for_flow(

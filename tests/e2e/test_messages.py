@@ -295,12 +295,11 @@ def prefect(
     (folder / "prefect.yaml").write_text(
         yaml.replace("smsverify.order.*", f"smsverify.order.{service.order.order_id}")
     )
-    with PrefectServer(
-        processes, PREFECT, home=base / "prefect", variables={"PYTHONPATH": SOURCES}
-    ) as server:
+    variables = {"PYTHONPATH": SOURCES, **simulator.account(base / "store.db").environment()}
+    with PrefectServer(processes, PREFECT, home=base / "prefect", variables=variables) as server:
         server.start_worker("rentals")
         ids = server.deploy_folder(folder, ["handle-sms"])
-        server.start_script(folder / "tell_of_messages.py", simulator.account(base / "store.db"))
+        server.start_script(folder / "tell_of_messages.py")
         _until(lambda: _has_reader(service, "prefect:"), "the flow to read")
         yield PrefectSide(server, ids["handle-sms"])
 
