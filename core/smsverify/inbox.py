@@ -221,13 +221,14 @@ class Inbox:
     def assign(self, message_ids: Iterable[int], *, handler: str, run: str) -> list[tuple[int, Message]]:
         """Gives messages to a run of a handler, those that none of its other runs has; the oldest first."""
         wanted = sorted(set(message_ids))
+        if not wanted:
+            return []
         with self._store.write() as connection:
-            now = self._store.now(connection)
-            for message_id in wanted:
-                insert = self._store.insert(handled).values(
-                    account=self._account, handler=handler, message_id=message_id, run=run, since=now
-                )
-                connection.execute(insert.on_conflict_do_nothing())
+            this = {
+                "account": self._account, "handler": handler, "run": run, "since": self._store.now(connection)
+            }  # fmt: skip
+            each = [this | {"message_id": message_id} for message_id in wanted]
+            connection.execute(self._store.insert(handled).on_conflict_do_nothing(), each)
             mine = sa.select(handled.c.message_id).where(
                 handled.c.account == self._account, handled.c.handler == handler, handled.c.run == run
             )

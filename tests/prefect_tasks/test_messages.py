@@ -151,9 +151,9 @@ def test_while_the_server_takes_nothing_it_waits(
 
 def test_the_next_one_takes_over_without_a_gap(block: str, order: Order) -> None:
     async def scenario() -> tuple[int, int]:
-        first = asyncio.create_task(tell_of_messages_flow(block, timeout=3))
+        first = asyncio.create_task(tell_of_messages_flow(block, timeout=2))
         await until(is_reading)
-        second = asyncio.create_task(tell_of_messages_flow(block, timeout=9))
+        second = asyncio.create_task(tell_of_messages_flow(block, timeout=6))
         await asyncio.to_thread(called, order, 1)
         one = await first
         await asyncio.to_thread(called, order, 2)
