@@ -323,8 +323,8 @@ class Rentals:
     def _look(self, order: Order, stop: threading.Event | None, *, hasty: bool) -> tuple[_Seen, bool]:
         """A rental as it is now, and whether the service did not answer."""
         order_id = order.order_id
-        # What is open is settled first: what is found to be made counts.
-        self._settle(order_id)
+        if self._has_open_renewal(order_id):
+            self._recovery.settle_renewals(order_id)  # first: what is found to be made counts
         count = self._ledger.renewals(order_id)
         known = self._book.get(order_id) or order
         if not self._has_to_ask(known):
@@ -338,13 +338,6 @@ class Rentals:
             return self._unseen(known, _outcome_of(error), str(error)), is_down
         seen = self._seen(self._book.get(order_id) or known, count, sight, stop)
         return self._judged(seen, self._paid_ahead(known, sight)), False
-
-    def _settle(self, order_id: int) -> None:
-        """Finds out what became of a renewal whose answer was lost."""
-        if self._has_open_renewal(order_id):
-            self._recovery.settle_renewals(order_id)
-        if self._ledger.found_renewal(order_id) is not None:
-            log.info("Rental %d was renewed by a call whose answer was lost", order_id)
 
     def _has_open_renewal(self, order_id: int) -> bool:
         return any(

@@ -16,5 +16,4 @@ if __name__ == "__main__":
         name="keep-rentals-alive",
         cron="0 * * * *",
         parameters={"credentials": BLOCK, "within": 4 * 3600, "max_price": "15", "daily_budget": "50"},
-        limit=1,
     )

@@ -236,6 +236,16 @@ class AirflowStack:
         body = {"logical_date": None, "conf": dict(conf or {})}
         return _run_of(self.rest.post(f"/api/v2/dags/{quote(dag_id)}/dagRuns", body))
 
+    def unpause(self, dag_id: str) -> None:
+        """Lets the schedule of a DAG run it, which it waits for to be known."""
+        self.wait_for_dag(dag_id)
+        self.rest.call("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False})
+
+    def runs(self, dag_id: str) -> list[Run]:
+        """The last hundred runs of a DAG, the earliest first."""
+        found = self.rest.get(f"/api/v2/dags/{quote(dag_id)}/dagRuns?limit=100&order_by=-run_after")
+        return [_run_of(one) for one in reversed(found["dag_runs"])]
+
     def look(self, run: Run) -> Run:
         """The run as it is now."""
         return _run_of(self.rest.get(run.path))

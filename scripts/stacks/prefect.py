@@ -220,7 +220,7 @@ class PrefectServer:
 
     # -------------------------------------------------------------- flow runs that a worker runs
 
-    def start_worker(self, pool: str, timeout: float = 120.0) -> None:
+    def start_worker(self, pool: str, timeout: float = 120.0) -> Managed:
         """Starts a worker, which runs each flow run as a process, and waits until its work pool is there."""
         command = [str(self._python), "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
         environment = self._environment | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
@@ -231,6 +231,7 @@ class PrefectServer:
             return any(known["name"] == pool for known in pools)
 
         self._processes.wait_until(is_there, timeout, f"the work pool {pool}", [worker])
+        return worker
 
     def deploy(self, pool: str, file: Path, flows: Sequence[str], timeout: float = 120.0) -> dict[str, str]:
         """Deploys flows of a file to a work pool.
