@@ -45,7 +45,6 @@ def keep_rentals_alive() -> None:
         task_id="wallet_lasts",
         minimum=renew.output["next_cost"],
         timeout=0,  # looks once; a longer time waits for a top-up
-        trigger_rule="all_done",  # also where a rental could not be renewed
     )
     renew >> lasts
 

@@ -110,14 +110,18 @@ class LastRenewal:
     """A renewal that was carried out.
 
     Attributes:
+        id: of its row.
         end: the order's end before it, in seconds since 1970; `None` where nobody knew.
         step: by how many seconds that may be wrong; `None` where the status did not tell it.
         settled_at: when it was carried out, or found to be.
+        has_shown: whether the status was seen to show it.
     """
 
+    id: int
     end: float | None
     step: float | None
     settled_at: float
+    has_shown: bool
 
 
 class UnderWay(Exception):
@@ -443,7 +447,16 @@ class Ledger:
         if row is None:
             return None
         asked = json.loads(row.request)
-        return LastRenewal(asked.get("end"), asked.get("step"), row.settled_at)
+        has_shown = bool(asked.get("has_shown"))
+        return LastRenewal(row.id, asked.get("end"), asked.get("step"), row.settled_at, has_shown)
+
+    def shows(self, renewal: LastRenewal) -> None:
+        """Notes that the status of an order was seen to show its renewal."""
+        this = purchases.c.id == renewal.id
+        with self._store.write() as connection:
+            asked = json.loads(connection.execute(sa.select(purchases.c.request).where(this)).scalar_one())
+            request = json.dumps(asked | {"has_shown": True})
+            connection.execute(sa.update(purchases).where(this).values(request=request))
 
     def open_renewals(self) -> list[OpenCall]:
         """The renewals whose outcome is unknown, the earliest first."""

@@ -36,7 +36,7 @@ from smsverify.errors import (
     UnexpectedResponseError,
     WaitStoppedError,
 )
-from smsverify.ledger import Ledger
+from smsverify.ledger import LastRenewal, Ledger
 from smsverify.models import RENTALS, Order, Rental, expiry_step, has_ended
 from smsverify.orders import Orders
 from smsverify.purchasing import Purchases, Sight
@@ -370,12 +370,19 @@ class Rentals:
             # Whole days are too coarse to show it; but no rental lasts less than one.
             is_ahead = now - last.settled_at < SHORTEST_PERIOD
         elif ends_at is not None and ends_at <= end:
-            has_shown = before.expires_at is not None and before.expires_at.timestamp() > end
             # What has been shown, and is not any more, the service has thought better of.
-            return None if has_shown or last.step != step else self._unshown(now - last.settled_at)
+            has_shown = self._has_shown(last, before, end) or last.step != step
+            return None if has_shown else self._unshown(now - last.settled_at)
         else:
             is_ahead = now < last.end
         return ("not_due", "the period that was paid last has not begun") if is_ahead else None
+
+    def _has_shown(self, last: LastRenewal, before: Order, end: float) -> bool:
+        """Whether the end of a rental was ever seen beyond what it was before its last renewal."""
+        if not last.has_shown and before.expires_at is not None and before.expires_at.timestamp() > end:
+            self._ledger.shows(last)
+            return True
+        return last.has_shown
 
     def _unshown(self, age: float) -> tuple[Outcome, str]:
         """A rental was renewed so many seconds ago, and its status does not show it."""

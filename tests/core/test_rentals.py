@@ -421,6 +421,21 @@ def test_a_renewal_that_does_not_show_is_not_paid_again(
     assert renew.call_count == 1
 
 
+def test_a_rental_whose_time_the_service_has_shortened_is_renewed_again(
+    service: Simulator, hook: SmsVerifyHook
+) -> None:
+    (day,) = rent(hook, "day")
+    for _ in range(2):
+        service.set_time_left(day, HOUR)
+        assert of(hook.renew_expiring(2 * HOUR), day).outcome == "renewed"
+    service.set_time_left(day, HOUR)
+    service.set_balance("1")
+    assert of(hook.renew_expiring(2 * HOUR), day).outcome == "insufficient_balance"
+    service.set_balance("2")
+    assert of(hook.renew_expiring(2 * HOUR), day).outcome == "renewed"
+    assert renewals(service) == {day: 3}
+
+
 def test_a_rental_whose_renewal_is_unknown_is_not_given_up(
     service: Simulator, hook: SmsVerifyHook, clock: Clock
 ) -> None:

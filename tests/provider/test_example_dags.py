@@ -26,6 +26,8 @@ def run(monkeypatch: pytest.MonkeyPatch, connection: Any, session: Any) -> Calla
     def run(name: str, **conf: Any) -> Run:
         bag = DagBag(EXAMPLES / f"{name}.py")
         assert bag.import_errors == {}
+        for task in bag.dags[name].tasks:
+            task.retry_delay = timedelta(0)  # this run waits for it
         return Run(bag.dags[name].test(run_conf=conf))
 
     return run
@@ -146,6 +148,14 @@ def test_rentals_are_renewed_when_they_end_soon_and_the_wallet_is_looked_at(
     assert [order.renewals for order in sim.orders()] == [1, 0]
     assert Decimal(second.results["renew_expiring"]["next_cost"]) == Decimal("5.20")
     assert sim.balance() == Decimal("4.80")
+
+    sim.set_time_left(day, timedelta(hours=2).total_seconds())
+    sim.set_balance("1.00")
+    third = run("keep_rentals_alive")
+    assert (third.state, third.states["renew_expiring"]) == ("failed", "failed")
+    (finding,) = third.results["renew_expiring"]["findings"]
+    assert f"rental {day}" in finding
+    assert "insufficient_balance" in finding
 
 
 @pytest.mark.smsverify_simulator(sms_delay="never")
