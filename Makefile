@@ -77,7 +77,7 @@ test-prefect-floor: $(VENV)/prefect-floor/installed ## test the Prefect wing wit
 	$(PREFECT_FLOOR)/python -m pytest tests/prefect_tasks
 
 .PHONY: e2e
-e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the demo, and every way in which tasks and flows can end, on the real stacks (20 minutes)
+e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the demo, and every way in which tasks and flows can end, and rentals kept, on the real stacks (40 minutes)
 	$(CORE)/python -m pytest tests/e2e
 
 .PHONY: soak

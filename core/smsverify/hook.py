@@ -358,7 +358,8 @@ class SmsVerifyHook(Assembly):
         )
         limit = check_price_limit(max_price) if max_price is not None else None
         caps = self._caps(daily_budget, run_budget)
-        self._refuse_unshared_store()
+        if not dry_run:
+            self._refuse_unshared_store()
         return self._rentals.renew_expiring(selection, limit=limit, caps=caps, dry_run=dry_run, stop=stop)
 
     def settle(self, key: str, *, order_id: int | str | None) -> None:

@@ -346,12 +346,11 @@ class Rentals:
         )
 
     def _has_to_ask(self, order: Order) -> bool:
-        """Whether only its status tells when a rental ends, or whether it has ended."""
-        if order.product is None or order.product in TELLING:
-            return True
+        """Whether only its status may tell when a rental ends, or whether it has ended."""
         left = _left_of(order, self._ledger.now())
-        is_past = left is not None and left <= 0
-        return is_past and (order.expires_estimated or self._has_open_renewal(order.order_id))
+        if left is None or order.product is None or order.product in TELLING:
+            return True
+        return left <= 0 and (order.expires_estimated or self._has_open_renewal(order.order_id))
 
     def _paid_ahead(self, before: Order, sight: Sight | None) -> tuple[Outcome, str] | None:
         """Whether a rental was renewed for a period that has not begun yet, however soon it seems to end.

@@ -220,9 +220,16 @@ class PrefectServer:
 
     # -------------------------------------------------------------- flow runs that a worker runs
 
-    def start_worker(self, pool: str, timeout: float = 120.0) -> Managed:
-        """Starts a worker, which runs each flow run as a process, and waits until its work pool is there."""
+    def start_worker(self, pool: str, *, at_once: int = 10, timeout: float = 120.0) -> Managed:
+        """Starts a worker, which runs each flow run as a process, and waits until its work pool is there.
+
+        Args:
+            pool: the work pool.
+            at_once: how many flow runs it has at the same time.
+            timeout: seconds.
+        """
         command = [str(self._python), "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+        command += ["--limit", str(at_once)]
         environment = self._environment | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         worker = self._processes.spawn("prefect-worker", command, environment)
 

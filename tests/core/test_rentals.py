@@ -543,6 +543,7 @@ def test_nothing_is_renewed_with_a_store_that_others_do_not_see(
     with pytest.raises(errors.StoreError, match="PostgreSQL"):
         hook.renew_expiring(2 * DAY)
     assert posts(service) == 0
+    assert set(outcomes(hook.renew_expiring(2 * DAY, dry_run=True)).values()) == {"would_renew"}
 
 
 def test_the_larger_of_two_prices_counts_against_the_limit(

@@ -25,7 +25,7 @@ from smsverify.simulator import SimulatedOrder
 from smsverify.store import open_store, purchases
 
 SOAK = bool(os.environ.get("SMSVERIFY_SOAK"))
-EXAMPLES = 400 if SOAK else 30
+EXAMPLES = 400 if SOAK else 20
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -44,17 +44,17 @@ rarely = st.sampled_from([False] * 4 + [True])
 
 RUNS = st.fixed_dictionaries(
     {
-        "hours": st.sampled_from([22, 20, 0, 3, 10, 0.02, 30, 70]),
-        "within": st.sampled_from([26, 5, 80, 5, 2000, 1]),
+        "hours": st.sampled_from([20, 22, 22, 20, 0, 3, 0.02, 70]),
+        "within": st.sampled_from([26, 26, 80, 80, 2000, 5]),
         "faults": st.lists(
             st.tuples(st.sampled_from(FAILURES), st.sampled_from(PATHS), st.integers(0, 3)), max_size=2
         ),
-        "places": st.none() | st.none() | st.integers(0, 30),
-        "wallet": st.sampled_from([None, None, None, "0", "1.30", "6", "60"]),
+        "places": st.sampled_from([None, None, None, *range(0, 32, 3)]),
+        "wallet": st.sampled_from(["60"] * 6 + ["0", "1.30", "6"]),
         "price": st.sampled_from([None, None, None, "0.90", "1.20", "2.10"]),
-        "max_price": st.sampled_from([None, None, None, "1", "4", "11"]),
-        "daily_budget": st.sampled_from([None, None, None, "30", "60"]),
-        "run_budget": st.sampled_from([None, None, None, "2", "20"]),
+        "max_price": st.sampled_from([None] * 8 + ["1", "4", "11"]),
+        "daily_budget": st.sampled_from([None] * 8 + ["5", "20", "60"]),
+        "run_budget": st.sampled_from([None] * 8 + ["2", "5", "20"]),
         "run": st.sampled_from(["run-1", "run-2"]),
         "namespace": st.sampled_from(["", "", "other"]),
         "dry_run": rarely,
@@ -107,7 +107,8 @@ class Books:
 
     def rent(self, kind: str) -> None:
         self.world.clock.pass_by(60)
-        order_id = self.hook(read_timeout=10.0).order(**KINDS[kind], key=f"{kind}-{len(self.ends)}").order_id
+        hook = self.hook(run="renting", read_timeout=10.0)
+        order_id = hook.order(**KINDS[kind], key=f"{kind}-{len(self.ends)}").order_id
         self.ends[order_id] = [self.orders()[order_id].expires_at.timestamp()]
         self.seen = len(self.movements())
 
@@ -118,8 +119,7 @@ class Books:
         """A run as a process makes it, and what has to hold after it."""
         clock, world = self.world.clock, self.world
         clock.pass_by(run["hours"] * HOUR)
-        if run["wallet"] is not None:
-            self.service.set_balance(run["wallet"])
+        self.service.set_balance(run["wallet"])
         if run["price"] is not None:
             self.service.set_offer("rent-1day", 4421, price=run["price"])
         clock.pass_by(1)  # and the catalogue is read anew
@@ -263,8 +263,8 @@ def play(world: World, **options: Any) -> None:
 
     @settings(**{**defaults, **options})
     @given(
-        kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4),
-        runs=st.lists(RUNS, min_size=2, max_size=8),
+        kinds=st.lists(st.sampled_from([*KINDS, "day", "three", "day"]), min_size=1, max_size=4),
+        runs=st.lists(RUNS, min_size=3, max_size=7),
     )
     def example(kinds: list[str], runs: list[dict[str, Any]]) -> None:
         world.services[0].reset()
@@ -283,18 +283,13 @@ def test_no_period_is_paid_twice_and_every_rental_has_its_reason(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     play(world, max_examples=EXAMPLES, derandomize=not SOAK)
-    print(world.outcomes)
+    assert world.outcomes["renewed"] > 0
     if SOAK:
         with capsys.disabled():
             print(f"  {world.steps['example']} examples: {dict(world.outcomes)}", flush=True)
 
 
 # ------------------------------------------------------------------ what is broken is seen
-
-
-def without_a_count_that_was_read_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next period's renewal is taken for the one whose answer was lost."""
-    monkeypatch.setattr("smsverify.rentals.Rentals._has_open_renewal", lambda *_: False)
 
 
 def with_any_number_of_periods_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +311,6 @@ def with_what_fails_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [
-    without_a_count_that_was_read_before,
     with_any_number_of_periods_ahead,
     without_caps,
     with_what_fails_left_out,

@@ -30,7 +30,7 @@ PERIODS = 5
 SPEED = 60
 PERIOD = 80.0  # seconds that a rental lasts, and each renewal extends it by
 WITHIN = 65.0  # seconds before its end from which on it is due
-EVERY = 10  # seconds between two runs, which take about as long on a busy machine
+EVERY = 15  # seconds between two runs, which take about as long on a busy machine
 PATIENCE = 300.0
 SERVICE = {
     "speed": SPEED,
@@ -207,14 +207,14 @@ def on_prefect(base: Path) -> Evidence:
     ):
         account = Account({**simulator.account(base / "store.db").settings, **TIMEOUTS})
         prefect.save_credentials("mine", account)
-        worker = prefect.start_worker("rentals")
+        worker = prefect.start_worker("rentals", at_once=2)
         story = Story(processes, simulator, account)
         story.rent()
         prefect.deploy_folder(folder)
 
         def kill() -> None:
             processes.stop([worker], kill=True)
-            prefect.start_worker("rentals")
+            prefect.start_worker("rentals", at_once=2)
 
         story.tell(kill)
         runs = prefect.rest.post(
