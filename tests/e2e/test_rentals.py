@@ -210,7 +210,7 @@ def on_prefect(base: Path) -> Evidence:
         worker = prefect.start_worker("rentals", at_once=2)
         story = Story(processes, simulator, account)
         story.rent()
-        prefect.deploy_folder(folder)
+        prefect.deploy_folder(folder, ["renew-rentals"])
 
         def kill() -> None:
             processes.stop([worker], kill=True)

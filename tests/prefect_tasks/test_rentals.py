@@ -150,7 +150,7 @@ def test_the_deployment_of_the_example_is_taken_and_its_flow_is_found(
     with get_client(sync_client=True) as client:
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name="rentals", type="process"))
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "renew-rentals"]
         done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         found = client.read_deployment_by_name("Renew rentals/renew-rentals")
