@@ -193,9 +193,8 @@ def on_prefect(base: Path) -> Evidence:
     (folder / "keep_rentals_alive.py").write_text((examples / "keep_rentals_alive.py").read_text())
     changes = {
         'cron: "0 * * * *"\n        timezone: UTC': f"interval: {EVERY}",
-        "within: 14400": f"within: {WITHIN}",
+        "credentials: default\n      within: 14400": f"credentials: mine\n      within: {WITHIN}",
         'daily_budget: "50"': 'daily_budget: "500"',
-        "credentials: default": "credentials: mine",
     }
     (folder / "prefect.yaml").write_text(scaled((examples / "prefect.yaml").read_text(), changes))
     environment = ENVIRONMENTS / "prefect"
