@@ -11,13 +11,13 @@ import pytest
 import sqlalchemy as sa
 from rigs import eventually
 
-from smsverify import errors
+from smsverify import errors, following
 from smsverify.following import Follow
 from smsverify.hook import SmsVerifyHook
 from smsverify.inbox import Inbox
 from smsverify.models import Message
 from smsverify.simulator import Simulator
-from smsverify.store import looks, messages, open_store, orders, readers
+from smsverify.store import followed, looks, messages, open_store, orders, polls, readers
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
@@ -89,6 +89,16 @@ def test_readers_of_different_names_get_every_message_each(hook: SmsVerifyHook) 
     follows = [started(hook.follow_messages(name)) for name in "ab"]
     put(hook, 1, 2)
     assert [codes(read(follow, 2)) for follow in follows] == [[1, 2], [1, 2]]
+
+
+def test_one_that_has_read_further_than_another_gets_nothing_twice(hook: SmsVerifyHook) -> None:
+    ahead, behind = (started(hook.follow_messages(name)) for name in "ab")
+    put(hook, 1, 2)
+    read(ahead, 2)
+    coming = ahead.next()
+    assert codes(read(behind, 2)) == [1, 2]
+    put(hook, 3)
+    assert codes(coming.result(PATIENT)) == [3]
 
 
 def test_it_gets_the_messages_of_its_orders_only(hook: SmsVerifyHook) -> None:
@@ -208,9 +218,9 @@ def test_a_followed_order_costs_few_requests_and_one_that_has_ended_none(
     eventually(lambda: all(_looks(simulator, order_id) >= 3 for order_id in order_ids), "three looks at each")
     took = time.monotonic()
     first = simulator.stats().requests
-    eventually(lambda: all(_looks(simulator, order_id) >= 6 for order_id in order_ids), "six looks at each")
+    eventually(lambda: all(_looks(simulator, order_id) >= 9 for order_id in order_ids), "nine looks at each")
     minutes = (time.monotonic() - took) / simulator.rate_period
-    assert simulator.stats().requests - first <= 20 * minutes + 3
+    assert simulator.stats().requests - first <= 3 * len(order_ids) * minutes + 3
     assert _looks(simulator, short) <= 1
     follow.close()
 
@@ -243,19 +253,40 @@ def test_a_rental_that_is_long_over_is_not_asked_for(
     follow.close()
 
 
+@pytest.mark.parametrize(("is_called", "pause"), [(False, 20), (True, 600)])
+def test_each_followed_order_is_asked_for_now_and_then(store_url: str, is_called: bool, pause: int) -> None:
+    store = open_store(store_url)
+    reading = following.Following(store, "mine", tempo=1.0)
+    assert reading.take("a", "me") == 0
+    assert reading.keep("a", "me", [1, 2])
+
+    def due_after(seconds: float) -> list[int]:
+        with store.write() as connection:
+            now = store.now(connection)
+            connection.execute(sa.update(followed).values(seen_at=now, asked_at=now - seconds))
+            connection.execute(sa.update(polls).values(callback_at=now if is_called else None))
+        return [order_id for order_id, _ in reading.take_due()]
+
+    assert due_after(pause - 1) == []
+    assert due_after(pause + 1) == [1]
+    assert reading.take_due() == []  # the other one has to wait a little, too
+
+
 def _looks(simulator: Simulator, order_id: int) -> int:
     return simulator.order(order_id).status_requests
 
 
 def test_a_callback_that_proves_nothing_lets_a_followed_order_be_looked_at(
-    simulate: Simulate, make_hook: MakeHook, store_url: str
+    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(following, "CALLED_PAUSE", 60_000.0)  # without it, nobody would look for long
     simulator = simulate()
     hook = make_hook(simulator, store_url)
     order_id = rent(hook)
     follow = started(hook.follow_messages("a"))
     eventually(lambda: _looks(simulator, order_id), "the first look")
     with open_store(store_url).write() as connection:
+        connection.execute(sa.update(polls).values(callback_at=time.time()))
         connection.execute(sa.update(looks).values(hinted_at=time.time(), hint_by_secret=True, hint_tries=0))
     simulator.deliver_sms(order_id, text="We are open again")
     ((_, message),) = read(follow, 1)

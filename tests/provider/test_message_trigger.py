@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
-from airflow.triggers.shared_stream import SharedStreamManager
+from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome, SharedStreamManager
 
 from smsverify.errors import InvalidRequestError, NotFoundError
 from smsverify.inbox import Callback
@@ -244,6 +244,23 @@ def test_a_triggerer_that_ends_afterwards_does_not(hook: Any, order: Any) -> Non
 
     first, second = run(scenario())
     assert [hook.get_message(message_id).otp for message_id in first + second] == ["000001", "000002"]
+
+
+def test_what_airflow_did_not_take_is_not_put_on_record(hook: Any, order: Any) -> None:
+    async def scenario() -> None:
+        stream = triggers.MessageStream(None, "smsverify_default")
+        coming = asyncio.create_task(anext(stream.open_stream()))
+        await until(lambda: holders(hook))
+        called(hook, order, 1)
+        _, message_id = await coming
+        before = position(hook)
+        await stream.advance([AdvanceItem(message_id, AdvanceOutcome(acked=0, failed=1))])
+        assert position(hook) == before
+        await stream.advance([AdvanceItem(message_id, AdvanceOutcome(acked=1, failed=0))])
+        assert position(hook) == message_id
+        await stream.aclose()
+
+    run(scenario())
 
 
 def test_two_triggerers_do_not_tell_of_the_same(hook: Any, order: Any) -> None:
