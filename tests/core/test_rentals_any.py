@@ -47,7 +47,13 @@ RUNS = st.fixed_dictionaries(
         "hours": st.sampled_from([20, 22, 22, 20, 0, 3, 0.02, 70]),
         "within": st.sampled_from([26, 26, 80, 80, 2000, 5]),
         "faults": st.lists(
-            st.tuples(st.sampled_from(FAILURES), st.sampled_from(PATHS), st.integers(0, 3)), max_size=2
+            st.tuples(
+                st.sampled_from(FAILURES),
+                st.sampled_from(PATHS),
+                st.integers(0, 3),
+                st.sampled_from([1, 1, None]),
+            ),
+            max_size=2,
         ),
         "places": st.sampled_from([None, None, None, *range(0, 32, 3)]),
         "wallet": st.sampled_from(["60"] * 6 + ["0", "1.30", "6"]),
@@ -123,8 +129,8 @@ class Books:
         if run["price"] is not None:
             self.service.set_offer("rent-1day", 4421, price=run["price"])
         clock.pass_by(1)  # and the catalogue is read anew
-        for fault, path, after in run["faults"]:
-            self.service.add_fault(replace(FAULTS[fault], path=path, after=after))
+        for fault, path, after, times in run["faults"]:
+            self.service.add_fault(replace(FAULTS[fault], path=path, after=after, times=times))
         if run["is_told"]:
             self.tell()
         begun, self.seen = clock.now(), len(self.movements())

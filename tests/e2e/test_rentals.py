@@ -219,11 +219,10 @@ def on_prefect(base: Path) -> Evidence:
         runs = prefect.rest.post(
             "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}}
         )
-        artifacts = prefect.rest.post(
-            "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"] for run in runs]}}}
-        )
-        tables = [row for one in artifacts for row in json.loads(one["data"])]
-        reported = [f"rental {row['order_id']}: {row['outcome']}" for row in tables if row["reason"]]
+        tables = {"flow_run_id": {"any_": [run["id"] for run in runs]}, "type": {"any_": ["table"]}}
+        artifacts = prefect.rest.post("/artifacts/filter", {"artifacts": tables})
+        rows = [row for one in artifacts for row in json.loads(one["data"])]
+        reported = [f"rental {row['order_id']}: {row['outcome']}" for row in rows if row["reason"]]
         return story.evidence(reported)
 
 
