@@ -1,7 +1,7 @@
 """SMS that start work on the real stacks: soon, and each of a thousand once.
 
-The service posts its callbacks to `smsverify callbacks serve`, which shares a store with Airflow's triggerer
-and with the flow that tells Prefect. The last line of each test says what was measured.
+The service posts its callbacks to Airflow's API server, and to `smsverify callbacks serve`, which share a
+store with Airflow's triggerer and with the flow that tells Prefect. Each test prints what it has measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 
 from smsverify import Order, SmsVerifyHook
 from smsverify.store import open_store, readers
-from stacks import AirflowStack, PrefectServer, Processes, Run, SimulatorProcess
+from stacks import Account, AirflowStack, PrefectServer, Processes, Run, SimulatorProcess
 from stacks.processes import Managed, inherited_environment, python_of
 from stacks.rest import HttpError, Unreachable
 
@@ -83,15 +83,15 @@ class Service:
     url: str
     sent: list[int] = field(default_factory=list)
 
-    def post(self, numbers: list[int], *, duplicates: int = 0) -> None:
+    def post(self, numbers: list[int], *, duplicates: int = 0, url: str | None = None) -> None:
         """Posts an SMS for each number, from several threads, some more than once, until it is taken."""
         self.sent += numbers
         posts = numbers * (1 + duplicates)
         random.Random(4711).shuffle(posts)
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(self._post, posts))
+            list(threads.map(lambda number: self._post(number, url or self.url), posts))
 
-    def _post(self, number: int) -> None:
+    def _post(self, number: int, url: str) -> None:
         message = {
             "order_id": self.order.order_id,
             "number": (self.order.phone or "").lstrip("+").replace(" ", ""),
@@ -105,7 +105,7 @@ class Service:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                with urllib.request.urlopen(urllib.request.Request(self.url, body, headers), timeout=5):
+                with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5):
                     return
             except OSError:
                 assert time.monotonic() < deadline, "the callback is not taken"
@@ -157,8 +157,8 @@ def airflow(
     dags = base / "dags"
     dags.mkdir()
     (dags / "on_sms.py").write_text(DAGS)
-    variables = simulator.account(base / "store.db").airflow_connection()
-    variables |= {"PYTHONPATH": SOURCES}
+    account = Account({**simulator.account(base / "store.db").settings, "callback_secrets": SECRET})
+    variables = account.airflow_connection() | {"PYTHONPATH": SOURCES}
     with AirflowStack(processes, AIRFLOW, dags=dags, home=base / "airflow", variables=variables) as airflow:
         airflow.wait_for_dag("on_sms")
         yield airflow
@@ -239,11 +239,11 @@ def _despite_a_bad_minute(ask: Callable[[], T]) -> T:
     return ask()
 
 
-def test_an_sms_starts_a_run_of_a_dag_soon(told: Told, service: Service) -> None:
+def test_an_sms_starts_a_run_of_a_dag_soon(told: Told, airflow: AirflowStack, service: Service) -> None:
     took = []
     for number in range(1, 1 + SINGLES):
         began = time.time()
-        service.post([number])
+        service.post([number], url=f"{airflow.url}/smsverify/callback/{SECRET}")
         _until(lambda began=began: told.newest() > began, f"a run for SMS {number}")
         took.append(told.newest() - began)
         _until(lambda number=number: told.look()[number], f"SMS {number} among the events of its run")
