@@ -43,9 +43,9 @@ BODY_TIMEOUT = 4.0
 STORE_TIMEOUT = 4.0
 GRACE = 10  # for what is under way when the receiver is to end
 BACKLOG = 2048  # connections that wait to be accepted
-COMPLAIN_PAUSE = 60.0  # between two lines about requests that are refused, which anybody can send
+COMPLAIN_PAUSE = 60.0  # between two lines about what anybody can send, so that a stranger fills no log
 
-_SECRET_IN_PATH = re.compile(r"(/callback/)[^/]+")
+_SECRET_IN_PATH = re.compile(r"(/callback/+)[^/]+")
 _ORDER_ID_NAMES = ("order_id", "orderId", "orderid", "order")
 _DEEPEST = 4  # levels of a payload that are searched for an order
 _LARGEST_ID = 2**63 - 1  # that the store can keep
@@ -176,6 +176,7 @@ class _Receiver:
         self._accounts = accounts
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="smsverify-callback")
         self._next_complaint = 0.0
+        self._next_hint_line = 0.0
 
     async def sms(self, request: Request) -> Response:
         return await self._take(request, read_sms)
@@ -209,7 +210,7 @@ class _Receiver:
         return await self._store(accounts, callback)
 
     async def _store(self, accounts: Sequence[Account], callback: Callback) -> Response:
-        future = self._writer.submit(_store, accounts, callback)
+        future = self._writer.submit(self._store_and_tell, accounts, callback)
         try:
             with fail_after(STORE_TIMEOUT):
                 await asyncio.shield(asyncio.wrap_future(future))
@@ -227,6 +228,14 @@ class _Receiver:
             log.error("A callback could not be stored: %s in\n%s", type(error).__name__, where)
             return _answer(503)
         return _answer(200)
+
+    def _store_and_tell(self, accounts: Sequence[Account], callback: Callback) -> None:
+        states = _store(accounts, callback)
+        if not callback.by_secret:
+            if time.monotonic() < self._next_hint_line:
+                return
+            self._next_hint_line = time.monotonic() + COMPLAIN_PAUSE
+        _tell(callback, states)
 
     def _refuse(self, status: int, why: str) -> Response:
         if time.monotonic() >= self._next_complaint:
@@ -355,12 +364,11 @@ def _decoded(body: bytes) -> str:
 # ------------------------------------------------------------------ what becomes of it
 
 
-def _store(accounts: Sequence[Account], callback: Callback) -> None:
+def _store(accounts: Sequence[Account], callback: Callback) -> list[str | None]:
     """Stores a callback with its account; one without a secret with the account that has the order."""
     if len(accounts) > 1 and callback.order_id is not None:
         accounts = [one for one in accounts if one.inbox.knows(callback.order_id or 0)] or accounts
-    states = [account.inbox.take(callback) for account in accounts]
-    _tell(callback, states)
+    return [account.inbox.take(callback) for account in accounts]
 
 
 def _tell(callback: Callback, states: Sequence[str | None]) -> None:

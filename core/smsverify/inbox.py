@@ -86,7 +86,7 @@ class Inbox:
             # The same code is the same SMS where one of the two has no text, and where a callback brought it.
             may_be_this = sa.true() if message.message is None else messages.c.message.is_(None)
             is_this = _has_code(message.otp) & sa.or_(messages.c.shown_as.is_(None), may_be_this)
-            known = self._one_of(connection, message, sa.or_(_has_text(shown_as), is_this))
+            known = self._one_of(connection, message, sa.or_(_has_text(message), is_this))
             if known is not None:
                 self._complete(connection, known, message, shown_as=shown_as)
                 if known.message is None and message.message is not None:
@@ -295,7 +295,7 @@ class Inbox:
         told = Message(
             order_id=row.order_id, otp=row.otp, message=row.message, sender=row.sender, phone=order.phone
         )
-        is_text_there = self._one_of(connection, told, _has_text(_digest(told))) is not None
+        is_text_there = self._one_of(connection, told, _has_text(told)) is not None
         if not is_vouched:
             return TOLD if is_text_there else HINT
         known = self._told_already(connection, told)
@@ -324,7 +324,7 @@ class Inbox:
             connection,
             told,
             sa.or_(
-                _has_text(_digest(told)) & has_no_other_sender,
+                _has_text(told) & has_no_other_sender,
                 messages.c.digest == _digest(told, with_sender=True),
                 messages.c.called_at.is_(None) & _has_code(told.otp),
             ),
@@ -428,6 +428,9 @@ class Inbox:
             for name, value in values.items()
             if value is not None and getattr(known, name) is None
         }
+        if "message" in news and message.otp is not None:
+            # A code that came without its text may have lost its leading zeros.
+            news["otp"] = message.otp
         if news:
             connection.execute(sa.update(messages).where(messages.c.id == known.id).values(**news))
 
@@ -461,15 +464,19 @@ class Inbox:
 _IS_WHOLE = sa.or_(messages.c.otp.is_not(None), messages.c.message.is_not(None))
 
 
-def _has_text(digest: str) -> sa.ColumnElement[bool]:
-    return sa.or_(messages.c.digest == digest, messages.c.shown_as == digest)
+def _has_text(message: Message) -> sa.ColumnElement[bool]:
+    digest = _digest(message)
+    # Schema 2 took every space and line break for a part of the text.
+    before = _hash([str(message.order_id), message.message, "" if message.message else message.otp])
+    return sa.or_(messages.c.digest.in_([digest, before]), messages.c.shown_as == digest)
 
 
 def _has_code(otp: str | None) -> sa.ColumnElement[bool]:
-    """Whether a row has this code; as a number, it may have lost its leading zeros."""
+    """Whether a row has this code, also in groups; as a number, it may have lost its leading zeros."""
     if otp is None:
         return sa.false()
-    return sa.func.ltrim(messages.c.otp, "0") == otp.lstrip("0")
+    in_one = sa.func.replace(sa.func.replace(messages.c.otp, "-", ""), " ", "")
+    return sa.func.ltrim(in_one, "0") == otp.replace("-", "").replace(" ", "").lstrip("0")
 
 
 def _certain_code(text: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -245,6 +246,39 @@ def test_a_code_that_lost_its_zeros_is_the_same_code(
     inbox.take(called("Your PayPal code is 004512"))
     assert not inbox.put(shown(None, "4512"))
     assert [row.otp for row in rows(store)] == ["004512"]
+
+
+@pytest.mark.parametrize("first", ["status", "callback"])
+def test_a_code_in_groups_is_the_same_code(
+    store: Store, inbox: Inbox, know: Callable[..., None], first: str
+) -> None:
+    know(product="rental", status="active")
+    if first == "status":
+        inbox.put(shown(None, "545-123"))
+    inbox.take(called())
+    assert not inbox.put(shown(None, "545-123"))
+    assert [row.otp for row in rows(store)] == ["545123"]
+
+
+def test_a_callback_brings_the_zeros_that_a_status_has_lost(
+    store: Store, inbox: Inbox, know: Callable[..., None]
+) -> None:
+    know(product="rental", status="active")
+    inbox.put(shown(None, "4512"))
+    inbox.take(called("Your PayPal code is 004512"))
+    assert not inbox.put(shown(None, "4512"))
+    assert [row.otp for row in rows(store)] == ["004512"]
+
+
+def test_what_schema_2_has_kept_is_not_new_after_the_upgrade(store: Store, inbox: Inbox) -> None:
+    text = "Your PayPal code is:\n\n545123"
+    inbox.put(shown(text))
+    before = hashlib.sha256("\0".join([str(ORDER), text, ""]).encode()).hexdigest()
+    with store.write() as connection:
+        connection.execute(sa.update(messages).values(digest=before, shown_as=before))
+    for _ in range(2):
+        assert not inbox.put(shown(text))
+    assert len(rows(store)) == 1
 
 
 def test_a_text_without_a_certain_code_gets_its_sender_too(
