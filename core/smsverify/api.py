@@ -95,16 +95,18 @@ class ServiceApi:
             stop=stop,
         )
 
-    def list_orders(self, *, stop: threading.Event | None = None) -> tuple[list[Order], float | None]:
+    def list_orders(
+        self, *, priority: Priority = Priority.READ, stop: threading.Event | None = None
+    ) -> tuple[list[Order], float | None]:
         """`GET /api/v1/orders/`: the 50 newest, newest first; and when, by the service's clock (seconds)."""
-        reply = self._transport.get("/api/v1/orders/", stop=stop)
+        reply = self._transport.get("/api/v1/orders/", priority=priority, stop=stop)
         return self._decode_list(Order, _order, reply), reply.answer.date
 
     def get_status(
         self,
         order_id: int,
         *,
-        priority: Priority = Priority.POLL,
+        priority: Priority = Priority.READ,
         stop: threading.Event | None = None,
         hasty: bool = False,
     ) -> OrderStatus:

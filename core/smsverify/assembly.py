@@ -155,9 +155,7 @@ class Assembly:
 
         def make() -> Watch:
             following = Following(self._store, account, tempo=tempo)
-            poller = Poller(
-                self._store, self._orders, following, account, tempo=tempo, rate_limit=settings.rate_limit
-            )
+            poller = Poller(self._store, self._budget, self._orders, following, account)
             follows = Follows(following, self._inbox)
             return Watch(self._store, self._book, self._inbox, poller, account, follows=follows, tempo=tempo)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,10 @@ from smsverify.models import Country, OrderRequest, Product, Service
 from smsverify.store import Store, catalogues
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# Seconds for which one who reads a list is waited for; and between two looks whether he has done it.
+LONGEST_READ = 15.0
+LOOK = 0.05
 
 
 class Catalogue:
@@ -80,23 +85,51 @@ class Catalogue:
         ]
 
     def _cached(self, name: str, model: type[Model], fetch: Callable[[], list[Model]]) -> list[Model]:
-        this = sa.and_(catalogues.c.account == self._account, catalogues.c.name == name)
+        """A list as it is in the store. Where it is too old, one of those who need it reads it for all."""
+        patience = time.monotonic() + LONGEST_READ
+        while (body := self._fresh_body(name)) is None:
+            if self._claim_read(name) or time.monotonic() > patience:
+                return self._read(name, fetch)
+            time.sleep(LOOK)
+        return [model.model_validate(values) for values in json.loads(body)]
+
+    def _this(self, name: str) -> sa.ColumnElement[bool]:
+        return sa.and_(catalogues.c.account == self._account, catalogues.c.name == name)
+
+    def _fresh_body(self, name: str) -> str | None:
         with self._store.read() as connection:
-            row = connection.execute(sa.select(catalogues).where(this)).one_or_none()
+            row = connection.execute(sa.select(catalogues).where(self._this(name))).one_or_none()
             now = self._store.now(connection)
-        if row is not None and 0 <= now - row.fetched_at < self._max_age:
-            return [model.model_validate(values) for values in json.loads(row.body)]
-        entries = fetch()
-        body = json.dumps([entry.model_dump(mode="json") for entry in entries])
+        is_fresh = row is not None and 0 <= now - row.fetched_at < self._max_age
+        return str(row.body) if row is not None and is_fresh else None
+
+    def _claim_read(self, name: str) -> bool:
+        """Whether this caller is the one who reads a list."""
         with self._store.write() as connection:
-            values = {"fetched_at": self._store.now(connection), "body": body}
-            insert = self._store.insert(catalogues).values(account=self._account, name=name, **values)
-            connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=[catalogues.c.account, catalogues.c.name],
-                    set_=values,
-                )
+            now = self._store.now(connection)
+            new = self._store.insert(catalogues).values(
+                account=self._account, name=name, fetched_at=0, body="[]"
             )
+            connection.execute(new.on_conflict_do_nothing())
+            is_read = sa.func.coalesce(catalogues.c.read_until, 0).between(now, now + LONGEST_READ)
+            is_fresh = catalogues.c.fetched_at.between(now - self._max_age, now)
+            claimed = connection.execute(
+                sa.update(catalogues)
+                .where(self._this(name), sa.not_(is_read), sa.not_(is_fresh))
+                .values(read_until=now + LONGEST_READ)
+            )
+            return bool(claimed.rowcount)
+
+    def _read(self, name: str, fetch: Callable[[], list[Model]]) -> list[Model]:
+        values: dict[str, Any] = {"read_until": None}
+        try:
+            entries = fetch()
+            values["body"] = json.dumps([entry.model_dump(mode="json") for entry in entries])
+        finally:
+            with self._store.write() as connection:
+                if "body" in values:
+                    values["fetched_at"] = self._store.now(connection)
+                connection.execute(sa.update(catalogues).where(self._this(name)).values(**values))
         return entries
 
 

@@ -62,6 +62,13 @@ class OrderBook:
             row = connection.execute(sa.select(orders).where(self._is(order_id))).one_or_none()
         return _order(row) if row is not None else None
 
+    def bought_since(self, order_id: int) -> float | None:
+        """Seconds since an order of ours is known, by the store's clock; `None` where it is not ours."""
+        with self._store.read() as connection:
+            seen_at = sa.select(orders.c.first_seen_at).where(self._is(order_id), orders.c.key.is_not(None))
+            since = connection.execute(seen_at).scalar()
+            return None if since is None else self._store.now(connection) - since
+
     def saw(self, status: OrderStatus) -> None:
         """Notes an order's status, also of an order that was not bought here."""
         values: dict[str, Any] = {"status": status.status}

@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from functools import partial
 
 from smsverify.api import ServiceApi
@@ -56,7 +55,7 @@ class Orders:
     def __init__(self, api: ServiceApi, book: OrderBook, inbox: Inbox, *, tempo: float) -> None:
         self._api = api
         self._tempo = tempo
-        self._fresh_for = timedelta(seconds=max(FRESH * tempo, SHORTEST_FRESH))
+        self._fresh_for = max(FRESH * tempo, SHORTEST_FRESH)
         self._book = book
         self._inbox = inbox
 
@@ -64,7 +63,7 @@ class Orders:
         self,
         order_id: int,
         *,
-        priority: Priority = Priority.POLL,
+        priority: Priority = Priority.READ,
         stop: threading.Event | None = None,
         patient: bool = False,
         hasty: bool = False,
@@ -98,9 +97,9 @@ class Orders:
                 time.sleep(max(FRESH_PAUSE * self._tempo * 2**pause, SHORTEST_FRESH_PAUSE))
         raise AssertionError("unreachable")
 
-    def read_list(self) -> tuple[list[Order], float | None]:
+    def read_list(self, *, priority: Priority = Priority.READ) -> tuple[list[Order], float | None]:
         """The 50 newest orders, and when that was by the service's clock. Every row is kept as seen."""
-        listed, date = self._api.list_orders()
+        listed, date = self._api.list_orders(priority=priority)
         self._book.saw_list(listed)
         return listed, date
 
@@ -116,10 +115,8 @@ class Orders:
 
     def is_fresh(self, order_id: int) -> bool:
         """Whether this is a purchase of our own that the service may not show yet."""
-        known = self._book.get(order_id)
-        if known is None or known.key is None or known.created_at is None:
-            return False
-        return abs(datetime.now(timezone.utc) - known.created_at) < self._fresh_for
+        since = self._book.bought_since(order_id)
+        return since is not None and abs(since) < self._fresh_for
 
     def cancel(self, order_id: int) -> OrderStatus:
         """Cancels an order, on record before it is tried; see `SmsVerifyHook.cancel`."""

@@ -1,16 +1,29 @@
-"""Asking the service for everybody who waits: when, for which orders, and what becomes of the answers."""
+"""Asking the service for everybody who waits: when, for which orders, and what becomes of the answers.
+
+One order is asked for by its status. Of several, the list of orders tells which have news, and those alone
+are asked for; so a poll costs the same whether two wait or fifty. Orders that the list can not tell of,
+because it shows only the 50 newest or no completions at all, are asked for one by one beside it, a few with
+each poll: those first that are longest unseen for their age, so that fresh ones come more often than old
+ones.
+
+The pace follows the budget. What purchases, reads of codes yet to come and other reads leave of it is spread
+evenly over its period: a poll every 1.5 s where nobody else needs it, every 10 s where everybody does. While
+callbacks bring the codes, the first poll for a wait comes after 15 s and the next ones ever more rarely,
+until a poll finds a code that no callback has brought.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify.budget import Priority
+from smsverify.budget import PURCHASE_SHARE, Budget, Priority
 from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
@@ -23,22 +36,48 @@ from smsverify.following import NOT_FOUND, Following
 from smsverify.hints import Hints, alive_for
 from smsverify.models import KNOWN_STATUSES, has_ended
 from smsverify.orders import Orders
-from smsverify.store import Store, looks, polls, waits
+from smsverify.store import Store, looks, messages, polls, waits
 
 log = logging.getLogger(__name__)
 
 # In seconds of a service whose minute lasts a minute.
-DIRECT_POLL = 1.5  # for each order between two polls while few are waited for
-LIST_POLL = 5.0  # between two polls of more
+FASTEST_POLL = 1.5  # between two polls, where the budget is idle
+SLOWEST_POLL = 10.0  # where it is not
+FIRST_SAFETY_POLL = 15.0  # from the start of a wait to its first poll, while callbacks bring the codes
+SLOWEST_SAFETY_POLL = 120.0  # between two polls for a long wait then
+CALLBACK_LATE = 5.0  # after a poll has found a code, its callback may still come
 
-FEW = 2  # up to so many orders are asked for directly, more by the list
-DIRECT_LOOKS = 1  # orders that a poll by the list asks for besides, the longest unseen first
+SLACK = 1 / 20  # of the permits, that polls leave unused
+DIRECT_LOOKS = 4  # orders that one poll asks for one by one, at the most
 # So often in a row an order has to have news that the list did not show, before the list counts as blind;
-# then the orders are asked for one by one, with this share of what the budget allows in the meantime. Now and
-# then the list gets another chance.
+# then the orders are asked for one by one. Now and then the list gets another chance.
 BLIND_AFTER = 2
-BLIND_SHARE = 0.8
-CHANCES = 20  # polls between two chances
+PROVEN = -1  # stands for the number of misses once the list has shown a completion
+# Polls by the list between two looks at an order that it shows no news of; the second, where it is proven.
+CHECKS = 3
+RARE_CHECKS = 10
+CHANCES = 20  # polls without a blind list between two chances for it
+
+
+@dataclass(frozen=True)
+class _Awaited:
+    """An order that somebody waits for.
+
+    Attributes:
+        age: seconds since the first of those who wait began.
+        unseen: seconds since its status was asked for, by anybody.
+    """
+
+    order_id: int
+    age: float
+    unseen: float
+
+
+def by_turn(awaited: list[_Awaited]) -> list[int]:
+    """Orders that are asked for one by one: those first that are longest unseen for their age."""
+    return [
+        one.order_id for one in sorted(awaited, key=lambda one: (-one.unseen / max(one.age, 1e-3), one.age))
+    ]
 
 
 class Poller:
@@ -46,158 +85,242 @@ class Poller:
 
     Args:
         store: where the processes meet.
+        budget: the requests that all share.
         orders: asks the service, and keeps what it says.
         following: knows the orders that are followed.
         account: whose orders they are.
-        tempo: how long the service's minute is in real minutes.
-        rate_limit: requests that the service allows in its minute.
     """
 
     def __init__(
-        self,
-        store: Store,
-        orders: Orders,
-        following: Following,
-        account: str,
-        *,
-        tempo: float,
-        rate_limit: int,
+        self, store: Store, budget: Budget, orders: Orders, following: Following, account: str
     ) -> None:
         self._store = store
+        self._budget = budget
         self._orders = orders
         self._following = following
         self._account = account
-        self._tempo = tempo
-        self._blind_looks = max(1, int(rate_limit * LIST_POLL / 60 * BLIND_SHARE))
-        self._hints = Hints(store, account, tempo=tempo, rate_limit=rate_limit)
+        self._tempo = budget.period / 60
+        self._hints = Hints(store, account, tempo=self._tempo, rate_limit=budget.limit)
         self._polls = 0
+        self._unlisted = 0
+        self._looks = 1
         self._thread: threading.Thread | None = None
         self._hint_thread: threading.Thread | None = None
         self._told_statuses: set[tuple[int, str]] = set()
 
-    def follow_hints(self) -> None:
-        """Asks for orders that callbacks hint at or readers follow, in a thread of its own, if it is time."""
+    def follow_hints(self, when_asked: Callable[[], None]) -> None:
+        """Asks for orders that callbacks hint at or readers follow, in a thread of its own, if it is time.
+
+        `when_asked` is called after each answer that may end a wait.
+        """
         if self._hint_thread is not None and self._hint_thread.is_alive():
             return
         hinted = self._hints.take_due() or self._following.take_due()
         if hinted:
             self._hint_thread = threading.Thread(
-                target=self._ask_hinted, args=(hinted,), name="smsverify-poll", daemon=True
+                target=self._ask_hinted, args=(hinted, when_asked), name="smsverify-poll", daemon=True
             )
             self._hint_thread.start()
 
-    def _ask_hinted(self, hinted: list[tuple[int, Priority]]) -> None:
-        with self._going_on():
+    def _ask_hinted(self, hinted: list[tuple[int, Priority]], when_asked: Callable[[], None]) -> None:
+        with self._going_on(when_asked):
             for order_id, priority in hinted:
                 self._ask(order_id, priority, is_news=None)
+                when_asked()
 
-    def poll_if_due(self) -> None:
+    def poll_if_due(self, when_asked: Callable[[], None]) -> None:
         """Asks the service, in a thread of its own, if it is time and nobody else does."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._store.read() as connection:
+            now = self._store.now(connection)
             next_at = connection.execute(
                 sa.select(polls.c.next_at).where(polls.c.account == self._account)
             ).scalar_one()
-            if next_at > self._store.now(connection) and next_at < self._store.now(connection) + 60:
-                return
+        if now < next_at < now + self._farthest:
+            return
         awaited = self._claim_poll()
         if awaited:
             self._thread = threading.Thread(
                 target=self._poll_for,
-                args=(awaited,),
+                args=(awaited, when_asked),
                 name="smsverify-poll",
                 daemon=True,
             )
             self._thread.start()
 
-    def _claim_poll(self) -> list[int]:
-        """The orders to ask for, the longest unseen first; none where another process was quicker."""
+    def expect(self, connection: sa.Connection) -> None:
+        """Somebody begins to wait, in the caller's transaction: when his first poll is, and what it needs."""
+        now = self._store.now(connection)
+        first_at = now + FIRST_SAFETY_POLL * self._tempo
+        new = self._store.insert(polls).values(account=self._account, next_at=0)
+        connection.execute(new.on_conflict_do_nothing())
+        connection.execute(
+            sa.update(polls)
+            .where(polls.c.account == self._account, polls.c.next_at > first_at)
+            .values(next_at=first_at)
+        )
+        if not self._callbacks_come(connection):
+            self._budget.codes_are_polled_for(connection)
+
+    # -------------------------------------------------------------- when
+
+    @property
+    def _farthest(self) -> float:
+        """Seconds beyond which no poll is put off; what lies beyond was noted by a clock since set back."""
+        return 2 * SLOWEST_SAFETY_POLL * self._tempo + 60
+
+    def _claim_poll(self) -> list[_Awaited]:
+        """The orders that are waited for; none where another process was quicker, or it is not time yet."""
+        with self._store.read() as connection:
+            awaited = self._awaited(connection)
+            callbacks_come = self._callbacks_come(connection)
+        pause, first = self._pause(awaited), FIRST_SAFETY_POLL * self._tempo
+        oldest = max((one.age for one in awaited), default=0.0)
+        is_time = bool(awaited)
+        if awaited and callbacks_come:
+            is_time = oldest >= first
+            youngest = min(one.age for one in awaited)
+            rarely = min(max(youngest, first), SLOWEST_SAFETY_POLL * self._tempo)
+            pause = max(pause, rarely) if is_time else first - oldest
         with self._store.write() as connection:
             now = self._store.now(connection)
-            asked_at = sa.func.min(sa.func.coalesce(looks.c.status_at, 0))
-            alive = waits.c.seen_at.between(now - alive_for(self._tempo), now + alive_for(self._tempo))
-            same = sa.and_(looks.c.account == waits.c.account, looks.c.order_id == waits.c.order_id)
-            rows = connection.execute(
-                sa.select(waits.c.order_id)
-                .outerjoin(looks, same)
-                .where(waits.c.account == self._account, alive)
-                .group_by(waits.c.order_id)
-                .order_by(asked_at, waits.c.order_id)
-            )
-            awaited = [row.order_id for row in rows]
-            pause = self._tempo * (DIRECT_POLL * len(awaited) if len(awaited) <= FEW else LIST_POLL)
+            is_due = sa.or_(polls.c.next_at <= now, polls.c.next_at > now + self._farthest)
             claimed = connection.execute(
-                sa.update(polls)
-                .where(
-                    polls.c.account == self._account,
-                    sa.or_(polls.c.next_at <= now, polls.c.next_at > now + 60),
-                )
-                .values(next_at=now + pause)
+                sa.update(polls).where(polls.c.account == self._account, is_due).values(next_at=now + pause)
             )
-            return awaited if claimed.rowcount else []
+            if not claimed.rowcount or not is_time:
+                return []
+            self._budget.codes_are_polled_for(connection, not callbacks_come)
+        return awaited
 
-    def _poll_for(self, awaited: list[int]) -> None:
+    def _awaited(self, connection: sa.Connection) -> list[_Awaited]:
+        now = self._store.now(connection)
+        alive = waits.c.seen_at.between(now - alive_for(self._tempo), now + alive_for(self._tempo))
+        same = sa.and_(looks.c.account == waits.c.account, looks.c.order_id == waits.c.order_id)
+        since, seen_at = sa.func.min(waits.c.since), sa.func.max(looks.c.status_at)
+        rows = connection.execute(
+            sa.select(waits.c.order_id, since.label("since"), seen_at.label("seen_at"))
+            .outerjoin(looks, same)
+            .where(waits.c.account == self._account, alive)
+            .group_by(waits.c.order_id)
+        )
+        return [
+            _Awaited(
+                row.order_id,
+                age=max(now - row.since, 0.0),
+                unseen=max(now - (row.since if row.seen_at is None else row.seen_at), 0.0),
+            )
+            for row in rows
+        ]
+
+    def _pause(self, awaited: list[_Awaited]) -> float:
+        """Seconds until the next poll: what others leave of the budget, spread evenly over its period."""
+        budget, load, misses = self._budget, self._budget.load(), self._misses()
+        is_listed = len(awaited) > 1 and misses < BLIND_AFTER
+        purchases = min(load.purchases + load.purchases_waiting, int(budget.limit * PURCHASE_SHARE))
+        codes = sum(one.age < budget.period for one in awaited) if is_listed else 0
+        # As many codes as the last period had, or as many as there are fresh orders, are to be read.
+        others = max(load.purchases, purchases) + max(load.releases, codes) + load.reads
+        left = max(budget.limit * (1 - SLACK) - others, 1.0)
+        one_by_one = self._unlisted if is_listed else len(awaited)
+        cost = is_listed + min(one_by_one, DIRECT_LOOKS)
+        pause = min(max(budget.period * cost / left, FASTEST_POLL * self._tempo), SLOWEST_POLL * self._tempo)
+        self._looks = max(1, min(int(left * pause / budget.period) - is_listed, DIRECT_LOOKS))
+        return pause
+
+    def _callbacks_come(self, connection: sa.Connection) -> bool:
+        """Whether callbacks bring the codes: one has come, and polls have found none since without one."""
+        late = self._store.now(connection) - CALLBACK_LATE * self._tempo
+        uncalled = sa.select(messages.c.id).where(
+            messages.c.account == polls.c.account,
+            messages.c.called_at.is_(None),
+            messages.c.received_at.between(polls.c.callback_at, late),
+        )
+        come = sa.select(polls.c.account).where(
+            polls.c.account == self._account, polls.c.callback_at.is_not(None), sa.not_(uncalled.exists())
+        )
+        return connection.execute(come).first() is not None
+
+    # -------------------------------------------------------------- for which orders
+
+    def _poll_for(self, awaited: list[_Awaited], when_asked: Callable[[], None]) -> None:
         """One poll for all who wait for these orders."""
-        with self._going_on():
+        with self._going_on(when_asked):
             for order_id, priority, is_news in self._worth_asking(awaited):
                 self._ask(order_id, priority, is_news=is_news)
+                when_asked()
             self._orders.retry_releases(limit=1)
 
     @contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _going_on(self, when_asked: Callable[[], None]) -> Iterator[None]:
         """Of what goes wrong in a poll, only a refused key ends waits."""
         try:
             yield
         except AuthenticationError as error:
             self._note_refusal(error)
+            when_asked()
         except (RateLimitedError, StoreError) as error:
             log.warning("A poll failed, the next one is due as always: %s", error)
         except Exception:
             log.exception("A poll failed unexpectedly, the next one is due as always")
 
-    def _worth_asking(self, awaited: list[int]) -> list[tuple[int, Priority, bool | None]]:
-        """Which orders to ask for: those that the list shows to have changed, and the longest unseen.
+    def _worth_asking(self, awaited: list[_Awaited]) -> list[tuple[int, Priority, bool | None]]:
+        """Which orders to ask for: those that the list shows to have changed, and some that it does not show.
 
-        With each, whether the list has shown news of it; `None` where it was not read.
+        With each, whether the list has shown news of it; `None` where it was not read, or does not show it.
         """
-        if len(awaited) <= FEW:
-            return [(order_id, Priority.POLL, None) for order_id in awaited]
+        order_ids = by_turn(awaited)
         self._polls += 1
-        if self._list_is_blind() and self._polls % CHANCES:
-            return [(order_id, Priority.POLL, None) for order_id in awaited[: self._blind_looks]]
+        if len(order_ids) == 1 or (self._list_is_blind() and self._polls % CHANCES):
+            return [(order_id, Priority.POLL, None) for order_id in order_ids[: self._looks]]
         try:
-            listed = {order.order_id: order.status for order in self._orders.read_list()[0]}
+            orders, _ = self._orders.read_list(priority=Priority.POLL)
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
             log.warning("The list of orders can not be read, they are asked for one by one: %s", error)
-            return [(order_id, Priority.POLL, None) for order_id in awaited[: 1 + DIRECT_LOOKS]]
-        before = self._note_listed(awaited, listed)
+            return [(order_id, Priority.POLL, None) for order_id in order_ids[: self._looks]]
+        listed = {order.order_id: order.status for order in orders}
+        before = self._note_listed(order_ids, listed)
         changed = [
             order_id
-            for order_id in awaited
+            for order_id in order_ids
             if order_id in listed
             and (has_ended(listed[order_id]) or listed[order_id] != before.get(order_id, listed[order_id]))
         ]
-        unseen = [order_id for order_id in awaited if order_id not in changed][:DIRECT_LOOKS]
-        return [(order_id, Priority.RELEASE, True) for order_id in changed] + [
-            (order_id, Priority.POLL, False if order_id in listed else None) for order_id in unseen
+        unlisted = [order_id for order_id in order_ids if order_id not in listed]
+        self._unlisted = len(unlisted)
+        unchanged = [order_id for order_id in order_ids if order_id in listed and order_id not in changed]
+        checked = unchanged[:1] if not self._polls % self._checks_every() else []
+        return [
+            *((order_id, Priority.RELEASE, True) for order_id in changed),
+            *((order_id, Priority.POLL, None) for order_id in unlisted[: self._looks]),
+            *((order_id, Priority.POLL, False) for order_id in checked),
         ]
 
     def _list_is_blind(self) -> bool:
+        return self._misses() >= BLIND_AFTER
+
+    def _checks_every(self) -> int:
+        return RARE_CHECKS if self._misses() == PROVEN else CHECKS
+
+    def _misses(self) -> int:
+        """How often in a row the list has not shown news; `PROVEN` where it has shown them last."""
         with self._store.read() as connection:
-            misses = connection.execute(
-                sa.select(polls.c.list_misses).where(polls.c.account == self._account)
-            ).scalar_one()
-        return bool(misses >= BLIND_AFTER)
+            misses = sa.select(polls.c.list_misses).where(polls.c.account == self._account)
+            return int(connection.execute(misses).scalar_one())
 
     def _judge_list(self, *, has_shown: bool) -> None:
         """Remembers whether the list has shown what an order's status did."""
-        misses = 0 if has_shown else polls.c.list_misses + 1
+        if has_shown and self._misses() == PROVEN:
+            return
+        one_more = sa.case((polls.c.list_misses < 0, 1), else_=polls.c.list_misses + 1)
         with self._store.write() as connection:
             connection.execute(
-                sa.update(polls).where(polls.c.account == self._account).values(list_misses=misses)
+                sa.update(polls)
+                .where(polls.c.account == self._account)
+                .values(list_misses=PROVEN if has_shown else one_more)
             )
 
     def _note_listed(self, awaited: list[int], listed: dict[int, str]) -> dict[int, str]:

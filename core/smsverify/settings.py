@@ -87,7 +87,7 @@ class Settings(BaseModel):
     allow_unshared_store: bool = False
     connect_timeout: float = Field(default=10, gt=0, allow_inf_nan=False)
     read_timeout: float = Field(default=30, gt=0, allow_inf_nan=False)
-    call_timeout: float = Field(default=300, gt=0, allow_inf_nan=False)
+    call_timeout: float = Field(default=900, gt=0, allow_inf_nan=False)
     insecure: bool = False
     message_retention_days: float = Field(default=7, gt=0, allow_inf_nan=False)
     callback_secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(default=())

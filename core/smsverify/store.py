@@ -42,6 +42,7 @@ budgets = sa.Table(
     sa.Column("key_id", sa.Text, primary_key=True),
     sa.Column("blocked_until", sa.Double, nullable=False, default=0),
     sa.Column("refusals", sa.Integer, nullable=False, default=0),
+    sa.Column("polled_until", sa.Double, nullable=False, default=0, server_default="0"),
 )
 
 permits = sa.Table(
@@ -51,6 +52,7 @@ permits = sa.Table(
     sa.Column("slot", sa.Integer, primary_key=True),
     sa.Column("free_at", sa.Double, nullable=False),
     sa.Column("holder", sa.Text),
+    sa.Column("priority", sa.Integer),
 )
 
 queue = sa.Table(
@@ -70,6 +72,7 @@ catalogues = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("fetched_at", sa.Double, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("read_until", sa.Double),
 )
 
 purchases = sa.Table(
@@ -273,6 +276,9 @@ NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
         looks.c.hint_followed_at,
         messages.c.shown_as,
         messages.c.called_at,
+        budgets.c.polled_until,
+        permits.c.priority,
+        catalogues.c.read_until,
     ),
 }
 # What is put into them where there are rows already.
@@ -311,6 +317,7 @@ class Store:
         self._engine = self._make_engine()
         self._is_ready = False
         self._opening = threading.Lock()
+        self._writing = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Store({self.url.render_as_string(hide_password=True)!r})"
@@ -319,8 +326,8 @@ class Store:
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that writes; committed at the end, rolled back on an exception."""
         self._make_ready()
-        with _fork_gate.passing(), self._translating(), self._engine.begin() as connection:
-            yield connection
+        with _fork_gate.passing(), self._translating(), self._turn_to_write(), self._engine.begin() as begun:
+            yield begun
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -363,8 +370,22 @@ class Store:
         """Lets go of connections inherited over a fork without closing them: they belong to the parent."""
         self._engine.dispose(close=False)
         self._opening = threading.Lock()
+        self._writing = threading.Lock()
 
     # -------------------------------------------------------------- inside
+
+    @contextmanager
+    def _turn_to_write(self) -> Iterator[None]:
+        """One thread of this process at a time: many who wait for SQLite's lock wait long and unfairly."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._writing.acquire(timeout=BUSY_TIMEOUT):
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     @contextmanager
     def _translating(self) -> Iterator[None]:

@@ -181,7 +181,7 @@ class Transport:
         path: str,
         params: dict[str, str] | None = None,
         *,
-        priority: Priority = Priority.POLL,
+        priority: Priority = Priority.READ,
         stop: threading.Event | None = None,
         hasty: bool = False,
     ) -> Reply:

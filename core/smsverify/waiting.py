@@ -1,11 +1,9 @@
 """Waiting for codes: everybody who waits on an account shares one poll, in this process and in all others.
 
 A process has one `Watch` for an account, with one thread while anybody waits. The thread reads the store a
-few times a
-second for all its waiters at once: whatever any process has put into the inbox ends their waits. When the
-    account's next
-poll is due, whoever claims it first (one conditional update) asks the service for everybody who waits
-anywhere.
+few times a second for all its waiters at once: whatever any process has put into the inbox ends their waits.
+When the account's next poll is due, whoever claims it first (one conditional update) asks the service for
+everybody who waits anywhere.
 """
 
 from __future__ import annotations
@@ -43,6 +41,7 @@ log = logging.getLogger(__name__)
 
 LOOK = 0.25  # seconds between two looks into the store, of a service whose minute lasts a minute
 SHORTEST_LOOK = 0.02
+FULL_LOOKS = 20  # looks until one for all waits though no message has come: others may know of an end
 LAST_LOOKS = 3  # how often an order has to be seen completed without a code before that is believed
 
 
@@ -57,6 +56,7 @@ class Wait:
     wanted: MessageFilter
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     since: float = 0.0
+    is_new: bool = True
     future: concurrent.futures.Future[Message] = field(default_factory=concurrent.futures.Future)
 
 
@@ -97,6 +97,9 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._is_store_failing = False
         self._next_sign_of_life = 0.0
+        self._has_asked = threading.Event()
+        self._next_full_look = 0.0
+        self._newest = 0
 
     def add(
         self,
@@ -194,9 +197,9 @@ class Watch:
         self._deliver(current)
         is_waited_for = not all(wait.future.done() for wait in current)
         if is_waited_for or self._follows.current():
-            self._poller.follow_hints()
+            self._poller.follow_hints(self._asked)
         if is_waited_for:
-            self._poller.poll_if_due()
+            self._poller.poll_if_due(self._asked)
 
     def _end_what_is_due(self, current: Iterable[Wait]) -> None:
         for wait in current:
@@ -214,9 +217,28 @@ class Watch:
                     ),
                 )
 
-    def _deliver(self, current: Iterable[Wait]) -> None:
-        """Ends the waits that the store has something for, with one look for all of them."""
-        order_ids = {wait.order_id for wait in current}
+    def _deliver(self, current: list[Wait]) -> None:
+        """Ends the waits that the store has something for, with one look for all of them.
+
+        Most of the time nothing has come, and a thousand waits cost no more than one.
+        """
+        newest = self._inbox.last_id() if current else 0
+        is_due = self._has_asked.is_set() or time.monotonic() >= self._next_full_look
+        if newest == self._newest and not is_due:
+            self._deliver_to([wait for wait in current if wait.is_new])
+            return
+        self._has_asked.clear()
+        self._newest = newest
+        self._next_full_look = time.monotonic() + FULL_LOOKS * self._look
+        self._deliver_to(current)
+
+    def _asked(self) -> None:
+        """The service has answered this process: some waits may end."""
+        self._has_asked.set()
+        self._wake.set()
+
+    def _deliver_to(self, some: list[Wait]) -> None:
+        order_ids = {wait.order_id for wait in some}
         if not order_ids:
             return
         with self._store.read() as connection:
@@ -232,9 +254,10 @@ class Watch:
             poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
         # After the statuses: of an order that was seen to have ended, the message is there already.
         newest = self._inbox.newest(order_ids)
-        particular = {wait.order_id for wait in current if wait.wanted.concerns_content}
+        particular = {wait.order_id for wait in some if wait.wanted.concerns_content}
         all_of = self._inbox.all_of(particular) if particular else {}
-        for wait in current:
+        for wait in some:
+            wait.is_new = False
             there = [newest[wait.order_id]] if wait.order_id in newest else []
             if wait.wanted.concerns_content:
                 there = all_of.get(wait.order_id, [])
@@ -284,9 +307,7 @@ class Watch:
                     seen_at=wait.since,
                 )
             )
-            connection.execute(
-                self._store.insert(polls).values(account=self._account, next_at=0).on_conflict_do_nothing()
-            )
+            self._poller.expect(connection)
 
     def _unregister(self, over: list[Wait]) -> None:
         if over:

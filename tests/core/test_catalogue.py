@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -93,6 +94,26 @@ def test_a_list_is_read_once_a_minute_by_all_who_share_the_store(
     assert reads(simulator, "services/temporary/") == 1
     assert reads(simulator, "global/countries/") == 1
     assert reads(simulator, "global/services/") == 2
+
+
+def test_many_who_need_a_list_at_once_read_it_once(
+    simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], any_store_url: str
+) -> None:
+    simulator = simulate(balance="100")
+    simulator.add_fault(Fault("slow_after", path="services/temporary/", seconds=0.5))
+    hooks = [make_hook(simulator, any_store_url, rate_period=60.0) for _ in range(10)]
+    with ThreadPoolExecutor(len(hooks)) as threads:
+        orders = threads.map(lambda hook: hook.order("temporary", service="WhatsApp").service, hooks)
+        assert list(orders) == ["WhatsApp"] * 10
+    assert reads(simulator, "services/temporary/") == 1
+
+
+def test_one_who_died_while_reading_a_list_holds_nobody_up_for_long(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify.catalogue.LONGEST_READ", 0.3)
+    assert hook._catalogue._claim_read("temporary")
+    assert hook.order("temporary", service="WhatsApp").service == "WhatsApp"
 
 
 def test_what_is_listed_for_people_is_fresh(simulator: Simulator, hook: SmsVerifyHook) -> None:

@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from requests_mock import Mocker
 from rigs import await_end_of_waits, eventually
+from rigs.postgres import PrivatePostgres
 from rigs.processes import beside, in_processes, results_of
 
 from smsverify import errors
@@ -109,7 +111,7 @@ def test_many_orders_get_their_codes(
 def test_orders_beyond_the_fifty_newest_get_their_codes(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
-    simulator = simulate(rate_limit=None, balance="100")
+    simulator = simulate(rate_limit=None, balance="100", products={"temporary": {"validity": 1e6}})
     hook = make_hook(simulator, store_url, rate_limit=1000)
     order_ids = buy(hook, 4)
     buy(hook, 51)
@@ -142,8 +144,9 @@ def test_the_cost_of_waiting_does_not_grow_with_the_waiters(
         stop.set()
         assert {type(end) for end in waiting.join()} == {errors.WaitStoppedError}
         await_end_of_waits()
-        # A poll of few asks each 1.5 s of a minute; one of more reads the list and one more each 5 s.
-        longest = seconds * (60 / 1.5 if orders <= 2 else 2 * 60 / 5) + 4
+        # A poll of one order asks each 1.5 s of a minute. One of more reads the list, and one order besides
+        # with every third poll as long as the list has not shown any news.
+        longest = seconds * (60 / 1.5) * (1 if orders == 1 else 4 / 3) + 4
         assert made <= longest
         return made / seconds
 
@@ -481,6 +484,43 @@ def test_a_store_that_is_locked_for_a_while_never_ends_a_wait(
     assert waiting.codes() == ["123456"]
 
 
+def test_a_database_that_is_gone_for_a_while_never_ends_a_wait_and_sells_nothing(
+    simulate: Simulate, make_hook: MakeHook, postgres: PrivatePostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, postgres.create_database())
+    first, second = buy(hook, 2)
+    waiting = Waiting(hook, [first, second])
+    eventually(lambda: simulator.stats().by_endpoint.get("GET orders/", 0) > 0, "polling")
+    with postgres.gone():
+        simulator.deliver_sms(first, otp="123456")
+        eventually(lambda: "nothing can be delivered meanwhile" in caplog.text, "the outage")
+        with pytest.raises(errors.StoreError, match="can not be used"):
+            hook.order("temporary", service="WhatsApp")
+        assert waiting.ends == [None, None]
+    simulator.deliver_sms(second, otp="654321")
+    assert waiting.codes() == ["123456", "654321"]
+    assert len(simulator.orders()) == 2
+    assert simulator.stats().refused == 0
+
+
+@pytest.mark.parametrize("seconds", [-30, 30])
+def test_a_host_whose_clock_is_wrong_shares_budget_and_waits_all_the_same(
+    seconds: int, simulate: Simulate, make_hook: MakeHook, postgres: PrivatePostgres
+) -> None:
+    """The clock that counts is the database's."""
+    simulator = simulate(rate_limit=10, sms_delay=60)
+    hook = make_hook(simulator, postgres.create_database(), rate_limit=10)
+    use = {"settings": hook._given, "seconds": seconds, "requests": 12, "timeout": PATIENT}
+    with beside("use_with_a_wrong_clock", **use) as process:
+        for _ in range(12):
+            hook.get_balance()
+        (order_id,) = buy(hook)
+        codes = [hook.wait_for_otp(order_id, PATIENT, cancel_on_timeout=False).otp, *results_of(process)[0]]
+    assert set(codes) == {order.otp for order in simulator.orders()}
+    assert (simulator.stats().refused, simulator.stats().max_in_window <= 10) == (0, True)
+
+
 def test_a_refused_key_ends_all_waits_with_its_reason_and_the_asking(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -518,17 +558,33 @@ def test_an_order_that_does_not_exist_ends_the_wait_but_not_a_later_one(
     assert hook.wait_for_otp(order_id, PATIENT).otp == "123456"
 
 
+@pytest.mark.parametrize("seconds", [0, 30], ids=["right clock", "buyer's clock is off"])
 def test_an_order_of_ours_that_the_service_does_not_show_yet_is_waited_for(
-    simulate: Simulate, make_hook: MakeHook, store_url: str
+    seconds: int,
+    simulate: Simulate,
+    make_hook: MakeHook,
+    store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     simulator = simulate()
     hook = make_hook(simulator, store_url)
     simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=30))
-    (order_id,) = buy(hook)
+    with monkeypatch.context() as patched:
+        patched.setattr("smsverify.purchasing.datetime", clock_that_is_off(seconds))
+        (order_id,) = buy(hook)
     waiting = Waiting(hook, [order_id])
     eventually(lambda: status_requests(simulator) > 1, "polling")
     simulator.deliver_sms(order_id, otp="123456")
     assert waiting.codes() == ["123456"]
+
+
+def clock_that_is_off(seconds: float) -> type[datetime]:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(seconds=seconds)
+
+    return Wrong
 
 
 def test_a_wait_after_a_renewal_is_not_told_of_the_end_before_it(
@@ -626,7 +682,7 @@ def test_a_list_that_does_not_show_completions_is_done_without(
 def test_every_waiter_of_an_order_gets_a_last_look(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smsverify.polling.Poller.poll_if_due", lambda self: None)
+    monkeypatch.setattr("smsverify.polling.Poller.poll_if_due", lambda self, when_asked: None)
     (order_id,) = buy(hook)
     waiting = Waiting(hook, [order_id, order_id], timeout=0.5)
     simulator.deliver_sms(order_id, otp="123456")

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -42,6 +44,11 @@ class PrivatePostgres:
         initdb: list[str | Path] = ["-D", data, "-U", "tester", "-A", "scram-sha-256", f"--pwfile={password}"]
         self._run(binaries, "initdb", *initdb, "--no-sync", "--encoding=UTF8", "--locale=C")
         self.port = closed_port()
+        self._binaries, self._data = binaries, data
+        self._log = (self._directory / "log").open("ab")
+        self._start()
+
+    def _start(self) -> None:
         options = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
@@ -50,15 +57,23 @@ class PrivatePostgres:
             "max_connections": 200,
         }
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        self._log = (self._directory / "log").open("wb")
         self._server = subprocess.Popen(
-            [binaries / "postgres", "-D", data, *settings],
+            [self._binaries / "postgres", "-D", self._data, *settings],
             user=self._user,
             cwd=self._directory,
             stdout=self._log,
             stderr=self._log,
         )
         self._await_start()
+
+    @contextmanager
+    def gone(self) -> Iterator[None]:
+        """Nobody can reach the server for the duration of a block; connections to it break."""
+        self._halt()
+        try:
+            yield
+        finally:
+            self._start()
 
     def create_database(self) -> str:
         """An empty database; returns its URL for SQLAlchemy."""
@@ -69,10 +84,13 @@ class PrivatePostgres:
 
     def stop(self) -> None:
         """Ends the server at once and removes its files."""
-        self._server.send_signal(signal.SIGINT)  # SIGTERM would wait for clients
-        self._server.wait(30)
+        self._halt()
         self._log.close()
         shutil.rmtree(self._directory)
+
+    def _halt(self) -> None:
+        self._server.send_signal(signal.SIGINT)  # SIGTERM would wait for clients
+        self._server.wait(30)
 
     def _address(self, database: str) -> str:
         return f"postgresql://tester:{PASSWORD}@127.0.0.1:{self.port}/{database}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import multiprocessing
 import multiprocessing.process
@@ -150,6 +151,32 @@ def wait_and_fork(index: int, *, settings: dict[str, Any], order_ids: list[int],
     child.join()
     waiter.join()
     return [*codes, *codes_of_child]
+
+
+def use_with_a_wrong_clock(
+    _index: int, *, settings: dict[str, Any], seconds: float, requests: int, timeout: float
+) -> list[str | None]:
+    """Sets this process's clock by so much, sends requests, buys a number and waits for its code."""
+    _set_clock(seconds)
+    hook = SmsVerifyHook(**settings)
+    for _ in range(requests):
+        hook.get_balance()
+    order = hook.order("temporary", service="WhatsApp")
+    return [hook.wait_for_otp(order.order_id, timeout, cancel_on_timeout=False).otp]
+
+
+def _set_clock(seconds: float) -> None:
+    right = time.time
+
+    class Wrong(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return cls.fromtimestamp(time.time(), tz)
+
+    time.time = lambda: right() + seconds
+    for name, module in list(sys.modules.items()):
+        if name.startswith("smsverify") and getattr(module, "datetime", None) is datetime.datetime:
+            module.datetime = Wrong  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------ buyers that are killed
