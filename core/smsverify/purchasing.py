@@ -248,7 +248,7 @@ class Purchases:
                     log.info("Order %d was renewed by somebody else meanwhile (%s)", order_id, key)
                     return Renewal(begun)
                 with self._settling(begun):
-                    self._api.renew(
+                    answer = self._api.renew(
                         order_id,
                         before_sending=partial(self._ledger.sending, begun),
                         while_waiting=partial(self._ledger.alive, begun),
@@ -265,6 +265,8 @@ class Purchases:
                     raise
                 return Renewal(found, is_new=error.key == key, price=price)
         renewed = _extended(order, sight.status, count)
+        if answer.expires_at is not None and (end is None or answer.expires_at.timestamp() > end):
+            renewed = renewed.model_copy(update={"expires_at": answer.expires_at, "expires_estimated": False})
         try:
             # At once: what follows may take long, or fail.
             self._ledger.renewed(begun, renewed)

@@ -20,7 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify.errors import ServiceError
+from smsverify.errors import InvalidRequestError, ServiceError
 from smsverify.ledger import Ledger, OpenCall
 from smsverify.models import Order, expiry_step, phone_digits, seconds_left
 from smsverify.orders import Orders
@@ -306,7 +306,7 @@ class Recovery:
         asked_at = self._now()
         try:
             status = self._orders.look(call.request["order_id"])
-        except ServiceError as error:
+        except (ServiceError, InvalidRequestError) as error:
             log.warning("Whether %s was renewed can not be found out now: %s", call.key, error)
             return None
         left = seconds_left(status)

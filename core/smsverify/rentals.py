@@ -350,7 +350,13 @@ class Rentals:
         left = _left_of(order, self._ledger.now())
         if left is None or order.product is None or order.product in TELLING:
             return True
-        return left <= 0 and (order.expires_estimated or self._has_open_renewal(order.order_id))
+        if left <= 0 and (order.expires_estimated or self._has_open_renewal(order.order_id)):
+            return True
+        # Where its status tells an end, it may have told that of before its renewal.
+        last = self._ledger.last_renewal(order.order_id)
+        if last is None or last.end is None or order.expires_at is None:
+            return False
+        return order.expires_at.timestamp() <= last.end + (last.step or 0.0)
 
     def _paid_ahead(self, before: Order, sight: Sight | None) -> tuple[Outcome, str] | None:
         """Whether a rental was renewed for a period that has not begun yet, however soon it seems to end.
@@ -365,13 +371,15 @@ class Rentals:
         ends_at = None if sight is None else sight.ends_at
         step = (None if sight is None else expiry_step(sight.status, self._tempo)) or 0.0
         end = last.end + step
-        if step >= DAY:
-            # Whole days are too coarse to show it; but no rental lasts less than one.
-            is_ahead = now - last.settled_at < SHORTEST_PERIOD
-        elif ends_at is not None and ends_at <= end:
+        # Whole days are too coarse to show that a rental of one day was renewed.
+        would_show = step < DAY or before.product == "rent-30days"
+        if would_show and ends_at is not None and ends_at <= end:
             # What has been shown, and is not any more, the service has thought better of.
             has_shown = self._has_shown(last, before, end) or last.step != step
             return None if has_shown else self._unshown(now - last.settled_at)
+        if step >= DAY:
+            # The end before may have been as much earlier; but no rental lasts less than a day.
+            is_ahead = now < max(last.settled_at + SHORTEST_PERIOD, last.end - step)
         else:
             is_ahead = now < last.end
         return ("not_due", "the period that was paid last has not begun") if is_ahead else None
@@ -414,7 +422,9 @@ class Rentals:
         order, trouble = seen.order, paid_ahead
         shows_end = seen.sight is not None and seen.sight.ends_at is not None
         is_open = not shows_end and self._has_open_renewal(order.order_id)
-        is_told = shows_end or not (order.expires_estimated or is_open)
+        # Whole days left, none of them: the last one may still run.
+        is_whole = seen.surely is not None and seen.left is not None and seen.surely < seen.left
+        is_told = not is_whole and (shows_end or not (order.expires_estimated or is_open))
         release = self._book.release_of(order.order_id)
         if _is_over(seen.status, seen.left, is_told=is_told):
             trouble = "expired", "its time is over" if not has_ended(seen.status) else f"it is {seen.status}"
@@ -553,8 +563,8 @@ def _why_not_now(
 
 def _is_over(status: str, left: float | None, *, is_told: bool) -> bool:
     """Whether a rental has ended. A code completes an order, but not the time that it is rented for."""
-    if status.strip().lower() == "completed" and left is not None:
-        return left <= 0
+    if status.strip().lower() == "completed":
+        return left is not None and left <= 0
     return has_ended(status) or (is_told and left is not None and left <= 0)
 
 

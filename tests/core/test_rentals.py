@@ -465,6 +465,112 @@ def test_a_rental_that_tells_days_only_is_kept_without_a_gap(
     assert renewals(service)[month] == 0
 
 
+def test_no_more_than_one_period_is_paid_ahead_where_days_are_told_only(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, clock: Clock
+) -> None:
+    service = simulate(speed=1.0, rate_limit=None, balance="200", time_left_fields=["days_left"])
+    hook = make_hook(service, store_url, rate_period=1.0)
+    (month,) = rent(hook, "month")
+    for _ in range(5):
+        hook.renew_expiring(90 * DAY)
+        clock.pass_by(1.1 * DAY)
+    assert renewals(service) == {month: 1}
+
+
+def test_a_renewal_of_thirty_days_that_does_not_show_in_days_is_not_paid_again(
+    requests_mock: Mocker, service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    requests_mock.real_http = True  # type: ignore[attr-defined]
+    (month,) = rent(hook, "month")
+    told = {"order_id": month, "status": "active", "days_left": 1}
+    requests_mock.register_uri("GET", f"{service.url}/api/v1/order/{month}/status/", json=told)
+    found = []
+    for _ in range(2):
+        found.append(of(hook.renew_expiring(4 * HOUR), month).outcome)
+        clock.pass_by(0.95 * DAY)
+    assert found == ["renewed", "unconfirmed"]
+    assert renewals(service) == {month: 1}
+
+
+def test_no_whole_day_left_does_not_end_a_rental(
+    requests_mock: Mocker, service: Simulator, hook: SmsVerifyHook
+) -> None:
+    """Of a rental for one day, whole days that are rounded down are none from the beginning."""
+    requests_mock.real_http = True  # type: ignore[attr-defined]
+    (day,) = rent(hook, "day")
+    told = {"order_id": day, "status": "active", "days_left": 0}
+    requests_mock.register_uri("GET", f"{service.url}/api/v1/order/{day}/status/", json=told)
+    assert of(hook.renew_expiring(4 * HOUR), day).outcome == "renewed"
+    assert of(hook.renew_expiring(4 * HOUR), day).outcome == "not_due"
+    assert renewals(service) == {day: 1}
+
+
+def test_a_rental_that_has_a_code_and_an_unknown_end_is_named(
+    service: Simulator, hook: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    """Its purchase was found in the list, which tells no end."""
+    requests_mock.real_http = True  # type: ignore[attr-defined]
+    service.add_fault(Fault("lost_answer", "order/rental/"))
+    (three,) = rent(hook, "three")
+    told = {"order_id": three, "status": "completed", "otp": "123456"}
+    requests_mock.register_uri("GET", f"{service.url}/api/v1/order/{three}/status/", json=told)
+    for _ in range(2):
+        assert of(hook.renew_expiring(4 * DAY), three).outcome == "expiry_unknown"
+
+
+def test_a_status_that_shows_a_renewal_later_does_not_end_the_rental(
+    requests_mock: Mocker, service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    """Of a `rental`, should its status tell its end after all."""
+    requests_mock.real_http = True  # type: ignore[attr-defined]
+    (three,) = rent(hook, "three")
+    ends = service.order(three).expires_at
+    told = [ends]
+
+    def status(*_: Any) -> dict[str, Any]:
+        left = told[-1].timestamp() - clock.now()
+        return {"order_id": three, "status": "active", "time_left_seconds": left}
+
+    requests_mock.register_uri("GET", f"{service.url}/api/v1/order/{three}/status/", json=status)
+    assert of(hook.renew_expiring(4 * DAY), three).outcome == "renewed"
+    told.append(service.order(three).expires_at)
+    clock.pass_by(3.1 * DAY)
+    kept = of(hook.renew_expiring(4 * HOUR), three)
+    assert (kept.outcome, kept.expires_at is not None and kept.expires_at > ends) == ("not_due", True)
+    clock.pass_by(2.8 * DAY)
+    assert of(hook.renew_expiring(4 * HOUR), three).outcome == "renewed"
+    assert renewals(service) == {three: 2}
+
+
+def test_an_end_that_a_renewal_answers_is_no_estimate(
+    requests_mock: Mocker, service: Simulator, hook: SmsVerifyHook
+) -> None:
+    requests_mock.real_http = True  # type: ignore[attr-defined]
+    (three,) = rent(hook, "three")
+    end = service.order(three).expires_at + timedelta(days=3, hours=5)
+    answer = {"order_id": three, "status": "active", "expiry_date": end.isoformat()}
+    requests_mock.register_uri("POST", f"{service.url}/api/v1/order/{three}/renew/", json={"data": answer})
+    kept = of(hook.renew_expiring(4 * DAY), three)
+    assert (kept.outcome, kept.expires_at, kept.expires_estimated) == ("renewed", end, False)
+
+
+def test_a_refused_look_at_an_open_renewal_stops_no_other(
+    service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    first, second = rent(hook, "day", "day")
+    service.add_fault(Fault("lost_answer", f"order/{first}/renew/"))
+    service.add_fault(Fault("error_before", f"order/{first}/status/", after=1, times=None))
+    assert outcomes(hook.renew_expiring(2 * DAY)) == {first: "unknown", second: "renewed"}
+    service.clear_faults()
+    body = '{"order_id": ["Is not known here."]}'
+    fault = Fault("out_of_stock", f"order/{first}/status/", status=400, body=body, times=None)
+    service.add_fault(fault)
+    clock.pass_by(1.5 * DAY)
+    found = outcomes(hook.renew_expiring(2 * DAY))
+    assert found[second] == "renewed"
+    assert found[first] != "renewed"
+
+
 def test_a_code_does_not_end_a_rental(simulate: Simulate, make_hook: MakeHook, store_url: str) -> None:
     products = {name: {"sms_status": "completed"} for name in ("rental", "rent-1day")}
     service = simulate(speed=1.0, rate_limit=None, products=products)
