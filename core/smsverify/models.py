@@ -649,8 +649,8 @@ def period_of(order: Order, renewals: int) -> timedelta | None:
     if order.expires_at is None or order.created_at is None:
         return named
     shown = (order.expires_at - order.created_at) / (renewals + 1)
-    # What is near may be rounded, to midnight perhaps, and would add up.
-    return shown if timedelta() < shown < named * 2 / 3 else named
+    # What is nearer may be rounded, to midnight perhaps, and would add up.
+    return shown if timedelta() < shown < named / 2 else named
 
 
 def seconds_left(status: OrderStatus) -> float | None:
