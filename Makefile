@@ -85,9 +85,20 @@ soak: $(VENV)/core/installed ## test the money for long: random faults and death
 	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/test_money_kills.py tests/core/test_money.py \
 	    tests/core/test_callback.py --timeout 7200
 
-.PHONY: bench
-bench: $(VENV)/airflow/installed ## measure what importing the operators adds to importing airflow.sdk
+.PHONY: bench bench-imports bench-budget bench-triggers bench-waiting
+bench: bench-imports bench-budget bench-triggers bench-waiting ## measure all that is promised, and write it into docs/waiting.md (an hour, on an idle machine)
+
+bench-imports: $(VENV)/airflow/installed ## measure what importing the operators adds to importing airflow.sdk
 	$(AIRFLOW)/python benchmarks/imports.py
+
+bench-budget: $(VENV)/core/installed ## measure how much of the limit 8 processes use together
+	$(CORE)/python benchmarks/budget.py
+
+bench-triggers: $(VENV)/airflow/installed ## measure what 1,000 waits cost Airflow's triggerer
+	$(AIRFLOW)/python benchmarks/triggers.py
+
+bench-waiting: $(VENV)/core/installed ## measure ways to wait side by side (BENCH=--quick for a few minutes)
+	$(CORE)/python benchmarks/waiting.py $(or $(BENCH),--write)
 
 # Checks ---------------------------------------------------------------------------------------------------------
 
