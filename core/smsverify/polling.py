@@ -189,10 +189,10 @@ class Poller:
             claimed = connection.execute(
                 sa.update(polls).where(polls.c.account == self._account, is_due).values(next_at=now + pause)
             )
-            if not claimed.rowcount or not is_time:
+            if not claimed.rowcount or not awaited:
                 return []
             self._budget.codes_are_polled_for(connection, not callbacks_come)
-        return awaited
+        return awaited if is_time else []
 
     def _awaited(self, connection: sa.Connection) -> list[_Awaited]:
         now = self._store.now(connection)

@@ -344,7 +344,7 @@ def test_when_callbacks_stop_polls_are_fast_again_until_they_come_back(account: 
 
 
 def test_purchases_leave_nothing_for_reads_while_callbacks_come(account: Account) -> None:
-    account.wait(20)
+    account.wait(5)
     account.take(Priority.PURCHASE, 27)
     account.poll()
     assert refusal(account.budget, Priority.PURCHASE) > 30
