@@ -72,8 +72,9 @@ def measure(
         print(file=sys.stderr)
         stats = simulator.stats()
         times = sorted(request.at for request in simulator.requests())
-    used = sum(at <= times[0] + minutes * period for at in times)
-    return used / (LIMIT * minutes), stats.refused, stats.max_in_window
+    # The first minute's permits are there from the start: how fast do they come round?
+    share = (len(times) - LIMIT) / LIMIT * period / (times[-1] - times[0])
+    return share, stats.refused, stats.max_in_window
 
 
 def _show(requests: int, minutes: float) -> None:
