@@ -62,7 +62,8 @@ $(VENV)/%/installed: constraints/%.txt pyproject.toml $(VENV)/python-version
 # Tests ----------------------------------------------------------------------------------------------------------
 
 .PHONY: test test-core test-airflow test-prefect test-prefect-floor
-test: test-core test-airflow test-prefect test-prefect-floor ## run all tests (PYTEST_ADDOPTS adds options)
+# In the order in which two at a time (make -j2) take the least time together.
+test: test-core test-prefect test-prefect-floor test-airflow ## run all tests (PYTEST_ADDOPTS adds options)
 
 test-core: $(VENV)/core/installed ## test the core and the simulator alone
 	$(CORE)/python -m pytest tests/core

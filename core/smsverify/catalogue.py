@@ -106,7 +106,7 @@ class Catalogue:
     def _claim_read(self, name: str) -> bool:
         """Whether this caller is the one who reads a list."""
         with self._store.write() as connection:
-            now = self._store.now(connection)
+            now = self._begin(connection, name)
             new = self._store.insert(catalogues).values(
                 account=self._account, name=name, fetched_at=0, body="[]"
             )
@@ -120,6 +120,11 @@ class Catalogue:
             )
             return bool(claimed.rowcount)
 
+    def _begin(self, connection: sa.Connection, name: str) -> float:
+        """Lets one at a time write about a list. The time comes after that: it may have had to wait."""
+        self._store.lock(connection, f"smsverify catalogue {self._account} {name}")
+        return self._store.now(connection)
+
     def _read(self, name: str, fetch: Callable[[], list[Model]]) -> list[Model]:
         values: dict[str, Any] = {"read_until": None}
         try:
@@ -127,8 +132,9 @@ class Catalogue:
             values["body"] = json.dumps([entry.model_dump(mode="json") for entry in entries])
         finally:
             with self._store.write() as connection:
+                now = self._begin(connection, name)
                 if "body" in values:
-                    values["fetched_at"] = self._store.now(connection)
+                    values["fetched_at"] = now
                 connection.execute(sa.update(catalogues).where(self._this(name)).values(**values))
         return entries
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from smsverify import errors
+from smsverify.filters import MessageFilter
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 
@@ -130,7 +131,7 @@ def test_a_number_that_somebody_waits_for_is_left_alone(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:
     order_id = buy(hook)
-    wait = hook._start_waiting(order_id, 30, None, None)
+    wait = hook._start_waiting(order_id, 30, MessageFilter(), None, None)
     assert make_hook(simulator, store_url).reconcile(cancel_after=0).cancelled == []
     assert simulator.order(order_id).status == "pending"
     wait.future.cancel()
