@@ -149,6 +149,9 @@ def run_all(ways: Iterable[Way], numbers: list[int], seeds: int, speed: float) -
     return results
 
 
+PLOT = "![Throughput against latency](waiting.svg)"
+
+
 def write(results: list[Result], numbers: list[int], args: argparse.Namespace) -> None:
     """Puts the figures and the plot into docs/."""
     names = {way.key: way.name for way in WAYS}
@@ -164,7 +167,9 @@ def write(results: list[Result], numbers: list[int], args: argparse.Namespace) -
     today = time.strftime("%Y-%m-%d")
     how = f"Made by `benchmarks/waiting.py` on {today}, {args.seeds} seeds, {args.speed:g} times real time."
     page = DOCS / "waiting.md"
-    text = report.written_between(page.read_text(encoding="utf-8"), "figures", "\n\n".join([how, *tables]))
+    text = report.written_between(
+        page.read_text(encoding="utf-8"), "figures", "\n\n".join([how, *tables, PLOT])
+    )
     page.write_text(text, encoding="utf-8")
     (DOCS / "waiting.svg").write_text(report.plot(panels), encoding="utf-8")
 
