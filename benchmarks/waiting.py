@@ -165,7 +165,7 @@ def write(results: list[Result], numbers: list[int], args: argparse.Namespace) -
         panels.append((number, list(zip(keys, summaries, strict=True))))
         tables.append(f"**N = {number}**\n\n{report.table(summaries)}")
     today = time.strftime("%Y-%m-%d")
-    how = f"Made by `benchmarks/waiting.py` on {today}, {args.seeds} seeds, {args.speed:g} times real time."
+    how = f"Made by `benchmarks/waiting.py` on {today}, seeds: {args.seeds}, {args.speed:g} times real time."
     page = DOCS / "waiting.md"
     text = report.written_between(
         page.read_text(encoding="utf-8"), "figures", "\n\n".join([how, *tables, PLOT])
@@ -189,7 +189,7 @@ def main() -> int:
     if args.quick:
         args.seeds, numbers = 1, [number for number in numbers if number <= 50]
     chosen = [way for way in WAYS if not args.ways or way.key in args.ways.split(",")]
-    print(f"{len(chosen)} ways, N = {numbers}, {args.seeds} seeds, {args.speed:g} times as fast as real time")
+    print(f"{len(chosen)} ways, N = {numbers}, seeds: {args.seeds}, {args.speed:g} times as fast as real time")
     results = run_all(chosen, numbers, args.seeds, args.speed)
     if args.write:
         write(results, numbers, args)
