@@ -189,7 +189,7 @@ def main() -> int:
     if args.quick:
         args.seeds, numbers = 1, [number for number in numbers if number <= 50]
     chosen = [way for way in WAYS if not args.ways or way.key in args.ways.split(",")]
-    print(f"{len(chosen)} ways, N = {numbers}, seeds: {args.seeds}, {args.speed:g} times as fast as real time")
+    print(f"{len(chosen)} ways, N = {numbers}, {args.seeds} seeds, {args.speed:g} times real time")
     results = run_all(chosen, numbers, args.seeds, args.speed)
     if args.write:
         write(results, numbers, args)
