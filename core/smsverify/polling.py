@@ -128,16 +128,13 @@ class Poller:
                 self._ask(order_id, priority, is_news=None)
                 when_asked()
 
-    def poll_if_due(self, when_asked: Callable[[], None]) -> None:
-        """Asks the service, in a thread of its own, if it is time and nobody else does."""
+    def is_due(self, next_at: float, now: float) -> bool:
+        """Whether a poll that is on record for `next_at` is due."""
+        return not now < next_at < now + self._farthest
+
+    def poll(self, when_asked: Callable[[], None]) -> None:
+        """Asks the service, in a thread of its own, unless somebody else does: for a poll that is due."""
         if self._thread is not None and self._thread.is_alive():
-            return
-        with self._store.read() as connection:
-            now = self._store.now(connection)
-            next_at = connection.execute(
-                sa.select(polls.c.next_at).where(polls.c.account == self._account)
-            ).scalar_one()
-        if now < next_at < now + self._farthest:
             return
         awaited = self._claim_poll()
         if awaited:

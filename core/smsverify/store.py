@@ -196,6 +196,8 @@ messages = sa.Table(
     sa.Column("called_at", sa.Double),
     sa.UniqueConstraint("account", "digest"),
     sa.Index("smsverify_messages_order", "account", "order_id"),
+    # What every look asks for, a few times a second: the newest of an account.
+    sa.Index("smsverify_messages_newest", "account", "id"),
 )
 
 callbacks = sa.Table(
@@ -252,6 +254,19 @@ handled = sa.Table(
     sa.Column("since", sa.Double, nullable=False),
 )
 
+
+# For the other thing that every look asks for: whether there are hints, which there hardly ever are.
+looks_hinted = sa.Index(
+    "smsverify_looks_hinted",
+    looks.c.account,
+    sqlite_where=looks.c.hinted_at.is_not(None),
+    postgresql_where=looks.c.hinted_at.is_not(None),
+)
+# Indexes that stores which were made before may lack; nothing depends on them but the speed.
+LATE_INDEXES = (
+    looks_hinted,
+    *(index for index in messages.indexes if index.name == "smsverify_messages_newest"),
+)
 
 # What each version of the schema has that the one before had not.
 NEW_COLUMNS: dict[int, tuple[sa.Column[Any], ...]] = {
@@ -345,7 +360,13 @@ class Store:
         """Seconds since 1970 by the clock that all users of this store share."""
         if self.is_sqlite:
             return time.time()
-        return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+        return float(connection.execute(sa.select(self.clock())).scalar_one())
+
+    def clock(self) -> sa.ColumnElement[float]:
+        """The same as a column, for a query that asks for more."""
+        if self.is_sqlite:
+            return sa.bindparam(None, callable_=time.time, type_=sa.Double)  # as of each execution
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT of this database's dialect, which knows `on_conflict_do_nothing` and `…_do_update`."""
@@ -460,6 +481,8 @@ class Store:
                 connection.execute(statement)
             log.info("The store's schema is now version %d", newer)
         connection.execute(sa.update(schema).values(version=SCHEMA_VERSION))
+        for index in LATE_INDEXES:
+            index.create(connection, checkfirst=True)
 
 
 def _prepare_file(path: Path) -> None:

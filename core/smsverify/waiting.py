@@ -35,7 +35,7 @@ from smsverify.inbox import Inbox
 from smsverify.models import Message, has_ended
 from smsverify.orderbook import OrderBook
 from smsverify.polling import Poller
-from smsverify.store import Store, looks, polls, waits
+from smsverify.store import Store, followed, looks, messages, polls, waits
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,23 @@ class Wait:
     since: float = 0.0
     is_new: bool = True
     future: concurrent.futures.Future[Message] = field(default_factory=concurrent.futures.Future)
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """What one query tells of all that a process may have to do.
+
+    Attributes:
+        now: by the store's clock.
+        newest: the id of the account's newest message.
+        next_poll_at: when its next poll is.
+        has_hints: whether callbacks hint at orders, or orders are followed.
+    """
+
+    now: float
+    newest: int
+    next_poll_at: float
+    has_hints: bool
 
 
 class Watch:
@@ -100,6 +117,7 @@ class Watch:
         self._has_asked = threading.Event()
         self._next_full_look = 0.0
         self._newest = 0
+        self._glancing = _glancing(store, account)  # made once: making it takes longer than it does
 
     def add(
         self,
@@ -194,12 +212,19 @@ class Watch:
             self._show_alive(current)
             self._follows.show_alive()
         self._follows.serve()
-        self._deliver(current)
+        glance = self._glance()
+        self._deliver(current, glance.newest)
         is_waited_for = not all(wait.future.done() for wait in current)
-        if is_waited_for or self._follows.current():
+        if glance.has_hints and (is_waited_for or self._follows.current()):
             self._poller.follow_hints(self._asked)
-        if is_waited_for:
-            self._poller.poll_if_due(self._asked)
+        if is_waited_for and self._poller.is_due(glance.next_poll_at, glance.now):
+            self._poller.poll(self._asked)
+
+    def _glance(self) -> _Glance:
+        """Whether there is anything to do, which most of the time there is not, with one query."""
+        with self._store.read() as connection:
+            now, newest, next_poll_at, has_hints = connection.execute(self._glancing).one()
+        return _Glance(float(now), int(newest), float(next_poll_at), bool(has_hints))
 
     def _end_what_is_due(self, current: Iterable[Wait]) -> None:
         for wait in current:
@@ -217,12 +242,11 @@ class Watch:
                     ),
                 )
 
-    def _deliver(self, current: list[Wait]) -> None:
+    def _deliver(self, current: list[Wait], newest: int) -> None:
         """Ends the waits that the store has something for, with one look for all of them.
 
         Most of the time nothing has come, and a thousand waits cost no more than one.
         """
-        newest = self._inbox.last_id() if current else 0
         is_due = self._has_asked.is_set() or time.monotonic() >= self._next_full_look
         if newest == self._newest and not is_due:
             self._deliver_to([wait for wait in current if wait.is_new])
@@ -328,6 +352,20 @@ class Watch:
 def _has_ended_otherwise(status: str | None, wanted: MessageFilter, there: list[Message]) -> bool:
     """Whether an order has ended with messages of which none is or will be the one that is waited for."""
     return status is not None and has_ended(status) and bool(there) and not wanted.may_still_pass(there)
+
+
+def _glancing(store: Store, account: str) -> sa.Executable:
+    """What a `_Glance` is made of. It reads indexes alone, so old orders and messages cost it nothing."""
+    newest = sa.select(sa.func.max(messages.c.id)).where(messages.c.account == account)
+    next_poll_at = sa.select(polls.c.next_at).where(polls.c.account == account)
+    is_hinted = sa.exists().where(looks.c.account == account, looks.c.hinted_at.is_not(None))
+    is_followed = sa.exists().where(followed.c.account == account)
+    return sa.select(
+        store.clock(),
+        sa.func.coalesce(newest.scalar_subquery(), 0),
+        sa.func.coalesce(next_poll_at.scalar_subquery(), 0.0),
+        sa.or_(is_hinted, is_followed),
+    )
 
 
 def _end(wait: Wait, message: Message) -> None:

@@ -179,7 +179,7 @@ def test_a_hint_makes_the_status_decide(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # No poll is due for an hour: only the hint makes anybody ask.
-    monkeypatch.setattr("smsverify.polling.Poller.poll_if_due", lambda self, when_asked: None)
+    monkeypatch.setattr("smsverify.polling.Poller.poll", lambda self, when_asked: None)
     wait = Waiting(hook, order.order_id)
     simulator.deliver_sms(order.order_id, otp="777888")
     forged = of(order, "Your PayPal code is 666666", **change)
@@ -196,7 +196,7 @@ def test_a_forged_callback_ends_no_wait_and_costs_little(
     order: Order,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("smsverify.polling.Poller.poll_if_due", lambda self, when_asked: None)
+    monkeypatch.setattr("smsverify.polling.Poller.poll", lambda self, when_asked: None)
     stop = threading.Event()
     wait = Waiting(hook, order.order_id, stop=stop, cancel_on_timeout=False)
     eventually(lambda: hook._watch._waits, "the wait")
@@ -492,7 +492,7 @@ def test_a_code_that_came_by_callback_is_handed_out_after_the_time_out(
         return release(*args, **options)
 
     monkeypatch.setattr(hook._orders, "release", late)
-    monkeypatch.setattr("smsverify.polling.Poller.poll_if_due", lambda self, when_asked: None)
+    monkeypatch.setattr("smsverify.polling.Poller.poll", lambda self, when_asked: None)
     before = simulator.stats().requests
     assert hook.wait_for_otp(order.order_id, 0.1).otp == "545123"
     assert simulator.stats().requests == before

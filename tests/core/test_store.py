@@ -20,6 +20,7 @@ from rigs.wire import closed_port
 
 from smsverify import StoreError
 from smsverify.store import (
+    LATE_INDEXES,
     NEW_COLUMNS,
     SCHEMA_VERSION,
     Store,
@@ -227,6 +228,8 @@ def test_a_store_of_the_first_version_is_upgraded_with_what_is_in_it(any_store_u
         connection.execute(
             sa.insert(messages).values(account="a", order_id=7, digest="d", otp="1", received_at=1.0)
         )
+        for index in LATE_INDEXES:
+            index.drop(connection)
         for columns in NEW_COLUMNS.values():
             for column in columns:
                 connection.exec_driver_sql(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}")
@@ -239,6 +242,10 @@ def test_a_store_of_the_first_version_is_upgraded_with_what_is_in_it(any_store_u
         # All messages that a store of then holds were shown by a status: the next look brings nothing new.
         assert connection.execute(sa.select(messages.c.shown_as)).scalar_one() == "d"
         assert connection.execute(sa.select(schema.c.version)).scalar_one() == SCHEMA_VERSION
+        for index in LATE_INDEXES:
+            assert index.table is not None
+            there = {one["name"] for one in sa.inspect(connection).get_indexes(index.table.name)}
+            assert index.name in there
 
 
 def test_a_newer_schema_says_what_to_do(any_store_url: str) -> None:

@@ -13,12 +13,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from requests_mock import Mocker
 from rigs import await_end_of_waits, eventually
 from rigs.postgres import PrivatePostgres
 from rigs.processes import beside, in_processes, results_of
 
 from smsverify import errors
+from smsverify import waiting as waiting_room
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Message
 from smsverify.simulator import Fault, Simulator
@@ -682,7 +684,7 @@ def test_a_list_that_does_not_show_completions_is_done_without(
 def test_every_waiter_of_an_order_gets_a_last_look(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smsverify.polling.Poller.poll_if_due", lambda self, when_asked: None)
+    monkeypatch.setattr("smsverify.polling.Poller.poll", lambda self, when_asked: None)
     (order_id,) = buy(hook)
     waiting = Waiting(hook, [order_id, order_id], timeout=0.5)
     simulator.deliver_sms(order_id, otp="123456")
@@ -701,3 +703,43 @@ def test_a_service_that_hangs_does_not_hold_a_wait_long_beyond_its_deadline(
         hook.wait_for_otp(order_id, 0.2)
     assert time.monotonic() - began < 10
     assert [release.order_id for release in hook._book.open_releases()] == [order_id]
+
+
+def test_a_look_for_many_that_finds_nothing_is_one_query(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify.waiting.FULL_LOOKS", 1_000_000)
+    monkeypatch.setattr("smsverify.polling.Poller.is_due", lambda *_: False)
+    monkeypatch.setattr("smsverify.waiting.Watch._show_alive", lambda *_: None)
+    hook = make_hook(simulate(), any_store_url)
+    stop, statements = threading.Event(), list[str]()
+    waiting = Waiting(hook, buy(hook, 20), stop=stop)
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if threading.current_thread().name == "smsverify-watch":
+            statements.append(statement)
+
+    def none_is_new() -> bool:
+        waits = list(hook._watch._waits.values())
+        return len(waits) == 20 and not any(wait.is_new for wait in waits)
+
+    eventually(none_is_new, "the start of all waits")
+    sa.event.listen(open_store(any_store_url)._engine, "before_cursor_execute", note)
+    eventually(lambda: len(statements) > 60, "enough looks")
+    stop.set()
+    waiting.join()
+    looks = [
+        one for one in statements[10:60] if one != "BEGIN"
+    ]  # the one in which the last wait was new may not have been over
+    assert len(set(looks)) == 1
+    assert "smsverify_polls" in looks[0]
+
+
+@pytest.mark.parametrize("index", ["smsverify_messages_newest", "smsverify_looks_hinted"])
+def test_a_look_does_not_read_what_an_account_has_behind_it(store_url: str, index: str) -> None:
+    store = open_store(store_url)
+    with store.read() as connection:
+        query = waiting_room._glancing(store, "account")
+        text = str(query.compile(connection, compile_kwargs={"literal_binds": False}))
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", ("account",) * text.count("?")).all()
+    assert any(f"INDEX {index}" in row.detail for row in plan), plan
