@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ LEAST = 0.97
 LIMIT = 60
 
 
-def use(settings: dict[str, Any], threads: int, ends_at: float) -> None:
+def use(settings: dict[str, Any], threads: int, all_ready: Barrier, seconds: float) -> None:
     """One process: sends what it may until the time is over."""
     hook = SmsVerifyHook(**settings)
+    hook.check_store()
+    all_ready.wait()
+    ends_at = time.time() + seconds
 
     def send() -> None:
         while time.time() < ends_at:
@@ -61,9 +65,9 @@ def measure(
             "rate_period": period,
         }
         SmsVerifyHook(**settings).check_store()
-        ends_at = time.time() + minutes * period + 5
         spawn = multiprocessing.get_context("spawn")
-        users = [spawn.Process(target=use, args=(settings, threads, ends_at)) for _ in range(processes)]
+        arguments = (settings, threads, spawn.Barrier(processes), minutes * period + 5)
+        users = [spawn.Process(target=use, args=arguments) for _ in range(processes)]
         for user in users:
             user.start()
         while any(user.is_alive() for user in users):

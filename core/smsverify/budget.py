@@ -131,9 +131,9 @@ class Permit:
         self._free(0.0)
 
     def _free(self, after: float) -> None:
-        store = self._budget.store
+        store, free_at = self._budget.store, time.monotonic() + after
         try:
-            self._free_in(store, after)
+            self._free_in(store, free_at)
         except StoreError as error:
             # The reply matters more than the permit, which comes back by itself when its lease is over.
             log.warning(
@@ -142,8 +142,10 @@ class Permit:
                 error,
             )
 
-    def _free_in(self, store: Store, after: float) -> None:
+    def _free_in(self, store: Store, free_at: float) -> None:
         with store.write() as connection:
+            # However long this had to wait for others to write, the period began with the reply.
+            after = free_at - time.monotonic()
             connection.execute(
                 sa.update(permits)
                 .where(
