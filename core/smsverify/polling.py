@@ -8,8 +8,8 @@ ones.
 
 The pace follows the budget. What purchases, reads of codes yet to come and other reads leave of it is spread
 evenly over its period: a poll every 1.5 s where nobody else needs it, every 10 s where everybody does. While
-callbacks bring the codes, the first poll for a wait comes after 15 s and the next ones ever more rarely,
-until a poll finds a code that no callback has brought.
+callbacks bring the codes, the first poll for a wait comes after 15 s, or after a minute where they have
+proven themselves, and the next ones ever more rarely, until a poll finds a code that no callback has brought.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ log = logging.getLogger(__name__)
 FASTEST_POLL = 1.5  # between two polls, where the budget is idle
 SLOWEST_POLL = 10.0  # where it is not
 FIRST_SAFETY_POLL = 15.0  # from the start of a wait to its first poll, while callbacks bring the codes
+PROVEN_SAFETY_POLL = 60.0  # the same where they have brought all of late; so long ago the last one may be
 SLOWEST_SAFETY_POLL = 120.0  # between two polls for a long wait then
 CALLBACK_LATE = 5.0  # after a poll has found a code, its callback may still come
 
+PROOF = 10  # codes in a row that callbacks have brought
 SLACK = 1 / 20  # of the permits, that polls leave unused
 DIRECT_LOOKS = 4  # orders that one poll asks for one by one, at the most
 # So often in a row an order has to have news that the list did not show, before the list counts as blind;
@@ -149,7 +151,8 @@ class Poller:
     def expect(self, connection: sa.Connection) -> None:
         """Somebody begins to wait, in the caller's transaction: when his first poll is, and what it needs."""
         now = self._store.now(connection)
-        first_at = now + FIRST_SAFETY_POLL * self._tempo
+        called = self._first_safety_poll(connection)
+        first_at = now + (called or FIRST_SAFETY_POLL * self._tempo)
         new = self._store.insert(polls).values(account=self._account, next_at=0)
         connection.execute(new.on_conflict_do_nothing())
         connection.execute(
@@ -157,7 +160,7 @@ class Poller:
             .where(polls.c.account == self._account, polls.c.next_at > first_at)
             .values(next_at=first_at)
         )
-        if not self._callbacks_come(connection):
+        if called is None:
             self._budget.codes_are_polled_for(connection)
 
     # -------------------------------------------------------------- when
@@ -171,11 +174,11 @@ class Poller:
         """The orders that are waited for; none where another process was quicker, or it is not time yet."""
         with self._store.read() as connection:
             awaited = self._awaited(connection)
-            callbacks_come = self._callbacks_come(connection)
-        pause, first = self._pause(awaited), FIRST_SAFETY_POLL * self._tempo
+            first = self._first_safety_poll(connection)
+        pause = self._pause(awaited)
         oldest = max((one.age for one in awaited), default=0.0)
         is_time = bool(awaited)
-        if awaited and callbacks_come:
+        if awaited and first is not None:
             is_time = oldest >= first
             youngest = min(one.age for one in awaited)
             rarely = min(max(youngest, first), SLOWEST_SAFETY_POLL * self._tempo)
@@ -188,7 +191,7 @@ class Poller:
             )
             if not claimed.rowcount or not awaited:
                 return []
-            self._budget.codes_are_polled_for(connection, not callbacks_come)
+            self._budget.codes_are_polled_for(connection, first is None)
         return awaited if is_time else []
 
     def _awaited(self, connection: sa.Connection) -> list[_Awaited]:
@@ -226,18 +229,29 @@ class Poller:
         self._looks = max(1, min(int(left * pause / budget.period) - is_listed, DIRECT_LOOKS))
         return pause
 
-    def _callbacks_come(self, connection: sa.Connection) -> bool:
-        """Whether callbacks bring the codes: one has come, and polls have found none since without one."""
-        late = self._store.now(connection) - CALLBACK_LATE * self._tempo
-        uncalled = sa.select(messages.c.id).where(
-            messages.c.account == polls.c.account,
-            messages.c.called_at.is_(None),
-            messages.c.received_at.between(polls.c.callback_at, late),
-        )
-        come = sa.select(polls.c.account).where(
-            polls.c.account == self._account, polls.c.callback_at.is_not(None), sa.not_(uncalled.exists())
-        )
-        return connection.execute(come).first() is not None
+    def _first_safety_poll(self, connection: sa.Connection) -> float | None:
+        """Seconds from the start of a wait to its first poll, where callbacks bring the codes, else `None`.
+
+        They do if one has come, and polls have found no code since without one.
+        """
+        last = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
+        callback_at = connection.execute(last).scalar()
+        if callback_at is None:
+            return None
+        # As many as polls can have found while their callbacks may have been late.
+        newest = connection.execute(
+            sa.select(messages.c.called_at, messages.c.received_at)
+            .where(messages.c.account == self._account)
+            .order_by(messages.c.id.desc())
+            .limit(self._budget.limit)
+        ).all()
+        now = self._store.now(connection)
+        late = now - CALLBACK_LATE * self._tempo
+        if any(one.called_at is None and callback_at <= one.received_at <= late for one in newest):
+            return None
+        is_recent = callback_at > now - PROVEN_SAFETY_POLL * self._tempo
+        is_proven = len(newest) >= PROOF and all(one.called_at is not None for one in newest[:PROOF])
+        return (PROVEN_SAFETY_POLL if is_recent and is_proven else FIRST_SAFETY_POLL) * self._tempo
 
     # -------------------------------------------------------------- for which orders
 
@@ -245,9 +259,16 @@ class Poller:
         """One poll for all who wait for these orders."""
         with self._going_on(when_asked):
             for order_id, priority, is_news in self._worth_asking(awaited):
-                self._ask(order_id, priority, is_news=is_news)
-                when_asked()
+                # Each of them may have waited for its turn so long that a callback has come meanwhile.
+                if self._is_awaited(order_id):
+                    self._ask(order_id, priority, is_news=is_news)
+                    when_asked()
             self._orders.retry_releases(limit=1)
+
+    def _is_awaited(self, order_id: int) -> bool:
+        with self._store.read() as connection:
+            mine = sa.and_(waits.c.account == self._account, waits.c.order_id == order_id)
+            return connection.execute(sa.select(waits.c.id).where(mine)).first() is not None
 
     @contextmanager
     def _going_on(self, when_asked: Callable[[], None]) -> Iterator[None]:

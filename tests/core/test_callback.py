@@ -29,7 +29,7 @@ from smsverify.callback import LONGEST_BODY, account_of, make_app
 from smsverify.hook import SmsVerifyHook
 from smsverify.inbox import HINT, KEPT, OPEN, TOLD
 from smsverify.models import Order
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 from smsverify.store import callbacks, messages, open_store
 
 SOAK = bool(os.environ.get("SMSVERIFY_SOAK"))
@@ -129,6 +129,22 @@ def test_the_simulators_callbacks_end_waits(
         assert [wait.code() for wait in waits] == [f"10000{number}" for number in range(5)]
         eventually(lambda: len(rows(hook)) == 5, "all callbacks")
     assert len(rows(hook, messages)) == 5  # by callback and by status: one each
+
+
+def test_what_callbacks_bring_while_a_poll_is_under_way_is_not_asked_for(
+    receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator
+) -> None:
+    orders = [hook.order("temporary", service="WhatsApp") for _ in range(5)]
+    for order in orders:
+        simulator.deliver_sms(order.order_id)
+    simulator.add_fault(Fault("slow_after", path="orders/", seconds=3, times=None))
+    waits = [Waiting(hook, order.order_id) for order in orders]
+    eventually(lambda: asked(simulator) > 0, "the list to be asked for")
+    for number, order in enumerate(orders):
+        assert receiver.post(of(order, f"Your code is 10000{number}")) == 200
+    assert [wait.code() for wait in waits] == [f"10000{number}" for number in range(5)]
+    await_end_of_waits()
+    assert not [endpoint for endpoint in simulator.stats().by_endpoint if "status" in endpoint]
 
 
 def test_a_callback_may_overtake_the_answer_to_the_purchase(

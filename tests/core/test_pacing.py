@@ -322,6 +322,32 @@ def test_while_callbacks_come_a_wait_is_polled_for_late_and_ever_more_rarely(acc
     assert account.poll() == (31, 15)
 
 
+def test_callbacks_that_have_brought_all_of_late_are_trusted_for_a_minute(account: Account) -> None:
+    for number in range(10):
+        account.wait_no_more()
+        account.wait(20)
+        assert account.poll() == ((1, 20) if number else (1, 1.5))
+        account.receive(ago=59 - number, called=True)
+    for age, orders, pause in [(0, 0, 60), (20, 0, 40), (60, 1, 60), (100, 1, 100)]:
+        account.wait_no_more()
+        account.wait(age)
+        assert account.poll() == (orders, pause)
+    account.poll()
+    with account.store.write() as connection:
+        account.poller.expect(connection)
+    assert account.next_poll() == 60
+    account.receive(ago=2, called=False)
+    account.wait(20)
+    assert account.poll() == (2, 20)
+
+
+def test_callbacks_that_have_brought_all_but_a_while_ago_are_not(account: Account) -> None:
+    for _ in range(10):
+        account.receive(ago=61, called=True)
+    account.wait(20)
+    assert account.poll() == (1, 20)
+
+
 def test_a_new_wait_is_polled_for_in_time_though_the_long_ones_are_not(account: Account) -> None:
     account.receive(ago=50, called=True)
     account.wait(3000)
