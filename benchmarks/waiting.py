@@ -58,7 +58,7 @@ class Way:
 
 
 WAYS = [
-    Way("a thread per order, requests and tenacity", "by-hand", "by_hand", {}, slower=2.5),
+    Way("a thread per order, requests and tenacity", "by-hand", "by_hand", {}, slower=2.5, at_once=5),
     *(
         Way(
             f"one poller, list every {every:g} s, {'evenly paced' if evenly else 'spent at once'}",
