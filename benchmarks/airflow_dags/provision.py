@@ -1,0 +1,50 @@
+"""Many numbers, and a wait for the code of each: by the operators for HTTP, and by those of smsverify."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+
+from airflow.providers.http.operators.http import HttpOperator
+from airflow.providers.http.sensors.http import HttpSensor
+from airflow.sdk import DAG
+
+from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
+from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
+
+COUNT = int(os.environ["NUMBERS"])
+SERVICE_ID = 22
+LIMITS = {"max_active_tasks": 2 * COUNT}
+
+# As one writes it: a sensor that gives its worker back between two looks, and retries for the 429s, which
+# neither the operator nor the sensor waits out.
+with DAG("by_http", **LIMITS, default_args={"retries": 20, "retry_delay": timedelta(seconds=10)}):
+    for number in range(COUNT):
+        order = HttpOperator(
+            task_id=f"order_{number}",
+            http_conn_id="sms",
+            endpoint="api/v1/order/temporary/",
+            headers={"Content-Type": "application/json"},
+            data=json.dumps({"service_id": SERVICE_ID}),
+            response_filter=lambda response: response.json()["data"]["order_id"],
+        )
+        order >> HttpSensor(
+            task_id=f"wait_{number}",
+            http_conn_id="sms",
+            endpoint=f"api/v1/order/{{{{ ti.xcom_pull('order_{number}') }}}}/status/",
+            response_check=lambda response: bool(response.json()["data"]["otp"]),
+            mode="reschedule",
+            poke_interval=5,
+            timeout=900,
+        )
+
+with DAG("by_smsverify", **LIMITS):
+    for number in range(COUNT):
+        ordered = SmsVerifyOrderOperator(task_id=f"order_{number}", product="temporary", service=SERVICE_ID)
+        SmsVerifyOtpSensor(
+            task_id=f"wait_{number}",
+            order_id=ordered.output["order_id"],
+            timeout=900,
+            deferrable=True,
+        )
