@@ -15,11 +15,13 @@ from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 
 COUNT = int(os.environ["NUMBERS"])
 SERVICE_ID = 22
-LIMITS = {"max_active_tasks": 2 * COUNT}
+# By HTTP the retries are for the 429s, which neither the operator nor the sensor waits out.
+RUN = {
+    "max_active_tasks": 2 * COUNT,
+    "default_args": {"retries": 20, "retry_delay": timedelta(seconds=10)},
+}
 
-# As one writes it: a sensor that gives its worker back between two looks, and retries for the 429s, which
-# neither the operator nor the sensor waits out.
-with DAG("by_http", **LIMITS, default_args={"retries": 20, "retry_delay": timedelta(seconds=10)}):
+with DAG("by_http", **RUN):
     for number in range(COUNT):
         order = HttpOperator(
             task_id=f"order_{number}",
@@ -34,12 +36,12 @@ with DAG("by_http", **LIMITS, default_args={"retries": 20, "retry_delay": timede
             http_conn_id="sms",
             endpoint=f"api/v1/order/{{{{ ti.xcom_pull('order_{number}') }}}}/status/",
             response_check=lambda response: bool(response.json()["data"]["otp"]),
-            mode="reschedule",
+            mode="reschedule",  # a wait holds no worker between two looks
             poke_interval=5,
             timeout=900,
         )
 
-with DAG("by_smsverify", **LIMITS):
+with DAG("by_smsverify", **RUN):
     for number in range(COUNT):
         ordered = SmsVerifyOrderOperator(task_id=f"order_{number}", product="temporary", service=SERVICE_ID)
         SmsVerifyOtpSensor(
