@@ -33,7 +33,7 @@ def use(settings: dict[str, Any], threads: int, all_ready: Barrier, seconds: flo
     """One process: sends what it may until the time is over."""
     hook = SmsVerifyHook(**settings)
     hook.check_store()
-    all_ready.wait()
+    all_ready.wait(120)
     ends_at = time.time() + seconds
 
     def send() -> None:

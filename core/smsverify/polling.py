@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 FASTEST_POLL = 1.5  # between two polls, where the budget is idle
 SLOWEST_POLL = 10.0  # where it is not
 FIRST_SAFETY_POLL = 15.0  # from the start of a wait to its first poll, while callbacks bring the codes
-PROVEN_SAFETY_POLL = 60.0  # the same where they have brought all of late; so long ago the last one may be
+PROVEN_SAFETY_POLL = 60.0  # the same, where they have proven themselves
+LATELY = 60.0  # so long ago the last one may be then
 SLOWEST_SAFETY_POLL = 120.0  # between two polls for a long wait then
 CALLBACK_LATE = 5.0  # after a poll has found a code, its callback may still come
 
@@ -181,7 +182,8 @@ class Poller:
         if awaited and first is not None:
             is_time = oldest >= first
             youngest = min(one.age for one in awaited)
-            rarely = min(max(youngest, first), SLOWEST_SAFETY_POLL * self._tempo)
+            shortest, longest = (one * self._tempo for one in (FIRST_SAFETY_POLL, SLOWEST_SAFETY_POLL))
+            rarely = min(max(youngest, shortest), longest)
             pause = max(pause, rarely) if is_time else first - oldest
         with self._store.write() as connection:
             now = self._store.now(connection)
@@ -236,20 +238,20 @@ class Poller:
         """
         last = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
         callback_at = connection.execute(last).scalar()
-        if callback_at is None:
+        now = self._store.now(connection)
+        if callback_at is None or callback_at > now:  # a clock may have been set back
             return None
         # As many as polls can have found while their callbacks may have been late.
         newest = connection.execute(
             sa.select(messages.c.called_at, messages.c.received_at)
             .where(messages.c.account == self._account)
             .order_by(messages.c.id.desc())
-            .limit(self._budget.limit)
+            .limit(max(self._budget.limit, PROOF))
         ).all()
-        now = self._store.now(connection)
         late = now - CALLBACK_LATE * self._tempo
         if any(one.called_at is None and callback_at <= one.received_at <= late for one in newest):
             return None
-        is_recent = callback_at > now - PROVEN_SAFETY_POLL * self._tempo
+        is_recent = callback_at > now - LATELY * self._tempo
         is_proven = len(newest) >= PROOF and all(one.called_at is not None for one in newest[:PROOF])
         return (PROVEN_SAFETY_POLL if is_recent and is_proven else FIRST_SAFETY_POLL) * self._tempo
 
@@ -259,7 +261,7 @@ class Poller:
         """One poll for all who wait for these orders."""
         with self._going_on(when_asked):
             for order_id, priority, is_news in self._worth_asking(awaited):
-                # Each of them may have waited for its turn so long that a callback has come meanwhile.
+                # Those before it may have waited for their turns so long that a callback has come meanwhile.
                 if self._is_awaited(order_id):
                     self._ask(order_id, priority, is_news=is_news)
                     when_asked()

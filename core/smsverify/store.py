@@ -255,7 +255,7 @@ handled = sa.Table(
 )
 
 
-# For the other thing that every look asks for: whether there are hints, which there hardly ever are.
+# For the other thing that every look asks for: whether there are hints, of which there are few.
 looks_hinted = sa.Index(
     "smsverify_looks_hinted",
     looks.c.account,
@@ -458,11 +458,15 @@ class Store:
                     raise self._store_error(error) from error
             with self._engine.begin() as connection:
                 self._create_tables(connection)
+            self._create_late_indexes()
             self._is_ready = True
 
-    def _create_tables(self, connection: sa.Connection) -> None:
+    def _lock_schema(self, connection: sa.Connection) -> None:
         if not self.is_sqlite:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
+
+    def _create_tables(self, connection: sa.Connection) -> None:
+        self._lock_schema(connection)
         metadata.create_all(connection)
         version = connection.execute(sa.select(schema.c.version)).scalar()
         if version is None:
@@ -481,8 +485,27 @@ class Store:
                 connection.execute(statement)
             log.info("The store's schema is now version %d", newer)
         connection.execute(sa.update(schema).values(version=SCHEMA_VERSION))
-        for index in LATE_INDEXES:
-            index.create(connection, checkfirst=True)
+
+    def _create_late_indexes(self) -> None:
+        """Creates those that are missing, each in a transaction of its own: one that locks two tables at once
+        could lock out, and be locked out by, those who write to both.
+        """
+        with self._engine.connect() as connection:
+            there = sa.inspect(connection.execution_options(read_only=True))
+            missing = [
+                index for index in LATE_INDEXES if not there.has_index(str(index.table), str(index.name))
+            ]
+        for index in missing:
+            try:
+                with self._engine.begin() as connection:
+                    self._lock_schema(connection)
+                    index.create(connection, checkfirst=True)
+            except SQLAlchemyError as error:
+                log.warning(
+                    "The index %s, which makes waiting cheaper, can not be created: %s",
+                    index.name,
+                    self._store_error(error),
+                )
 
 
 def _prepare_file(path: Path) -> None:

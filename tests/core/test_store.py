@@ -248,6 +248,29 @@ def test_a_store_of_the_first_version_is_upgraded_with_what_is_in_it(any_store_u
             assert index.name in there
 
 
+def test_who_may_not_create_indexes_does_without(
+    postgres: PrivatePostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = postgres.create_database()
+    owner = Store(url)
+    owner.upgrade()
+    guest = sa.engine.make_url(url).set(username="guest", password="as-a-guest")
+    with owner.write() as connection:
+        for index in LATE_INDEXES:
+            index.drop(connection)
+        connection.exec_driver_sql("CREATE ROLE guest LOGIN PASSWORD 'as-a-guest'")
+        connection.exec_driver_sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
+    store = Store(guest.render_as_string(hide_password=False))
+    assert store.upgrade() == SCHEMA_VERSION
+    warnings = [record.getMessage() for record in caplog.records]
+    assert [index.name in warning for index, warning in zip(LATE_INDEXES, warnings, strict=True)] == [
+        True
+    ] * 2
+    assert all("must be owner" in warning for warning in warnings)
+    store.close()
+    owner.close()
+
+
 def test_a_newer_schema_says_what_to_do(any_store_url: str) -> None:
     store = open_store(any_store_url)
     store.upgrade()
