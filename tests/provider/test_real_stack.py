@@ -35,10 +35,9 @@ TEXT = "Good morning Mrs Violet"
 SETTINGS = {
     "api_key": API_KEY,
     "balance": "50.00",
-    "sms_delay": 12,
     # A code so long that nothing else looks like it by chance.
     "services": {
-        "whatsapp": {"digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
+        "whatsapp": {"sms_delay": "never", "digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
         "telegram": {"sms_delay": "never"},
         "google": {"sms_delay": "never"},
         "discord": {"digits": 12, "sms_delay": 2},
@@ -149,6 +148,8 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
     airflow.mark(runs["marked"], "wait", "failed")
     airflow.wait_for_state(runs["comes"], "wait_for_code", ["deferred"], timeout=240)
     while_deferred = copy_database(airflow.database, base / "while-deferred.db")
+    (awaited,) = (order for order in simulator.control().orders() if order.service == "WhatsApp")
+    simulator.control().deliver_sms(awaited.order_id)
     ended = {name: airflow.wait_for_run(run, timeout=400) for name, run in runs.items()}
     orders = {order.service: order for order in simulator.control().orders()}
     return Evidence(
