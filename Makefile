@@ -102,7 +102,7 @@ bench-waiting: $(VENV)/core/installed ## measure ways to wait side by side (BENC
 	$(CORE)/python benchmarks/waiting.py $(or $(BENCH),--write)
 
 bench-airflow: $(VENV)/core/installed $(VENV)/airflow/installed ## measure 50 codes on a real Airflow, beside HttpOperator and HttpSensor
-	$(CORE)/python benchmarks/airflow.py --write
+	$(CORE)/python benchmarks/real_airflow.py --write
 
 # Checks ---------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Fifty codes on a real Airflow, in real time, by the operators for HTTP and by those of smsverify.
 
-    .venv/core/bin/python benchmarks/airflow.py [--numbers 50] [--write]
+    .venv/core/bin/python benchmarks/real_airflow.py [--numbers 50] [--write]
 
 Scheduler, triggerer, API server and DAG processor run as they do in production, but on one machine, with the
 LocalExecutor and SQLite; each way has a simulator of its own with the limit of 60 requests a minute enforced.
@@ -128,7 +128,7 @@ def main() -> int:
     if args.write:
         page = DOCS / "waiting.md"
         today = time.strftime("%Y-%m-%d")
-        how = f"Made by `benchmarks/airflow.py` on {today}, N = {args.numbers}, in real time."
+        how = f"Made by `benchmarks/real_airflow.py` on {today}, N = {args.numbers}, in real time."
         text = page.read_text(encoding="utf-8")
         table = report.table(summaries)
         page.write_text(report.written_between(text, "airflow", f"{how}\n\n{table}"), encoding="utf-8")
