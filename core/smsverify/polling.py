@@ -182,8 +182,8 @@ class Poller:
         if awaited and first is not None:
             is_time = oldest >= first
             youngest = min(one.age for one in awaited)
-            shortest, longest = (one * self._tempo for one in (FIRST_SAFETY_POLL, SLOWEST_SAFETY_POLL))
-            rarely = min(max(youngest, shortest), longest)
+            rarely = max(youngest, FIRST_SAFETY_POLL * self._tempo)
+            rarely = min(rarely, SLOWEST_SAFETY_POLL * self._tempo)
             pause = max(pause, rarely) if is_time else first - oldest
         with self._store.write() as connection:
             now = self._store.now(connection)

@@ -196,8 +196,6 @@ messages = sa.Table(
     sa.Column("called_at", sa.Double),
     sa.UniqueConstraint("account", "digest"),
     sa.Index("smsverify_messages_order", "account", "order_id"),
-    # What every look asks for, a few times a second: the newest of an account.
-    sa.Index("smsverify_messages_newest", "account", "id"),
 )
 
 callbacks = sa.Table(
@@ -255,17 +253,16 @@ handled = sa.Table(
 )
 
 
-# For the other thing that every look asks for: whether there are hints, of which there are few.
-looks_hinted = sa.Index(
-    "smsverify_looks_hinted",
-    looks.c.account,
-    sqlite_where=looks.c.hinted_at.is_not(None),
-    postgresql_where=looks.c.hinted_at.is_not(None),
-)
-# Indexes that stores which were made before may lack; nothing depends on them but the speed.
+# For what every look asks for, a few times a second: the newest message, and whether there are hints, of
+# which there are few. Stores that were made before may lack these; nothing but the speed depends on them.
 LATE_INDEXES = (
-    looks_hinted,
-    *(index for index in messages.indexes if index.name == "smsverify_messages_newest"),
+    sa.Index("smsverify_messages_newest", messages.c.account, messages.c.id),
+    sa.Index(
+        "smsverify_looks_hinted",
+        looks.c.account,
+        sqlite_where=looks.c.hinted_at.is_not(None),
+        postgresql_where=looks.c.hinted_at.is_not(None),
+    ),
 )
 
 # What each version of the schema has that the one before had not.

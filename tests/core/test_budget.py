@@ -18,7 +18,7 @@ from rigs.wire import delayed
 from smsverify import RateLimitedError, StoreError, WaitStoppedError
 from smsverify.budget import Budget, Priority
 from smsverify.simulator import Simulator
-from smsverify.store import Store, budgets, open_store
+from smsverify.store import Store, budgets, open_store, permits
 
 MINUTE = 60.0
 
@@ -70,6 +70,33 @@ def test_a_permit_is_free_again_one_period_after_the_reply(any_store_url: str) -
     with budget.permit(Priority.POLL, deadline=soon()):
         assert 55 < refusal(budget) <= 60  # under way: a period after its reply, which may come at once
     assert 55 < refusal(budget) <= 60
+
+
+def test_a_period_begins_with_the_reply_however_long_its_record_has_to_wait(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = make(any_store_url)
+    write, wants_to_write, may_write = Store.write, threading.Event(), threading.Event()
+
+    def waiting_for_others(store: Store) -> contextlib.AbstractContextManager[sa.Connection]:
+        wants_to_write.set()
+        may_write.wait(30)
+        return write(store)
+
+    def use() -> None:
+        with budget.permit(Priority.POLL, deadline=soon()):
+            monkeypatch.setattr(Store, "write", waiting_for_others)
+
+    user = threading.Thread(target=use)
+    user.start()
+    wants_to_write.wait(30)
+    time.sleep(0.5)  # what the others take, and by what the two ways to reckon differ
+    with open_store(any_store_url).read() as connection:
+        written_at = open_store(any_store_url).now(connection)
+    may_write.set()
+    user.join()
+    with open_store(any_store_url).read() as connection:
+        assert connection.execute(sa.select(sa.func.max(permits.c.free_at))).scalar_one() < written_at + 60
 
 
 def test_a_permit_in_use_is_waited_for_as_long_as_its_reply_may_come(any_store_url: str) -> None:
