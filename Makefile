@@ -9,7 +9,7 @@ extras-core := server,postgres
 extras-airflow := airflow,server,postgres
 extras-prefect := prefect,server,postgres
 extras-prefect-floor := $(extras-prefect)
-group-core := dev
+group-core := docs
 group-airflow := dev-airflow
 group-prefect := dev
 group-prefect-floor := dev
@@ -61,21 +61,23 @@ $(VENV)/%/installed: constraints/%.txt pyproject.toml $(VENV)/python-version
 
 # Tests ----------------------------------------------------------------------------------------------------------
 
+# Most tests wait more than they compute, so several run at a time. Those of Airflow share one database.
+WORKERS ?= 4
+
 .PHONY: test test-core test-airflow test-prefect test-prefect-floor
-# In the order in which two at a time (make -j2) take the least time together.
-test: test-core test-prefect test-prefect-floor test-airflow ## run all tests (PYTEST_ADDOPTS adds options)
+test: test-core test-airflow test-prefect test-prefect-floor ## run all tests (PYTEST_ADDOPTS adds options)
 
 test-core: $(VENV)/core/installed ## test the core and the simulator alone
-	$(CORE)/python -m pytest tests/core
+	$(CORE)/python -m pytest tests/core --numprocesses $(WORKERS) --dist worksteal
 
 test-airflow: $(VENV)/airflow/installed ## test the Airflow wing and the example DAGs
 	$(AIRFLOW)/python -m pytest tests/provider
 
 test-prefect: $(VENV)/prefect/installed ## test the Prefect wing with the newest Prefect
-	$(PREFECT)/python -m pytest tests/prefect_tasks
+	$(PREFECT)/python -m pytest tests/prefect_tasks --numprocesses $(WORKERS) --dist loadfile
 
 test-prefect-floor: $(VENV)/prefect-floor/installed ## test the Prefect wing with the oldest Prefect we support
-	$(PREFECT_FLOOR)/python -m pytest tests/prefect_tasks
+	$(PREFECT_FLOOR)/python -m pytest tests/prefect_tasks --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: e2e
 e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the demo, and every way in which tasks and flows can end, and rentals kept, on the real stacks (40 minutes)
@@ -83,8 +85,8 @@ e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed 
 
 .PHONY: soak
 soak: $(VENV)/core/installed ## test the money for long: random faults and deaths, 200 purchases by killed processes, and callbacks to a killed receiver (an hour)
-	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/test_money_kills.py tests/core/test_money.py \
-	    tests/core/test_callback.py --timeout 7200
+	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/purchases/test_money_kills.py tests/core/purchases/test_money.py \
+	    tests/core/receiver/test_callback.py --timeout 7200
 
 .PHONY: bench bench-imports bench-budget bench-triggers bench-waiting bench-airflow
 bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow ## measure all that is promised, and write it into docs/waiting.md (75 minutes, on an idle machine)
@@ -125,6 +127,10 @@ types-airflow: $(VENV)/airflow/installed
 
 types-prefect: $(VENV)/prefect/installed
 	$(PREFECT)/mypy --cache-dir .mypy_cache/prefect prefect_tasks
+
+.PHONY: docs
+docs: $(VENV)/core/installed ## build the documentation into docs/_build (a warning is an error)
+	$(CORE)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
 
 .PHONY: format
 format: $(VENV)/core/installed ## rewrite the code as `make check` wants it, where a tool can

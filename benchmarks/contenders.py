@@ -185,7 +185,7 @@ def ours_called(service: Service, count: int) -> InHand:
             [
                 sys.executable,
                 "-m",
-                "smsverify.cli",
+                "smsverify",
                 "callbacks",
                 "serve",
                 "--port",

@@ -202,9 +202,9 @@ def _wait(order_id: int) -> tuple[str, dict[str, Any]]:
 def _all_started(args: argparse.Namespace) -> bool:
     if args.child == "sleep":
         return True
-    from smsverify import waiting
+    from smsverify._waiting import waiter
 
-    watches = list(waiting._watches.values())
+    watches = list(waiter._waiters.values())
     return sum(len(watch._waits) for watch in watches) == args.waits and threading.active_count() > 0
 
 

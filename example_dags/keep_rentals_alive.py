@@ -39,7 +39,7 @@ def keep_rentals_alive() -> None:
         task_id="renew_expiring",
         within=timedelta(hours=4),
         max_price="15",  # a rental that costs more is left alone, and named
-        daily_budget="50",
+        run_budget="50",
     )
     lasts = SmsVerifyBalanceSensor(
         task_id="wallet_lasts",

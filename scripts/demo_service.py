@@ -78,7 +78,7 @@ class Service:
 
     def _ask(self, *command: str) -> Any:
         self._commands += 1
-        line = [str(self._python), "-m", "smsverify.cli", *command, "--json"]
+        line = [str(self._python), "-m", "smsverify", *command, "--json"]
         name = f"smsverify-{self._commands}"
         return json.loads(self._processes.run(name, line, self._environment, timeout=PATIENCE).output())
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from smsverify.version import __version__
+from smsverify._version import __version__
 
 if TYPE_CHECKING:
-    from smsverify.budget import (
-        BudgetState,
+    from smsverify._service.rate_limit import (
+        RateLimitState,
     )
     from smsverify.errors import (
         AuthenticationError,
+        FindingsError,
         InsufficientBalanceError,
         InvalidRequestError,
         NotAvailableError,
@@ -29,20 +30,18 @@ if TYPE_CHECKING:
         PurchaseUnknownError,
         PurchaseUnverifiableError,
         RateLimitedError,
-        RentalsNotKeptError,
         ServiceError,
         ServiceUnavailableError,
+        SettingsUnavailableError,
         SmsVerifyError,
         SpendingLimitError,
         StoreError,
         UnexpectedResponseError,
+        VerificationError,
         WaitStoppedError,
         WaitTimeoutError,
     )
-    from smsverify.hook import (
-        RentedNumber,
-        SmsVerifyHook,
-    )
+    from smsverify.hook import SmsVerifyHook
     from smsverify.models import (
         PRODUCTS,
         Balance,
@@ -55,16 +54,18 @@ if TYPE_CHECKING:
         Rental,
         Service,
     )
-    from smsverify.reconciling import Reconciliation
-    from smsverify.rentals import KeptRental, RentalsReport
+    from smsverify.numbers import Attempt, RentedNumber
+    from smsverify.reports import KeptRental, Reconciliation, RentalsReport
+    from smsverify.verification import TriedNumber, Verification
 
 __all__ = [
     "PRODUCTS",
+    "Attempt",
     "AuthenticationError",
     "Balance",
-    "BudgetState",
     "Country",
     "EsimPlan",
+    "FindingsError",
     "InsufficientBalanceError",
     "InvalidRequestError",
     "KeptRental",
@@ -81,34 +82,43 @@ __all__ = [
     "PurchaseConflictError",
     "PurchaseUnknownError",
     "PurchaseUnverifiableError",
+    "RateLimitState",
     "RateLimitedError",
     "Reconciliation",
     "Rental",
-    "RentalsNotKeptError",
     "RentalsReport",
     "RentedNumber",
     "Service",
     "ServiceError",
     "ServiceUnavailableError",
+    "SettingsUnavailableError",
     "SmsVerifyError",
     "SmsVerifyHook",
     "SpendingLimitError",
     "StoreError",
+    "TriedNumber",
     "UnexpectedResponseError",
+    "Verification",
+    "VerificationError",
     "WaitStoppedError",
     "WaitTimeoutError",
     "__version__",
 ]
 
 _HOMES = {
+    "Attempt": "numbers",
+    "TriedNumber": "verification",
+    "Verification": "verification",
+    "VerificationError": "errors",
     "AuthenticationError": "errors",
     "Balance": "models",
-    "BudgetState": "budget",
+    "RateLimitState": "_service.rate_limit",
     "Country": "models",
     "EsimPlan": "models",
+    "FindingsError": "errors",
     "InsufficientBalanceError": "errors",
     "InvalidRequestError": "errors",
-    "KeptRental": "rentals",
+    "KeptRental": "reports",
     "Message": "models",
     "NotAvailableError": "errors",
     "NotCancellableError": "errors",
@@ -124,17 +134,17 @@ _HOMES = {
     "PurchaseUnknownError": "errors",
     "PurchaseUnverifiableError": "errors",
     "RateLimitedError": "errors",
-    "Reconciliation": "reconciling",
+    "Reconciliation": "reports",
     "Rental": "models",
-    "RentalsNotKeptError": "errors",
-    "RentalsReport": "rentals",
-    "RentedNumber": "hook",
+    "RentalsReport": "reports",
+    "RentedNumber": "numbers",
     "Service": "models",
     "ServiceError": "errors",
     "ServiceUnavailableError": "errors",
     "SmsVerifyError": "errors",
     "SmsVerifyHook": "hook",
     "SpendingLimitError": "errors",
+    "SettingsUnavailableError": "errors",
     "StoreError": "errors",
     "UnexpectedResponseError": "errors",
     "WaitStoppedError": "errors",

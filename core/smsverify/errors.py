@@ -2,8 +2,9 @@
 
 ```
 SmsVerifyError
-├── InvalidRequestError      the input is wrong: `field` names it. Nothing was sent, or the service refused.
+├── InvalidRequestError      the input is wrong: `field` names it. Nothing was sent, or it was refused.
 ├── StoreError               the store cannot be used; without it nothing that costs money is sent.
+│   └── SettingsUnavailableError  the account's settings cannot be read now. Nothing was sent.
 ├── PriceLimitError          the catalogue's price is above `max_price`, or unknown. Nothing was sent.
 ├── SpendingLimitError       a budget for the day or the run would be passed. Nothing was sent.
 ├── ServiceError             the service answered with an error that fits none of the classes below.
@@ -11,37 +12,47 @@ SmsVerifyError
 │   ├── InsufficientBalanceError 402: top up the wallet.
 │   ├── NotFoundError            404: no such order.
 │   ├── NotAvailableError        out of stock, or no such service: choose another.
-│   ├── NotCancellableError      the order can not be cancelled (now).
+│   ├── NotCancellableError      the order cannot be cancelled, or not now.
 │   ├── RateLimitedError         429: come back after `retry_after` seconds.
 │   ├── ServiceUnavailableError  no connection, time-out or 5xx: try again later.
 │   └── UnexpectedResponseError  the answer is not what the documentation says.
 ├── PurchaseUnknownError     a paid call was sent and its outcome is not known. It is on record; never send it
 │   │                        again blindly.
-│   ├── PurchaseAmbiguousError   several orders may be it: a person has to tell which.
-│   └── PurchaseUnverifiableError the list of orders can not be read: look again later.
+│   ├── PurchaseAmbiguousError   several orders may be it: a person has to decide.
+│   └── PurchaseUnverifiableError the list of orders cannot be read: try again later.
 ├── PurchaseConflictError    the purchase's key stands for something else, or is in use.
 ├── OrderEndedError          the order was cancelled, expired or completed without a code.
-├── RentalsNotKeptError      some rentals that end soon could not be renewed: `report` says which, and why.
+├── FindingsError            a report names what a person should look at; `report` is that report.
+├── VerificationError        none of several numbers got its code; `attempts` lists them.
 ├── WaitTimeoutError         no code arrived in time.
-└── WaitStoppedError         the wait was told to stop.
+└── WaitStoppedError         the wait was stopped.
 ```
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
+
+from smsverify.text import printable
+
+LONGEST = 10_000  # characters of a message
 
 
 class SmsVerifyError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. Its message is one line, whatever it quotes."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message, LONGEST))
 
 
 class InvalidRequestError(SmsVerifyError, ValueError):
-    """A value is missing, malformed, or does not go with the others.
+    """A value is missing, malformed, or does not fit the others.
 
     Attributes:
-        field: the name of the offending parameter or setting, where known.
-        status_code, service_message, endpoint: as in `ServiceError`, where it was the service that refused.
+        field: the name of the parameter or setting that is wrong, where known.
+        status_code, service_message, endpoint: as in `ServiceError`, where the service refused the value.
     """
 
     def __init__(
@@ -64,12 +75,19 @@ class StoreError(SmsVerifyError):
     """The store (SQLite file or PostgreSQL) cannot be reached, is locked, or belongs to a newer version."""
 
 
+class SettingsUnavailableError(StoreError):
+    """The account's settings (Airflow's connection, Prefect's block) cannot be read now.
+
+    Nothing was sent, because the wallet is not known. The same call may be made again later.
+    """
+
+
 class PriceLimitError(SmsVerifyError):
-    """The price in the catalogue is above `max_price`, or no price is known. No money has moved."""
+    """The price in the catalogue is above `max_price`, or unknown. Nothing was sent, no money has moved."""
 
 
 class SpendingLimitError(SmsVerifyError):
-    """A budget would be passed. No money has moved.
+    """The purchase would exceed a budget. Nothing was sent, no money has moved.
 
     Attributes:
         budget: its name, `daily_budget` or `run_budget`.
@@ -87,7 +105,7 @@ class ServiceError(SmsVerifyError):
         status_code: the HTTP status, `None` where there was no answer.
         service_message: the service's own text.
         endpoint: method and path, e.g. `POST /api/v1/order/temporary/`.
-        retry_after: seconds until it makes sense to try again, where known.
+        retry_after: seconds after which it makes sense to try again, where known.
     """
 
     def __init__(
@@ -115,7 +133,7 @@ class InsufficientBalanceError(ServiceError):
 
 
 class NotFoundError(ServiceError):
-    """The service knows no such order (or address)."""
+    """The service knows no such order, or no such address."""
 
 
 class NotAvailableError(ServiceError):
@@ -123,11 +141,11 @@ class NotAvailableError(ServiceError):
 
 
 class NotCancellableError(ServiceError):
-    """The order can not be cancelled, or not now."""
+    """The order cannot be cancelled, or not now."""
 
 
 class RateLimitedError(ServiceError):
-    """The account's requests per minute are used up; `retry_after` says for how long."""
+    """The account's requests per minute are used up: try again after `retry_after` seconds."""
 
 
 class ServiceUnavailableError(ServiceError):
@@ -135,18 +153,18 @@ class ServiceUnavailableError(ServiceError):
 
 
 class UnexpectedResponseError(ServiceError):
-    """The answer could not be understood; the message carries a redacted excerpt."""
+    """The answer is not what the documentation says; the message quotes its beginning without secrets."""
 
 
 class PurchaseUnknownError(SmsVerifyError):
     """A paid call may or may not have been carried out.
 
-    The intent is on record under `key`. Calling again with the same key looks for the outcome first and
-    never buys twice.
+    The purchase is on record under `key`. A call with the same key looks for its outcome first, and never
+    buys twice.
 
     Attributes:
         key: the purchase's key.
-        order_ids: orders that may be this purchase, where several came into question.
+        order_ids: the orders that may be this purchase, where there are several.
     """
 
     def __init__(self, message: str, *, key: str | None = None, order_ids: tuple[int, ...] = ()) -> None:
@@ -156,18 +174,18 @@ class PurchaseUnknownError(SmsVerifyError):
 
 
 class PurchaseAmbiguousError(PurchaseUnknownError):
-    """More orders than purchases fit, or they fit different ones. Nothing is bought until a person has told.
+    """Several orders may be this purchase, and only a person can decide. Until then, the key buys nothing.
 
-    `order_ids` lists the candidates; `SmsVerifyHook.settle` (`smsverify settle`) takes the decision.
+    `order_ids` lists the candidates; `SmsVerifyHook.resolve` (`smsverify resolve`) takes the decision.
     """
 
 
 class PurchaseUnverifiableError(PurchaseUnknownError):
-    """Whether the call was carried out can not be found out now: the list of orders can not be read."""
+    """Whether the call was carried out is not known yet, because the list of orders cannot be read now."""
 
 
 class PurchaseConflictError(SmsVerifyError):
-    """The key is taken: by another request, or by a purchase that is being made at this moment.
+    """The key is taken: by another request, or by a purchase that is under way.
 
     Attributes:
         key: the purchase's key.
@@ -179,11 +197,11 @@ class PurchaseConflictError(SmsVerifyError):
 
 
 class OrderEndedError(SmsVerifyError):
-    """The order came to its end (cancelled, expired, completed) and no code had arrived.
+    """The order has ended (cancelled, expired or completed), and no code has arrived.
 
     Attributes:
         order_id: the order.
-        status: the service's word for how it ended.
+        status: how it ended, in the service's word.
     """
 
     def __init__(self, message: str, *, order_id: int | None = None, status: str | None = None) -> None:
@@ -192,11 +210,14 @@ class OrderEndedError(SmsVerifyError):
         self.status = status
 
 
-class RentalsNotKeptError(SmsVerifyError):
-    """Some rentals were due, or may have been, and were not renewed. The others were.
+class FindingsError(SmsVerifyError):
+    """A run on a schedule has findings, which the text names. Everything that it could do is done.
+
+    After `renew_expiring`, some rentals were due, or may have been, and were not renewed. After `reconcile`,
+    orders or paid calls need a person.
 
     Attributes:
-        report: what was done for each rental, as `SmsVerifyHook.renew_expiring` returned it.
+        report: the `RentalsReport` or the `Reconciliation`.
     """
 
     def __init__(self, message: str, *, report: Any = None) -> None:
@@ -204,12 +225,26 @@ class RentalsNotKeptError(SmsVerifyError):
         self.report = report
 
 
+class VerificationError(SmsVerifyError):
+    """None of several numbers got its code. Each is refunded, on record as to be cancelled, or spent.
+
+    Attributes:
+        attempts: the attempts in their order, each a `smsverify.verification.TriedNumber`.
+        cost: USD that was not refunded.
+    """
+
+    def __init__(self, message: str, *, attempts: Sequence[Any] = (), cost: Decimal = Decimal(0)) -> None:
+        super().__init__(message)
+        self.attempts = list(attempts)
+        self.cost = cost
+
+
 class WaitTimeoutError(SmsVerifyError, TimeoutError):
     """No code arrived before the deadline.
 
     Attributes:
         order_id: the order.
-        cancelled: whether the order was cancelled on that account.
+        cancelled: whether the order was cancelled because of that.
     """
 
     def __init__(self, message: str, *, order_id: int | None = None, cancelled: bool = False) -> None:
@@ -219,4 +254,4 @@ class WaitTimeoutError(SmsVerifyError, TimeoutError):
 
 
 class WaitStoppedError(SmsVerifyError):
-    """The wait was ended by its `stop` event."""
+    """The `stop` event of the wait was set."""

@@ -1,16 +1,17 @@
-"""The settings, checked in one way wherever they come from."""
+"""The settings, checked in one way, wherever they come from."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -23,17 +24,41 @@ from pydantic import (
     model_validator,
 )
 
+from smsverify._input import storeurl
+from smsverify._input.templates import is_left_over
 from smsverify.errors import InvalidRequestError
+from smsverify.text import log_of
+
+log = log_of(__name__)
 
 DEFAULT_BASE_URL = "https://smsverificationservice.com"
 ENVIRONMENT_PREFIX = "SMSVERIFY_"
+# Where this is set, only these addresses are ever called, and only the store of the environment or a store in
+# a file is used: a test must not reach a real wallet, wherever its settings come from.
+ONLY = f"{ENVIRONMENT_PREFIX}ONLY"
+API_PATH = "/api/v1"
 MINUTE = 60.0
+SHORTEST_GRACE = 0.25  # of the service's minute
 CALLBACK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 
 def default_store_url() -> str:
-    """The store of a user who names none: one fixed file, so that all processes of the machine meet in it."""
-    return f"sqlite:///{Path.home() / '.smsverify' / 'store.db'}"
+    """The store where none is named: one fixed file, so that all processes of the user share it.
+
+    Raises:
+        InvalidRequestError: this process has no home directory.
+    """
+    try:
+        home = Path.home() if os.environ.get("HOME") != "" else Path()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        raise InvalidRequestError(
+            "store_url is missing, and the default store cannot be found, because this process has no home "
+            f"directory. Set store_url ({ENVIRONMENT_PREFIX}STORE_URL) or HOME",
+            field="store_url",
+        )
+    return f"sqlite:///{home / '.smsverify' / 'store.db'}"
 
 
 def _split(value: Any) -> Any:
@@ -43,39 +68,41 @@ def _split(value: Any) -> Any:
 class Settings(BaseModel):
     """All settings of a `SmsVerifyHook`, checked.
 
-    `Settings.load` fills what is not given from the environment, `SMSVERIFY_<NAME>`.
+    `Settings.load` reads a setting that is not given from the environment, as `SMSVERIFY_<NAME>`.
 
     Attributes:
         api_key: the service's API key.
-        base_url: the service's address, `https` unless it is this machine's or `insecure` is set.
-        store_url: SQLAlchemy URL of the store, `sqlite:///<file>` or `postgresql+psycopg://…`. Everybody who
-            uses the same account must use the same store.
+        base_url: the service's address, `https` unless it is this machine's or `insecure` is set; a
+            `/api/v1` at its end is left out.
+        store_url: SQLAlchemy URL of the store, `sqlite:////<absolute path>` or `postgresql+psycopg://…`.
+            All who use the same account must use the same store.
         rate_limit: requests that the service allows in `rate_period`.
-        rate_period: length of the service's minute in seconds. Every pace of ours is relative to it.
+        rate_period: length of the service's minute in seconds. All pauses and intervals are relative to it.
         account: name of the wallet; keeps ledger and inbox when the key is rotated. Default: derived from the
             key.
-        namespace: keeps the purchases' keys of deployments that share a store apart.
-        purchase_grace: seconds after which a purchase that the order list does not show counts as not made.
-        exclusive_account: whether nobody else buys on this account, so that an order that nobody owns and
-            that fits is taken for the purchase whose answer was lost. Else it is only told.
-        daily_budget: USD that the account may spend in a day (UTC), by all who share the store; refunds count
-            back when the service's list shows them.
-        run_budget: USD that one run may spend: a DAG run, a flow run with its subflows, else a program.
+        namespace: separates the purchases' keys of deployments that share a store.
+        purchase_grace: seconds after which a purchase that the order list does not show counts as not made,
+            unless the wallet shows otherwise; at least a quarter of `rate_period`.
+        exclusive_account: whether only the users of this store buy on the account. Then an order that has no
+            owner and fits is taken as the purchase whose answer was lost. Otherwise it is only reported.
+        daily_budget: USD that the account may spend in a day (UTC), for all who share the store. A refund
+            counts when the service's list shows it.
+        run_budget: USD that one run may spend: a DAG run, a flow run with its subflows, otherwise a program.
         allow_unshared_store: allows paid calls with a SQLite store where tasks run on several machines.
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds to wait for the next bytes of an answer.
-        call_timeout: seconds that one call may take in all, with retries and the wait for the rate budget.
+        call_timeout: seconds that one call may take in all, with retries and the wait for the rate limit.
         insecure: allows plain `http` to another machine.
-        message_retention_days: days after which the text of a message is purged from the store.
-        callback_secrets: secrets of the callback URL, of 16 letters, digits, `-` or `_` and more; several are
-            valid at once.
+        message_retention_days: days after which the text of a message is deleted from the store.
+        callback_secrets: secrets of the callback URL, each of 16 to 200 letters, digits, `-` or `_`. Several
+            are valid at the same time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     api_key: SecretStr
     base_url: str = DEFAULT_BASE_URL
-    store_url: SecretStr = Field(default_factory=lambda: SecretStr(default_store_url()))
+    store_url: SecretStr
     rate_limit: int = Field(default=60, ge=1, le=10_000)
     rate_period: float = Field(default=MINUTE, gt=0, le=86_400, allow_inf_nan=False)
     account: str | None = Field(default=None, min_length=1, max_length=100)
@@ -94,41 +121,79 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
-        """Settings from what is given, else from the environment, else the defaults.
+        """Each setting as given, otherwise from the environment, otherwise its default.
 
         Args:
-            given: settings by name; `None` and empty text mean not given.
+            given: settings by name; `None` and an empty text mean "not given".
             environ: the environment, `os.environ` by default.
 
         Raises:
             InvalidRequestError: a setting is unknown, missing or not allowed; `field` names it.
         """
         environ = os.environ if environ is None else environ
+        _warn_of_unknown(environ)
         values = {name: value for name, value in given.items() if value is not None and value != ""}
         for name in cls.model_fields:
             from_environment = environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}", "")
             if name not in values and from_environment != "":
                 values[name] = from_environment
+        if "store_url" not in values:
+            values["store_url"] = default_store_url()
         try:
-            return cls.model_validate(values)
+            settings = cls.model_validate(values)
         except ValidationError as error:
             raise _as_invalid(error) from None
+        _refuse_what_is_not_allowed(settings, environ)
+        return settings
 
     @field_validator("api_key")
     @classmethod
     def _api_key_fits_a_header(cls, value: SecretStr) -> SecretStr:
         key = value.get_secret_value().strip()
+        if key[:1] in _QUOTES or key[-1:] in _QUOTES:
+            raise ValueError("must be given without quotes: they would be sent as part of the key")
+        if re.match(r"(authorization\s*:\s*)?bearer\b", key, re.IGNORECASE):
+            raise ValueError('must be the key alone, without "Bearer", which is added when the key is sent')
+        if is_left_over(key):
+            raise ValueError("is empty, or the rest of a template without a value")
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("must be the key as the dashboard shows it: printable ASCII without spaces")
         return SecretStr(key)
+
+    @field_validator("account", "namespace")
+    @classmethod
+    def _names_are_meant(cls, value: str | None) -> str | None:
+        if value and is_left_over(value):
+            raise ValueError("is the rest of a template without a value: give it a value, or leave it out")
+        return value
+
+    @field_validator("daily_budget", "run_budget", mode="before")
+    @classmethod
+    def _budgets_are_amounts(cls, value: Any) -> Any:
+        # Python would read 1_000 as a thousand.
+        is_text = isinstance(value, str)
+        if isinstance(value, bool) or (
+            is_text and not re.fullmatch(r"\s*[0-9]*\.?[0-9]+\s*", value, re.ASCII)
+        ):
+            raise ValueError("must be USD, zero or more, such as 5 or 0.50")
+        return value
+
+    @field_validator("rate_limit", mode="before")
+    @classmethod
+    def _rate_limit_is_a_number(cls, value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(r"\s*[0-9]+\s*", value, re.ASCII):
+            raise ValueError(
+                "must be a whole number of requests, such as 60; rate_period is their time in seconds"
+            )
+        return value
 
     @field_validator("callback_secrets")
     @classmethod
     def _callback_secrets_fit_a_url(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not all(CALLBACK_SECRET.fullmatch(secret.get_secret_value()) for secret in value):
             raise ValueError(
-                "must each have 16 to 200 letters, digits, - or _, so that they can be a part of an address "
-                "and nobody guesses them; `python -c 'import secrets; print(secrets.token_urlsafe(32))'` "
+                "must each have 16 to 200 letters, digits, - or _, because they are part of an address and "
+                "must be hard to guess; `python -c 'import secrets; print(secrets.token_urlsafe(32))'` "
                 "prints one"
             )
         return value
@@ -136,53 +201,44 @@ class Settings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _base_url_is_an_address(cls, value: str) -> str:
-        value = value.strip().rstrip("/")
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError("must be an address such as https://smsverificationservice.com")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must hold neither a user, a password, a query nor a fragment")
-        return value
+        return _canonical(value.strip())
 
     @field_validator("store_url")
     @classmethod
     def _store_url_is_supported(cls, value: SecretStr) -> SecretStr:
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import ArgumentError
+        return SecretStr(storeurl.checked(value.get_secret_value()))
 
-        known = "sqlite:///<path of a file> or postgresql+psycopg://<user>:<password>@<host>/<database>"
-        try:
-            url = make_url(value.get_secret_value())
-        except (ArgumentError, ValueError):
-            raise ValueError(f"must be {known}") from None
-        is_file = url.drivername == "sqlite" and url.database not in (None, "", ":memory:") and not url.query
-        is_server = url.drivername == "postgresql+psycopg" and bool(url.database)
-        if not (is_file or is_server):
-            raise ValueError(f"must be {known}")
-        if "@" in (url.host or "") or "password" in url.query:
+    @model_validator(mode="after")
+    def _the_grace_is_long_enough_to_know(self) -> Settings:
+        shortest = self.rate_period * SHORTEST_GRACE
+        if self.purchase_grace < shortest:
             raise ValueError(
-                f"must be {known}, with the password in its place and @ : / in it written %40 %3A %2F"
+                f"purchase_grace: must be at least {shortest:g} s, a quarter of rate_period: before "
+                "that, the list of orders may not show what was bought"
             )
-        return value
+        return self
 
     @model_validator(mode="after")
     def _the_key_travels_encrypted(self) -> Settings:
         parts = urlsplit(self.base_url)
-        if parts.scheme == "http" and not self.insecure and not _is_loopback(parts.hostname or ""):
+        if parts.scheme == "http" and not self.insecure and not is_loopback(parts.hostname or ""):
             raise ValueError(
-                "base_url: must be https: plain http shows the API key to the network (insecure allows it)"
+                "base_url: must be https, because plain http shows the API key to the network (insecure "
+                "allows it)"
             )
         return self
 
     @property
     def key_id(self) -> str:
-        """A name of the API key at this address that does not give it away; the rate budget belongs to it."""
-        text = f"{self.base_url} {self.api_key.get_secret_value()}"
-        return "key-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        """A name of the API key that does not show it. The rate limit belongs to it.
+
+        The address is not part of it: one key has one limit and one wallet, however its address is written.
+        """
+        return "key-" + hashlib.sha256(self.api_key.get_secret_value().encode()).hexdigest()[:16]
 
     @property
     def account_id(self) -> str:
-        """The wallet's name; ledger, inbox and claims belong to it."""
+        """The name of the wallet. Ledger, inbox and orders belong to it."""
         return self.account or self.key_id
 
     @property
@@ -191,25 +247,123 @@ class Settings(BaseModel):
         return self.store_url.get_secret_value().startswith("sqlite:")
 
     @property
-    def longest_exchange(self) -> float:
-        """Seconds that one request may be under way: connecting, the headers, the body and its last piece."""
-        return 2 * self.connect_timeout + 3 * self.read_timeout
+    def is_local(self) -> bool:
+        """Whether the service is on this machine."""
+        return is_loopback(urlsplit(self.base_url).hostname or "")
 
     @property
-    def tempo(self) -> float:
-        """How long the service's minute is in real minutes: every pace of ours is multiplied by it."""
+    def longest_exchange(self) -> float:
+        """Seconds that one request may take: connecting, the headers, the body and its last piece."""
+        return self.longest_start + 3 * self.read_timeout
+
+    @property
+    def longest_start(self) -> float:
+        """Seconds from a request's slot to its first byte. A later request could outlive its slot."""
+        return 2 * self.connect_timeout
+
+    @property
+    def time_scale(self) -> float:
+        """How long the service's minute is in real minutes. All pauses and intervals are multiplied by it."""
         return self.rate_period / MINUTE
 
 
-def _is_loopback(host: str) -> bool:
+_QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
+_OF_KUBERNETES = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT|_PORT)(_|$)")  # of a service that has our name
+_warned: set[str] = set()
+
+
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    """Logs once in a process which variables are misspelt. They would be ignored without a word."""
+    known = {ONLY, *(f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields)}
+    for name in environ:
+        is_ours = name.upper().startswith(ENVIRONMENT_PREFIX) and not _OF_KUBERNETES.search(name)
+        if is_ours and name not in known and name not in _warned:
+            _warned.add(name)
+            log.warning(
+                "%s in the environment is not a setting, and has no effect%s", name, _closest(name, known)
+            )
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    """The name that was probably meant, in brackets."""
+    meant = {one.upper(): one for one in known}
+    found = difflib.get_close_matches(name.upper(), meant, n=1)
+    return f" (did you mean {meant[found[0]]}?)" if found else ""
+
+
+def _refuse_what_is_not_allowed(settings: Settings, environ: Mapping[str, str]) -> None:
+    only = environ.get(ONLY, "").replace(",", " ").split()
+    if not only:
+        return
+    if settings.base_url not in {url.rstrip("/") for url in only}:
+        raise InvalidRequestError(
+            f"base_url is not allowed here: {ONLY} allows only {', '.join(only)}",
+            field="base_url",
+        )
+    url = settings.store_url.get_secret_value()
+    if not settings.store_is_a_file and url != environ.get(f"{ENVIRONMENT_PREFIX}STORE_URL"):
+        raise InvalidRequestError(
+            f"store_url is not allowed here: where {ONLY} is set, a store on a server has to be the one in "
+            f"{ENVIRONMENT_PREFIX}STORE_URL",
+            field="store_url",
+        )
+
+
+def _canonical(address: str) -> str:
+    """The one spelling of an address. Raises `ValueError` where the address cannot be used."""
+    if any(char.isspace() or not char.isprintable() for char in address) or "\\" in address:
+        raise ValueError("must be an address without spaces, backslashes and control characters")
+    try:
+        parts = urlsplit(address)
+        port, host = parts.port, _host(parts.hostname or "")
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or port == 0:
+        raise ValueError("must be an address such as https://smsverificationservice.com")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must not have a user, a password, a query or a fragment")
+    path = parts.path.rstrip("/")
+    if path.endswith(API_PATH):  # as the documentation writes addresses
+        path = path.removesuffix(API_PATH).rstrip("/")
+    if any(unquote(part) in ("", ".", "..") for part in path.split("/")[1:]) or not path.isascii():
+        raise ValueError("must have a plain path or none: no part of the path may be empty, . or ..")
+    is_default = port in (None, {"http": 80, "https": 443}[parts.scheme])
+    return f"{parts.scheme}://{host}{'' if is_default else f':{port}'}{path}"
+
+
+def _host(name: str) -> str:
+    """The one spelling of a host, IPv6 in brackets. Raises `ValueError` where it is not a host."""
+    try:
+        number = ip_address(name)
+    except ValueError:
+        name = name.rstrip(".").encode("idna").decode().lower()
+        if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
+            raise ValueError("no host") from None
+        return name
+    return f"[{number}]" if number.version == 6 else str(number)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the name or number of a host always means this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def refuse_unknown(name: str) -> None:
+    """Refuses a name that is not a setting. `InvalidRequestError` says which one was probably meant."""
+    if name not in Settings.model_fields:
+        raise InvalidRequestError(f"{name} {_why_unknown(name)}", field=name)
+
+
+def _why_unknown(name: str) -> str:
+    known = ", ".join(Settings.model_fields)
+    return f"is not a setting{_closest(name, Settings.model_fields)}; the settings are {known}"
+
+
 def _as_invalid(error: ValidationError) -> InvalidRequestError:
-    """The first problem as our own error. pydantic's own text could quote a secret."""
+    """The first problem, as our own error: the text of pydantic could quote a secret."""
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["loc"]:
@@ -219,6 +373,5 @@ def _as_invalid(error: ValidationError) -> InvalidRequestError:
     if problem["type"] == "missing":
         message = f"is missing: give it, or set {ENVIRONMENT_PREFIX}{field.upper()}"
     elif problem["type"] == "extra_forbidden":
-        known = ", ".join(Settings.model_fields)
-        message = f"is not a setting; the settings are {known}"
+        message = _why_unknown(field)
     return InvalidRequestError(f"{field} {message}", field=field)

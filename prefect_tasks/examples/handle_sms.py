@@ -1,6 +1,6 @@
-"""Starts a flow run for every SMS on the account's rentals, as long as it is served.
+"""Starts a flow run for each SMS on the account's rentals, as long as it is served.
 
-Runs as it stands beside `tell_of_messages.py`, which tells of the SMS. The events have ids only; the flow
+Runs as it stands beside `publish_message_events.py`, which publishes the events. They have ids only; the flow
 reads the text. For one rental, match `smsverify.order.<order_id>`.
 """
 
@@ -12,7 +12,7 @@ from prefect_smsverify import MESSAGE_RECEIVED, get_message
 
 @flow(persist_result=False)
 def handle_sms(credentials: str, message_id: int) -> int:
-    """Stands for your own work on one SMS."""
+    """Put your own work on one SMS here."""
     message = get_message(credentials, message_id)
     print(f"Order {message.order_id} has received an SMS of {len(message.message or '')} characters")
     return message.order_id

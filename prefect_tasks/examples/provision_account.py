@@ -14,13 +14,13 @@ from prefect_smsverify import SmsVerifyCredentials, rented_number
 
 @task
 def sign_up(phone: str | None) -> None:
-    """Stands for your test of the sign-up form, which makes the service under test send its SMS."""
+    """Put your test of the sign-up form here. It makes the service under test send its SMS."""
     print(f"signing up with {phone}")
 
 
 @task
 def confirm(phone: str | None, otp: str | None) -> None:
-    """Stands for entering the code. A code is a secret: it is neither printed nor returned."""
+    """Enter the code here. A code is a secret: do not print it and do not return it."""
     print(f"the account of {phone} is confirmed")
 
 
@@ -37,7 +37,7 @@ def provision_account(
     """
     account = credentials or SmsVerifyCredentials()
     # However this block ends (no SMS, an error, Ctrl-C, a cancelled run), a number whose code was not
-    # used is given back for a refund. Nothing is bought where the number costs more than max_price.
+    # used is cancelled for a refund. Nothing is bought when the number costs more than max_price.
     with rented_number(account, "temporary", service=service, max_price="1.00") as number:
         sign_up(number.phone)
         message = number.wait_for_otp(timeout)

@@ -12,8 +12,8 @@ from prefect_smsverify import SmsVerifyCredentials, order_number, wait_for_otp
 def provision(account: SmsVerifyCredentials | str, service: str, timeout: float) -> str | None:
     """Provisions an account.
 
-    A task is a transaction around the tasks that it calls: when a step fails after the number was bought,
-    Prefect rolls `order_number` back, and that gives the number back for a refund.
+    A task is a transaction around the tasks that it calls. When a step fails after the number was bought,
+    Prefect rolls `order_number` back, and the rollback cancels the number for a refund.
     """
     order = order_number(account, "temporary", service=service, max_price="1.00")
     print(f"signing up for {service} with {order.phone}")
@@ -36,10 +36,10 @@ def provision_many(
         timeout: seconds to wait for each SMS.
     """
     account = credentials or SmsVerifyCredentials()
-    # unmapped, because a block would be taken apart into its fields. All that wait share one poll: a hundred
+    # unmapped, because Prefect would take a block apart into its fields. All waits share one poll: a hundred
     # waits cost hardly more requests than a few.
     provisioned = provision.map(unmapped(account), services, unmapped(timeout))
-    # Waits for all of them, and fails if one has failed.
+    # Waits for all of them, and fails when one has failed.
     return provisioned.result()
 
 

@@ -1,7 +1,7 @@
 """Compares the records with the service every quarter of an hour, until it is stopped.
 
-Runs as it stands, against a simulator or the service, as `provision_account.py` does. A run fails where
-something needs a person; an automation on failed runs of this deployment tells them.
+Runs as it stands, against a simulator or the service, as `provision_account.py` does. A run fails when
+a finding needs a person; let an automation on failed runs of this deployment alert you.
 """
 
 from prefect_smsverify import SmsVerifyCredentials, reconcile_flow
@@ -9,7 +9,7 @@ from prefect_smsverify import SmsVerifyCredentials, reconcile_flow
 BLOCK = "smsverify-reconcile"
 
 if __name__ == "__main__":
-    # A flow is given the block's name, not the block: its parameters are kept as plain text.
+    # The flow takes the block's name and not the block, because Prefect keeps parameters as plain text.
     SmsVerifyCredentials().save(BLOCK, overwrite=True)
     reconcile_flow.serve(
         name="reconcile",

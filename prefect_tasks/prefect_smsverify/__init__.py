@@ -2,8 +2,14 @@
 
 from prefect_smsverify.callbacks import serve_callbacks
 from prefect_smsverify.credentials import SmsVerifyCredentials
-from prefect_smsverify.flows import NeedsAttentionError, reconcile_flow, renew_rentals_flow
-from prefect_smsverify.messages import MESSAGE_RECEIVED, tell_of_messages_flow
+from prefect_smsverify.flows import reconcile_flow, renew_rentals_flow
+from prefect_smsverify.messages import MESSAGE_RECEIVED, publish_message_events_flow
+from prefect_smsverify.rentals import (
+    arenew_expiring_rentals,
+    arenew_rental,
+    renew_expiring_rentals,
+    renew_rental,
+)
 from prefect_smsverify.rented import RentedNumber, arented_number, rented_number
 from prefect_smsverify.tasks import (
     acancel_order,
@@ -12,8 +18,6 @@ from prefect_smsverify.tasks import (
     aget_order_status,
     aorder_number,
     areconcile,
-    arenew_expiring_rentals,
-    arenew_rental,
     await_otp,
     await_otps,
     cancel_order,
@@ -22,15 +26,13 @@ from prefect_smsverify.tasks import (
     get_order_status,
     order_number,
     reconcile,
-    renew_expiring_rentals,
-    renew_rental,
     wait_for_otp,
     wait_for_otps,
 )
+from prefect_smsverify.verify import averify_number, verify_number
 
 __all__ = [
     "MESSAGE_RECEIVED",
-    "NeedsAttentionError",
     "RentedNumber",
     "SmsVerifyCredentials",
     "acancel_order",
@@ -42,6 +44,7 @@ __all__ = [
     "arenew_expiring_rentals",
     "arenew_rental",
     "arented_number",
+    "averify_number",
     "await_otp",
     "await_otps",
     "cancel_order",
@@ -49,6 +52,7 @@ __all__ = [
     "get_message",
     "get_order_status",
     "order_number",
+    "publish_message_events_flow",
     "reconcile",
     "reconcile_flow",
     "renew_expiring_rentals",
@@ -56,7 +60,7 @@ __all__ = [
     "renew_rentals_flow",
     "rented_number",
     "serve_callbacks",
-    "tell_of_messages_flow",
+    "verify_number",
     "wait_for_otp",
     "wait_for_otps",
 ]

@@ -1,9 +1,13 @@
-"""The receiver of callbacks, for accounts that are kept in blocks."""
+"""The receiver of callbacks, for accounts in blocks."""
 
 from __future__ import annotations
 
-from prefect_smsverify.calls import block_of
+from prefect_smsverify.arguments import block_of
 from prefect_smsverify.credentials import SmsVerifyCredentials
+from smsverify.errors import SmsVerifyError
+from smsverify.text import log_of
+
+log = log_of(__name__)
 
 
 def serve_callbacks(
@@ -11,8 +15,8 @@ def serve_callbacks(
 ) -> None:
     """Receives callbacks until SIGTERM or SIGINT, as `smsverify callbacks serve` does for the environment.
 
-    The flows that wait find in the store what has come; they need not run on this machine. Needs the extra
-    `server`.
+    The waiting flows find the SMS in the store; they may run on other machines. An error in one of several
+    blocks is logged once, and the others get their callbacks. Needs the extra `server`.
 
     Args:
         credentials: the accounts, as blocks or by their names; each has `callback_secrets` of its own.
@@ -20,9 +24,22 @@ def serve_callbacks(
         port: where to listen; 0 takes a free one.
 
     Raises:
-        InvalidRequestError: an account has no secret, two have the same, or the port is taken.
-        StoreError: a store can not be used.
+        InvalidRequestError: no account has a secret, all have the same, or the port is taken.
+        StoreError: no account's store can be used.
     """
     from smsverify.callback import serve
 
-    serve([block_of(one).get_hook() for one in credentials], host=host, port=port)
+    hooks, troubles = [], []
+    for one in credentials:
+        name = repr(one) if isinstance(one, str) else "that was given as an object"
+        try:
+            hooks.append(block_of(one).get_hook())
+        except Exception as error:
+            # The text of an error that is not ours could quote anything.
+            text = str(error) if isinstance(error, SmsVerifyError) else type(error).__name__
+            troubles.append((name, text))
+            if len(troubles) == len(credentials):
+                raise
+    for name, text in troubles:
+        log.error("No callbacks are taken for the block %s: %s", name, text)
+    serve(hooks, host=host, port=port)

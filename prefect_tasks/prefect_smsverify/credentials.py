@@ -4,17 +4,20 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import ConfigDict, Field, HttpUrl, SecretStr
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr, model_validator
+from typing_extensions import Self
+
+from smsverify.settings import refuse_unknown
 
 if TYPE_CHECKING:
     from smsverify import SmsVerifyHook
 
 
 class SmsVerifyCredentials(CredentialsBlock):
-    """An account of the service, and everything else that `smsverify.SmsVerifyHook` can be told.
+    """An account of the service, with the other settings of `smsverify.SmsVerifyHook`.
 
-    What is left empty comes from the environment of the process that uses the block (`SMSVERIFY_API_KEY`,
-    `SMSVERIFY_BASE_URL`, …), else the default. The settings are checked when they are first used.
+    An empty field comes from the environment of the process that uses the block (`SMSVERIFY_API_KEY`,
+    `SMSVERIFY_BASE_URL`, …), otherwise it has its default. The settings are checked when they are first used.
 
     Example:
         Load the account and read its balance:
@@ -46,7 +49,7 @@ class SmsVerifyCredentials(CredentialsBlock):
         default=None,
         title="Store URL",
         description=(
-            "The store that everybody who uses the account shares: sqlite:///<file> on one machine, "
+            "The store that all processes of the account share: sqlite:////<path> on one machine, "
             "postgresql+psycopg://<user>:<password>@<host>/<database> on several."
         ),
     )
@@ -69,8 +72,8 @@ class SmsVerifyCredentials(CredentialsBlock):
     exclusive_account: bool | None = Field(
         default=None,
         description=(
-            "Whether nobody else buys on this account, so that an order that nobody owns and that fits is "
-            "taken for the purchase whose answer was lost."
+            "Whether only this store buys on the account, so that a fitting order without an owner counts as "
+            "the purchase whose answer was lost."
         ),
     )
     daily_budget: Decimal | None = Field(
@@ -88,7 +91,7 @@ class SmsVerifyCredentials(CredentialsBlock):
         default=None, description="Seconds to wait for the next bytes of an answer."
     )
     call_timeout: float | None = Field(
-        default=None, description="Seconds that one call may take in all, with retries and the rate budget."
+        default=None, description="Seconds that one call may take in all, with retries and the rate limit."
     )
     insecure: bool | None = Field(default=None, description="Allows plain http to another machine.")
     message_retention_days: float | None = Field(
@@ -97,6 +100,14 @@ class SmsVerifyCredentials(CredentialsBlock):
     callback_secrets: list[SecretStr] | None = Field(
         default=None, description="Secrets of the callback URL; several are valid at once."
     )
+
+    @model_validator(mode="after")
+    def _has_no_other_fields(self) -> Self:
+        # Prefect's blocks accept unknown fields: a misspelt budget would be no budget.
+        for name in self.model_extra or {}:
+            if not name.startswith(("_", "block_type_slug")):
+                refuse_unknown(name)
+        return self
 
     def get_hook(self) -> "SmsVerifyHook":
         """The client of this account. Nothing is connected before its first call.

@@ -7,34 +7,31 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from prefect_smsverify.tasks import reconcile, renew_expiring_rentals
-from smsverify.rentals import KeptRental
-
-
-class NeedsAttentionError(Exception):
-    """A reconciliation has found something that a person has to look at; the text says what."""
+from prefect_smsverify.rentals import renew_expiring_rentals
+from prefect_smsverify.tasks import reconcile
+from smsverify.reports import KeptRental
 
 
 @flow(name="Reconcile SMS orders", persist_result=False)
 def reconcile_flow(
     credentials: str, cancel_after: float | None = None, fail_on_findings: bool = True
 ) -> dict[str, Any]:
-    """Compares what is on record with the service, leaves the result as an artifact, and fails on findings.
+    """Compares the records with the service, leaves the result as an artifact, and fails on findings.
 
-    Serve it every quarter of an hour, and let an automation tell of its failures. The table artifact
+    Serve it every quarter of an hour, and let an automation report its failures. The table artifact
     `smsverify-reconciliation` has a line for each finding; its description sums up wallet and spending.
 
     Args:
         credentials: name of a saved `SmsVerifyCredentials` block.
-        cancel_after: cancels numbers that were bought here, have no code, and that nobody has waited for in
-            this many seconds; rentals are left alone. Default: they are only reported.
-        fail_on_findings: whether the flow fails where something needs a person.
+        cancel_after: cancels numbers that were bought here, have no code, and that no task has waited for in
+            this many seconds; a rental only if it was never handed over. Default: only reported.
+        fail_on_findings: whether the flow fails when a finding needs a person.
 
     Returns:
-        the report as a dict: `balance`, `spent_today`, `settled`, `cancelled`, `leaks`, `findings`, …
+        the report as a dict: `balance`, `spent_today`, `resolved`, `cancelled`, `leaks`, `findings`, …
 
     Raises:
-        NeedsAttentionError: something needs a person; the text says what.
+        FindingsError: a finding needs a person. The text says which, and `report` has the report.
     """
     report = reconcile(credentials, cancel_after)
     get_run_logger().info("%s", report.as_text())
@@ -43,8 +40,8 @@ def reconcile_flow(
         table=[{"to look at": finding} for finding in report.findings] or [{"to look at": "nothing"}],
         description=report.as_text().partition("\n")[0],
     )
-    if report.findings and fail_on_findings:
-        raise NeedsAttentionError("; ".join(report.findings))
+    if fail_on_findings:
+        report.raise_if_failed()
     return report.as_dict()
 
 
@@ -54,7 +51,6 @@ def renew_rentals_flow(
     within: float,
     *,
     max_price: float | str | None = None,
-    daily_budget: float | str | None = None,
     run_budget: float | str | None = None,
     order_ids: tuple[int, ...] = (),
     only: tuple[int, ...] | None = None,
@@ -62,9 +58,9 @@ def renew_rentals_flow(
     dry_run: bool = False,
     fail_on_findings: bool = True,
 ) -> dict[str, Any]:
-    """Renews the rentals that end soon, leaves what it did as an artifact, and fails where one is not kept.
+    """Renews the rentals that end soon, leaves a report as an artifact, and fails when one is not kept.
 
-    Serve it several times in `within`, every hour for four hours, and let an automation tell of its failures.
+    Serve it several times in `within`, every hour for four hours, and let an automation report its failures.
     The table artifact `smsverify-rentals` has a line for each rental: what was done and why, what it cost,
     and when it ends now. Its description sums up the cost, the wallet, and what the next renewals cost.
 
@@ -73,25 +69,24 @@ def renew_rentals_flow(
         within: seconds; a rental that ends sooner is due.
         max_price: most that one renewal may cost, in USD. A rental whose price is higher or unknown is not
             renewed.
-        daily_budget: most that the account may spend in a day (UTC), in USD, this run included.
         run_budget: most that this flow run may spend, in USD.
         order_ids: ids of rentals besides those that were bought through the store.
         only: renews none but these, which may have been rented elsewhere.
         exclude: leaves these alone.
-        dry_run: tells what would be done, and pays nothing.
-        fail_on_findings: whether the flow fails where a rental is not kept.
+        dry_run: reports what would be done, and pays nothing.
+        fail_on_findings: whether the flow fails when a rental is not kept.
 
     Returns:
         the report as a dict: `rentals`, `cost`, `balance`, `next_cost`, `lasts`, `findings`, …
 
     Raises:
-        RentalsNotKeptError: some rentals were due and could not be renewed; the text says which, and why.
+        FindingsError: some rentals were due and could not be renewed. The text says which, and why;
+            `report` has the report.
     """
     report = renew_expiring_rentals(
         credentials,
         within,
         max_price=max_price,
-        daily_budget=daily_budget,
         run_budget=run_budget,
         order_ids=order_ids,
         only=only,

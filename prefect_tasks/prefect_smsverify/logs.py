@@ -1,4 +1,4 @@
-"""What the core logs, in the logs of the run that it happens in."""
+"""Shows the core's log lines in the logs of the run that they belong to."""
 
 import logging
 
@@ -8,7 +8,7 @@ from prefect.logging.handlers import APILogHandler
 
 
 def show_in_runs() -> None:
-    """Does for the core what `PREFECT_LOGGING_EXTRA_LOGGERS=smsverify` does, unless the user has done it."""
+    """Has the effect of `PREFECT_LOGGING_EXTRA_LOGGERS=smsverify`, unless the user has set that."""
     logger = logging.getLogger("smsverify")
     if any(isinstance(handler, APILogHandler) for handler in logger.handlers):
         return
@@ -20,7 +20,7 @@ def show_in_runs() -> None:
 
 
 def _is_in_a_run(record: logging.LogRecord) -> bool:
-    # The core's own threads work for several runs at once, and Prefect warns of lines that belong to none.
+    # The core's threads work for several runs at once, and Prefect warns about lines that belong to no run.
     try:
         get_run_context()
     except MissingContextError:

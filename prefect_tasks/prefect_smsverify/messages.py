@@ -1,4 +1,4 @@
-"""Telling Prefect of every SMS: events that deployments and automations are triggered by."""
+"""Publishes an event to Prefect for each SMS; deployments and automations can be triggered by it."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ from prefect.events import Event
 from prefect.events.clients import get_events_client
 from websockets.exceptions import WebSocketException
 
-from prefect_smsverify.calls import block_of
-from prefect_smsverify.stop import current_stop
+from prefect_smsverify.arguments import block_of
+from prefect_smsverify.stopping import current_stop
 from smsverify.errors import SmsVerifyError
 
 if TYPE_CHECKING:
-    from smsverify.following import Batch, Follow
     from smsverify.models import Message
+    from smsverify.wings import Batch, Subscription
 
 MESSAGE_RECEIVED = "smsverify.message.received"
 
-LOOK = 0.5  # seconds between two looks whether this is to end
-PAUSE = 5.0  # seconds until a store that can not be used, or a server that takes no events, is tried again
+LOOK = 0.5  # seconds between two checks whether the flow must end
+PAUSE = 5.0  # seconds until the next try, after the store could not be used or the server took no events
 
 
-@flow(name="Tell of SMS", persist_result=False)
-async def tell_of_messages_flow(
+@flow(name="Publish message events", persist_result=False)
+async def publish_message_events_flow(
     credentials: str, order_ids: list[int] | None = None, timeout: float | None = None
 ) -> int:
-    """Tells Prefect of every SMS as it comes, by an event `smsverify.message.received`; runs until stopped.
+    """Publishes an event `smsverify.message.received` to Prefect for each SMS, until it is stopped.
 
-    It reads the inbox, which callbacks fill (`smsverify callbacks serve`); without callbacks, the service is
-    asked for the rentals about three times a minute each. How far it has told is kept in the store, under the
-    block's name, the block's namespace and the orders, once the server has the events: where it is killed and
-    started anew, nothing is left out, and what is sent again has the same id, which Prefect keeps once. At
-    first it begins with what comes from then on. Of several that run at the same time, one tells and the
-    others wait for its end, so that the next one of a schedule takes over without a gap.
+    The flow reads the inbox, which callbacks fill (`smsverify callbacks serve`). Without callbacks, it asks
+    the service for each rental about three times a minute. The store keeps its position, under the block's
+    name, the block's namespace and the orders, and moves it on once the server has the events. After a crash,
+    no SMS is left out, and an event that is sent again has the same id, which Prefect keeps once. The first
+    run begins with the SMS that come from then on. Of several runs at the same time, one publishes and the
+    others wait until it ends, so that the next run of a schedule takes over without a gap.
 
-    The event's resource is `smsverify.order.<order_id>`; its payload has ids only: `message_id`, `order_id`,
+    The event's resource is `smsverify.order.<order_id>`. Its payload has ids only: `message_id`, `order_id`,
     `received_at` and `credentials`. The task `get_message` reads the text.
 
     Args:
         credentials: name of a saved `SmsVerifyCredentials` block.
         order_ids: the orders; default: all of the account.
-        timeout: seconds after which it ends, for one that a schedule starts again and again; default: never.
+        timeout: seconds until the flow ends, for a flow that a schedule starts again and again; default: it
+            never ends.
 
     Returns:
-        how many SMS it has told of.
+        how many SMS it has published.
     """
     hook, stop, logger = block_of(credentials).get_hook(), current_stop(), get_run_logger()
     end = float("inf") if timeout is None else time.monotonic() + timeout
@@ -58,32 +59,32 @@ async def tell_of_messages_flow(
     orders = "all" if order_ids is None else ",".join(str(order_id) for order_id in sorted(order_ids))
     count, complaint = 0, ""
     while not stop.is_set() and time.monotonic() < end:
-        follow: Follow | None = None
+        subscription: Subscription | None = None
         try:
-            follow = await asyncio.to_thread(
-                hook.follow_messages, f"prefect:{credentials}:{orders}", order_ids=order_ids
+            subscription = await asyncio.to_thread(
+                hook.subscribe, f"prefect:{credentials}:{orders}", order_ids=order_ids
             )
             while (
-                batch := await _next(follow, lambda: stop.is_set() or time.monotonic() >= end)
+                batch := await _next(subscription, lambda: stop.is_set() or time.monotonic() >= end)
             ) is not None:
                 await _emit([_event(account, credentials, *one) for one in batch])
-                await asyncio.to_thread(follow.advance, batch[-1][0])
+                await asyncio.to_thread(subscription.advance, batch[-1][0])
                 count, complaint = count + len(batch), ""
-                logger.info("Told Prefect of %d SMS", len(batch))
+                logger.info("published %d SMS to Prefect", len(batch))
         except (SmsVerifyError, WebSocketException, OSError) as error:
             if str(error) != complaint:
                 complaint = str(error)
-                logger.warning("SMS can not be told of now; this goes on as soon as it can: %s", error)
+                logger.warning("SMS cannot be published now; the next try is in %.0f s: %s", PAUSE, error)
             await asyncio.sleep(PAUSE)
         finally:
-            if follow is not None:
-                follow.close()
+            if subscription is not None:
+                subscription.close()
     return count
 
 
-async def _next(follow: Follow, is_over: Callable[[], bool]) -> Batch | None:
-    """The next messages; `None` where it is over before any have come."""
-    asked = asyncio.wrap_future(follow.next())
+async def _next(subscription: Subscription, is_over: Callable[[], bool]) -> Batch | None:
+    """The next messages; `None` when the flow must end first."""
+    asked = asyncio.wrap_future(subscription.next())
     while not is_over():
         done, _ = await asyncio.wait({asked}, timeout=LOOK)
         if done:
@@ -114,6 +115,6 @@ def _event(account: str, credentials: str, message_id: int, message: Message) ->
             "received_at": received_at.isoformat(),
             "credentials": credentials,
         },
-        # The same whenever it is sent again. The time is in it, since a new store counts from one again.
+        # The id is the same each time. The time is a part of it, because a new store counts from one again.
         id=uuid5(NAMESPACE_URL, f"smsverify:{account}:{message_id}:{received_at.isoformat()}"),
     )

@@ -11,9 +11,9 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
+from prefect.blocks.core import Block
 from pydantic import BaseModel
 
-from prefect_smsverify.credentials import SmsVerifyCredentials
 from smsverify.models import Message, Order, OrderStatus
 
 _WRITTEN = (UUID, date, time, timedelta, Decimal, PurePath, bytes, bytearray, complex, range)
@@ -40,9 +40,13 @@ def plain(value: Any) -> Any:
         result = [plain(item) for item in value]
     elif isinstance(value, Set):
         result = sorted((plain(item) for item in value), key=repr)
-    elif isinstance(value, BaseModel) and not isinstance(value, SmsVerifyCredentials):
-        # An account tells where is bought, not what, and it may be edited before the run goes on.
+    elif isinstance(value, BaseModel) and not _is_account(value):
         result = [name, *([field, plain(getattr(value, field, None))] for field in type(value).model_fields)]
     elif is_dataclass(value) and not isinstance(value, type):
         result = [name, *([field.name, plain(getattr(value, field.name, None))] for field in fields(value))]
     return result
+
+
+def _is_account(value: object) -> bool:
+    """Whether a value names where is bought, not what; it may be edited before the run goes on."""
+    return isinstance(value, Block) and type(value).get_block_type_slug() == "smsverify-credentials"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from prefect_smsverify.calls import Bought, block_of, buying_for
-from prefect_smsverify.stop import stopping_waits
+from prefect_smsverify.arguments import block_of
+from prefect_smsverify.stopping import stopping_waits
 from prefect_smsverify.tasks import aorder_number, await_otp, order_number, wait_for_otp
+from prefect_smsverify.transactions import Bought, buying_for
 
 if TYPE_CHECKING:
     from prefect_smsverify.credentials import SmsVerifyCredentials
@@ -91,9 +92,14 @@ class RentedNumber:
 
 
 def _release_unless_used(bought: Bought, number: RentedNumber | None) -> None:
+    if bought.hook is None or bought.order is None:
+        return
     is_used = number is not None and number.is_used
-    if bought.hook is not None and bought.order is not None and not is_used:
+    if not is_used:
         bought.hook.release(bought.order.order_id, "its code was not used", undo=True)
+    if bought.held is not None:
+        is_over = is_used or bought.order.product == "esim"  # which cannot be given back
+        (bought.held.hand_over if is_over else bought.held.let_go)()
 
 
 @contextmanager
@@ -107,7 +113,6 @@ def rented_number(
     duration: int | None = None,
     plan: str | None = None,
     max_price: Decimal | float | str | None = None,
-    daily_budget: Decimal | float | str | None = None,
     run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Iterator[RentedNumber]:
@@ -133,7 +138,6 @@ def rented_number(
                 duration=duration,
                 plan=plan,
                 max_price=max_price,
-                daily_budget=daily_budget,
                 run_budget=run_budget,
                 key=key,
             )
@@ -155,7 +159,6 @@ async def arented_number(
     duration: int | None = None,
     plan: str | None = None,
     max_price: Decimal | float | str | None = None,
-    daily_budget: Decimal | float | str | None = None,
     run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> AsyncIterator[RentedNumber]:
@@ -173,7 +176,6 @@ async def arented_number(
                 duration=duration,
                 plan=plan,
                 max_price=max_price,
-                daily_budget=daily_budget,
                 run_budget=run_budget,
                 key=key,
             )

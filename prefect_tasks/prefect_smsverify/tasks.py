@@ -1,15 +1,14 @@
-"""The tasks, each for flows that are functions, and with an `a` in front for those that are coroutines.
+"""The tasks. Each has a twin for coroutines, with an `a` in front of its name (`await_…` for `wait_for_…`).
 
 They take the parameters of `smsverify.SmsVerifyHook`'s methods, return its models and raise its errors. The
-account comes first, as a block or by its name; an order may be given as `Order` or by its id, so that `.map`
-can hand on what it ordered.
+account comes first, as a block or by its name. An order may be an `Order` or its id, so that `.map` can hand
+on what it ordered.
 
-None keeps its result, not even where Prefect is told to keep all: it writes results as plain files, and these
-hold codes; and a cached purchase would hand out one number to equal calls. What was bought is on record in
-the store.
+No task keeps its result, not even when Prefect is set to keep all results: it writes them as plain files, and
+they hold codes; and a cached purchase would give one number to equal calls. The store has the purchases.
 
-None has retries: the client repeats for minutes what is safe to repeat. Each further attempt of a task would
-also roll back the transaction around it, as Prefect does whenever a task fails.
+No task has retries: the client repeats for minutes what is safe to repeat. Each further attempt of a task
+would also roll back the transaction around it, because Prefect does so whenever a task fails.
 """
 
 from __future__ import annotations
@@ -17,24 +16,23 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from prefect_smsverify import calls
-from prefect_smsverify.calls import block_of, id_of
-from prefect_smsverify.stop import current_stop
+from prefect_smsverify import waiting
+from prefect_smsverify.arguments import block_of, id_of
+from prefect_smsverify.paying import apay, pay, purchase
+from prefect_smsverify.stopping import current_stop
 
 if TYPE_CHECKING:
-    from prefect_smsverify.calls import Outcome
     from prefect_smsverify.credentials import SmsVerifyCredentials
-    from smsverify.hook import OrderIds
+    from prefect_smsverify.waiting import Outcome
     from smsverify.models import Balance, Message, Order, OrderStatus
-    from smsverify.reconciling import Reconciliation
-    from smsverify.rentals import RentalsReport
+    from smsverify.reports import Reconciliation
 
 
 # -------------------------------------------------------------- buying
@@ -51,7 +49,6 @@ def order_number(
     duration: int | None = None,
     plan: str | None = None,
     max_price: Decimal | float | str | None = None,
-    daily_budget: Decimal | float | str | None = None,
     run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Order:
@@ -59,14 +56,15 @@ def order_number(
 
     Safe to run again: the purchase is on record before it is sent, under a key that a retry of the task, a
     retry of the flow and another run of the same flow run share; equal calls in one attempt have different
-    keys. A call is told from others by what is bought, by the arguments of the tasks and subflows around it,
-    and by its place among equal ones: where an argument is another one in each attempt, such as a random name
-    or the time, each attempt is another purchase. Give `key=` there.
+    keys. A call differs from others by what it buys, by the arguments of the tasks and subflows around it,
+    and by its place among equal ones. If an argument changes in each attempt, such as a random name or the
+    time,
+    each attempt is another purchase: give `key=` there.
 
     When a later step of a transaction around it fails (each task is one for the tasks that it calls), the
-    order is cancelled for a refund: also where the error of that step is caught, since Prefect rolls back
-    then too; not for a failed attempt of a step that has `retries=` left. Nothing is ordered in a transaction
-    that was rolled back before. `rented_number` depends on none of this.
+    order is cancelled for a refund. That is so also when the flow catches the error of that step, because
+    Prefect rolls back then too; not for a failed attempt of a step that has `retries=` left. Nothing is
+    ordered in a transaction that was rolled back before. `rented_number` depends on none of this.
 
     Args:
         credentials: the account, as a block or by its name.
@@ -76,11 +74,10 @@ def order_number(
         area_code: three digits of the USA, for `temporary`.
         duration: 3 or 30 days, for `rental`.
         plan: the plan's name, for `esim`.
-        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown.
-        daily_budget: most that the account may spend in a day (UTC), in USD, this call included.
+        max_price: most that may be paid, in USD. Nothing is sent when the price is higher or unknown.
         run_budget: most that this flow run and its subflows may spend, in USD, this call included.
-        key: names this purchase. Default: derived from the run. Needed where a task runs in another process
-            than its flow, and for a purchase that has to be the same one in other runs.
+        key: names this purchase. Default: derived from the run. Needed if a task runs in another process
+            than its flow, and for a purchase that must be the same one in other runs.
 
     Returns:
         the order: `order_id`, `phone`, `price`, `status`, `expires_at`, …
@@ -91,18 +88,19 @@ def order_number(
             is given back.
         SmsVerifyError: see `SmsVerifyHook.order`.
     """
-    return calls.buy(
-        block_of(credentials),
-        product=product,
-        service=service,
-        country=country,
-        area_code=area_code,
-        duration=duration,
-        plan=plan,
-        max_price=max_price,
-        daily_budget=daily_budget,
-        run_budget=run_budget,
-        key=key,
+    return pay(
+        purchase(
+            block_of(credentials),
+            product=product,
+            service=service,
+            country=country,
+            area_code=area_code,
+            duration=duration,
+            plan=plan,
+            max_price=max_price,
+            run_budget=run_budget,
+            key=key,
+        )
     )
 
 
@@ -117,161 +115,23 @@ async def aorder_number(
     duration: int | None = None,
     plan: str | None = None,
     max_price: Decimal | float | str | None = None,
-    daily_budget: Decimal | float | str | None = None,
     run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Order:
     """`order_number` for coroutines."""
-    return await calls.abuy(
-        await asyncio.to_thread(block_of, credentials),
-        product=product,
-        service=service,
-        country=country,
-        area_code=area_code,
-        duration=duration,
-        plan=plan,
-        max_price=max_price,
-        daily_budget=daily_budget,
-        run_budget=run_budget,
-        key=key,
-    )
-
-
-@task(name="Renew rental", persist_result=False, cache_policy=NO_CACHE)
-def renew_rental(
-    credentials: SmsVerifyCredentials | str,
-    order_id: Order | int | str,
-    *,
-    max_price: Decimal | float | str | None = None,
-    daily_budget: Decimal | float | str | None = None,
-    run_budget: Decimal | float | str | None = None,
-    key: str | None = None,
-) -> Order:
-    """Extends a rental by its period at the current price (`POST /api/v1/order/<order_id>/renew/`).
-
-    Safe to run again, as `order_number` is: a retry does not pay again.
-
-    Args:
-        credentials: the account, as a block or by its name.
-        order_id: a `rental`, `rent-1day` or `rent-30days` order, or its id.
-        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown.
-        daily_budget: most that the account may spend in a day (UTC), in USD, this call included.
-        run_budget: most that this flow run and its subflows may spend, in USD, this call included.
-        key: names this renewal. Default: derived from the run.
-
-    Returns:
-        the order with its new expiry; `expires_estimated` where the service does not tell it.
-
-    Raises:
-        SmsVerifyError: see `SmsVerifyHook.renew`.
-    """
-    return calls.renew(
-        block_of(credentials),
-        id_of(order_id),
-        max_price=max_price,
-        daily_budget=daily_budget,
-        run_budget=run_budget,
-        key=key,
-    )
-
-
-@task(name="Renew rental", persist_result=False, cache_policy=NO_CACHE)
-async def arenew_rental(
-    credentials: SmsVerifyCredentials | str,
-    order_id: Order | int | str,
-    *,
-    max_price: Decimal | float | str | None = None,
-    daily_budget: Decimal | float | str | None = None,
-    run_budget: Decimal | float | str | None = None,
-    key: str | None = None,
-) -> Order:
-    """`renew_rental` for coroutines."""
-    account = await asyncio.to_thread(block_of, credentials)
-    return await calls.arenew(
-        account,
-        id_of(order_id),
-        max_price=max_price,
-        daily_budget=daily_budget,
-        run_budget=run_budget,
-        key=key,
-    )
-
-
-@task(name="Renew expiring rentals", persist_result=False, cache_policy=NO_CACHE)
-def renew_expiring_rentals(
-    credentials: SmsVerifyCredentials | str,
-    within: float | timedelta | str,
-    *,
-    max_price: Decimal | float | str | None = None,
-    daily_budget: Decimal | float | str | None = None,
-    run_budget: Decimal | float | str | None = None,
-    order_ids: OrderIds = (),
-    only: OrderIds | None = None,
-    exclude: OrderIds = (),
-    dry_run: bool = False,
-) -> RentalsReport:
-    """Renews the rentals that end soon, once for each period (`POST /api/v1/order/<order_id>/renew/`).
-
-    Run it on a schedule, several times in `within`; `renew_rentals_flow` does. What is not due is left alone,
-    and overlapping runs, retries and several deployments with the same rentals renew nothing twice. One
-    rental that can not be renewed never stops the others.
-
-    Args:
-        credentials: the account, as a block or by its name.
-        within: seconds or a `timedelta`; a rental that ends sooner is due.
-        max_price: most that one renewal may cost, in USD. A rental whose price is higher or unknown is not
-            renewed.
-        daily_budget: most that the account may spend in a day (UTC), in USD, this call included.
-        run_budget: most that this flow run and its subflows may spend, in USD, this call included.
-        order_ids: rentals besides those that were bought through the store: one id, or several.
-        only: renews none but these, which may have been rented elsewhere.
-        exclude: leaves these alone.
-        dry_run: tells what would be done, and pays nothing.
-
-    Returns:
-        an entry for each rental with what was done or why not, the cost, and the wallet; `raise_if_failed`
-        raises where a rental is not kept.
-
-    Raises:
-        SmsVerifyError: see `SmsVerifyHook.renew_expiring`.
-    """
-    return calls.renew_expiring(
-        block_of(credentials),
-        within,
-        max_price=max_price,
-        daily_budget=daily_budget,
-        run_budget=run_budget,
-        order_ids=order_ids,
-        only=only,
-        exclude=exclude,
-        dry_run=dry_run,
-    )
-
-
-@task(name="Renew expiring rentals", persist_result=False, cache_policy=NO_CACHE)
-async def arenew_expiring_rentals(
-    credentials: SmsVerifyCredentials | str,
-    within: float | timedelta | str,
-    *,
-    max_price: Decimal | float | str | None = None,
-    daily_budget: Decimal | float | str | None = None,
-    run_budget: Decimal | float | str | None = None,
-    order_ids: OrderIds = (),
-    only: OrderIds | None = None,
-    exclude: OrderIds = (),
-    dry_run: bool = False,
-) -> RentalsReport:
-    """`renew_expiring_rentals` for coroutines."""
-    return await calls.arenew_expiring(
-        await asyncio.to_thread(block_of, credentials),
-        within,
-        max_price=max_price,
-        daily_budget=daily_budget,
-        run_budget=run_budget,
-        order_ids=order_ids,
-        only=only,
-        exclude=exclude,
-        dry_run=dry_run,
+    return await apay(
+        purchase(
+            await asyncio.to_thread(block_of, credentials),
+            product=product,
+            service=service,
+            country=country,
+            area_code=area_code,
+            duration=duration,
+            plan=plan,
+            max_price=max_price,
+            run_budget=run_budget,
+            key=key,
+        )
     )
 
 
@@ -289,7 +149,7 @@ def wait_for_otp(
     sender: str | None = None,
     pattern: str | re.Pattern[str] | None = None,
 ) -> Message:
-    """Waits for the SMS of an order. All who wait on the account share one poll.
+    """Waits for the SMS of an order. All waits on the account share one poll.
 
     The wait ends, and the order is cancelled for a refund, when the run goes down: on SIGTERM, SIGINT and
     cancellation, also where the task was submitted or mapped; and when another step of its transaction has
@@ -300,15 +160,16 @@ def wait_for_otp(
         credentials: the account, as a block or by its name.
         order_id: the order, or its id.
         timeout: seconds.
-        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund. One for
-            which any SMS has come is not, also where that was not the one waited for.
+        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund. An order
+        with
+            any SMS is not, also if that was not the one waited for.
         after: waits for an SMS that comes later than this one (a `Message`), or than a time: an aware
             datetime, or that in ISO 8601. Without it, a rental that has had an SMS before gives that one
             again.
-        sender: waits for an SMS from this name or number. Only callbacks tell the sender: a message that is
+        sender: waits for an SMS from this name or number. Only callbacks carry the sender: a message that is
             known from the order's status alone never passes.
-        pattern: waits for an SMS whose text this regular expression finds something in: its first group, else
-            the whole match, is the code.
+        pattern: waits for an SMS whose text this regular expression matches somewhere: its first group,
+            otherwise the whole match, is the code.
 
     Returns:
         the message: `otp`, `message`, `phone`, `received_at`. `otp` is `None` where the text holds no code
@@ -321,7 +182,7 @@ def wait_for_otp(
         SmsVerifyError: see `SmsVerifyHook.wait_for_otp`.
     """
     hook, stop = block_of(credentials).get_hook(), current_stop()
-    return calls.wait_for_one(
+    return waiting.wait_for_one(
         hook,
         id_of(order_id),
         timeout,
@@ -346,7 +207,7 @@ async def await_otp(
 ) -> Message:
     """`wait_for_otp` for coroutines. A wait holds no thread, and the event loop is never blocked."""
     hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
-    return await calls.await_one(
+    return await waiting.await_one(
         hook,
         id_of(order_id),
         timeout,
@@ -388,7 +249,7 @@ def wait_for_otps(
         SmsVerifyError: what concerns all of them, such as a refused key.
     """
     hook, stop, ids = block_of(credentials).get_hook(), current_stop(), [id_of(order) for order in order_ids]
-    return calls.wait_for_several(
+    return waiting.wait_for_several(
         hook,
         ids,
         timeout,
@@ -414,7 +275,7 @@ async def await_otps(
     """`wait_for_otps` for coroutines."""
     hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
     ids = [id_of(order) for order in order_ids]
-    return await calls.await_several(
+    return await waiting.await_several(
         hook,
         ids,
         timeout,
@@ -431,7 +292,7 @@ async def await_otps(
 
 @task(name="Cancel order", persist_result=False, cache_policy=NO_CACHE)
 def cancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
-    """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`). Harmless where it has ended.
+    """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`). Harmless if it has ended.
 
     Args:
         credentials: the account, as a block or by its name.
@@ -442,7 +303,7 @@ def cancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int 
 
     Raises:
         NotFoundError: there is no such order.
-        NotCancellableError: the service refuses now. It stays on record as to be cancelled.
+        NotCancellableError: the service refuses now. The wish to cancel stays on record and is tried again.
     """
     return block_of(credentials).get_hook().cancel(id_of(order_id))
 
@@ -477,7 +338,7 @@ async def aget_order_status(
 
 @task(name="Get SMS", persist_result=False, cache_policy=NO_CACHE)
 def get_message(credentials: SmsVerifyCredentials | str, message_id: int | str) -> Message:
-    """A message by the id under which an event `smsverify.message.received` has told of it.
+    """A message by the id that its event `smsverify.message.received` has.
 
     Args:
         credentials: the account, as a block or by its name.
@@ -497,22 +358,23 @@ async def aget_message(credentials: SmsVerifyCredentials | str, message_id: int 
 
 @task(name="Reconcile", persist_result=False, cache_policy=NO_CACHE)
 def reconcile(credentials: SmsVerifyCredentials | str, cancel_after: float | None = None) -> Reconciliation:
-    """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).
+    """Compares the records with the service, and corrects what it can (`GET /api/v1/orders/`).
 
-    Finds out what became of purchases whose answer was lost, and tries again to cancel what could not be.
-    Costs a handful of requests, however much was bought. `reconcile_flow` does it on a schedule and fails
-    where something needs a person.
+    It finds out what became of purchases whose answer was lost, and tries again to cancel orders whose
+    cancellation failed. It costs a handful of requests, however much was bought. `reconcile_flow` does it on
+    a schedule and fails when a finding needs a person.
 
     Args:
         credentials: the account, as a block or by its name.
-        cancel_after: cancels numbers that were bought here, have no code, and that nobody has waited for in
-            this many seconds; rentals are left alone. Default: they are only reported.
+        cancel_after: cancels numbers that were bought here, have no code, and that no task has waited for in
+            this many seconds; a rental only if it was never handed over. Default: only reported.
 
     Returns:
-        what was found and done; `findings` is empty where nothing needs a person.
+        what was found and done; `findings` is empty if nothing needs a person, otherwise `raise_if_failed`
+        raises.
 
     Raises:
-        ServiceError: the list of orders can not be read.
+        ServiceError: the list of orders cannot be read.
     """
     return block_of(credentials).get_hook().reconcile(cancel_after=cancel_after, stop=current_stop())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from smsverify.version import __version__
+from smsverify import __version__
 
 NAME = "SmsVerify"
 
@@ -29,6 +29,12 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "sensors": [{"integration-name": NAME, "python-modules": ["smsverify_provider.sensors.smsverify"]}],
         "triggers": [{"integration-name": NAME, "python-modules": ["smsverify_provider.triggers.smsverify"]}],
+        "task-decorators": [
+            {
+                "class-name": "smsverify_provider.decorators.smsverify.smsverify_task",
+                "name": "smsverify",
+            }
+        ],
         "plugins": [{"name": "smsverify", "plugin-class": "smsverify_provider.plugin.SmsVerifyPlugin"}],
         "config": {
             "smsverify": {
@@ -54,7 +60,7 @@ def get_provider_info() -> dict[str, Any]:
                     "store_url": {
                         "label": "Store URL",
                         "description": "SQLAlchemy URL of the store that all who use the account share: "
-                        "sqlite:///<absolute path> or postgresql+psycopg://<user>@<host>/<database>. "
+                        "sqlite:////<absolute path> or postgresql+psycopg://<user>@<host>/<database>. "
                         "Blank: a file in the home directory, enough for one machine.",
                         # It may hold a password, although that has a field of its own.
                         "schema": {"type": ["string", "null"], "format": "password"},

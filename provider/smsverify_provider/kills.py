@@ -1,8 +1,8 @@
-"""What becomes of a number when Airflow ends the task that holds it."""
+"""What happens to a number when Airflow ends the task that holds it."""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,13 +11,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowTaskTimeout
+
+from smsverify.text import log_of
+from smsverify.wings import plan_release
 
 if TYPE_CHECKING:
-    from smsverify_provider.hooks.smsverify import SmsVerifyHook
+    from smsverify.hook import SmsVerifyHook
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
-# Airflow kills a task five seconds after it has told it to end.
+# Airflow kills a task five seconds after the signal that asks it to end.
 KILL_BUDGET = 4.0
 # Seconds in which the next try of a task begins, where that has no delay of its own: it may have to queue.
 REQUEUE = 600.0
@@ -34,23 +38,24 @@ def give_back(
     tries_left: bool,
     reason: str = "the task that held it was killed",
 ) -> None:
-    """Gives back the order of a task that is being ended, unless that will run again and need it.
+    """Gives back the order of a task that is being ended, unless the task runs again and needs it.
 
-    It goes on record first, so that nobody forgets it whatever happens next. If a further try is to come, it
-    stays there until that claims the order. Should none come, somebody else cancels it later.
+    The release goes on record first, so that it is done whatever happens next. If a further try is to come,
+    the release stays on record until that try claims the order. If no try comes, another process cancels it
+    later.
 
     Args:
         hook: on the order's account.
         order_id: the order.
-        ti: the task instance; `None` where there is none, which never runs again.
-        waiter: who gives it up; where another has claimed it meanwhile, nothing is done.
+        ti: the task instance; `None` outside of a task.
+        waiter: who gives it up; if another waiter has claimed the order meanwhile, nothing is done.
         tries_left: whether a further try comes if Airflow has not ended the task yet.
-        reason: why, for people.
+        reason: why, for the log.
     """
-    if not hook.plan_release(order_id, reason, waiter=waiter, patience=REQUEUE + _retry_delay(ti)):
+    if not plan_release(hook, order_id, reason, waiter=waiter, patience=retry_within(ti)):
         return
     if ti is not None and _runs_again(ti, tries_left):
-        log.info("Order %d is kept: the task that held it is to run again", order_id)
+        log.info("Order %d is kept for the next try of its task", order_id)
         return
     hook.release(order_id, reason, waiter=waiter)
 
@@ -64,8 +69,8 @@ def _runs_again(ti: Any, tries_left: bool) -> bool:
     try:
         state = state_of(ti)
     except Exception as error:
-        # Whatever it is: the release is on record, and keeping the number for now is the lesser evil.
-        log.warning("The state of task %s can not be read: %s", ti.task_id, type(error).__name__)
+        # The release is on record, and keeping the number for now is the lesser evil.
+        log.warning("The state of task %s cannot be read: %s", ti.task_id, type(error).__name__)
         return True
     return tries_left if state == "running" else state not in OVER
 
@@ -86,16 +91,17 @@ def state_of(ti: Any) -> str | None:
     return None if state is None else str(state)
 
 
-def _retry_delay(ti: Any) -> float:
+def retry_within(ti: Any) -> float:
+    """Within how many seconds the next try of a task begins, if one comes."""
     delay = getattr(getattr(ti, "task", None), "retry_delay", None)
-    return delay.total_seconds() if isinstance(delay, timedelta) else 0.0
+    return REQUEUE + (delay.total_seconds() if isinstance(delay, timedelta) else 0.0)
 
 
 def within_kill_budget(*works: Callable[[], Any]) -> None:
-    """Does things at the end of a task that is being killed, as long as Airflow gives it time.
+    """Does some work at the end of a task that is being killed, as long as Airflow leaves it time.
 
     `on_kill` runs in a signal handler. The code that it has interrupted may hold a lock that the work needs,
-    and can not go on before the handler returns: hence threads, and a limited wait for them.
+    and cannot go on before the handler returns: hence threads, and a limited wait for them.
     """
     deadline = time.monotonic() + KILL_BUDGET
     threads = [threading.Thread(target=work, name="smsverify-kill", daemon=True) for work in works]
@@ -107,10 +113,10 @@ def within_kill_budget(*works: Callable[[], Any]) -> None:
 
 @contextmanager
 def at_kill(work: Callable[[], Any]) -> Iterator[None]:
-    """Inside a task, does something when Airflow ends that while the `with` block lasts.
+    """Inside a task, does some work when Airflow ends the task while the `with` block lasts.
 
-    Airflow tells nobody but the operator, by its `on_kill`, and one like `@task` has nothing to do there. In
-    whatever thread the block is: only the main one could have its own signal handler.
+    Airflow calls the operator's `on_kill` and nothing else, and an operator such as `@task` does nothing
+    there. The block may be in any thread, and only the main thread could have a signal handler of its own.
     """
     try:
         task: Any = get_current_context()["ti"].task
@@ -121,15 +127,44 @@ def at_kill(work: Callable[[], Any]) -> Iterator[None]:
     works[this] = work
     try:
         yield
+    except AirflowTaskTimeout:
+        # Airflow interrupts a task whose `execution_timeout` is over, and calls its `on_kill` only then.
+        within_kill_budget(work)
+        raise
+    except asyncio.CancelledError:
+        # The end of an event loop cancels what runs in it. Whether the task ends too, `on_kill` says.
+        works[object()] = work
+        raise
     finally:
         del works[this]
+
+
+def at_end(succeeded: Callable[[], Any], failed: Callable[[], Any]) -> None:
+    """Inside a task, calls `succeeded` when the task has succeeded, or `failed` when its try ends otherwise.
+
+    Airflow calls them after the task's end is on record. A process that is killed before that calls neither:
+    then the task has not succeeded.
+    """
+    task: Any = get_current_context()["ti"].task
+    with _extending:
+        for kind in ("success", "failure", "retry", "skipped"):
+            name = f"on_{kind}_callback"
+            works = [*getattr(task, name), _ignoring_context(succeeded if kind == "success" else failed)]
+            setattr(task, name, works)
+
+
+def _ignoring_context(work: Callable[[], Any]) -> Callable[[Any], None]:
+    def callback(_context: Any) -> None:
+        work()
+
+    return callback
 
 
 _extending = threading.Lock()
 
 
 def _works_of(task: Any) -> dict[object, Callable[[], Any]]:
-    """What is to be done when this task is killed, before what its own `on_kill` does."""
+    """The work for a kill of this task, which is done before its own `on_kill`."""
     with _extending:
         works: dict[object, Callable[[], Any]] | None = getattr(task.on_kill, "works", None)
         if works is None:

@@ -11,6 +11,8 @@ from airflow.sdk.plugins_manager import AirflowPlugin
 
 # What the service's documentation calls the addresses of callbacks.
 DOCUMENTED_PATHS = frozenset({"/api/callback", "/api/wallet/callback"})
+# No callback goes here.
+AIRFLOWS_OWN = ("/api/v2/", "/ui/", "/auth/", "/execution/", "/static/", "/pluginsv2/")
 
 
 def activation_code(order_id: int | str, smsverify_conn_id: str = "smsverify_default") -> str:
@@ -39,19 +41,19 @@ def activation_code(order_id: int | str, smsverify_conn_id: str = "smsverify_def
 
 def e164(phone: str) -> str:
     """A phone number as most forms want it: `macros.smsverify.e164("+1 415 555 0123")` is `+14155550123`."""
-    from smsverify.models import phone_digits
+    from smsverify.wings import phone_digits
 
     return f"+{phone_digits(phone)}"
 
 
 async def receive_callback(scope: Any, receive: Any, send: Any) -> None:
-    """The receiver of callbacks, an ASGI app that is made when the first one comes.
+    """The receiver of callbacks, an ASGI app that is made when the first callback comes.
 
-    Airflow asks nobody who calls it to log in: it answers to those who know one of its secrets.
+    Airflow asks for no login here: the receiver believes only a caller that knows one of its secrets.
     """
     import asyncio
 
-    # In a thread, because the first import takes a second that the API server has not.
+    # In a thread, because the first import blocks for a second.
     app = await asyncio.to_thread(_receiver)
     await app(scope, receive, send)
 
@@ -63,19 +65,50 @@ def _receiver() -> Any:
 
 
 class DocumentedPaths:
-    """Hands `/api/callback` and `/api/wallet/callback` to the receiver.
+    """Hands `/api/callback` and `/api/wallet/callback` to the receiver, and keeps secrets out of the log.
 
-    An ASGI middleware, because an app can not be mounted at a path that does not end in a slash, nor at
-    `/api`, where Airflow's own API is.
+    It is an ASGI middleware, because an app cannot be mounted at a path that does not end in a slash, nor at
+    `/api`, where Airflow's own API is; and because a secret also comes at addresses that are slightly wrong.
     """
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", "")).rstrip("/")
-        is_documented = scope["type"] == "http" and path in DOCUMENTED_PATHS
-        await (receive_callback if is_documented else self._app)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        from smsverify.wings import mask
+
+        inner = mask(scope, await _known_secrets(scope))
+        is_documented = _path_of(inner).rstrip("/") in DOCUMENTED_PATHS
+        await (receive_callback if is_documented else self._app)(inner, receive, send)
+
+
+def _path_of(scope: Any) -> str:
+    path: str = scope.get("path", "")
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+async def _known_secrets(scope: Any) -> list[str]:
+    """The secrets of callbacks that may stand in a request's address; they are read if they may."""
+    import asyncio
+    import re
+    import sys
+
+    callbacks = sys.modules.get("smsverify_provider.callbacks")
+    address = scope.get("raw_path", b"") + b"?" + scope.get("query_string", b"")
+    if _path_of(scope).startswith(AIRFLOWS_OWN) or not re.search(rb"[\w%-]{16}", address):
+        return callbacks.connections.known_secrets() if callbacks else []
+    # In a thread, because the first import blocks for a second.
+    secrets: list[str] = await asyncio.to_thread(_read_secrets)
+    return secrets
+
+
+def _read_secrets() -> list[str]:
+    from smsverify_provider.callbacks import connections
+
+    return connections.secrets()
 
 
 class SmsVerifyPlugin(AirflowPlugin):

@@ -47,7 +47,7 @@ class SimulatorProcess:
         """Starts it and waits until it serves."""
         config = self._processes.directory / "simulator.json"
         config.write_text(json.dumps(self._settings))
-        command = [str(self._python), "-m", "smsverify.cli", "simulate"]
+        command = [str(self._python), "-m", "smsverify", "simulate"]
         command += ["--port", "0", "--json", "--config", str(config)]
         self._managed = managed = self._processes.spawn("simulator", command, inherited_environment())
         ready = self._processes.wait_until(lambda: _ready_line(managed), READY, "the simulator", [managed])

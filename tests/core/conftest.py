@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from rigs import API_KEY, await_end_of_waits
+from rigs.clocks import DatabaseClock
+from rigs.pgbouncer import PrivatePgBouncer, find_pgbouncer
 from rigs.postgres import PrivatePostgres, find_binaries
 from rigs.wire import WireServer
 
+from smsverify._store.store import open_store
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Simulator
-from smsverify.store import open_store
+
+# A machine with much to do is no reason to fail.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +54,17 @@ def postgres() -> Iterator[PrivatePostgres]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: PrivatePostgres) -> Iterator[PrivatePgBouncer]:
+    """A PgBouncer in transaction mode in front of `postgres`; skipped only where none is installed."""
+    program = find_pgbouncer()
+    if program is None:
+        pytest.skip("PgBouncer is not installed here: it is neither on the PATH nor /usr/sbin/pgbouncer")
+    pooler = PrivatePgBouncer(program, postgres)
+    yield pooler
+    pooler.stop()
+
+
 @pytest.fixture
 def store_url(tmp_path: Path) -> Iterator[str]:
     """The URL of a store in a file of this test's own."""
@@ -64,6 +82,22 @@ def any_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
     url = request.getfixturevalue("postgres").create_database()
     yield url
     open_store(url).close()
+
+
+@pytest.fixture
+def shared_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty store that several machines may use."""
+    url = request.getfixturevalue("postgres").create_database()
+    yield url
+    open_store(url).close()
+
+
+@pytest.fixture
+def database_clock(shared_store_url: str) -> Iterator[DatabaseClock]:
+    """The clock of the database of `shared_store_url`; it can be set."""
+    clock = DatabaseClock(shared_store_url)
+    yield clock
+    clock.close()
 
 
 # ------------------------------------------------------------------ services and hooks

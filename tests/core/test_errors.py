@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "PurchaseUnknownError": {"key": "k", "order_ids": (4, 5)},
     "PurchaseConflictError": {"key": "k"},
     "OrderEndedError": {"order_id": 4, "status": "expired"},
+    "VerificationError": {"attempts": [], "cost": Decimal("0.40")},
     "WaitTimeoutError": {"order_id": 4, "cancelled": True},
 }
 OF_THE_SERVICE = {"status_code": 429, "service_message": "no", "endpoint": "GET /x", "retry_after": 2.5}

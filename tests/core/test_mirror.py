@@ -10,16 +10,26 @@ from pathlib import Path
 
 import pytest
 
+from smsverify import options
+
 ROOT = Path(__file__).parents[2]
 HOOK = ROOT / "core/smsverify/hook.py"
+NUMBERS = ROOT / "core/smsverify/numbers.py"
 OPERATORS = ROOT / "provider/smsverify_provider/operators/smsverify.py"
+VERIFY = ROOT / "provider/smsverify_provider/operators/verify.py"
 SENSORS = ROOT / "provider/smsverify_provider/sensors/smsverify.py"
 TASKS = ROOT / "prefect_tasks/prefect_smsverify/tasks.py"
+RENTALS = ROOT / "prefect_tasks/prefect_smsverify/rentals.py"
 
 # What a framework brings, or needs to be told, is not the service's.
 OF_THE_FRAMEWORK = {
     "self", "stop", "waiter", "credentials", "smsverify_conn_id", "kwargs", "multiple_outputs",
-    "deferrable", "poke_interval", "cancel_on_kill", "fail_on_findings",
+    "deferrable", "poke_interval", "cancel_on_kill", "fail_on_findings", "action", "python_callable",
+    "op_args", "op_kwargs",
+}  # fmt: skip
+
+DEFAULTS = {
+    "cancel_on_timeout": "True", "alternatives": "()", "order_ids": "()", "exclude": "()", "dry_run": "False",
 }  # fmt: skip
 
 SAME = [
@@ -57,18 +67,27 @@ def parameters(path: Path, function: str, inside: str | None = None) -> dict[str
     ]
     constants = {
         target.id: ast.unparse(node.value)
-        for node in ast.parse(HOOK.read_text()).body
+        for node in ast.parse(NUMBERS.read_text()).body
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    return {
+    unpacked = {} if args.kwarg is None else options_of(args.kwarg.annotation)
+    return unpacked | {
         arg.arg: None
         if default is None
         else _number(constants.get(ast.unparse(default), ast.unparse(default)))
         for arg, default in pairs
         if arg.arg not in OF_THE_FRAMEWORK
     }
+
+
+def options_of(annotation: ast.expr | None) -> dict[str, str | None]:
+    """What `Unpack[…]` of a class of options stands for; most are `None` by default."""
+    if not isinstance(annotation, ast.Subscript):
+        return {}
+    names = getattr(options, ast.unparse(annotation.slice)).__annotations__
+    return {name: DEFAULTS.get(name, "None") for name in names if name not in OF_THE_FRAMEWORK}
 
 
 def _number(source: str) -> str:
@@ -83,14 +102,35 @@ def test_the_wings_take_what_the_hook_takes(
 ) -> None:
     expected = parameters(HOOK, method, inside="SmsVerifyHook")
     assert parameters(module, "__init__", inside=operator) == expected
-    assert parameters(TASKS, task) == expected
-    assert parameters(TASKS, coroutine) == expected
+    tasks = RENTALS if "rental" in task else TASKS
+    assert parameters(tasks, task) == expected
+    assert parameters(tasks, coroutine) == expected
+
+
+@pytest.mark.parametrize("path", [HOOK, TASKS, TASKS.with_name("rented.py")], ids=lambda path: path.stem)
+def test_a_coroutine_is_named_after_its_function(path: Path) -> None:
+    """`wait_for_x` becomes `await_x`; any other function has an `a` in front."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    named = {f"await_{name[9:]}" if name.startswith("wait_for_") else f"a{name}" for name in functions}
+    coroutines = {node.name for node in nodes if isinstance(node, ast.AsyncFunctionDef)}
+    assert coroutines
+    assert coroutines <= named
 
 
 def test_waiting_in_an_event_loop_takes_what_waiting_in_a_thread_takes() -> None:
     assert parameters(HOOK, "await_otp", inside="SmsVerifyHook") == parameters(
         HOOK, "wait_for_otp", inside="SmsVerifyHook"
     )
+
+
+def test_verifying_takes_the_same_everywhere() -> None:
+    expected = parameters(HOOK, "verify", inside="SmsVerifyHook")
+    tasks = ROOT / "prefect_tasks/prefect_smsverify/verify.py"
+    assert parameters(VERIFY, "__init__", inside="SmsVerifyOperator") == expected
+    assert parameters(tasks, "verify_number") == parameters(tasks, "averify_number") == expected
+    attempts = parameters(HOOK, "attempts", inside="SmsVerifyHook")
+    assert attempts == {name: value for name, value in expected.items() if name not in ("sender", "pattern")}
 
 
 def test_reading_a_message_takes_the_same_everywhere() -> None:

@@ -221,3 +221,9 @@ def test_a_text_of_nothing_but_numbers_is_not_worth_the_work() -> None:
     listed = " ".join(f"Code: 48213 room {room}." for room in range(1000, 1100))
     assert extract_otp(listed[: len(listed) // 4]) == "48213"
     assert extract_otp(listed) is None
+
+
+@pytest.mark.parametrize("bait", [*BAIT, "x", "a a ", "код ", "a.", "1-", "\u0660", "https://", "+1 ", "( "])
+@pytest.mark.parametrize("length", [10_000, 1_000_000])
+def test_what_is_too_long_for_an_sms_is_not_read_at_all(bait: str, length: int) -> None:
+    assert calls_to_read((bait * length)[:length]) < 50

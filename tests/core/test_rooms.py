@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,34 +17,32 @@ WINGS = {
     "smsverify_provider": ROOT / "provider" / "smsverify_provider",
     "prefect_smsverify": ROOT / "prefect_tasks" / "prefect_smsverify",
 }
-# Each room may import those before it.
-ROOMS = [
-    *("version", "errors", "settings", "models", "otp", "filters", "forking", "store"),
-    *(
-        "budget",
-        "answers",
-        "transport",
-        "api",
-        "catalogue",
-        "orderbook",
-        "spending",
-        "ledger",
-        "inbox",
-        "hints",
-        "orders",
-        "recovery",
-        "following",
-        "polling",
-        "purchasing",
-        "reconciling",
-        "rentals",
-        "waiting",
-        "assembly",
-        "hook",
-        "callback",
-        "cli",
-    ),
+# Each may import those on the floors before it, and what lives in its own folder.
+FLOORS = [
+    {"_version"},
+    {"text"},
+    {"errors"},
+    {"_runtime", "_input"},
+    {"settings", "models"},
+    {"checks"},
+    {"reports", "options", "verification"},
+    {"numbers"},
+    {"_otp"},
+    {"otp"},
+    {"_store"},
+    {"_service"},
+    {"_messages"},
+    {"_orders"},
+    {"_purchases", "_waiting"},
+    {"_parts"},
+    {"hook"},
+    {"_receiver"},
+    {"callback", "wings"},
+    {"cli"},
+    {"__main__"},
 ]
+ROOMS = [room for floor in FLOORS for room in sorted(floor)]
+LONGEST_MODULE = 500  # lines
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -68,18 +67,59 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def modules_of(package: Path) -> dict[str, Path]:
+    """The modules of a package by their names; a package by that of its `__init__`."""
+    modules = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return modules
+
+
+def circle_in(package: Path) -> list[str] | None:
+    """Modules that import each other in a circle, for real or for types only."""
+    modules = modules_of(package)
+    graph = {}
+    for name, path in modules.items():
+        used = {one for one in imports_of(path) if one in modules and one != name}
+        # `from package import module` needs the module, not what the package's face offers.
+        graph[name] = {one for one in used if not any(other.startswith(f"{one}.") for other in used)}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return None
+
+
 def test_every_room_of_the_core_has_its_place() -> None:
-    assert {path.stem for path in CORE.glob("*.py")} - {"__init__"} == set(ROOMS)
+    rooms = {path.stem for path in CORE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__", "simulator"} == set(ROOMS)
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_rooms_before_it(room: str) -> None:
-    allowed = {f"smsverify.{name}" for name in ROOMS[: ROOMS.index(room)]}
-    ours = {name for name in imports_of(CORE / f"{room}.py") if top(name) == "smsverify"}
-    rooms = {".".join(name.split(".")[:2]) for name in ours} - {"smsverify"}
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    below = set().union(*FLOORS[: next(at for at, floor in enumerate(FLOORS) if room in floor)], {room})
     if room == "cli":
-        allowed.add("smsverify.simulator")
-    assert rooms <= allowed
+        below.add("simulator")
+    paths = (CORE / room).rglob("*.py") if (CORE / room).is_dir() else [CORE / f"{room}.py"]
+    for path in paths:
+        used = {name.split(".")[1] for name in imports_of(path) if name.startswith("smsverify.")}
+        # Names of the package's face are loaded from the rooms that are looked at anyway.
+        assert {name for name in used if name in {*ROOMS, "simulator"}} <= below, path
+
+
+def test_no_module_of_the_core_is_in_a_circle() -> None:
+    # The face names for type checkers what it loads when it is asked for.
+    assert circle_in(CORE / "simulator") is None
+    for room in ROOMS:
+        assert circle_in(CORE / room) is None, room
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room[0] == "_" and (CORE / room).is_dir()])
+def test_a_folder_says_what_lives_there_and_what_may_not(room: str) -> None:
+    text = ast.get_docstring(ast.parse((CORE / room / "__init__.py").read_text()))
+    assert text is not None
+    assert "Nothing here" in text
 
 
 @pytest.mark.parametrize("wing", WINGS)
@@ -87,6 +127,27 @@ def test_the_wings_know_the_core_but_not_each_other(wing: str) -> None:
     other = next(name for name in WINGS if name != wing)
     for path in WINGS[wing].rglob("*.py"):
         assert other not in {top(name) for name in imports_of(path)}, path
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_the_wings_import_public_modules_only(wing: str) -> None:
+    for path in WINGS[wing].rglob("*.py"):
+        private = {name for name in imports_of(path) if name.startswith("smsverify._")}
+        assert private <= {"smsverify.__version__"}, path
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_no_module_of_a_wing_is_in_a_circle(wing: str) -> None:
+    assert circle_in(WINGS[wing]) is None
+
+
+@pytest.mark.parametrize("package", [CORE, *WINGS.values()], ids=lambda package: package.name)
+def test_no_module_is_too_long(package: Path) -> None:
+    lines = {
+        path.relative_to(package).as_posix(): len(path.read_text().splitlines())
+        for path in package.rglob("*.py")
+    }
+    assert {name: count for name, count in lines.items() if count > LONGEST_MODULE} == {}
 
 
 def test_the_core_knows_no_wing_and_no_framework() -> None:
@@ -107,8 +168,11 @@ def test_the_simulator_stands_alone() -> None:
 
 def test_what_an_extra_brings_is_no_concern_of_the_rest_of_the_core() -> None:
     extras = {"starlette", "uvicorn", "anyio", "psycopg"}
-    for path in CORE.glob("*.py"):
-        assert path.stem == "callback" or not {top(name) for name in imports_of(path)} & extras, path
+    for path in CORE.rglob("*.py"):
+        assert (
+            path.stem in ("callback", "connections", "receiver")
+            or not {top(name) for name in imports_of(path)} & extras
+        ), path
 
 
 def test_the_command_line_loads_the_server_for_nothing_else() -> None:

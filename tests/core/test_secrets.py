@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Callable
@@ -58,7 +59,13 @@ def go_through_everything(hook: SmsVerifyHook, simulator: Simulator) -> list[str
         attempt(hook.cancel, order_id)
         attempt(hook.renew, order_id)
         attempt(hook.get_order, order_id)
-    for call in (hook.get_balance, hook.list_orders, hook.list_esim_plans, hook.list_countries, hook.budget):
+    for call in (
+        hook.get_balance,
+        hook.list_orders,
+        hook.list_esim_plans,
+        hook.list_countries,
+        hook.rate_limit,
+    ):
         attempt(call)
     await_end_of_waits()
     return shown
@@ -84,3 +91,46 @@ def test_nothing_secret_is_shown_whatever_goes_wrong(
     shown = "\n".join([*go_through_everything(hook, simulator), caplog.text])
     assert len(shown) > 500
     assert [secret for secret in secrets_of(simulator) if secret in shown] == []
+
+
+HOSTILE = f"no\n2026-01-01 INFO bought\x1b[31m\u202e\x9b your code is {OTP}, G-{OTP} or 739 184"
+
+
+@pytest.mark.parametrize("status", [200, 400, 403])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"success": False, "error": HOSTILE, "message": HOSTILE},
+        {"success": False, "detail": {HOSTILE: [HOSTILE]}, HOSTILE: HOSTILE},
+        [{HOSTILE: HOSTILE, "status": HOSTILE, "qr": WORD, "data": {"lpa": WORD}}],
+        HOSTILE,
+    ],
+)
+def test_what_a_hostile_service_writes_forges_no_line_and_shows_no_code(
+    body: Any,
+    status: int,
+    simulate: Callable[..., Simulator],
+    make_hook: Callable[..., SmsVerifyHook],
+    store_url: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "smsverify")
+    simulator = simulate(rate_limit=None, balance="100")
+    hook = make_hook(simulator, store_url, rate_limit=1000, call_timeout=0.3, rate_period=0.01)
+    text = body if isinstance(body, str) else json.dumps(body)
+    simulator.add_fault(Fault("error_before", status=status, body=text, times=None, retry_after=0))
+    shown: list[str] = []
+    for call in (
+        hook.get_balance,
+        hook.list_orders,
+        hook.list_countries,
+        lambda: hook.get_status(7),
+        lambda: hook.order("temporary", service="WhatsApp", key="k"),
+    ):
+        with pytest.raises(SmsVerifyError) as caught:
+            call()
+        shown += [str(caught.value), repr(caught.value), repr(vars(caught.value))]
+    shown += [record.getMessage() for record in caplog.records if record.name.startswith("smsverify")]
+    for line in shown:
+        assert line.isprintable()
+        assert not [secret for secret in (OTP, WORD, "739 184", API_KEY) if secret in line]

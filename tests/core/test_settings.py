@@ -116,6 +116,7 @@ def test_the_hook_reads_the_environment_on_first_use(monkeypatch: pytest.MonkeyP
         ("rate_period", "nan"),
         ("rate_period", float("inf")),
         ("purchase_grace", -1),
+        ("purchase_grace", 5),
         ("connect_timeout", 0),
         ("read_timeout", float("nan")),
         ("call_timeout", -3),
@@ -127,6 +128,25 @@ def test_the_hook_reads_the_environment_on_first_use(monkeypatch: pytest.MonkeyP
         ("callback_secrets", "no/part-of-an-address"),
         ("callback_secrets", "with spaces in between"),
         ("callback_secrets", 1234567890123456),
+        ("api_key", "'quoted'"),
+        ("api_key", '"quoted"'),
+        ("api_key", "Bearer geheim"),
+        ("api_key", "Authorization: Bearer geheim"),
+        ("api_key", "None"),
+        ("api_key", "{{ var.value.key }}"),
+        ("account", "None"),
+        ("account", "null"),
+        ("namespace", "{{ params.where }}"),
+        ("namespace", "undefined"),
+        ("daily_budget", "5,00"),
+        ("daily_budget", "$5"),
+        ("daily_budget", "None"),
+        ("daily_budget", "1_000"),
+        ("daily_budget", True),
+        ("run_budget", "-1"),
+        ("run_budget", " "),
+        ("rate_limit", "60/min"),
+        ("rate_limit", "6_0"),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused_by_name(field: str, value: Any) -> None:
@@ -149,13 +169,79 @@ def test_an_unknown_setting_names_those_that_exist() -> None:
     assert "rate_limit," in str(error)
 
 
+def test_what_is_wrong_with_a_key_is_named() -> None:
+    assert "quotes" in str(refused(api_key='"k3y"'))
+    assert "Bearer" in str(refused(api_key="Bearer k3y"))
+    assert "whole number" in str(refused(rate_limit="60/min"))
+
+
+def test_a_misspelt_setting_is_refused_with_the_one_that_was_meant() -> None:
+    for name in ("daily_bugdet", "Daily_Budget", "dailybudget"):
+        error = refused(**{name: "5"})
+        assert error.field == name
+        assert "did you mean daily_budget?" in str(error)
+
+
+def test_a_misspelt_variable_is_logged_once_with_the_one_that_was_meant(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify.settings._warned", set())
+    environment = {
+        "SMSVERIFY_API_KEY": API_KEY,
+        "SMSVERIFY_DAILY_BUGDET": "5",
+        "smsverify_run_budget": "5",
+        "SMSVERIFY_PORT_8080_TCP_ADDR": "10.0.0.7",
+    }
+    for _ in range(2):
+        assert Settings.load({}, environment).daily_budget is None
+    logged = [record.getMessage() for record in caplog.records]
+    assert len(logged) == 2
+    assert "SMSVERIFY_DAILY_BUGDET" in logged[0]
+    assert "did you mean SMSVERIFY_DAILY_BUDGET?" in logged[0]
+    assert "did you mean SMSVERIFY_RUN_BUDGET?" in logged[1]
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_without_a_home_the_store_has_to_be_named(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", lambda _: {}[0])  # a user that the machine does not know
+    else:
+        monkeypatch.setenv("HOME", home)
+    error = refused()
+    assert error.field == "store_url"
+    assert "SMSVERIFY_STORE_URL" in str(error)
+    assert load(store_url="sqlite:////tmp/other.db")
+
+
+def test_where_only_some_addresses_are_allowed_no_other_is_and_no_strange_server(tmp_path: Path) -> None:
+    allowed = {"SMSVERIFY_ONLY": "http://127.0.0.1:8900/ http://127.0.0.1:8901", "SMSVERIFY_API_KEY": API_KEY}
+
+    def load(**given: Any) -> Settings:
+        return Settings.load(given, allowed)
+
+    assert load(base_url="http://127.0.0.1:8900").base_url == "http://127.0.0.1:8900"
+    assert load(base_url="http://127.0.0.1:8901/", store_url=f"sqlite:///{tmp_path}/other.db")
+    elsewhere = "postgresql+psycopg://u@h/db"
+    for given, field in (
+        ({}, "base_url"),
+        ({"base_url": "https://sms.example"}, "base_url"),
+        ({"base_url": "http://127.0.0.1:8900", "store_url": elsewhere}, "store_url"),
+    ):
+        with pytest.raises(InvalidRequestError, match="SMSVERIFY_ONLY") as caught:
+            load(**given)
+        assert caught.value.field == field
+    allowed["SMSVERIFY_STORE_URL"] = elsewhere
+    assert load(base_url="http://127.0.0.1:8900").store_url.get_secret_value() == elsewhere
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "http://localhost:8900",
         "http://127.0.0.1",
         "http://127.8.9.1:1",
-        "http://[::1]:80",
+        "http://[::1]:81",
         "http://sim.localhost",
         "https://sms.example/proxy",
     ],
@@ -169,18 +255,19 @@ def test_plain_http_elsewhere_has_to_be_asked_for_by_name() -> None:
     assert load(base_url="http://sms.example", insecure=True).base_url == "http://sms.example"
 
 
-def test_the_budget_belongs_to_key_and_address_and_the_ledger_to_the_account() -> None:
+def test_the_rate_limit_belongs_to_the_key_and_the_ledger_to_the_account() -> None:
     one, rotated = load(account="wallet"), load(account="wallet", api_key="another")
     elsewhere = load(base_url="https://other.example")
-    assert len({one.key_id, rotated.key_id, elsewhere.key_id}) == 3
+    assert one.key_id != rotated.key_id
+    assert elsewhere.key_id == one.key_id
     assert one.account_id == rotated.account_id == "wallet"
     assert load().account_id == load().key_id
     assert API_KEY not in one.key_id
 
 
 def test_every_pace_follows_from_the_period() -> None:
-    assert load().tempo == 1
-    assert load(rate_period=6).tempo == pytest.approx(0.1)
+    assert load().time_scale == 1
+    assert load(rate_period=6).time_scale == pytest.approx(0.1)
 
 
 def test_settings_show_no_secret() -> None:
@@ -197,9 +284,72 @@ def test_settings_show_no_secret() -> None:
         "sqlite:////proc/nowhere/store.db",
     ],
 )
-def test_a_store_that_can_not_be_reached_is_a_store_error(url: str) -> None:
+def test_a_store_that_cannot_be_reached_is_a_store_error(url: str) -> None:
     hook = SmsVerifyHook(API_KEY, store_url=url)
     with pytest.raises(SmsVerifyError) as caught:
         hook.check_store()
     assert type(caught.value).__name__ == "StoreError"
     assert not any(part in str(caught.value) for part in ("geheim", "ge#heim", "ge%23heim"))
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [
+        ("HTTPS://SMS.Example", "https://sms.example"),
+        (" https://sms.example./ ", "https://sms.example"),
+        ("https://sms.example:443//", "https://sms.example"),
+        ("http://LOCALHOST:80", "http://localhost"),
+        ("http://127.0.0.1:8900/", "http://127.0.0.1:8900"),
+        ("http://[0:0:0:0:0:0:0:1]:8900", "http://[::1]:8900"),
+        ("https://münchen.example", "https://xn--mnchen-3ya.example"),
+        ("https://MÜNCHEN.example", "https://xn--mnchen-3ya.example"),
+        ("https://sms.example/api/v1", "https://sms.example"),
+        ("https://sms.example/api/v1/", "https://sms.example"),
+        ("https://sms.example/Sub/api/v1/", "https://sms.example/Sub"),
+    ],
+)
+def test_an_address_has_one_spelling(given: str, canonical: str) -> None:
+    assert load(base_url=given).base_url == canonical
+    assert load(base_url=canonical).base_url == canonical
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://[abc",
+        "https://[::1",
+        "https://sms.example:99999",
+        "https://sms.example:-1",
+        "https://user@sms.example",
+        "https://:@sms.example",
+        "https://sms example",
+        "https://sms.example/a b",
+        "https://sms.example\n.evil.example",
+        "https://sms.example\\@evil.example",
+        "https://sms.example/../admin",
+        "https://sms.example/%2e%2e/admin",
+        "https://sms.example//x",
+        "https://sms.example/päth",
+        "https://..",
+        "https://a..b",
+        "https://xn--\u202e.example",
+        "https://" + "a" * 70 + ".example",
+    ],
+)
+def test_an_address_that_is_none_is_refused_in_words(given: str) -> None:
+    error = refused(base_url=given)
+    assert error.field == "base_url"
+    assert str(error).startswith("base_url must")
+    assert str(error).isprintable()
+
+
+def test_a_key_is_one_however_its_address_is_written() -> None:
+    urls = (
+        "http://127.0.0.1:8900",
+        "http://localhost:8900",
+        "http://LOCALHOST:8900/api/v1",
+        "https://x.example",
+    )
+    assert len({load(base_url=url).key_id for url in urls}) == 1
+    assert len({load(base_url=url).account_id for url in urls}) == 1
+    assert load(api_key="another").key_id != load().key_id

@@ -318,7 +318,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
 
 
 def reconcile(environment: dict[str, str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "smsverify.cli", "reconcile", "--json"]
+    command = [sys.executable, "-m", "smsverify", "reconcile", "--json"]
     done = subprocess.run(
         command, env={"PYTHONPATH": SOURCES, **environment}, capture_output=True, text=True, check=False
     )

@@ -25,7 +25,8 @@ from typing import Any, TypeVar
 import pytest
 
 from smsverify import Order, SmsVerifyHook
-from smsverify.store import open_store, readers
+from smsverify._store.store import open_store
+from smsverify._store.tables import consumers
 from stacks import Account, AirflowStack, PrefectServer, Processes, Run, SimulatorProcess
 from stacks.processes import Managed, inherited_environment, python_of
 from stacks.rest import HttpError, Unreachable
@@ -136,7 +137,7 @@ def service(processes: Processes, simulator: SimulatorProcess, base: Path) -> Se
     order = hook.order("rent-1day", service="Tinder")
     environment = inherited_environment() | simulator.account(base / "store.db").environment()
     environment |= {"SMSVERIFY_CALLBACK_SECRETS": SECRET, "PYTHONPATH": str(ROOT / "core")}
-    command = [str(python_of(CORE)), "-m", "smsverify.cli", "callbacks", "serve", "--port", "0"]
+    command = [str(python_of(CORE)), "-m", "smsverify", "callbacks", "serve", "--port", "0"]
     receiver = processes.spawn("callbacks", command, environment)
     address = processes.wait_until(lambda: _address(receiver), 60, "the receiver of callbacks", [receiver])
     return Service(hook, order, address.replace("<secret>", SECRET))
@@ -218,7 +219,7 @@ def told(airflow: AirflowStack, service: Service) -> Told:
 
 def _has_reader(service: Service, name: str) -> bool:
     with open_store(service.hook.settings.store_url.get_secret_value()).read() as connection:
-        return any(name in row.name for row in connection.execute(readers.select()))
+        return any(name in row.name for row in connection.execute(consumers.select()))
 
 
 def _until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> float:
@@ -332,7 +333,7 @@ def prefect(
     with PrefectServer(processes, PREFECT, home=base / "prefect", variables=variables) as server:
         server.start_worker("rentals")
         ids = server.deploy_folder(folder, ["handle-sms"])
-        server.start_script(folder / "tell_of_messages.py")
+        server.start_script(folder / "publish_message_events.py")
         _until(lambda: _has_reader(service, "prefect:"), "the flow to read")
         yield PrefectSide(server, ids["handle-sms"])
 

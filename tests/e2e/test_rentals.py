@@ -148,7 +148,6 @@ def on_airflow(base: Path) -> Evidence:
         "timedelta(hours=1)": f"timedelta(seconds={EVERY})",
         "timedelta(hours=4)": f"timedelta(seconds={WITHIN})",
         "timedelta(minutes=2)": "timedelta(seconds=1)",
-        'daily_budget="50"': 'daily_budget="500"',
     }
     example = (ROOT / "example_dags" / "keep_rentals_alive.py").read_text()
     (dags / "keep_rentals_alive.py").write_text(scaled(example, changes))
@@ -194,7 +193,6 @@ def on_prefect(base: Path) -> Evidence:
     changes = {
         'cron: "0 * * * *"\n        timezone: UTC': f"interval: {EVERY}",
         "credentials: default\n      within: 14400": f"credentials: mine\n      within: {WITHIN}",
-        'daily_budget: "50"': 'daily_budget: "500"',
     }
     (folder / "prefect.yaml").write_text(scaled((examples / "prefect.yaml").read_text(), changes))
     environment = ENVIRONMENTS / "prefect"

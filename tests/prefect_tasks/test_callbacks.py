@@ -18,7 +18,7 @@ from smsverify.errors import InvalidRequestError
 from smsverify.simulator import Simulator
 
 SECRET = "the-SECRET-of-this-url"
-SERVE = "import sys; from prefect_smsverify import serve_callbacks; serve_callbacks(sys.argv[1], port=0)"
+SERVE = "import sys; from prefect_smsverify import serve_callbacks; serve_callbacks(*sys.argv[1:], port=0)"
 
 
 def test_a_flow_gets_its_code_by_a_callback(
@@ -28,6 +28,8 @@ def test_a_flow_gets_its_code_by_a_callback(
     store = f"sqlite:///{tmp_path / 'callbacks.db'}"
     block = SmsVerifyCredentials(store_url=store, callback_secrets=[SECRET])
     block.save("callbacks", overwrite=True)
+    # What is wrong with these is their own trouble.
+    SmsVerifyCredentials(store_url=store, account="without").save("without", overwrite=True)
 
     @flow
     def sign_up() -> str | None:
@@ -40,7 +42,7 @@ def test_a_flow_gets_its_code_by_a_callback(
 
     before: list[int] = []
     receiver = subprocess.Popen(
-        [sys.executable, "-c", SERVE, "callbacks"],
+        [sys.executable, "-c", SERVE, "callbacks", "missing", "without"],
         env=os.environ
         | {"PREFECT_API_URL": prefect_server, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stderr=subprocess.PIPE,
@@ -48,7 +50,13 @@ def test_a_flow_gets_its_code_by_a_callback(
     )
     try:
         assert receiver.stderr is not None
-        said = next(line for line in receiver.stderr if "taking callbacks at" in line)
+        before_it = []
+        for said in receiver.stderr:
+            if "taking callbacks at" in said:
+                break
+            before_it.append(said)
+        assert sum("taken for the block missing" in line for line in before_it) == 1
+        assert sum("An account gets no callbacks now: callback_secrets" in line for line in before_it) == 1
         url = said.split()[3].replace("<secret>", SECRET)
         assert sign_up() == "545123"
         assert [simulator.stats().requests] == before

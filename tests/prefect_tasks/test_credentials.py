@@ -5,12 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 from prefect import flow, task
 from pydantic import SecretStr, ValidationError
 
-from prefect_smsverify import SmsVerifyCredentials, get_balance
-from smsverify import InvalidRequestError, SmsVerifyHook
+from prefect_smsverify import SmsVerifyCredentials, aorder_number, cancel_order, get_balance, order_number
+from smsverify import InvalidRequestError, SettingsUnavailableError, SmsVerifyHook
 from smsverify.settings import Settings
 from smsverify.simulator import Simulator
 
@@ -124,3 +125,53 @@ def test_a_saved_block_is_found_by_its_name_in_flows_of_both_kinds(simulator: Si
 
     assert plain().amount == 50
     assert [balance.amount for balance in asyncio.run(coroutine())] == [50, 50]
+
+
+def test_a_misspelt_field_is_refused_with_the_one_that_was_meant(simulator: Simulator) -> None:
+    with pytest.raises(ValueError, match=r"did you mean daily_budget\?"):
+        SmsVerifyCredentials(daily_bugdet="5")
+    SmsVerifyCredentials(daily_budget="5").save("spelt", overwrite=True)
+    assert SmsVerifyCredentials.load("spelt").daily_budget == 5
+
+
+@pytest.mark.parametrize("given", ["not-there", "None", "", None, 7, ("api_key", SecretStr("s3cret"))])
+def test_credentials_that_are_no_block_never_mean_the_environments_wallet(
+    simulator: Simulator, given: Any
+) -> None:
+    @flow
+    def whole() -> None:
+        order_number.fn(given, "temporary", service="WhatsApp")
+
+    with pytest.raises(InvalidRequestError, match="credentials") as caught:
+        whole()
+    assert caught.value.field == "credentials"
+    assert "s3cret" not in str(caught.value)
+    assert simulator.requests() == []
+
+
+def test_a_server_that_does_not_answer_leaves_open_which_wallet_is_meant(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise httpx.ConnectError("no server")
+
+    monkeypatch.setattr(SmsVerifyCredentials, "load", fail)
+    with pytest.raises(SettingsUnavailableError, match="'mine' cannot be read now"):
+        order_number.fn("mine", "temporary", service="WhatsApp")
+    assert simulator.requests() == []
+
+
+def test_what_is_not_there_yet_is_called_by_its_name(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    @flow
+    def whole() -> None:
+        with pytest.raises(InvalidRequestError, match="await"):
+            cancel_order.fn(account, aorder_number.fn(account, "temporary", service="WhatsApp"))
+        future = order_number.submit(account, "temporary", service="WhatsApp")
+        with pytest.raises(InvalidRequestError, match=r"result\(\)"):
+            cancel_order.fn(account, future)
+        with pytest.raises(InvalidRequestError, match=r"unmapped\(credentials\)"):
+            order_number.map(account, "temporary", service=["WhatsApp"] * len(list(account))).result()
+
+    whole()

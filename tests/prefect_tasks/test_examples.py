@@ -18,8 +18,8 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_smsverify import SmsVerifyCredentials
 from smsverify import WaitTimeoutError
+from smsverify._store.tables import consumers
 from smsverify.simulator import Simulator
-from smsverify.store import readers
 
 EXAMPLES = Path(__file__).parents[2] / "prefect_tasks" / "examples"
 
@@ -41,7 +41,8 @@ def test_every_example_is_tested() -> None:
         "provision_account",
         "provision_many",
         "reconcile",
-        "tell_of_messages",
+        "publish_message_events",
+        "verify_account",
     }
 
 
@@ -52,6 +53,12 @@ def test_an_account_is_provisioned_with_the_account_of_the_environment_and_of_a_
     phones = [example("provision_account")(), example("provision_account")("example", "Telegram")]
     assert [order.phone for order in simulator.orders()] == phones
     assert [order.status for order in simulator.orders()] == ["completed"] * 2
+
+
+def test_an_account_is_verified_in_one_task(simulator: Simulator) -> None:
+    phone = example("verify_account")()
+    (order,) = simulator.orders()
+    assert (order.phone, order.status) == (phone, "completed")
 
 
 def test_an_account_whose_sms_never_comes_gives_its_number_back(silent: Simulator) -> None:
@@ -100,15 +107,15 @@ def test_an_sms_starts_a_flow_run(
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     hook = SmsVerifyCredentials().get_hook()
     rental = hook.order("rent-1day", service="Tinder")
-    with running("tell_of_messages"), running("handle_sms"), get_client(sync_client=True) as client:
+    with running("publish_message_events"), running("handle_sms"), get_client(sync_client=True) as client:
 
         def served() -> Any:
             with contextlib.suppress(ObjectNotFound):
                 return client.read_deployment_by_name("handle-sms/handle-sms")
 
         def is_read() -> bool:
-            with hook._store.read() as connection:
-                return connection.execute(readers.select()).first() is not None
+            with hook._parts.store.read() as connection:
+                return connection.execute(consumers.select()).first() is not None
 
         eventually(is_read)
         wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[eventually(served).id]))

@@ -11,6 +11,7 @@ from prefect import flow, unmapped
 from prefect.settings import PREFECT_RESULTS_PERSIST_BY_DEFAULT, temporary_settings
 
 from prefect_smsverify import SmsVerifyCredentials, order_number, wait_for_otp, wait_for_otps
+from smsverify import Order
 from smsverify.simulator import Simulator
 
 KEY = "key-that-nobody-may-see"
@@ -38,10 +39,16 @@ def test_progress_is_told_and_secrets_are_not_kept(
     )
     account = SmsVerifyCredentials(api_key=KEY)
 
+    @flow(persist_result=True)
+    def takes(ordered: Order) -> Order:
+        assert ordered.activation_code
+        return ordered
+
     @flow
     def main_job() -> str:
         esim = order_number(account, "esim", plan="USA 1GB / 7 days")
         assert esim.activation_code
+        takes(esim)
         orders = order_number.map(unmapped(account), "temporary", service=["WhatsApp"] * 3)
         wait_for_otp.map(unmapped(account), orders).result()
         wait_for_otps(account, [order_number(account, "temporary", service="WhatsApp")])
@@ -56,8 +63,8 @@ def test_progress_is_told_and_secrets_are_not_kept(
     numbers = [order for order in orders if order.product == "temporary"]
     await_in_logs(
         prefect_database,
-        [f"Bought order {order.order_id}: " for order in orders]
-        + [f"The SMS for order {order.order_id} has come" for order in numbers],
+        [f"Bought order {order.order_id} (" for order in orders]
+        + [f"The code for order {order.order_id} has arrived" for order in numbers],
     )
 
     secrets = [KEY, TEXT, *(order.otp for order in numbers)]

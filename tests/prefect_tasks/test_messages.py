@@ -19,13 +19,13 @@ from prefect_smsverify import (
     aget_message,
     get_message,
     messages,
-    tell_of_messages_flow,
+    publish_message_events_flow,
 )
+from smsverify._messages.callbacks import Callback
+from smsverify._store.tables import consumers
 from smsverify.errors import NotFoundError, SmsVerifyError
-from smsverify.inbox import Callback
 from smsverify.models import Order
 from smsverify.simulator import Simulator
-from smsverify.store import readers
 
 TEXT = "Good morning Mrs Violet"
 PATIENT = 60.0
@@ -54,8 +54,8 @@ def called(order: Order, *numbers: int) -> None:
 
 
 def is_reading() -> bool:
-    with SmsVerifyCredentials().get_hook()._store.read() as connection:
-        return any(row.holder is not None for row in connection.execute(readers.select()))
+    with SmsVerifyCredentials().get_hook()._parts.store.read() as connection:
+        return any(row.holder is not None for row in connection.execute(consumers.select()))
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -82,7 +82,7 @@ async def told(block: str, count: int) -> list[dict[str, Any]]:
 
 async def tell(block: str, order: Order, *numbers: int, **parameters: Any) -> int:
     """Runs the flow while SMS come, until it has told of so many."""
-    running = asyncio.create_task(tell_of_messages_flow(block, **parameters))
+    running = asyncio.create_task(publish_message_events_flow(block, **parameters))
     await until(lambda: is_reading() or running.done())
     await asyncio.to_thread(called, order, *numbers)
     return await running
@@ -110,7 +110,7 @@ def test_each_sms_is_told_of_by_one_event_with_ids_only(block: str, order: Order
 def test_one_that_dies_before_it_is_on_record_tells_again_and_prefect_keeps_one(
     block: str, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert asyncio.run(tell_of_messages_flow(block, timeout=1)) == 0
+    assert asyncio.run(publish_message_events_flow(block, timeout=1)) == 0
     called(order, 1, 2, 3)  # which come in one batch
     sent: list[Event] = []
     emit = messages._emit
@@ -123,10 +123,10 @@ def test_one_that_dies_before_it_is_on_record_tells_again_and_prefect_keeps_one(
 
     monkeypatch.setattr(messages, "_emit", emit_and_die)
     with pytest.raises(RuntimeError, match="killed"):
-        asyncio.run(tell_of_messages_flow(block))
-    assert asyncio.run(tell_of_messages_flow(block, timeout=4)) == 3
+        asyncio.run(publish_message_events_flow(block))
+    assert asyncio.run(publish_message_events_flow(block, timeout=4)) == 3
     called(order, 4)
-    assert asyncio.run(tell_of_messages_flow(block, timeout=3)) == 1
+    assert asyncio.run(publish_message_events_flow(block, timeout=3)) == 1
     assert [event.id for event in sent[:3]] == [event.id for event in sent[3:6]]
     assert [code_of(block, event) for event in asyncio.run(told(block, 4))] == [
         "000001", "000002", "000003", "000004"
@@ -151,9 +151,9 @@ def test_while_the_server_takes_nothing_it_waits(
 
 def test_the_next_one_takes_over_without_a_gap(block: str, order: Order) -> None:
     async def scenario() -> tuple[int, int]:
-        first = asyncio.create_task(tell_of_messages_flow(block, timeout=2))
+        first = asyncio.create_task(publish_message_events_flow(block, timeout=2))
         await until(is_reading)
-        second = asyncio.create_task(tell_of_messages_flow(block, timeout=6))
+        second = asyncio.create_task(publish_message_events_flow(block, timeout=6))
         await asyncio.to_thread(called, order, 1)
         one = await first
         await asyncio.to_thread(called, order, 2)

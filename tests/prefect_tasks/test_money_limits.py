@@ -59,8 +59,8 @@ def test_the_blocks_budgets_hold_besides(silent: Simulator, account: SmsVerifyCr
     frugal = account.model_copy(update={"daily_budget": 1.5, "run_budget": 0.9})
     assert ends(many_numbers(frugal, 3, run_budget="100")) == (2, 1)
     assert ends(many_numbers(frugal, 3)) == (1, 2)
-    assert ends(many_numbers(account, 1, daily_budget="1.50")) == (0, 1)
-    assert ends(many_numbers(account, 1, daily_budget="1.60")) == (1, 0)
+    generous = account.model_copy(update={"daily_budget": 1.6})
+    assert ends(many_numbers(generous, 1, run_budget="100")) == (1, 0)
     assert len(silent.orders()) == 4
 
 

@@ -15,7 +15,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from prefect_smsverify import (
-    NeedsAttentionError,
     SmsVerifyCredentials,
     areconcile,
     order_number,
@@ -24,7 +23,8 @@ from prefect_smsverify import (
     wait_for_otp,
 )
 from smsverify import PurchaseUnknownError
-from smsverify.reconciling import Reconciliation
+from smsverify.errors import FindingsError
+from smsverify.reports import Reconciliation
 from smsverify.simulator import Fault, Simulator
 
 BLOCK = "reconciled"
@@ -99,7 +99,7 @@ def test_a_purchase_whose_answer_was_lost_is_found_and_given_back(silent: Simula
     (lost,) = silent.orders()
     assert lost.status == "pending"
     report, _ = run(cancel_after=0)
-    assert [(call["outcome"], call["order_id"]) for call in report["settled"]] == [("bought", lost.order_id)]
+    assert [(call["outcome"], call["order_id"]) for call in report["resolved"]] == [("bought", lost.order_id)]
     assert report["cancelled"] == [lost.order_id]
     assert report["findings"] == []
     assert silent.balance() == 50
@@ -114,7 +114,7 @@ def test_a_run_whose_purchase_was_lost_is_handed_it_after_the_reconciliation(
             return order_number(account, "temporary", service="WhatsApp").order_id
         except PurchaseUnknownError:
             silent.clear_faults()
-            assert reconcile(account).settled
+            assert reconcile(account).resolved
             raise
 
     silent.add_fault(Fault("lost_answer", path="order/temporary/"))
@@ -128,7 +128,8 @@ def test_the_flow_fails_on_what_needs_a_person_and_its_artifact_tells_it(
 ) -> None:
     order_id = buy_elsewhere(silent)
     failure, artifact = run()
-    assert isinstance(failure, NeedsAttentionError)
+    assert isinstance(failure, FindingsError)
+    assert [order.order_id for order in failure.report.foreign] == [order_id]
     assert f"order {order_id}" in str(failure)
     (line,) = lines(artifact)
     assert f"order {order_id}" in line

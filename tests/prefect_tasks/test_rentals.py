@@ -25,7 +25,7 @@ from prefect_smsverify import (
     renew_expiring_rentals,
     renew_rentals_flow,
 )
-from smsverify import RentalsNotKeptError, RentalsReport
+from smsverify import FindingsError, RentalsReport
 from smsverify.simulator import Fault, Simulator
 
 BLOCK = "rentals"
@@ -88,7 +88,7 @@ def test_a_run_fails_where_a_rental_is_not_kept_after_the_others_were_renewed(
     body = '{"error": "Insufficient balance"}'
     service.add_fault(Fault("out_of_stock", path, status=402, body=body, times=2))
     failure, artifact = run(within=4 * DAY)
-    assert isinstance(failure, RentalsNotKeptError)
+    assert isinstance(failure, FindingsError)
     assert f"rental {rentals['day']}" in str(failure)
     assert "insufficient_balance" in artifact.data
     assert [order.renewals for order in service.orders()] == [0, 1, 0]

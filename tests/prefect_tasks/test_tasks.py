@@ -41,8 +41,8 @@ from smsverify import (
     OrderEndedError,
     WaitTimeoutError,
 )
+from smsverify._service.transport import ATTEMPTS
 from smsverify.simulator import Fault, Simulator
-from smsverify.transport import ATTEMPTS
 
 
 def in_a_flow(call: Callable[[], Any]) -> Any:

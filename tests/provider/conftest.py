@@ -7,7 +7,8 @@ pytest-airflow-in-a-box gives them a disposable AIRFLOW_HOME, `run_task` (one ta
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,19 @@ def hook(connection: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(autouse=True)
+def _no_kill_outlives_its_store(tmp_path: Path) -> Iterator[None]:
+    """A task that is killed leaves what it gives back to threads, which have their time."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "smsverify-kill":
+            thread.join(30)
+
+
+@pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow in one process has not the race that the sensor avoids."""
-    monkeypatch.setattr("smsverify_provider.sensors.smsverify.RESUME_GAP", 0.0)
+    for module in ("sensors.smsverify", "operators.verify"):
+        monkeypatch.setattr(f"smsverify_provider.{module}.RESUME_GAP", 0.0)
 
 
 @pytest.fixture

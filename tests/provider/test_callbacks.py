@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -64,6 +65,36 @@ def test_the_code_of_a_callback_is_there_without_a_request(
     assert "/smsverify/callback/***" in said
     assert SECRET not in said
     assert TEXT not in said
+
+
+ENCODED = "".join(f"%{ord(char):02x}" for char in SECRET)
+
+
+def test_a_secret_at_a_slightly_wrong_address_is_in_no_log(
+    api: Any, order: Order, caplog: Any, capfd: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.handler.addFilter(lambda record: record.name != "httpx")  # the client's own
+    paths = [
+        f"/{SECRET}",  # before anything else has needed the secrets
+        f"//smsverify/callback/{SECRET}",
+        f"/smsverify/callback/{SECRET}/",
+        f"/callback/{SECRET}",
+        f"/SMSVERIFY/CALLBACK/{SECRET}",
+        f"/smsverify/{SECRET}",
+        f"/api/v2/callback/{SECRET}",
+        f"/api/callback?secret={SECRET}",
+        f"/smsverify/callback/{ENCODED}",
+        f"/elsewhere/{ENCODED}",
+    ]
+    for path in paths:
+        for method in ("POST", "GET", "HEAD"):
+            url = f"http://testserver{path}"
+            api.request(method, url, json=of(order), follow_redirects=False)
+    out, err = capfd.readouterr()
+    said = unquote(caplog.text + out + err)
+    assert said.count("request finished") >= 30
+    assert SECRET not in said
 
 
 @pytest.mark.parametrize("path", ["/api/callback", "/api/callback/", "/smsverify/api/callback"])
@@ -128,9 +159,70 @@ def test_several_connections_and_one_that_is_wrong(
     assert hook.check_otp(order.order_id, ask=False).otp == "545123"
     assert "connection 'wrong': callback_secrets" in caplog.text
     assert "connection 'missing'" in caplog.text
-    # Whose it is, nobody could say.
-    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(connection))
+    # Whose it is, nobody could say; the others' are taken.
+    shared = {**other, "extra": {**other["extra"], "callback_secrets": f"{SECRET},{NEXT}"}}
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(shared))
     assert api.post(f"/smsverify/callback/{SECRET}", json=of(order)).status_code == 503
+    assert api.post(f"/smsverify/callback/{NEXT}", json=of(order)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "{not JSON",
+        "smsverify://:key@host/%zz?__extra__=%7Bbroken",
+        "json",
+        '{"conn_type": "smsverify", "extra": 5}',
+    ],
+)
+def test_a_malformed_connection_is_its_own_trouble_and_said_once(
+    api: Any, order: Order, monkeypatch: pytest.MonkeyPatch, caplog: Any, wrong: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", wrong)
+    monkeypatch.setenv("AIRFLOW__SMSVERIFY__CALLBACK_CONN_IDS", "wrong, smsverify_default")
+    for number in range(3):
+        answer = api.post(f"/smsverify/callback/{SECRET}", json=of(order, f"code {100000 + number}"))
+        assert answer.status_code == 200
+        assert api.post("/api/callback", json=of(order, f"hint {number}")).status_code == 200
+    assert caplog.text.count("No callbacks are taken for the connection 'wrong'") <= 1
+
+
+def test_a_store_that_is_down_is_its_own_trouble_and_said_once(
+    api: Any, connection: dict[str, Any], order: Order, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    extra = {**connection["extra"], "account": "other", "callback_secrets": NEXT}
+    down = {**connection, "extra": {**extra, "store_url": "sqlite:////dev/null/store.db"}}
+    monkeypatch.setenv("AIRFLOW_CONN_DOWN", json.dumps(down))
+    monkeypatch.setenv("AIRFLOW__SMSVERIFY__CALLBACK_CONN_IDS", "down, smsverify_default")
+    for number in range(3):
+        body = of(order, f"code {100000 + number}")
+        assert api.post(f"/smsverify/callback/{NEXT}", json=body).status_code == 503
+        assert api.post(f"/smsverify/callback/{SECRET}", json=body).status_code == 200
+        assert api.post("/api/callback", json=of(order, f"hint {number}")).status_code == 200
+    assert caplog.text.count("could not be stored") == 1
+
+
+def test_a_connection_that_cannot_be_read_now_stays_as_it_was(
+    api: Any, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.secrets.environment_variables import EnvironmentVariablesBackend
+    from airflow.secrets.metastore import MetastoreBackend
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no database")
+
+    def post() -> int:
+        return int(api.post(f"/smsverify/callback/{SECRET}", json=of(order)).status_code)
+
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    working = EnvironmentVariablesBackend.get_connection
+    monkeypatch.setattr(MetastoreBackend, "get_connection", fail)
+    monkeypatch.setattr(EnvironmentVariablesBackend, "get_connection", lambda *_, **__: None)
+    assert post() == 503  # not 404: it may be somebody's, and the service sends it again
+    monkeypatch.setattr(EnvironmentVariablesBackend, "get_connection", working)
+    assert post() == 200
+    monkeypatch.setattr(EnvironmentVariablesBackend, "get_connection", lambda *_, **__: None)
+    assert post() == 200
 
 
 def test_the_option_has_its_default_from_the_provider() -> None:

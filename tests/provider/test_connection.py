@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import ANY
 
 import pytest
-from airflow.sdk import Connection
+from airflow.sdk import BaseOperator, Connection, TaskInstanceState
 from airflow.sdk._shared.secrets_masker import _secrets_masker
+from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import DRCount, ErrorResponse, GetDRCount
 
-from smsverify.errors import InvalidRequestError
+from smsverify.errors import InvalidRequestError, SettingsUnavailableError
 from smsverify.settings import DEFAULT_BASE_URL
 from smsverify.simulator import Simulator
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
+from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
 
 KEY = "k3y-/+?=&%"  # a key may hold what a URI has to quote
 LOCAL = "http://127.0.0.1:8900"
@@ -155,6 +161,151 @@ def test_airflow_masks_every_secret_of_the_connection(hook_of: Any, monkeypatch:
     assert redacted == "*** *** ***"
 
 
+# ------------------------------------------------------------------ which wallet is meant
+
+RUN = {"dag_id": "buys", "run_id": "manual"}
+NEVER = pytest.mark.smsverify_simulator(sms_delay="never")
+
+
+class Backend(BaseSecretsBackend):
+    """A secrets backend of a deployment's own."""
+
+    problem: Exception | None = None
+    values: ClassVar[dict[str, str]] = {}
+
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+        if self.problem is not None:
+            raise self.problem
+        return self.values.get(conn_id)
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Backend]]:
+    """The deployment's own backend, which is asked first."""
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", f"{__name__}.Backend")
+    monkeypatch.setattr("airflow.sdk.configuration._secrets_backend_cache", {}, raising=False)
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    yield Backend
+    Backend.problem, Backend.values = None, {}
+
+
+@pytest.fixture
+def wallet(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment's wallet."""
+    for name, value in sim.environment(f"sqlite:///{tmp_path}/smsverify.db").items():
+        monkeypatch.setenv(name, value)
+
+
+def order(conn_id: str) -> BaseOperator:
+    return SmsVerifyOrderOperator(
+        task_id="order", product="temporary", service="WhatsApp", smsverify_conn_id=conn_id
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        '{"conn_type": "smsverify", "password": "k3y"',
+        "[]",
+        "k3y",
+        "postgres://user:k3y@db/airflow",
+        '{"conn_type": "http", "password": "k3y"}',
+        '{"conn_type": "smsverify", "password": "k3y", "extra": "no JSON"}',
+        '{"conn_type": "smsverify", "password": "k3y", "port": "many"}',
+    ],
+)
+def test_a_connection_that_is_asked_for_by_name_is_read_or_nothing_is_bought(
+    run_task: Any, wallet: None, sim: Simulator, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_B", value)
+    result = run_task(order("smsverify_b"), **RUN)
+    assert isinstance(result.error, InvalidRequestError)
+    assert result.error.field in ("api_key", "smsverify_conn_id", "conn_type", "extra")
+    assert "k3y" not in str(result.error)
+    assert sim.requests() == []
+
+
+@NEVER
+@pytest.mark.parametrize("conn_id", ["smsverify_b", "smsverify_default"])
+def test_a_secrets_backend_that_fails_leaves_open_which_wallet_is_meant(
+    run_task: Any,
+    wallet: None,
+    backend: type[Backend],
+    connection: dict[str, Any],
+    sim: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    conn_id: str,
+) -> None:
+    backend.values = {conn_id: json.dumps(connection | {"extra": connection["extra"] | {"account": "b"}})}
+    assert run_task(order(conn_id), **RUN).state == TaskInstanceState.SUCCESS
+    # On the retry, Airflow would go on to the environment, where another connection has the same name.
+    backend.problem = PermissionError("the vault is sealed, k3y")
+    result = run_task(order(conn_id), **RUN)
+    assert isinstance(result.error, SettingsUnavailableError)
+    assert "k3y" not in str(result.error)
+    monkeypatch.delenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT")
+    assert isinstance(run_task(order(conn_id), **RUN).error, SettingsUnavailableError)
+    assert len(sim.orders()) == 1
+    backend.problem = None
+    assert run_task(order(conn_id), **RUN).state == TaskInstanceState.SUCCESS
+    assert len(sim.orders()) == 1
+
+
+@pytest.mark.parametrize("answers", ["an error", "nothing", "denied", "no database"])
+def test_an_api_server_that_could_not_look_is_not_one_that_found_nothing(
+    wallet: None, sim: Simulator, monkeypatch: pytest.MonkeyPatch, answers: str
+) -> None:
+    class Supervisor:
+        """A task's supervisor, which hands on what the API server answers."""
+
+        def send(self, message: Any) -> Any:
+            if isinstance(message, GetDRCount):
+                if answers == "no database":
+                    raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+                return DRCount(count=0)
+            if answers == "nothing":
+                raise ConnectionError
+            kinds = {"an error": ErrorType.API_SERVER_ERROR, "denied": ErrorType.PERMISSION_DENIED}
+            return ErrorResponse(error=kinds.get(answers, ErrorType.CONNECTION_NOT_FOUND))
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
+    with pytest.raises(SettingsUnavailableError, match="cannot be read now"):
+        SmsVerifyHook().get_balance()
+    assert sim.requests() == []
+
+
+@NEVER
+def test_the_default_connection_that_does_not_exist_leaves_it_to_the_environment_and_says_so(
+    run_task: Any, wallet: None, sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("smsverify_provider.hooks.smsverify._said", set())
+    for _ in range(2):
+        assert run_task(order("smsverify_default"), **RUN).state == TaskInstanceState.SUCCESS
+    assert len(sim.orders()) == 1
+    told = [line for line in caplog.messages if "SMSVERIFY_API_KEY" in line]
+    assert len(told) == 1
+    assert "smsverify_default" in told[0]
+
+
+def test_the_api_server_asks_its_database_and_says_where_that_fails(
+    session: Any, wallet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.secrets.metastore import MetastoreBackend
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no database")
+
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    assert SmsVerifyHook().test_connection()[0]
+    monkeypatch.setattr(MetastoreBackend, "get_connection", fail)
+    works, message = SmsVerifyHook().test_connection()
+    assert not works
+    assert "MetastoreBackend" in message
+
+
 # ------------------------------------------------------------------ the test of a connection
 
 
@@ -234,3 +385,22 @@ def test_airflow_itself_can_test_the_connection_in_its_server_and_on_a_worker(
     worker = Connection(conn_id="somewhere", uri=stored.get_uri())
     assert worker.test_connection() == (True, ANY)
     assert len(sim.requests()) == 2
+
+
+# ------------------------------------------------------------------ the fixture of tests
+
+
+@NEVER
+def test_in_a_test_no_connection_leads_to_a_real_wallet(
+    run_task: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", "smsverify://:real-key@")
+    monkeypatch.setenv("SMSVERIFY_RUN_BUDGET", "0")
+    sim = request.getfixturevalue("smsverify_env")
+    assert run_task(order("smsverify_default"), **RUN).state == TaskInstanceState.SUCCESS
+    assert len(sim.orders()) == 1
+    # Such as from the metadata database, or from a secrets backend that is asked first.
+    monkeypatch.setenv("AIRFLOW_CONN_PROD", "smsverify://:real-key@smsverificationservice.com")
+    result = run_task(order("prod"), **RUN)
+    assert isinstance(result.error, InvalidRequestError)
+    assert result.error.field == "base_url"

@@ -96,6 +96,14 @@ def test_an_account_is_provisioned(run: Callable[..., Run], sim: Simulator) -> N
     assert sim.balance() == Decimal("49.60")
 
 
+def test_an_account_is_verified_in_one_task(run: Callable[..., Run], sim: Simulator) -> None:
+    result = run("verify_account")
+    assert set(result.states.values()) == {"success"}
+    (order,) = sim.orders()
+    assert result.results["confirm"] == f"test-{order.phone[-4:]}"
+    assert result.results["sign_up"]["otp"] == order.otp
+
+
 @pytest.mark.smsverify_simulator(services={"telegram": {"sms_delay": "never"}})
 def test_a_number_whose_sms_never_comes_is_refunded(run: Callable[..., Run], sim: Simulator) -> None:
     result = run("provision_account", service="Telegram", timeout=2)
@@ -149,12 +157,13 @@ def test_rentals_are_renewed_when_they_end_soon_and_the_wallet_is_looked_at(
     assert Decimal(second.results["renew_expiring"]["next_cost"]) == Decimal("5.20")
     assert sim.balance() == Decimal("4.80")
 
-    sim.set_time_left(day, timedelta(hours=2).total_seconds())
+    another = hook.order("rent-1day", service="Discord").order_id
+    sim.set_time_left(another, timedelta(hours=2).total_seconds())
     sim.set_balance("1.00")
     third = run("keep_rentals_alive")
     assert (third.state, third.states["renew_expiring"]) == ("failed", "failed")
     (finding,) = third.results["renew_expiring"]["findings"]
-    assert f"rental {day}" in finding
+    assert f"rental {another}" in finding
     assert "insufficient_balance" in finding
 
 
@@ -183,7 +192,7 @@ def test_an_sms_is_handled_in_one_run(
     order = hook.order("rent-1day", service="Tinder")
     sim.deliver_sms(order.order_id, otp="471100")
     hook.get_status(order.order_id)
-    message_id = hook.inbox.last_id()
+    message_id = hook._parts.inbox.last_id()
 
     tell_of([message_id])
     first = run("handle_sms")

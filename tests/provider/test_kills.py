@@ -7,16 +7,22 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, TaskInstanceState, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
+from smsverify._orders import holding
+from smsverify._store.store import Store
 from smsverify.errors import WaitStoppedError
 from smsverify.simulator import Fault, Simulator
+from smsverify.wings import plan_release
 from smsverify_provider import kills
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
+from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
 
@@ -45,10 +51,10 @@ def asked_for(sim: Simulator) -> Callable[[], bool]:
 def run(run_task: Any, connection: Any) -> Callable[..., Any]:
     """Runs a function as a task."""
 
-    def run(function: Callable[[], Any], **arguments: Any) -> Any:
+    def run(function: Callable[[], Any], *, run_callbacks: bool = False, **arguments: Any) -> Any:
         with DAG("dag"):
             operator = task(function, task_id="own", **arguments)().operator
-        return run_task(operator)
+        return run_task(operator, run_callbacks=run_callbacks)
 
     return run
 
@@ -104,6 +110,22 @@ def test_a_wait_ends_and_its_number_is_given_back(
     assert sim.balance() == 50
 
 
+@pytest.mark.parametrize("work", [wait_in_a_block, wait_for_an_order, wait_in_an_event_loop])
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.smsverify_simulator(products={"temporary": {"validity": 360_000}})  # none ends by itself
+def test_a_task_whose_time_is_over_gives_its_number_back(
+    run: Any, sim: Simulator, hook: Any, airflow_says: Any, work: Callable[[], None], retries: int
+) -> None:
+    airflow_says("running")
+    result = run(work, execution_timeout=timedelta(seconds=2), retries=retries)
+    assert isinstance(result.error, AirflowTaskTimeout)
+    if retries and work is not wait_in_a_block:  # the next try is handed it again
+        wait_until(lambda: all(hook._parts.orders.releases.of(order.order_id) for order in sim.orders()))
+        assert {order.status for order in sim.orders()} == {"pending"}
+    else:
+        wait_until(lambda: all(order.status == "cancelled" for order in sim.orders()))
+
+
 def test_a_number_is_given_back_while_the_block_is_busy_with_something_else(
     run: Any, sim: Simulator, airflow_says: Any
 ) -> None:
@@ -133,11 +155,11 @@ def test_what_is_bought_while_the_task_is_ended_is_given_back_at_once(
 @pytest.mark.smsverify_simulator(speed=1, sms_delay="never")
 def test_a_purchase_that_waits_for_the_rate_budget_is_not_made(run: Any, sim: Simulator, hook: Any) -> None:
     hook.order("temporary", service="WhatsApp")  # the catalogue is known from now on
-    while hook.budget().available:
+    while hook.rate_limit().available:
         hook.get_balance()
 
     def own() -> None:
-        end_when(lambda: hook.budget().waiting > 0)
+        end_when(lambda: hook.rate_limit().waiting > 0)
         SmsVerifyHook().order("temporary", service="WhatsApp")
 
     assert isinstance(run(own).error, WaitStoppedError)
@@ -156,20 +178,20 @@ def test_a_task_that_runs_again_keeps_what_it_waits_for(
     assert isinstance(run(own, retries=1).error, WaitStoppedError)
     (order,) = sim.orders()
     wait_until(
-        lambda: hook._book.release_of(order.order_id)
+        lambda: hook._parts.orders.releases.of(order.order_id)
     )  # in a task it is the signal handler, which comes first
     assert order.status == "pending"
-    assert hook._book.release_of(order.order_id)
+    assert hook._parts.orders.releases.of(order.order_id)
 
 
 def test_the_next_try_of_a_task_takes_the_release_off_the_record(run: Any, sim: Simulator, hook: Any) -> None:
     def own() -> int:
         with SmsVerifyHook().rented_number("temporary", service="WhatsApp", key="mine") as number:
-            assert hook._book.release_of(number.order_id) is None
+            assert hook._parts.orders.releases.of(number.order_id) is None
             return number.order_id
 
     order_id = hook.order("temporary", service="WhatsApp", key="mine").order_id
-    hook.plan_release(order_id, "an earlier try was killed", patience=600)
+    plan_release(hook, order_id, "an earlier try was killed", patience=600)
     assert run(own).xcoms["return_value"] == order_id
 
 
@@ -188,8 +210,8 @@ def test_the_release_is_on_record_when_airflow_does_not_answer(
     assert isinstance(run(own).error, WaitStoppedError)
     assert time.monotonic() - began < TIMEOUT / 2
     (order,) = sim.orders()
-    wait_until(lambda: hook._book.release_of(order.order_id))
-    assert hook._book.release_of(order.order_id)
+    wait_until(lambda: hook._parts.orders.releases.of(order.order_id))
+    assert hook._parts.orders.releases.of(order.order_id)
 
 
 def test_what_has_ended_before_is_left_alone(run: Any, sim: Simulator, hook: Any, airflow_says: Any) -> None:
@@ -248,3 +270,91 @@ def wait_until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+# ------------------------------------------------------------------ who has what a task has bought
+
+
+def buy_a_rental() -> None:
+    SmsVerifyHook().order("rent-1day", service="Tinder")
+
+
+def buy_and_fail() -> None:
+    buy_a_rental()
+    raise AirflowFailException
+
+
+def buy_and_skip() -> None:
+    buy_a_rental()
+    raise AirflowSkipException
+
+
+def buy_look_and_fail() -> None:
+    hook = SmsVerifyHook()
+    hook.get_status(hook.order("rent-1day", service="Tinder").order_id)
+    raise AirflowFailException
+
+
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some time after the process of the task is gone."""
+    now = Store.now
+    monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) + 3600)
+
+
+@pytest.mark.parametrize("work", [buy_and_fail, buy_and_skip, buy_look_and_fail])
+def test_a_rental_of_a_task_that_does_not_succeed_is_named_and_not_renewed_until_somebody_has_it(
+    run: Any, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]
+) -> None:
+    run(work, run_callbacks=True)
+    (order,) = sim.orders()
+    later(monkeypatch)
+    (finding,) = hook.reconcile().findings
+    assert str(order.order_id) in finding
+    (kept,) = hook.renew_expiring(10**6).rentals
+    assert kept.outcome == "unclaimed"
+    assert f"smsverify status {order.order_id}" in (kept.reason or "")
+    hook.get_status(order.order_id)
+    assert hook.reconcile().findings == []
+    (kept,) = hook.renew_expiring(10**6).rentals
+    assert kept.outcome == "renewed"
+
+
+def test_a_rental_of_a_task_that_succeeds_is_handed_over(
+    run: Any, run_task: Any, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        run(buy_a_rental, run_callbacks=True)
+    operator = SmsVerifyOrderOperator(task_id="order", product="rent-1day", service="Tinder")
+    run_task(operator, run_callbacks=True)
+    later(monkeypatch)
+    assert hook.reconcile().findings == []
+    assert {kept.outcome for kept in hook.renew_expiring(10**6).rentals} == {"renewed"}
+
+
+def test_a_rental_of_a_task_that_was_killed_is_given_back_where_that_is_wanted(
+    run: Any, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever that was after its purchase: nothing of the task has run since."""
+    run(buy_a_rental)  # a task that is killed has no callbacks
+    for held in list(holding._hands._held.values()):
+        held.let_go()  # nor a process that gives signs of life
+    later(monkeypatch)
+    report = hook.reconcile(cancel_after=0)
+    assert report.cancelled == [order.order_id for order in sim.orders()]
+    assert sim.balance() == 50
+
+
+def test_a_rental_of_a_task_that_runs_is_left_alone(
+    run: Any, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "FORGOTTEN", 0.4)
+
+    def own() -> None:
+        buy_a_rental()
+        before = hook._parts.orders.handover.unclaimed_for(sim.orders()[0].order_id)
+        wait_until(lambda: hook._parts.orders.handover.unclaimed_for(sim.orders()[0].order_id) < before)
+        assert hook.reconcile(cancel_after=0).findings == []
+        assert {kept.outcome for kept in hook.renew_expiring(10**6).rentals} == {"not_due"}
+
+    assert run(own, run_callbacks=True).error is None
+    assert {kept.outcome for kept in hook.renew_expiring(10**6).rentals} == {"renewed"}

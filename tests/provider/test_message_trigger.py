@@ -14,10 +14,10 @@ from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome, SharedStreamManager
 
+from smsverify._messages.callbacks import Callback
+from smsverify._store.tables import consumers
 from smsverify.errors import InvalidRequestError, NotFoundError
-from smsverify.inbox import Callback
 from smsverify.simulator import Simulator
-from smsverify.store import readers
 from smsverify_provider.triggers import smsverify as triggers
 from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
 
@@ -39,7 +39,7 @@ def order(hook: Any) -> Any:
 
 def called(hook: Any, order: Any, number: int) -> str | None:
     """A callback comes with an SMS."""
-    return hook.inbox.take(
+    return hook._parts.inbox.take(
         Callback(
             by_secret=True,
             kind="sms",
@@ -112,19 +112,19 @@ def restored(trigger: SmsVerifyMessageTrigger) -> SmsVerifyMessageTrigger:
 
 
 def holders(hook: Any) -> set[str]:
-    with hook._store.read() as connection:
-        return {row.holder for row in connection.execute(sa.select(readers)) if row.holder is not None}
+    with hook._parts.store.read() as connection:
+        return {row.holder for row in connection.execute(sa.select(consumers)) if row.holder is not None}
 
 
-def position(hook: Any) -> int:
-    with hook._store.read() as connection:
-        return int(connection.execute(sa.select(readers.c.position)).scalar_one())
+def cursor(hook: Any) -> int:
+    with hook._parts.store.read() as connection:
+        return int(connection.execute(sa.select(consumers.c.cursor)).scalar_one())
 
 
 def kill(hook: Any) -> None:
-    """What a reader has that was killed: it keeps its place for a while and then loses it."""
-    for follow in hook._watch._follows.current():
-        follow.fail(RuntimeError("killed"))
+    """What a consumer has that was killed: it keeps its place for a while and then loses it."""
+    for subscription in hook._parts.waiter._subscriptions.current():
+        subscription.fail(RuntimeError("killed"))
 
 
 def test_an_sms_is_told_of_by_its_ids_and_nothing_else(hook: Any, order: Any) -> None:
@@ -133,7 +133,7 @@ def test_an_sms_is_told_of_by_its_ids_and_nothing_else(hook: Any, order: Any) ->
         called(hook, order, 471_100)
         await until(lambda: triggerer.events)
         triggerer.confirm()
-        await until(lambda: position(hook))
+        await until(lambda: cursor(hook))
         await triggerer.end()
         return triggerer.events
 
@@ -229,11 +229,11 @@ def test_a_triggerer_that_ends_before_airflow_has_the_event_tells_of_it_again(
 def test_a_triggerer_that_ends_afterwards_does_not(hook: Any, order: Any) -> None:
     async def scenario() -> tuple[list[int], list[int]]:
         first = await start(hook)
-        before = position(hook)
+        before = cursor(hook)
         called(hook, order, 1)
         await until(first.told)
         first.confirm()
-        await until(lambda: position(hook) > before)
+        await until(lambda: cursor(hook) > before)
         kill(hook)
         await first.end()
         called(hook, order, 2)
@@ -253,11 +253,11 @@ def test_what_airflow_did_not_take_is_not_put_on_record(hook: Any, order: Any) -
         await until(lambda: holders(hook))
         called(hook, order, 1)
         _, message_id = await coming
-        before = position(hook)
+        before = cursor(hook)
         await stream.advance([AdvanceItem(message_id, AdvanceOutcome(acked=0, failed=1))])
-        assert position(hook) == before
+        assert cursor(hook) == before
         await stream.advance([AdvanceItem(message_id, AdvanceOutcome(acked=1, failed=0))])
-        assert position(hook) == message_id
+        assert cursor(hook) == message_id
         await stream.aclose()
 
     run(scenario())

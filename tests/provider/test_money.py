@@ -12,8 +12,15 @@ import pytest
 from airflow.sdk import DAG, TaskInstanceState, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from smsverify.errors import InvalidRequestError, SpendingLimitError, StoreError, WaitStoppedError
+from smsverify.errors import (
+    FindingsError,
+    InvalidRequestError,
+    SpendingLimitError,
+    StoreError,
+    WaitStoppedError,
+)
 from smsverify.simulator import Fault, Simulator
+from smsverify.wings import plan_release
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import (
     SmsVerifyOrderOperator,
@@ -57,7 +64,7 @@ def test_the_mapped_tasks_of_a_dag_run_share_its_budget(
 
 
 def test_another_dag_run_has_a_budget_of_its_own_and_the_day_is_shared(
-    run_task: Any, connection: Any, sim: Simulator
+    run_task: Any, connection: dict[str, Any], sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def order(run_id: str, **budgets: Any) -> Any:
         return run_task(
@@ -69,8 +76,10 @@ def test_another_dag_run_has_a_budget_of_its_own_and_the_day_is_shared(
 
     assert order("monday", run_budget=0.5).state == TaskInstanceState.SUCCESS
     assert isinstance(order("monday", run_budget=0.5).error, SpendingLimitError)
-    assert order("tuesday", run_budget=0.5, daily_budget="0.80").state == TaskInstanceState.SUCCESS
-    assert isinstance(order("wednesday", run_budget=0.5, daily_budget="0.80").error, SpendingLimitError)
+    connection["extra"]["daily_budget"] = "0.80"
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection))
+    assert order("tuesday", run_budget=0.5).state == TaskInstanceState.SUCCESS
+    assert isinstance(order("wednesday", run_budget=0.5).error, SpendingLimitError)
     assert len(sim.orders()) == 2
 
 
@@ -188,6 +197,7 @@ def test_what_needs_a_person_fails_the_task_for_good_and_is_in_its_xcoms(
     result = run_task(SmsVerifyReconcileOperator(task_id="reconcile", retries=2))
     assert result.state == TaskInstanceState.FAILED
     assert isinstance(result.error, AirflowFailException)
+    assert isinstance(result.error.__cause__, FindingsError)
     assert str(order_id) in str(result.error)
     assert [order["order_id"] for order in result.xcoms["return_value"]["to_cancel"]] == [order_id]
     assert result.xcoms["findings"] == result.xcoms["return_value"]["findings"] != []
@@ -233,7 +243,7 @@ def test_a_reconciliation_that_is_killed_ends_between_two_requests(
             time.sleep(0.01)
         running[0].on_kill()
 
-    hook.plan_release(order_id, "a test", patience=0)
+    plan_release(hook, order_id, "a test", patience=0)
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     result = run_task(Killable(task_id="reconcile"))
@@ -242,7 +252,7 @@ def test_a_reconciliation_that_is_killed_ends_between_two_requests(
 
 
 def test_the_fields_that_users_template_are_template_fields() -> None:
-    budgets = {"daily_budget", "run_budget", "smsverify_conn_id", "key"}
+    budgets = {"run_budget", "smsverify_conn_id", "key"}
     assert budgets | {"max_price", "product", "service"} <= set(SmsVerifyOrderOperator.template_fields)
     assert budgets | {"max_price", "order_id"} == set(SmsVerifyRenewOperator.template_fields)
     assert set(SmsVerifyReconcileOperator.template_fields) == {"cancel_after", "smsverify_conn_id"}

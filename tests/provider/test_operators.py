@@ -35,7 +35,7 @@ WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
     [
         ({"product": "rental", "service": "WhatsApp", "duration": "{{ 3 + 4 }}"}, "duration"),
         ({"product": "temporary", "service": "WhatsApp", "area_code": "{{ 12 }}"}, "area_code"),
-        ({"product": "{{ 'tempo' }}", "service": "WhatsApp"}, "product"),
+        ({"product": "{{ 'time_scale' }}", "service": "WhatsApp"}, "product"),
     ],
 )
 def test_a_template_that_renders_wrong_is_refused_before_anything_is_sent(
@@ -267,10 +267,10 @@ def test_a_task_that_is_killed_and_runs_again_hands_out_the_same_order(
     run_task(Killable(task_id="order", **WHATSAPP, retries=retries), dag_id="dag")
     killer.join()
     (order,) = sim.orders()
-    assert hook._book.release_of(order.order_id)
+    assert hook._parts.orders.releases.of(order.order_id)
     result = run_task(SmsVerifyOrderOperator(task_id="order", **WHATSAPP), dag_id="dag", try_number=2)
     assert result.xcoms["order_id"] == order.order_id
-    assert hook._book.release_of(order.order_id) is None
+    assert hook._parts.orders.releases.of(order.order_id) is None
     assert [order.status for order in sim.orders()] == ["pending"]
 
 
@@ -279,9 +279,9 @@ def test_a_task_that_is_killed_while_it_waits_for_the_rate_budget_buys_nothing(
     run_task: Any, connection: Any, hook: Any, sim: Simulator, kill_when: Any
 ) -> None:
     hook.order("temporary", service="WhatsApp")  # the catalogue is known from now on
-    while hook.budget().available:
+    while hook.rate_limit().available:
         hook.get_balance()
-    killer = kill_when(lambda: hook.budget().waiting > 0)
+    killer = kill_when(lambda: hook.rate_limit().waiting > 0)
     result = run_task(Killable(task_id="order", **WHATSAPP))
     killer.join()
     assert isinstance(result.error, WaitStoppedError)
@@ -403,3 +403,16 @@ def test_a_renewal_above_the_price_limit_is_not_paid(
     renew = SmsVerifyRenewOperator(task_id="renew", order_id=rental.order_id, max_price="3.99")
     assert isinstance(run_task(renew).error, PriceLimitError)
     assert [order.renewals for order in sim.orders()] == [0]
+
+
+@pytest.mark.parametrize("field", ["max_price", "run_budget", "key", "area_code"])
+def test_a_template_that_gives_nothing_is_no_missing_limit(
+    run_task: Any, connection: Any, sim: Simulator, field: str
+) -> None:
+    given = {**WHATSAPP, "max_price": "1", field: "{{ params.nothing }}"}
+    with DAG("native", render_template_as_native_obj=True, params={"nothing": None}):
+        order = SmsVerifyOrderOperator(task_id="order", **given)
+    result = run_task(order)
+    assert isinstance(result.error, InvalidRequestError)
+    assert result.error.field == field
+    assert sim.requests() == []

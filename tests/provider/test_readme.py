@@ -19,7 +19,7 @@ def test_the_dag_of_the_readme_runs(
     from airflow import settings
     from airflow.dag_processing.dagbag import DagBag
 
-    (source,) = re.findall(r"```python\n([^`]*smsverify_provider[^`]*)```", README.read_text())
+    (source,) = re.findall(r"```python\n([^`]*task\.smsverify[^`]*)```", README.read_text())
     (tmp_path / "readme.py").write_text(source)
     monkeypatch.setattr(settings, "DAGS_FOLDER", str(tmp_path))
     bag = DagBag(tmp_path)

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import DAG, Context, TaskInstanceState
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
-from smsverify.errors import InvalidRequestError, RentalsNotKeptError, StoreError
+from smsverify.errors import FindingsError, InvalidRequestError, StoreError
 from smsverify.simulator import Fault, Simulator
 from smsverify_provider.operators.smsverify import SmsVerifyRenewExpiringOperator as RenewExpiring
 from smsverify_provider.sensors.smsverify import SmsVerifyBalanceSensor
@@ -54,9 +54,7 @@ def test_the_report_is_the_result_and_each_field_an_xcom(
     run_task: Any, connection: Any, rentals: dict[str, int], sim: Simulator
 ) -> None:
     result = run_task(
-        RenewExpiring(
-            task_id="renew", within=3600 * 25, max_price="{{ 2 }}", exclude="{{ 7 }}, 8", only="{{ None }}"
-        )
+        RenewExpiring(task_id="renew", within=3600 * 25, max_price="{{ 2 }}", exclude="{{ 7 }}, 8")
     )
     assert result.state == TaskInstanceState.SUCCESS, result.error
     report = json.loads(json.dumps(result.xcoms["return_value"]))
@@ -71,6 +69,18 @@ def test_the_report_is_the_result_and_each_field_an_xcom(
     assert (result.xcoms["lasts"], result.xcoms["findings"]) == (True, [])
 
 
+@pytest.mark.parametrize("missing", ["{{ None }}", "{{ params.nothing }}"])
+def test_a_choice_whose_template_gives_nothing_does_not_mean_all(
+    run_task: Any, connection: Any, rentals: dict[str, int], sim: Simulator, missing: str
+) -> None:
+    result = run_task(
+        RenewExpiring(task_id="renew", within=3600 * 25, only=missing, params={"nothing": None})
+    )
+    assert isinstance(result.error, InvalidRequestError)
+    assert result.error.field == "only"
+    assert {order.renewals for order in sim.orders()} == {0}
+
+
 def test_a_rental_that_is_not_kept_fails_the_task_after_the_others_were_renewed(
     run_task: Any, connection: Any, rentals: dict[str, int], sim: Simulator
 ) -> None:
@@ -83,7 +93,7 @@ def test_a_rental_that_is_not_kept_fails_the_task_after_the_others_were_renewed(
         )
     )
     result = run_task(RenewExpiring(task_id="renew", within=4 * DAY))
-    assert isinstance(result.error, RentalsNotKeptError)
+    assert isinstance(result.error, FindingsError)
     assert f"rental {rentals['day']}" in str(result.error)
     assert outcomes(result.xcoms["return_value"])[rentals["three"]] == "renewed"
     assert result.xcoms["findings"]

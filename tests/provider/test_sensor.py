@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, T
 from smsverify.errors import InvalidRequestError
 from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
+from smsverify.wings import claim
 from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
@@ -37,7 +39,7 @@ def run_sensor(run_task: Any, run_dag: Any) -> Callable[..., Any]:
     """Runs a sensor to its end in a mode; tells its state, what it returned, and its error."""
 
     def run(mode: str, **arguments: Any) -> tuple[str, Any, BaseException | None]:
-        with DAG(f"sensor_{mode}") as dag:
+        with DAG(f"sensor_{mode}_{uuid.uuid4().hex[:8]}") as dag:
             if mode == "deferrable":
                 SmsVerifyOtpSensor(task_id="wait", deferrable=True, **arguments)
             else:
@@ -315,11 +317,11 @@ def test_a_poking_sensor_that_is_killed_gives_the_number_back_unless_somebody_wi
     with pytest.raises(TaskDeferred):
         wait.execute({"ti": Tries(max_tries=retries)})
     if claimed_by:
-        hook.claim(order.order_id, claimed_by)
+        claim(hook, order.order_id, claimed_by)
     wait.on_kill()
     assert sim.order(order.order_id).status == status
-    assert (hook._book.release_of(order.order_id) is not None) is on_record
-    assert hook._orders.retry_releases() == []
+    assert (hook._parts.orders.releases.of(order.order_id) is not None) is on_record
+    assert hook._parts.orders.cancelling.retry_releases() == []
 
 
 @NEVER
@@ -331,9 +333,9 @@ def test_the_next_try_of_a_killed_sensor_takes_the_release_off_the_record(
         wait = deferring(order)
         with pytest.raises(TaskDeferred):
             wait.execute({"ti": Tries(max_tries=0)})
-        assert hook._book.release_of(order.order_id) is None
+        assert hook._parts.orders.releases.of(order.order_id) is None
         wait.on_kill()
-        assert hook._book.release_of(order.order_id)
+        assert hook._parts.orders.releases.of(order.order_id)
 
 
 @NEVER
@@ -346,11 +348,11 @@ def test_a_sensor_whose_worker_shuts_down_slowly_looks_on_and_leaves_its_number_
         wait.execute({"ti": Tries(max_tries=1)})
     wait.on_kill()
     assert not wait.poke({})
-    assert hook._book.release_of(order.order_id)
-    assert hook._orders.retry_releases() == []
+    assert hook._parts.orders.releases.of(order.order_id)
+    assert hook._parts.orders.cancelling.retry_releases() == []
     sim.deliver_sms(order.order_id)
     assert wait.poke({}).xcom_value["otp"] == sim.order(order.order_id).otp
-    assert hook._book.release_of(order.order_id) is None
+    assert hook._parts.orders.releases.of(order.order_id) is None
 
 
 @NEVER
@@ -361,10 +363,10 @@ def test_a_kill_before_the_trigger_has_started_is_made_good_at_the_end_of_the_wa
     monkeypatch.setattr("smsverify_provider.sensors.smsverify.START", -5.0)
     wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, timeout=5, deferrable=True)
     deferral = run_task(wait).msg
-    assert hook._book.release_of(order.order_id)
+    assert hook._parts.orders.releases.of(order.order_id)
     if trigger_starts:
         SmsVerifyOtpTrigger(**deferral.trigger_kwargs)._claim()
-    assert hook._orders.retry_releases() == ([] if trigger_starts else [order.order_id])
+    assert hook._parts.orders.cancelling.retry_releases() == ([] if trigger_starts else [order.order_id])
     assert sim.order(order.order_id).status == ("pending" if trigger_starts else "cancelled")
 
 

@@ -8,15 +8,18 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.execution_time import supervisor
 from airflow.triggers.base import TriggerEvent
 
 from smsverify.models import Order
 from smsverify.simulator import Simulator
+from smsverify.wings import claim
 from smsverify_provider import kills
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.sensors import smsverify as sensors
@@ -244,11 +247,11 @@ def test_a_cleared_task_keeps_its_number_however_long_its_next_try_has_to_queue(
         trigger = make()
         await kill(trigger, await start(trigger, sim))
         # Should that try never come, whoever comes along carries the release out, but not for a while.
-        assert hook._book.release_of(order.order_id)
-        assert hook._orders.retry_releases() == []
+        assert hook._parts.orders.releases.of(order.order_id)
+        assert hook._parts.orders.cancelling.retry_releases() == []
         next_try = make()
         running = await start(next_try, sim)
-        assert hook._book.release_of(order.order_id) is None
+        assert hook._parts.orders.releases.of(order.order_id) is None
         sim.deliver_sms(order.order_id)
         return await running
 
@@ -260,11 +263,11 @@ def test_a_kill_that_overtakes_the_claim_stays_on_record(
     make: Any, order: Order, sim: Simulator, hook: Any, airflow_says: Any
 ) -> None:
     airflow_says("queued")
-    hook.claim(order.order_id, "the sensor")
+    claim(hook, order.order_id, "the sensor")
     trigger = make()
     trigger._give_back()
     trigger._claim()  # in a thread that nobody can stop
-    assert hook._book.release_of(order.order_id)
+    assert hook._parts.orders.releases.of(order.order_id)
 
 
 @NEVER
@@ -280,7 +283,7 @@ def test_the_number_of_a_cleared_task_that_never_runs_again_is_given_back_later(
 
     run(scenario())
     assert sim.order(order.order_id).status == "pending"
-    assert hook._orders.retry_releases() == [order.order_id]
+    assert hook._parts.orders.cancelling.retry_releases() == [order.order_id]
     assert sim.order(order.order_id).status == "cancelled"
 
 
@@ -302,7 +305,7 @@ def test_the_release_is_on_record_before_anybody_is_asked(
         trigger = make()
         killing = asyncio.create_task(kill(trigger, await start(trigger, sim)))
         await until(asked.is_set)
-        assert hook._book.release_of(order.order_id)
+        assert hook._parts.orders.releases.of(order.order_id)
         answer.set()
         await killing
 
@@ -317,7 +320,7 @@ def test_a_next_try_that_waits_already_keeps_the_number(
     async def scenario() -> None:
         trigger = make()
         running = await start(trigger, sim)
-        hook.claim(order.order_id, "the next try")
+        claim(hook, order.order_id, "the next try")
         await kill(trigger, running)
 
     run(scenario())
@@ -375,7 +378,9 @@ def test_hundreds_that_are_killed_at_once_wait_side_by_side(
     """Airflow gives each thirty seconds; the loop's own few threads would serve them one after the other."""
     many = 100
     together = threading.Barrier(many)
-    monkeypatch.setattr(SmsVerifyHook, "plan_release", lambda *args, **options: together.wait(30) * 0)
+    monkeypatch.setattr(
+        "smsverify_provider.kills.plan_release", lambda *args, **options: together.wait(30) * 0
+    )
 
     async def scenario() -> None:
         await asyncio.gather(*[make().on_kill() for _ in range(many)])
@@ -401,3 +406,21 @@ def test_it_waits_for_the_message_that_the_sensor_wants(make: Any, hook: Any, si
         return await running
 
     assert run(main()) == {"order_id": rental.order_id, "outcome": "arrived"}
+
+
+@NEVER
+def test_a_triggerer_with_another_store_says_so_and_the_number_is_given_back(
+    connection: Any, order: Order, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensor = sensors.SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True, timeout=60)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute({"ti": None})
+    trigger = deferred.value.trigger
+    elsewhere = connection["extra"] | {"store_url": f"sqlite:///{tmp_path}/of-the-triggerer.db"}
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection | {"extra": elsewhere}))
+    event = run(event_of(trigger))
+    assert event["outcome"] == "other_store"
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection))
+    with pytest.raises(AirflowFailException, match="different stores"):
+        sensor.execute_complete({}, event)
+    assert sim.order(order.order_id).status == "cancelled"

@@ -8,6 +8,8 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no line per order, SMS, cancellation, …")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(
+    args: argparse.Namespace,
+    watched: Callable[[Simulator], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> int:
     """Serve until SIGINT or SIGTERM.
 
     One line on standard output says where, once it is ready; a line per event follows on standard error. No
@@ -57,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     Args:
         args: Parsed by a parser that `add_arguments` has prepared.
+        watched: What shows people how it goes on, while it runs.
 
     Returns:
         The process's exit code: 0 after a signal, 2 for settings that make no sense, 1 if the port cannot be
@@ -72,8 +78,6 @@ def run(args: argparse.Namespace) -> int:
     for number in _STOP:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    if not args.quiet:
-        _log_to_stderr()
     try:
         simulator.start()
     except (OSError, OverflowError) as error:
@@ -81,7 +85,10 @@ def run(args: argparse.Namespace) -> int:
         return 1
     try:
         print(_ready(simulator, args.json), flush=True)
-        signal.sigwait(_STOP)
+        with nullcontext() if args.quiet else watched(simulator):
+            if not args.quiet:
+                _log_to_stderr()
+            signal.sigwait(_STOP)
     finally:
         simulator.stop()
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -94,20 +94,39 @@ def order_esim(state: State, request: Request) -> Answer:
 
 
 def order_list(state: State, _request: Request) -> Answer:
-    return reply(
-        [
-            {
-                "order_id": order.order_id,
-                "service": order.label,
-                "status": status,
-                "sell_price": order.price,
-                "price": order.price,
-                "phone": order.phone,
-                "created_at": _stamp(state, order.created_at),
-            }
-            for order, status in state.newest(LIST_LENGTH)
-        ]
-    )
+    rows = [
+        {
+            "order_id": order.order_id,
+            "service": order.label,
+            "status": status,
+            "sell_price": order.price,
+            "price": order.price,
+            "phone": order.phone,
+            "created_at": _stamp(state, order.created_at),
+        }
+        for order, status in state.newest(LIST_LENGTH)
+    ]
+    return reply(_spoilt(rows, state.settings.list_defects))
+
+
+def _spoilt(rows: list[dict[str, Any]], defects: Collection[str]) -> list[dict[str, Any]]:
+    """The rows as a service writes them that is less exact than its documentation."""
+    for row in rows:
+        for field in ("phone", "service", "price", "created_at"):
+            if f"no_{field}" in defects:
+                row[field] = None
+        if "no_price" in defects:
+            row["sell_price"] = None
+        elif "rounded" in defects:
+            row["price"] = row["sell_price"] = round(row["price"])
+        if "other_name" in defects and row["service"]:
+            row["service"] = f"{row['service'][:2].upper()}-{len(row['service'])}"
+        if "other_time" in defects and row["created_at"]:
+            early = datetime.fromisoformat(row["created_at"].rstrip("Z")) - timedelta(hours=1)
+            row["created_at"] = f"{early:%Y-%m-%dT%H:%M:%SZ}"
+    if "unreadable" in defects and rows:
+        rows[0]["order_id"] = None
+    return rows
 
 
 def order_status(state: State, request: Request) -> Answer:

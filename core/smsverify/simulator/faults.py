@@ -91,8 +91,8 @@ class Fault:
     Attributes:
         kind: One of the table's.
         path: Which requests: a path below ``/api/v1/`` such as "order/temporary/", or a whole one that begins
-            with "/". ``*`` stands for one segment ("order/*/status/"), ``**`` for anything.
-        method: "GET", "POST" or "*".
+            with "/". ``*`` stands for one segment (``order/*/status/``), ``**`` for anything.
+        method: "GET", "POST" or ``*`` for any.
         times: How many requests meet it; None for all that match.
         after: How many matching requests pass before it begins.
         probability: With which probability a matching request meets it (seeded by the settings' `seed`).

@@ -28,6 +28,11 @@ from smsverify.simulator.lives import (
 )
 from smsverify.simulator.records import SimulatorError
 
+LIST_DEFECTS = (
+    *("no_phone", "no_service", "no_price", "no_created_at"),
+    *("other_name", "rounded", "other_time", "unreadable"),
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -54,6 +59,10 @@ class Settings:
         otp_as_integer: Answer `otp` as a JSON integer, which loses leading zeros.
         list_shows_completion: Whether `orders/` shows that an SMS arrived before the order's status was asked
             for.
+        list_defects: What is wrong with the rows of `orders/`, any of: "no_phone", "no_service", "no_price",
+            "no_created_at" (the field is null), "other_name" (the service goes by another name), "rounded"
+            (prices are whole dollars), "other_time" (`created_at` is an hour early), "unreadable" (the newest
+            row has no order_id).
         list_lag: How long after its purchase an order is missing from `orders/`.
         status_lag: How long after its purchase an order's status, cancel and renew answer 404.
         time_left_fields: Which of `time_left_seconds` and `days_left` the status of `rent-1day` and
@@ -91,6 +100,7 @@ class Settings:
     otp_while_waiting: Literal["null", "empty", "absent"] = "null"
     otp_as_integer: bool = False
     list_shows_completion: bool = True
+    list_defects: tuple[str, ...] = ()
     list_lag: float = 0.0
     status_lag: float = 0.0
     time_left_fields: tuple[str, ...] = ("time_left_seconds", "days_left")
@@ -115,6 +125,7 @@ class Settings:
         set_field("sms_delay", parse_delay(self.sms_delay, "sms_delay"))
         set_field("callback_delay", parse_delay(self.callback_delay, "callback_delay"))
         set_field("time_left_fields", tuple(self.time_left_fields))
+        set_field("list_defects", tuple(self.list_defects))
         if not isinstance(self.catalogue, Catalogue):
             set_field("catalogue", Catalogue.from_json(self.catalogue))
         set_field("products", merged(ProductSettings, "products", default_products(), self.products))
@@ -132,6 +143,8 @@ class Settings:
             value = getattr(self, name)
             if value not in words:
                 raise SimulatorError(f"{name}: one of {', '.join(map(str, words))}, not {value!r}")
+        if unknown := ", ".join(sorted(set(self.list_defects) - set(LIST_DEFECTS))):
+            raise SimulatorError(f"list_defects: unknown {unknown}; known: {', '.join(LIST_DEFECTS)}")
         if self.rate_limit is not None:
             whole("rate_limit", self.rate_limit)
         if not (isinstance(self.api_key, str) and re.fullmatch(r"[!-~]+", self.api_key)):

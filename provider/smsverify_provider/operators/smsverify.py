@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from smsverify.models import (
+from smsverify.checks import (
     LATER,
     check_key,
     check_order_fields,
@@ -20,16 +20,27 @@ from smsverify.models import (
     check_price_limit,
     check_seconds,
 )
-from smsverify_provider.checks import CheckedOperator, check_known, known
+from smsverify.errors import FindingsError
+from smsverify_provider.arguments import CheckedOperator, check_known, known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+from smsverify_provider.operators.verify import SmsVerifyOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from smsverify.reports import Reconciliation, RentalsReport
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
+__all__ = [
+    "SmsVerifyCancelOrderOperator",
+    "SmsVerifyOperator",
+    "SmsVerifyOrderOperator",
+    "SmsVerifyReconcileOperator",
+    "SmsVerifyRenewExpiringOperator",
+    "SmsVerifyRenewOperator",
+]
+
 PURCHASE = ("product", "service", "country", "area_code", "duration", "plan", "max_price")
-BUDGETS = ("daily_budget", "run_budget")
 SELECTION = ("order_ids", "only", "exclude")
 
 
@@ -46,8 +57,9 @@ class SmsVerifyOrderOperator(CheckedOperator):
     Airflow refuses `expand(order_id=orders.output["order_id"])` where `orders` is a mapped task: map over
     `orders.output.map(lambda order: order["order_id"])`, or put both tasks into a mapped task group.
 
-    What stands in the Dag file is checked when that is parsed; templates and results of other tasks are
-    checked before anything is sent. The parameters up to `key` are those of `SmsVerifyHook.order`.
+    Literals in the Dag file are checked when it is parsed. Templates, results of other tasks and all
+    arguments of a mapped task are checked before anything is sent. The parameters up to `key` are those of
+    `SmsVerifyHook.order`.
 
     Args:
         product: `temporary`, `best-temp`, `rental`, `rent-1day`, `rent-30days`, `global` or `esim`
@@ -57,23 +69,22 @@ class SmsVerifyOrderOperator(CheckedOperator):
         area_code: three digits of the USA, for `temporary` (templated).
         duration: 3 or 30 days, for `rental` (templated).
         plan: the plan's name, for `esim` (templated).
-        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown
+        max_price: most that may be paid, in USD. Nothing is sent when the price is higher or unknown
             (templated).
-        daily_budget: most that the account may spend in a day (UTC), in USD, this call included (templated).
         run_budget: most that this Dag run may spend, in USD, this call included (templated).
         key: names this purchase. Default: derived from the Dag, the run, the task and the map index
             (templated).
         smsverify_conn_id: the connection (templated).
 
-    Killed before it is done, it gives the number back, unless a further try is to come.
+    When Airflow kills the task before its end, it gives the number back, unless a further try is to come.
 
     Raises:
         InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
         SmsVerifyError: what `SmsVerifyHook.order` raises.
     """
 
-    template_fields: Sequence[str] = (*PURCHASE, *BUDGETS, "key", "smsverify_conn_id")
-    checked = (*PURCHASE, *BUDGETS, "key")
+    template_fields: Sequence[str] = (*PURCHASE, "run_budget", "key", "smsverify_conn_id")
+    checked = (*PURCHASE, "run_budget", "key")
     ui_color = "#d7ecd9"
 
     _hook: SmsVerifyHook | None = None
@@ -92,7 +103,6 @@ class SmsVerifyOrderOperator(CheckedOperator):
         duration: int | str | None = None,
         plan: str | None = None,
         max_price: Decimal | float | str | None = None,
-        daily_budget: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
         key: int | str | None = None,
         smsverify_conn_id: str = "smsverify_default",
@@ -107,37 +117,33 @@ class SmsVerifyOrderOperator(CheckedOperator):
         self.duration = duration
         self.plan = plan
         self.max_price = max_price
-        self.daily_budget = daily_budget
         self.run_budget = run_budget
         self.key = key
         self.smsverify_conn_id = smsverify_conn_id
-        self.check({name: known(getattr(self, name)) for name in self.checked})
+        self._check_arguments()
 
-    @classmethod
-    def check(cls, given: Mapping[str, Any]) -> None:
-        """Checks a purchase."""
+    def _check(self, given: Mapping[str, Any]) -> None:
         check_order_fields(
             **{"product": None} | {name: value for name, value in given.items() if name in PURCHASE}
         )
-        _check_amounts(given, BUDGETS)
+        _check_amounts(given, ("run_budget",))
         check_known(given.get("key"), check_key)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Buys, or finds what an earlier try has bought."""
+        """Buys, or finds the order that an earlier try has bought."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         self._stop = threading.Event()
         self._ti = context.get("ti")
         self._hook = SmsVerifyHook(self.smsverify_conn_id)
-        purchase = {name: getattr(self, name) for name in self.checked}
-        order = self._hook.order(**purchase, stop=self._stop)
+        order = self._hook.order(**self._arguments(), stop=self._stop)
         self._order_id = order.order_id
         if self._is_killed:
             self._give_back()
         return order.as_dict()
 
     def on_kill(self) -> None:
-        """Gives the number back that nobody is going to use."""
+        """Gives the number back, because the task cannot use it any more."""
         self._is_killed = True
         within_kill_budget(self._give_back)
 
@@ -157,8 +163,8 @@ class SmsVerifyOrderOperator(CheckedOperator):
 class SmsVerifyCancelOrderOperator(CheckedOperator):
     """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`).
 
-    Harmless where there is nothing to cancel: an order that is completed or cancelled already stays as it is,
-    and without an order id (the task that should have ordered has failed) nothing is done. That makes it a
+    Harmless when there is nothing to cancel: an order that is completed or cancelled already stays as it is,
+    and without an order id (the task that should order has failed) the task does nothing. So it can be a
     teardown::
 
         order.as_setup() >> work >> cancel.as_teardown(setups=order)
@@ -170,8 +176,8 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
         smsverify_conn_id: the connection (templated).
 
     Raises:
-        NotCancellableError: the service refuses, and the order has not ended. It stays on record as to be
-            cancelled.
+        NotCancellableError: the service refuses, and the order has not ended. The wish to cancel it stays on
+            record and is tried again.
         SmsVerifyError: what else `SmsVerifyHook.cancel` raises.
     """
 
@@ -185,11 +191,9 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
         super().__init__(**kwargs)
         self.order_id = order_id
         self.smsverify_conn_id = smsverify_conn_id
-        self.check({"order_id": known(order_id)})
+        self._check_arguments()
 
-    @classmethod
-    def check(cls, given: Mapping[str, Any]) -> None:
-        """Checks the order's id, if there is one."""
+    def _check(self, given: Mapping[str, Any]) -> None:
         check_known(given.get("order_id"), check_order_id)
 
     def execute(self, context: Context) -> dict[str, Any] | None:
@@ -198,10 +202,9 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
 
         # A template renders the missing result of another task as the word None.
         if self.order_id in (None, "", "None"):
-            self.log.info("There is nothing to cancel: the task that should have ordered left no order id")
+            self.log.info("There is nothing to cancel: the task that should order has left no order_id")
             return None
         status = SmsVerifyHook(self.smsverify_conn_id).cancel(self.order_id)
-        self.log.info("Order %d is %s", status.order_id, status.status)
         return {name: value for name, value in status.as_dict().items() if name not in ("otp", "message")}
 
 
@@ -213,9 +216,8 @@ class SmsVerifyRenewOperator(CheckedOperator):
 
     Args:
         order_id: a `rental`, `rent-1day` or `rent-30days` order (templated).
-        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown
+        max_price: most that may be paid, in USD. Nothing is sent when the price is higher or unknown
             (templated).
-        daily_budget: most that the account may spend in a day (UTC), in USD, this call included (templated).
         run_budget: most that this Dag run may spend, in USD, this call included (templated).
         key: names this renewal. Default: derived from the Dag, the run, the task and the map index
             (templated).
@@ -225,8 +227,8 @@ class SmsVerifyRenewOperator(CheckedOperator):
         SmsVerifyError: what `SmsVerifyHook.renew` raises.
     """
 
-    template_fields: Sequence[str] = ("order_id", "max_price", *BUDGETS, "key", "smsverify_conn_id")
-    checked = ("order_id", "max_price", *BUDGETS, "key")
+    template_fields: Sequence[str] = ("order_id", "max_price", "run_budget", "key", "smsverify_conn_id")
+    checked = ("order_id", "max_price", "run_budget", "key")
     ui_color = "#d7ecd9"
 
     def __init__(
@@ -234,7 +236,6 @@ class SmsVerifyRenewOperator(CheckedOperator):
         *,
         order_id: int | str,
         max_price: Decimal | float | str | None = None,
-        daily_budget: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
         key: int | str | None = None,
         smsverify_conn_id: str = "smsverify_default",
@@ -244,18 +245,15 @@ class SmsVerifyRenewOperator(CheckedOperator):
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.order_id = order_id
         self.max_price = max_price
-        self.daily_budget = daily_budget
         self.run_budget = run_budget
         self.key = key
         self.smsverify_conn_id = smsverify_conn_id
-        self.check({name: known(getattr(self, name)) for name in self.checked})
+        self._check_arguments()
 
-    @classmethod
-    def check(cls, given: Mapping[str, Any]) -> None:
-        """Checks a renewal."""
+    def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("order_id") is not LATER:
             check_order_id(given.get("order_id"))
-        _check_amounts(given, ("max_price", *BUDGETS))
+        _check_amounts(given, ("max_price", "run_budget"))
         check_known(given.get("key"), check_key)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -263,42 +261,42 @@ class SmsVerifyRenewOperator(CheckedOperator):
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         hook = SmsVerifyHook(self.smsverify_conn_id)
-        return hook.renew(**{name: getattr(self, name) for name in self.checked}).as_dict()
+        return hook.renew(**self._arguments()).as_dict()
 
 
 class SmsVerifyRenewExpiringOperator(CheckedOperator):
     """Renews the rentals that end soon, once for each period (`POST /api/v1/order/<order_id>/renew/`).
 
     Run it on a schedule, several times in `within`. What is not due is left alone, and catch-up, overlapping
-    runs, retries and several Dags with the same rentals renew nothing twice. One rental that can not be
-    renewed never stops the others; the task fails at its end, so that the Dag's alerts tell a person.
+    runs, retries and several Dags with the same rentals renew nothing twice. One rental that cannot be
+    renewed never stops the others; the task fails at its end, so that the Dag's alerts reach a person.
 
     Returns the report as a dict (`rentals` with an `outcome` for each, `cost`, `balance`, `next_cost`,
     `lasts`, `findings`), and each field as an XCom of its own, also where it fails. `next_cost` is what
-    `SmsVerifyBalanceSensor(minimum=…)` takes, to alert where the wallet will not last the next period.
+    `SmsVerifyBalanceSensor(minimum=…)` takes, to alert when the wallet will not last the next period.
 
     Args:
         within: seconds or a `timedelta`; a rental that ends sooner is due (templated).
         max_price: most that one renewal may cost, in USD. A rental whose price is higher or unknown is not
             renewed (templated).
-        daily_budget: most that the account may spend in a day (UTC), in USD, this call included (templated).
         run_budget: most that this Dag run may spend, in USD, this call included (templated).
         order_ids: rentals besides those that were bought through the store: one id, or several (templated).
         only: renews none but these, which may have been rented elsewhere (templated).
         exclude: leaves these alone (templated).
-        dry_run: tells what would be done, and pays nothing.
-        fail_on_findings: whether the task fails where a rental is not kept.
+        dry_run: reports what would be done, and pays nothing.
+        fail_on_findings: whether the task fails when a rental is not kept.
         smsverify_conn_id: the connection (templated).
 
-    Killed before it is done, it sends no further renewal.
+    When Airflow kills the task before its end, it sends no further renewal.
 
     Raises:
-        RentalsNotKeptError: some rentals were due and could not be renewed; the text says which, and why.
+        FindingsError: some rentals were due and could not be renewed. The text says which, and why; a retry
+            tries these again.
         SmsVerifyError: what `SmsVerifyHook.renew_expiring` raises.
     """
 
-    template_fields: Sequence[str] = ("within", "max_price", *BUDGETS, *SELECTION, "smsverify_conn_id")
-    checked = ("within", "max_price", *BUDGETS, *SELECTION)
+    template_fields: Sequence[str] = ("within", "max_price", "run_budget", *SELECTION, "smsverify_conn_id")
+    checked = ("within", "max_price", "run_budget", *SELECTION)
     ui_color = "#d7ecd9"
 
     def __init__(
@@ -306,7 +304,6 @@ class SmsVerifyRenewExpiringOperator(CheckedOperator):
         *,
         within: float | timedelta | str,
         max_price: Decimal | float | str | None = None,
-        daily_budget: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
         order_ids: Any = (),
         only: Any = None,
@@ -320,7 +317,6 @@ class SmsVerifyRenewExpiringOperator(CheckedOperator):
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.within = within
         self.max_price = max_price
-        self.daily_budget = daily_budget
         self.run_budget = run_budget
         self.order_ids = order_ids
         self.only = only
@@ -328,14 +324,12 @@ class SmsVerifyRenewExpiringOperator(CheckedOperator):
         self.is_dry_run = dry_run  # the plain name is a method of every operator
         self.fail_on_findings = fail_on_findings
         self.smsverify_conn_id = smsverify_conn_id
-        self.check({name: known(getattr(self, name)) for name in self.checked})
+        self._check_arguments()
 
-    @classmethod
-    def check(cls, given: Mapping[str, Any]) -> None:
-        """Checks which rentals are meant, and what they may cost."""
+    def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("within") is not LATER:
             check_seconds(given.get("within"), "within")
-        _check_amounts(given, ("max_price", *BUDGETS))
+        _check_amounts(given, ("max_price", "run_budget"))
         for name in SELECTION:
             value = given.get(name)
             parts = value if isinstance(value, (list, tuple, set)) else (value,)
@@ -343,39 +337,34 @@ class SmsVerifyRenewExpiringOperator(CheckedOperator):
                 check_known(value, partial(check_order_ids, field=name))
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Renews what is due."""
+        """Renews the rentals that are due."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
-        given = {name: getattr(self, name) for name in self.checked}
-        # A template renders what is missing as the word None.
-        given["only"] = None if self.only in (None, "", "None") else self.only
-        report = SmsVerifyHook(self.smsverify_conn_id).renew_expiring(**given, dry_run=self.is_dry_run)
-        self.log.info("%s", report.as_text())
-        result = report.as_dict()
-        if self.fail_on_findings and report.failed:
-            _push(context, result)
-            report.raise_if_failed()
-        return result
+        hook = SmsVerifyHook(self.smsverify_conn_id)
+        report = hook.renew_expiring(**self._arguments(), dry_run=self.is_dry_run)
+        return _result(self, report, context)
 
 
 class SmsVerifyReconcileOperator(CheckedOperator):
     """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).
 
-    Run it on a schedule: it finds out what became of purchases whose answer was lost, tries again to cancel
-    what could not be, and fails where something needs a person, so that the Dag's alerts tell them. It costs
-    a handful of requests, however much was bought.
+    Run it on a schedule. It finds out what became of purchases whose answer was lost, tries again to cancel
+    orders whose cancellation failed, and fails when a finding needs a person, so that the Dag's alerts reach
+    one. It costs a handful of requests, however much was bought.
 
-    Returns the report as a dict (`balance`, `spent_today`, `settled`, `unknown`, `cancelled`, `to_cancel`,
+    Returns the report as a dict (`balance`, `spent_today`, `resolved`, `unknown`, `cancelled`, `to_cancel`,
     `leaks`, `foreign`, `findings`, …), and each field as an XCom of its own, also where it fails.
 
     Args:
-        cancel_after: cancels numbers that were bought here, have no code, and that nobody has waited for in
-            this many seconds; rentals are left alone. Default: they are only reported (templated).
-        fail_on_findings: whether the task fails where something needs a person.
+        cancel_after: cancels numbers that were bought here, have no code, and that no task has waited for in
+            this many seconds; a rental only if it was never handed over. Default: they are only reported
+            (templated).
+        fail_on_findings: whether the task fails when a finding needs a person.
         smsverify_conn_id: the connection (templated).
 
     Raises:
-        AirflowFailException: something needs a person; the text says what.
+        AirflowFailException: a finding needs a person; the text says which, and no retry would change it. The
+            cause is the `FindingsError`.
         SmsVerifyError: what `SmsVerifyHook.reconcile` raises.
     """
 
@@ -398,11 +387,9 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         self.cancel_after = cancel_after
         self.fail_on_findings = fail_on_findings
         self.smsverify_conn_id = smsverify_conn_id
-        self.check({"cancel_after": known(cancel_after)})
+        self._check_arguments()
 
-    @classmethod
-    def check(cls, given: Mapping[str, Any]) -> None:
-        """Checks the time."""
+    def _check(self, given: Mapping[str, Any]) -> None:
         check_known(given.get("cancel_after"), partial(check_seconds, field="cancel_after"))
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -412,12 +399,11 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         self._stop = threading.Event()
         after: Any = None if self.cancel_after in (None, "", "None") else self.cancel_after
         report = SmsVerifyHook(self.smsverify_conn_id).reconcile(cancel_after=after, stop=self._stop)
-        self.log.info("%s", report.as_text())
-        result = report.as_dict()
-        if report.findings and self.fail_on_findings:
-            _push(context, result)
-            raise AirflowFailException("; ".join(report.findings))
-        return result
+        try:
+            return _result(self, report, context)
+        except FindingsError as error:
+            # Airflow logs a traceback with every failure. The frames of an expected end say nothing.
+            raise AirflowFailException(str(error)) from error.with_traceback(None)
 
     def on_kill(self) -> None:
         """Ends it between two requests."""
@@ -425,10 +411,23 @@ class SmsVerifyReconcileOperator(CheckedOperator):
             self._stop.set()
 
 
-def _push(context: Context, result: Mapping[str, Any]) -> None:
-    """Keeps the result of a task that is going to fail; what it returns is kept only where it succeeds."""
-    for name, value in {"return_value": result, **result}.items():
-        context["ti"].xcom_push(key=name, value=value)
+def _result(
+    operator: SmsVerifyRenewExpiringOperator | SmsVerifyReconcileOperator,
+    report: RentalsReport | Reconciliation,
+    context: Context,
+) -> dict[str, Any]:
+    """The report as an XCom, also when its findings fail the task."""
+    operator.log.info("%s", report.as_text())
+    result = report.as_dict()
+    try:
+        if operator.fail_on_findings:
+            report.raise_if_failed()
+    except FindingsError:
+        # Airflow keeps what a task returns only when the task succeeds.
+        for name, value in {"return_value": result, **result}.items():
+            context["ti"].xcom_push(key=name, value=value)
+        raise
+    return result
 
 
 def _check_amounts(given: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -8,11 +8,19 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
+from smsverify.checks import (
+    LATER,
+    check_after,
+    check_order_id,
+    check_pattern,
+    check_price_limit,
+    check_sender,
+)
 from smsverify.errors import (
     AuthenticationError,
     InvalidRequestError,
@@ -21,22 +29,18 @@ from smsverify.errors import (
     ServiceError,
     StoreError,
 )
-from smsverify.models import (
-    LATER,
-    Message,
-    check_after,
-    check_order_id,
-    check_pattern,
-    check_price_limit,
-    check_sender,
-)
-from smsverify_provider.checks import CheckedOperator, check_known, known
+from smsverify.models import Message
+from smsverify.wings import claim, log_wait, missing_code, plan_release, store_name
+from smsverify_provider.arguments import CheckedOperator, check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+NO_CODE = "no code came in time"
+_End = TypeVar("_End", bound=Exception)
 
 # A worker's supervisor notices only every five seconds that its task has deferred. If the task is resumed
 # before that, the scheduler takes the old run's late end for the failure of the new one, and the event is
@@ -81,6 +85,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             run again (it was cleared, has tries left, or its worker shuts down) keeps the order for its next
             try; if that never comes, the order is cancelled later.
         deferrable: waits in the triggerer. Default: the deployment's `[operators] default_deferrable`.
+            Airflow applies `execution_timeout` to what runs on a worker, not to this wait: `timeout` ends it.
         poke_interval: seconds between two looks where it is not deferrable.
         smsverify_conn_id: the connection (templated).
 
@@ -107,6 +112,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     _waiter: str | None = None
     _ti: Any = None
     _is_killed = False
+    _trouble = ""
 
     def __init__(
         self,
@@ -129,17 +135,16 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         self.after = after
         self.sender = sender
         self.pattern = pattern
-        wanted = {"after": known(after), "sender": known(sender), "pattern": known(pattern)}
-        self.check({"order_id": known(order_id), "timeout": known(timeout), **wanted})
-        self.timeout: Any = timeout if known(timeout) is LATER else _seconds(timeout)
+        self.timeout: Any = timeout
         self.cancel_on_timeout = cancel_on_timeout
         self.cancel_on_kill = cancel_on_kill
         self.deferrable = deferrable
         self.smsverify_conn_id = smsverify_conn_id
+        self._check_arguments()
+        if "timeout" not in self._later:
+            self.timeout = _seconds(timeout)
 
-    @classmethod
-    def check(cls, given: Mapping[str, Any]) -> None:
-        """Checks order, time-out, and which message is waited for."""
+    def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("order_id") is not LATER:
             check_order_id(given.get("order_id"))
         check_known(given.get("timeout"), _seconds)
@@ -152,9 +157,9 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         order_id = check_order_id(self.order_id)
         self.timeout = _seconds(self.timeout)
         self._ti = context.get("ti")
-        waiter = self._waiter = uuid.uuid4().hex
         hook = self._hook = self._make_hook()
-        hook.claim(order_id, waiter)
+        waiter = self._waiter = f"{uuid.uuid4().hex}@{store_name(hook)}"
+        claim(hook, order_id, waiter)
         message = self._look(hook, ask=False)
         if message is not None:
             return message.as_dict()
@@ -162,23 +167,30 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             if self.cancel_on_timeout:
                 # Airflow tells nobody of a kill that comes before the trigger has started: the order is then
                 # given back when the wait would have ended. The trigger's claim takes this off the record.
-                hook.plan_release(
+                plan_release(
+                    hook,
                     order_id,
                     "its task was ended before the wait had begun",
                     waiter=waiter,
                     patience=self.timeout + START,
                 )
             self._defer(order_id, waiter)
+        if not context.get("task_reschedule_count"):
+            log_wait(hook, order_id, self.timeout)
         try:
             return super().execute(context)
-        except (AirflowSensorTimeout, AirflowSkipException):
-            if self.cancel_on_timeout:
-                hook.release(order_id, "no code came in time", waiter=waiter)
-            # The look before the cancellation may have found it at the last moment.
+        except (AirflowSensorTimeout, AirflowSkipException) as end:
+            is_timeout = end.__cause__ is None  # otherwise a failure that `soft_fail` makes a skip
+            is_cancelled = self.cancel_on_timeout and hook.release(order_id, NO_CODE, waiter=waiter)
+            # The request before the cancellation may have found the code at the last moment.
             message = self._look(hook, ask=False)
-            if message is None:
-                raise
-            return message.as_dict()
+            if message is not None:
+                return message.as_dict()
+            if is_timeout:
+                end = type(end)(missing_code(hook, order_id, is_cancelled=is_cancelled))
+            raise _without_frames(end) from None
+        except AirflowFailException as end:
+            raise _without_frames(end) from None
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Looks once for the SMS."""
@@ -186,20 +198,26 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         try:
             message = self._look(hook)
         except (AuthenticationError, NotFoundError, OrderEndedError) as error:
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None
         except (ServiceError, StoreError) as error:
-            self.log.warning("Order %s could not be looked at, waiting goes on: %s", self.order_id, error)
-            message = None
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                self.log.warning(
+                    "The status of order %s cannot be read; the wait goes on: %s", self.order_id, error
+                )
+            return PokeReturnValue(False)
+        self._trouble = ""
         if message is None and self._is_killed:
             # Airflow lets it run on for a while: what its end has put on record must not come true meanwhile.
             self._give_back()
         return PokeReturnValue(message is not None, message.as_dict() if message else None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Takes the message out of the inbox, or raises what else has ended the wait."""
+        """Takes the message out of the inbox, or raises the error that says how the wait ended."""
         if event["outcome"] == "timeout":
-            end = "it was cancelled" if event["cancelled"] else "it was not cancelled"
-            raise AirflowSensorTimeout(f"{event['detail']}; {end}")
+            raise AirflowSensorTimeout(event["detail"])
+        if event["outcome"] == "other_store" and self.cancel_on_timeout:
+            self._make_hook().release(self.order_id, "nobody can wait for its code")
         if event["outcome"] != "arrived":
             raise AirflowFailException(event["detail"])
         message = self._look(self._make_hook())
@@ -211,13 +229,15 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         return message.as_dict()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Gives the order back where it was Airflow that ended the wait."""
+        """Releases the order when it was Airflow that ended the wait."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except (AirflowSensorTimeout, AirflowSkipException):
+        except (AirflowSensorTimeout, AirflowSkipException) as end:
             if next_method != "execute_complete" and self.cancel_on_timeout:
                 self._make_hook().release(self.order_id, "no triggerer has waited for its code")
-            raise
+            raise _without_frames(end) from None
+        except AirflowFailException as end:
+            raise _without_frames(end) from None
 
     def on_kill(self) -> None:
         """Gives the number back, unless somebody else waits for it by now or this task will again."""
@@ -290,6 +310,8 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
     checked = ("minimum",)
     ui_color = "#dbe6f6"
 
+    _seen = ""
+
     def __init__(
         self,
         *,
@@ -303,11 +325,9 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
         super().__init__(poke_interval=poke_interval, mode=mode, multiple_outputs=multiple_outputs, **kwargs)
         self.minimum = minimum
         self.smsverify_conn_id = smsverify_conn_id
-        self.check({"minimum": known(minimum)})
+        self._check_arguments()
 
-    @classmethod
-    def check(cls, given: Mapping[str, Any]) -> None:
-        """Checks the amount."""
+    def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("minimum") is not LATER:
             check_price_limit(given.get("minimum"), "minimum")
 
@@ -319,12 +339,24 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
         try:
             balance = SmsVerifyHook(self.smsverify_conn_id).get_balance()
         except AuthenticationError as error:
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None
         except (ServiceError, StoreError) as error:
-            self.log.warning("The balance can not be read, waiting goes on: %s", error)
+            if str(error) != self._seen:
+                self._seen = str(error)
+                self.log.warning("The balance cannot be read; the wait goes on: %s", error)
             return PokeReturnValue(False)
-        self.log.info("The wallet holds %s USD, and %s are needed", balance.amount, minimum)
-        return PokeReturnValue(balance.amount >= minimum, balance.as_dict())
+        seen = f"The wallet holds {balance.amount} USD, and {minimum} USD are needed"
+        is_first = self._seen == "" and not context.get("task_reschedule_count")
+        is_enough = balance.amount >= minimum
+        if is_first or is_enough or self._seen not in ("", seen):
+            self.log.info("%s", seen)
+        self._seen = seen
+        return PokeReturnValue(is_enough, balance.as_dict())
+
+
+def _without_frames(end: _End) -> _End:
+    """An end that is expected, without the frames below: Airflow logs a traceback with every failure."""
+    return end.with_traceback(None)
 
 
 def _text_pattern(pattern: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 import uuid
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
+from smsverify.checks import check_order_id
 from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
@@ -21,15 +21,21 @@ from smsverify.errors import (
     StoreError,
     WaitTimeoutError,
 )
-from smsverify.models import check_order_id
+from smsverify.text import log_of
+from smsverify.wings import claim, store_name
 from smsverify_provider.kills import give_back
 
 if TYPE_CHECKING:
-    from smsverify.following import Batch, Follow
+    from smsverify.wings import Batch, Subscription
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
+OTHER_STORE = (
+    "worker and triggerer have different stores: what one of them puts on record, the other does not see. "
+    "Give both the same store_url: PostgreSQL, or a file that both have, such as on a volume that is in both "
+    "containers"
+)
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
 # Seconds between two events, beside the second or two until Airflow confirms the first. Airflow 3.3 leaves an
 # event out of every Dag run until the next one comes, if the scheduler has not got to the one before
@@ -49,10 +55,13 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         deadline: when the wait ends, in seconds since the epoch, so that a triggerer that restarts keeps to
             it.
         not_before: when the event may come, in seconds since the epoch.
-        waiter: names the try of the sensor that has claimed the order.
+        waiter: names the try of the sensor that has claimed the order, and after an @ the store that it has
+            claimed it in: the triggerer has to have the same.
         cancel_on_timeout: whether an order that is still pending at the deadline is cancelled.
         cancel_on_kill: whether it is when a user marks or clears the task.
         after, sender, pattern: which message, as the sensor takes them; the time in ISO 8601.
+        passed_on: what the event brings back to the task besides. `dag.test()` forgets the keyword arguments
+            of a deferral.
         smsverify_conn_id: the connection.
     """
 
@@ -69,6 +78,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         after: str | None = None,
         sender: str | None = None,
         pattern: str | None = None,
+        passed_on: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.order_id = order_id
@@ -81,6 +91,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         self.after = after
         self.sender = sender
         self.pattern = pattern
+        self.passed_on = passed_on
         self._claiming = threading.Lock()
         self._is_killed = False
 
@@ -97,13 +108,14 @@ class SmsVerifyOtpTrigger(BaseTrigger):
             "after": self.after,
             "sender": self.sender,
             "pattern": self.pattern,
+            "passed_on": self.passed_on,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Waits, and tells how that ended."""
         outcome = await self._wait()
         await asyncio.sleep(self.not_before - time.time())
-        yield TriggerEvent({"order_id": self.order_id} | outcome)  # type: ignore[no-untyped-call]
+        yield TriggerEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)  # type: ignore[no-untyped-call]
         # Nothing may follow: a trigger that still runs when its event is taken counts as killed by a user.
 
     async def on_kill(self) -> None:
@@ -143,6 +155,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         while True:
             try:
                 hook = await asyncio.to_thread(self._claim)
+                if hook is None:
+                    return {"outcome": "other_store", "detail": OTHER_STORE}
                 # The core's own: what is masked stays in this process for good, and is not needed where the
                 # text goes nowhere.
                 await super(type(hook), hook).await_otp(
@@ -169,17 +183,20 @@ class SmsVerifyOtpTrigger(BaseTrigger):
                 self.log.warning("The wait for order %d has to begin again: %s", self.order_id, error)
                 await asyncio.sleep(STORE_PAUSE)
 
-    def _claim(self) -> SmsVerifyHook:
-        """The hook, with the order claimed under a name of this run's own.
+    def _claim(self) -> SmsVerifyHook | None:
+        """The hook, with the order claimed under a name of this run's own; `None` on another store.
 
         A trigger that moves runs twice for a while, and the earlier run is told of a kill that nobody meant.
         It must not give back what the later one waits for.
         """
         hook = self._hook()
+        store = self.waiter.partition("@")[2]
+        if store and store_name(hook) != store:
+            return None
         with self._claiming:
             if not self._is_killed:
                 waiter = uuid.uuid4().hex
-                hook.claim(self.order_id, waiter)
+                claim(hook, self.order_id, waiter)
                 self.waiter = waiter
         return hook
 
@@ -264,7 +281,7 @@ class MessageStream(SharedStreamProducer):
     def __init__(self, order_id: list[int] | None, smsverify_conn_id: str) -> None:
         self._order_ids = order_id
         self._conn_id = smsverify_conn_id
-        self._follow: Follow | None = None
+        self._subscription: Subscription | None = None
         self._is_told = asyncio.Event()
 
     async def open_stream(self) -> AsyncIterator[tuple[dict[str, Any], int]]:
@@ -272,9 +289,9 @@ class MessageStream(SharedStreamProducer):
         complaint = ""
         while True:
             try:
-                follow = self._follow = await asyncio.to_thread(self._start)
+                subscription = self._subscription = await asyncio.to_thread(self._start)
                 while True:
-                    batch = await asyncio.wrap_future(follow.next())
+                    batch = await asyncio.wrap_future(subscription.next())
                     complaint = ""
                     self._is_told.clear()
                     yield self._payload(batch), batch[-1][0]
@@ -298,21 +315,21 @@ class MessageStream(SharedStreamProducer):
 
     async def told(self, message_id: int) -> None:
         """Puts on record that all messages up to this one have been told of."""
-        if self._follow is not None:
-            await asyncio.to_thread(self._follow.advance, message_id)
+        if self._subscription is not None:
+            await asyncio.to_thread(self._subscription.advance, message_id)
         self._is_told.set()
 
     async def aclose(self) -> None:
         """Lets others read."""
-        if self._follow is not None:
-            self._follow.close()
+        if self._subscription is not None:
+            self._subscription.close()
 
-    def _start(self) -> Follow:
+    def _start(self) -> Subscription:
         """Not for the event loop: reading the connection and loading the client block."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         orders = "all" if self._order_ids is None else ",".join(map(str, self._order_ids))
-        return SmsVerifyHook(self._conn_id).follow_messages(
+        return SmsVerifyHook(self._conn_id).subscribe(
             f"airflow:{self._conn_id}:{orders}", order_ids=self._order_ids
         )
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from smsverify.hook import SmsVerifyHook
+
 API_KEY = "key-TOPSECRET-4711"
 """A key that stands in no other text, so that a search for it finds leaks only."""
 
@@ -25,6 +27,11 @@ def eventually(condition: Callable[[], Any], what: str, timeout: float = 30.0) -
 def await_end_of_waits() -> None:
     """Returns when no thread that waits or polls is left."""
     for thread in threading.enumerate():
-        if thread.name in ("smsverify-watch", "smsverify-poll"):
+        if thread.name in ("smsverify-waiter", "smsverify-poll"):
             thread.join(60)
             assert not thread.is_alive(), f"{thread.name} does not end"
+
+
+def in_a_day(hook: SmsVerifyHook, amount: Any) -> SmsVerifyHook:
+    """The same hook for an account that may spend so many USD in a day."""
+    return SmsVerifyHook(**{**hook._given, "daily_budget": amount})

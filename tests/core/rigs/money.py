@@ -6,37 +6,48 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
 
+from smsverify._service.wire import Exchange
+from smsverify._service.wire import Wire as RealWire
+from smsverify._store.steady import SharedTime
+from smsverify._store.store import Store
 from smsverify.simulator import Simulator, agenda
-from smsverify.store import Store
-from smsverify.transport import Transport, _was_sent
 
 
 class Clock:
-    """The time of the store, of the simulators and of the hook, in which minutes can pass at once."""
+    """The time of the machine, the simulators, the database and the hook. Minutes can pass at once, and the
+    machine's calendar can be set.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
+        self.wrong = 0.0
         self._origin = agenda._ORIGIN
         self._monkeypatch = monkeypatch
-        clock, store_now = self, Store.now
+        clock, wall, as_wall = self, SharedTime.wall, SharedTime.as_wall
 
         class Moved(datetime):
             @classmethod
             def now(cls, tz: tzinfo | None = None) -> Any:
-                return datetime.now(tz) + timedelta(seconds=clock.ahead)
+                return datetime.now(tz) + timedelta(seconds=clock.ahead + clock.wrong)
 
         for name, module in list(sys.modules.items()):
-            asks = name.startswith("smsverify.") and not name.startswith(("smsverify.simulator", _ASKS_NOT))
-            if asks and getattr(module, "datetime", None) is datetime:
+            if not name.startswith("smsverify.") or name.startswith("smsverify.simulator"):
+                continue
+            if getattr(module, "time", None) is time:
+                monkeypatch.setattr(module, "time", _MovedTime(self))
+            if getattr(module, "datetime", None) is datetime and name != _ASKS_NOT:
                 monkeypatch.setattr(module, "datetime", Moved)
-        monkeypatch.setattr(Store, "now", lambda self, connection: store_now(self, connection) + clock.ahead)
+        # A database whose uptime goes on with the machine's notices that its own calendar does not.
+        monkeypatch.setattr(SharedTime, "wall", lambda self, to: wall(self, to) + clock.ahead)
+        monkeypatch.setattr(SharedTime, "as_wall", lambda self, moment: as_wall(self, moment) + clock.ahead)
 
     def now(self) -> float:
         """Seconds since 1970."""
@@ -47,9 +58,29 @@ class Clock:
         self.ahead += seconds
         self._monkeypatch.setattr(agenda, "_ORIGIN", self._origin + self.ahead)
 
+    def step(self, seconds: float) -> None:
+        """Somebody sets the machine's calendar by so much; no time passes."""
+        self.wrong += seconds
+
+
+class _MovedTime:
+    """The module `time`, for a machine that is ahead of this one and whose calendar was set."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def time(self) -> float:
+        return time.time() + self._clock.ahead + self._clock.wrong
+
+    def clock_gettime(self, which: int) -> float:
+        return time.clock_gettime(which) + self._clock.ahead
+
 
 _ASKS_NOT = "smsverify.models"  # where times come from and go to, but not what time it is
-_OF_NO_MONEY = ("_take", "_free_in", "_cached")
+_OF_NO_MONEY = ("_take", "free", "_cached")
 
 
 class Died(BaseException):
@@ -110,24 +141,54 @@ def _writer() -> str:
     return frame.f_code.co_name
 
 
+class Stops:
+    """Stops the process that it was made in right before the first byte of a request, while others go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._thread = threading.get_ident()
+        self._meanwhile: Callable[[], None] | None = None
+        check, stops = Exchange.check, self
+
+        def stopped(exchange: Exchange) -> None:
+            if threading.get_ident() == stops._thread and exchange.is_post:
+                meanwhile, stops._meanwhile = stops._meanwhile, None
+                if meanwhile is not None:
+                    _in_another_thread(meanwhile)
+            check(exchange)
+
+        monkeypatch.setattr(Exchange, "check", stopped)
+
+    @contextmanager
+    def at_first_byte(self, meanwhile: Callable[[], None]) -> Iterator[None]:
+        """The next request that spends or gives back is stopped, and this happens until it goes on."""
+        self._meanwhile = meanwhile
+        try:
+            yield
+        finally:
+            self._meanwhile = None
+
+
+def _in_another_thread(work: Callable[[], None]) -> None:
+    """What a process keeps by thread is not that of another process."""
+    with ThreadPoolExecutor(1) as other:
+        other.submit(work).result()
+
+
 class Wire:
     """Knows of the requests that a service is still to work off after their sender has gone."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._changed = threading.Condition()
         self._posted = self._done = 0
-        wire, send = self, Transport._send
+        wire, send = self, RealWire.send
 
-        def counted(transport: Transport, session: Any, call: Any, endpoint: str) -> Any:
+        def counted(real: RealWire, exchange: Exchange) -> Any:
             try:
-                answer = send(transport, session, call, endpoint)
-            except Exception as error:
-                wire._posted += call.is_post and _was_sent(error)
-                raise
-            wire._posted += call.is_post
-            return answer
+                return send(real, exchange)
+            finally:
+                wire._posted += exchange.is_post and exchange.may_have_left
 
-        monkeypatch.setattr(Transport, "_send", counted)
+        monkeypatch.setattr(RealWire, "send", counted)
 
     def watch(self, service: Simulator) -> None:
         """Counts what this service has worked off."""

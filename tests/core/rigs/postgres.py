@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -49,22 +50,41 @@ class PrivatePostgres:
         self._start()
 
     def _start(self) -> None:
+        self._server = self._serve(self._data, self.port)
+        self._await_start(self._server, self._address("postgres"))
+
+    def _serve(self, data: Path, port: int) -> subprocess.Popen[bytes]:
         options = {
-            "port": self.port,
+            "port": port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": self._directory,
             "fsync": "off",
             "max_connections": 200,
         }
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        self._server = subprocess.Popen(
-            [self._binaries / "postgres", "-D", self._data, *settings],
+        return subprocess.Popen(
+            [self._binaries / "postgres", "-D", data, *settings],
             user=self._user,
             cwd=self._directory,
             stdout=self._log,
             stderr=self._log,
         )
-        self._await_start()
+
+    @contextmanager
+    def replica_of(self, url: str) -> Iterator[str]:
+        """A server that follows this one, for the duration of a block; the URL of the same database there."""
+        data, port = self._directory / "replica", closed_port()
+        source = self._address("postgres")
+        self._run(self._binaries, "pg_basebackup", "-D", data, "-d", source, "-R", "-c", "fast", "--no-sync")
+        replica = self._serve(data, port)
+        try:
+            there = url.replace(f":{self.port}/", f":{port}/")
+            self._await_start(replica, there.replace("+psycopg", ""))
+            yield there
+        finally:
+            replica.send_signal(signal.SIGINT)
+            replica.wait(30)
+            shutil.rmtree(data)
 
     @contextmanager
     def gone(self) -> Iterator[None]:
@@ -75,12 +95,19 @@ class PrivatePostgres:
         finally:
             self._start()
 
-    def create_database(self) -> str:
-        """An empty database; returns its URL for SQLAlchemy."""
+    def create_database(self, *, encoding: str = "UTF8", **settings: str) -> str:
+        """An empty database, with these settings for all who connect; returns its URL for SQLAlchemy."""
         name = next(self._names)
-        with psycopg.connect(self._address("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
+        for setting, value in settings.items():
+            self.execute(f"ALTER DATABASE {name} SET {setting} TO {value}")
         return self._address(name).replace("postgresql://", "postgresql+psycopg://")
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Does something as the administrator; returns the rows."""
+        with psycopg.connect(self._address(database), autocommit=True) as connection:
+            done = connection.execute(statement.encode())
+            return done.fetchall() if done.description else []
 
     def stop(self) -> None:
         """Ends the server at once and removes its files."""
@@ -102,13 +129,13 @@ class PrivatePostgres:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def _await_start(self) -> None:
+    def _await_start(self, server: subprocess.Popen[bytes], address: str) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
         while True:
             try:
-                psycopg.connect(self._address("postgres")).close()
+                psycopg.connect(address).close()
             except psycopg.OperationalError:
-                assert self._server.poll() is None, (self._directory / "log").read_text()
+                assert server.poll() is None, (self._directory / "log").read_text()
                 assert time.monotonic() < deadline, "PostgreSQL does not start"
                 time.sleep(0.05)
             else:

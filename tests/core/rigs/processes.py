@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from rigs import eventually
 
 _WORKERS = Path(__file__).with_name("workers.py")
 _TIMEOUT = 120
@@ -44,6 +47,38 @@ def results_of(process: subprocess.Popen[str]) -> list[Any]:
 def in_processes(function: str, count: int, **arguments: Any) -> list[Any]:
     """`start_in_processes` and `results_of` in one."""
     return results_of(start_in_processes(function, count, **arguments))
+
+
+@contextmanager
+def stopped(
+    worker: str, place: str, directory: Path, *, calls: int = 1, skip: int = 0, **arguments: Any
+) -> Iterator[list[Any]]:
+    """A worker that is stopped at a place while the block runs, and goes on after it.
+
+    Args:
+        worker, arguments: a function of `rigs.workers`.
+        place, calls, skip: as `rigs.workers.with_a_stop` has them.
+        directory: an empty one.
+
+    Yields:
+        a list that holds what the worker has returned as soon as the block is over.
+    """
+    note = directory / "stopped"
+    results: list[Any] = []
+    given = {"worker": worker, "place": place, "calls": calls, "skip": skip, "note": str(note)}
+    process = start_in_processes("with_a_stop", 1, **given, arguments=arguments)
+    pid = int(eventually(lambda: note.exists() and note.read_text(), "passing the place"))
+    try:
+        eventually(lambda: _state_of(pid).startswith("T"), "stopping")
+        yield results
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        results += results_of(process)
+
+
+def _state_of(pid: int) -> str:
+    command = ["ps", "-o", "state=", "-p", str(pid)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager

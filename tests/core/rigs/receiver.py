@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +17,7 @@ import requests
 import uvicorn
 
 from rigs import eventually
+from rigs.processes import settings_of
 from smsverify.callback import account_of, make_app
 from smsverify.hook import SmsVerifyHook
 
@@ -65,12 +70,12 @@ def payload(order_id: Any, phone: Any, text: Any = TEXT, **message: Any) -> dict
 
 
 @contextmanager
-def receiving(hooks: Sequence[SmsVerifyHook]) -> Iterator[Receiver]:
-    """Runs the receiver for a block."""
-    app = make_app([account_of(hook) for hook in hooks])
+def receiving(hooks: Sequence[SmsVerifyHook], app: Any = None, **options: Any) -> Iterator[Receiver]:
+    """Runs the receiver for a block; with options of uvicorn's."""
+    app = app or make_app([account_of(hook) for hook in hooks])
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     config = uvicorn.Config(
-        app, access_log=False, lifespan="off", log_config=None, timeout_graceful_shutdown=5
+        app, access_log=False, lifespan="off", log_config=None, timeout_graceful_shutdown=5, **options
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -82,3 +87,43 @@ def receiving(hooks: Sequence[SmsVerifyHook]) -> Iterator[Receiver]:
         server.should_exit = True
         thread.join(30)
         listener.close()
+
+
+class Serving:
+    """`smsverify callbacks serve` in a process of its own."""
+
+    def __init__(
+        self, hook: SmsVerifyHook, *options: str, files: int | None = None, **environment: str
+    ) -> None:
+        given = settings_of(hook)
+        self.process = subprocess.Popen(
+            [
+                *([] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]),
+                *(sys.executable, "-m", "smsverify", "callbacks", "serve", "--port", "0", *options),
+            ],
+            env=os.environ
+            | {
+                "SMSVERIFY_API_KEY": given["api_key"],
+                "SMSVERIFY_BASE_URL": given["base_url"],
+                "SMSVERIFY_STORE_URL": given["store_url"],
+                "SMSVERIFY_CALLBACK_SECRETS": f"{SECRET},{ROTATED}",
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            }
+            | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        self.first_line = self.process.stderr.readline()
+        self.receiver: Receiver | None = None
+        if "taking callbacks at" in self.first_line:
+            self.receiver = Receiver(int(self.first_line.split("/callback/")[0].rpartition(":")[2]))
+
+    def end(self, how: signal.Signals) -> tuple[int, str]:
+        """Ends it; returns the exit code, and all that it has said."""
+        self.process.send_signal(how)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str]:
+        _, err = self.process.communicate(timeout=60)
+        return self.process.returncode, self.first_line + err

@@ -91,6 +91,27 @@ def is_silent(_connection: socket.socket, stopping: threading.Event) -> None:
     stopping.wait(60)
 
 
+def tunnels_to(port: int) -> Behaviour:
+    """A proxy that lets through what it is asked for, always to this port of this machine."""
+
+    def behave(near: socket.socket, _: threading.Event) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as far:
+            near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+            back.start()
+            _pump(near, far)
+            back.join()
+
+    return behave
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65_536):
+            sink.sendall(chunk)
+        sink.shutdown(socket.SHUT_WR)
+
+
 class WireServer:
     """A server on a free port of this machine that behaves as told, one request per connection.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
+import importlib
+import itertools
 import json
 import multiprocessing
 import multiprocessing.process
@@ -13,14 +14,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from smsverify.budget import Budget, Priority
+from rigs.clocks import step_own_clock
+from smsverify._service.rate_limit import Priority, RateLimit
+from smsverify._store.store import open_store
 from smsverify.errors import PurchaseUnknownError, ServiceError, SmsVerifyError
 from smsverify.hook import SmsVerifyHook
-from smsverify.store import open_store
 
 _forks = multiprocessing.get_context("fork")
 
@@ -69,6 +72,22 @@ def buy(_index: int, *, settings: dict[str, Any], order: dict[str, Any]) -> int 
         return type(error).__name__
 
 
+def buy_many(index: int, *, settings: dict[str, Any], order: dict[str, Any], orders: int) -> list[int]:
+    """Buys so many at once, each under a key of its own; returns the orders' ids."""
+    hook = SmsVerifyHook(**settings)
+    bought: list[int] = []
+
+    def buy_one(number: int) -> None:
+        bought.append(hook.order(**order, key=f"{index} {number}").order_id)
+
+    threads = [threading.Thread(target=buy_one, args=(number,)) for number in range(orders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return bought
+
+
 def renew(_index: int, *, settings: dict[str, Any], order_id: int) -> str:
     """Renews; returns "renewed", or the error's name."""
     try:
@@ -78,17 +97,69 @@ def renew(_index: int, *, settings: dict[str, Any], order_id: int) -> str:
     return "renewed"
 
 
-def use_up(_index: int, *, settings: dict[str, Any], threads: int, requests: int) -> int:
-    """Sends `requests` reads in each of `threads` threads; returns how many were answered."""
+def release(_index: int, *, settings: dict[str, Any], order_id: int) -> bool:
+    """Gives an order back; returns whether it is cancelled."""
+    return SmsVerifyHook(**settings).release(order_id, "not needed")
+
+
+def with_a_stop(
+    index: int,
+    *,
+    worker: str,
+    place: str,
+    calls: int,
+    skip: int,
+    note: str,
+    arguments: dict[str, Any],
+) -> Any:
+    """Calls a worker whose process is stopped (SIGSTOP) when `calls` threads have just passed `place`.
+
+    Args:
+        worker, arguments: a function of this module.
+        place: a method, such as `smsverify._service.wire.Exchange.announce`.
+        calls: how often it is called, at the same time, before the process stops.
+        skip: how many calls before these do not count.
+        note: a file for the process's id.
+    """
+    module, owner, name = place.rsplit(".", 2)
+    where = getattr(importlib.import_module(module), owner)
+    right = getattr(where, name)
+    together = threading.Barrier(calls, action=lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    early, left = threading.Semaphore(skip), threading.Semaphore(calls)
+
+    def stopping(*given: Any, **options: Any) -> Any:
+        result = right(*given, **options)
+        if not early.acquire(blocking=False) and left.acquire(blocking=False):
+            Path(note).write_text(str(os.getpid()))
+            together.wait()
+        return result
+
+    setattr(where, name, stopping)
+    return globals()[worker](index, **arguments)
+
+
+def use_up(
+    _index: int,
+    *,
+    settings: dict[str, Any],
+    threads: int,
+    requests: int,
+    order_ids: list[int] | None = None,
+) -> int:
+    """Sends `requests` reads in each of `threads` threads, or cancels these orders instead, one in each.
+
+    Returns:
+        how many requests were answered.
+    """
     hook = SmsVerifyHook(**settings)
     answered: list[int] = []
 
-    def send() -> None:
+    def send(place: int) -> None:
         for _ in range(requests):
-            hook.get_balance()
+            hook.cancel(order_ids[place]) if order_ids else hook.get_balance()
             answered.append(1)
 
-    senders = [threading.Thread(target=send) for _ in range(threads)]
+    senders = [threading.Thread(target=send, args=(place,)) for place in range(threads)]
     for sender in senders:
         sender.start()
     for sender in senders:
@@ -96,20 +167,20 @@ def use_up(_index: int, *, settings: dict[str, Any], threads: int, requests: int
     return len(answered)
 
 
-def die_with_a_permit(_index: int, *, url: str, limit: int, period: float, lease: float) -> None:
-    """Takes every permit there is and is killed."""
-    budget = Budget(open_store(url), "key", limit=limit, period=period, lease=lease)
-    held = [budget.permit(Priority.POLL, deadline=time.monotonic() + 30) for _ in range(limit)]
-    for permit in held:
-        permit.__enter__()
+def die_with_a_slot(_index: int, *, url: str, limit: int, period: float, lease: float) -> None:
+    """Takes every slot there is and is killed."""
+    rate_limit = RateLimit(open_store(url), "key", limit=limit, period=period, lease=lease)
+    held = [rate_limit.acquire(Priority.POLL, deadline=time.monotonic() + 30) for _ in range(limit)]
+    for slot in held:
+        slot.__enter__()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_in_the_queue(_index: int, *, url: str, limit: int, period: float, lease: float) -> None:
-    """Stands in the queue for a permit, before everybody else, and is killed."""
-    budget = Budget(open_store(url), "key", limit=limit, period=period, lease=lease)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
-    with budget.permit(Priority.RELEASE, deadline=time.monotonic() + 300):
+    """Stands in the queue for a slot, before everybody else, and is killed."""
+    rate_limit = RateLimit(open_store(url), "key", limit=limit, period=period, lease=lease)
+    die = partial(os.kill, os.getpid(), signal.SIGKILL)
+    with rate_limit.acquire(Priority.RELEASE, deadline=time.monotonic() + 300, while_waiting=die):
         pass
 
 
@@ -140,7 +211,7 @@ def wait_and_fork(index: int, *, settings: dict[str, Any], order_ids: list[int],
         target=lambda: codes.append(hook.wait_for_otp(order_ids[0], timeout, cancel_on_timeout=False).otp)
     )
     waiter.start()
-    while not any(thread.name == "smsverify-watch" for thread in threading.enumerate()):
+    while not any(thread.name == "smsverify-waiter" for thread in threading.enumerate()):
         time.sleep(0.01)
     receiver, sender = _forks.Pipe(duplex=False)
     child = _forks.Process(
@@ -153,30 +224,45 @@ def wait_and_fork(index: int, *, settings: dict[str, Any], order_ids: list[int],
     return [*codes, *codes_of_child]
 
 
+def tell_time(_index: int, *, url: str, seconds: float) -> float:
+    """Sets this process's clock by so much; returns what the store's time is."""
+    step_own_clock(seconds)
+    store = open_store(url)
+    with store.read() as connection:
+        return store.now(connection)
+
+
+def use_up_with_a_jumping_clock(
+    _index: int, *, settings: dict[str, Any], threads: int, requests: int, steps: list[float]
+) -> int:
+    """Like `use_up`, while this process's clock is set by one of these steps after the other."""
+    is_over = threading.Event()
+
+    def jump() -> None:
+        for seconds in itertools.cycle(steps):
+            step_own_clock(seconds)
+            if is_over.wait(0.05):
+                return
+
+    jumping = threading.Thread(target=jump)
+    jumping.start()
+    try:
+        return use_up(_index, settings=settings, threads=threads, requests=requests)
+    finally:
+        is_over.set()
+        jumping.join()
+
+
 def use_with_a_wrong_clock(
     _index: int, *, settings: dict[str, Any], seconds: float, requests: int, timeout: float
 ) -> list[str | None]:
     """Sets this process's clock by so much, sends requests, buys a number and waits for its code."""
-    _set_clock(seconds)
+    step_own_clock(seconds)
     hook = SmsVerifyHook(**settings)
     for _ in range(requests):
         hook.get_balance()
     order = hook.order("temporary", service="WhatsApp")
     return [hook.wait_for_otp(order.order_id, timeout, cancel_on_timeout=False).otp]
-
-
-def _set_clock(seconds: float) -> None:
-    right = time.time
-
-    class Wrong(datetime.datetime):
-        @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-            return cls.fromtimestamp(time.time(), tz)
-
-    time.time = lambda: right() + seconds
-    for name, module in list(sys.modules.items()):
-        if name.startswith("smsverify") and getattr(module, "datetime", None) is datetime.datetime:
-            module.datetime = Wrong  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------ buyers that are killed

@@ -1,0 +1,170 @@
+"""A caller's regular expression for the text of an SMS, which can delay nothing else.
+
+An expression may take for ever with a text that a stranger has written. So it is looked for with a time
+limit, by a module that lets other threads go on meanwhile, and never in a thread that serves others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import re
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from smsverify._input.templates import is_left_over
+from smsverify.errors import InvalidRequestError
+from smsverify.text import log_of, printable
+
+if TYPE_CHECKING:
+    import regex
+
+log = log_of(__name__)
+
+LONGEST_PATTERN = 1000  # characters
+DEEPEST = 8  # groups in groups: each more doubles the time that compiling may take
+# Seconds for one text. All others go before one that needs more than the first.
+TIME_LIMITS = (0.01, 0.1)
+IDLE = 5.0  # seconds without work, after which the thread that looks for patterns ends
+
+_GROUP = re.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|([()])", re.DOTALL)
+
+
+def as_pattern(value: Any) -> Pattern:
+    """A regular expression for texts, as text or compiled.
+
+    Raises:
+        InvalidRequestError: it is none, or so large that compiling it could take long.
+    """
+    if isinstance(value, Pattern):
+        return value
+    source, flags = (value.pattern, value.flags) if isinstance(value, re.Pattern) else (value, 0)
+    if not isinstance(source, str) or is_left_over(source):
+        raise _refused("it must be a regular expression for text")
+    if len(source) > LONGEST_PATTERN:
+        raise _refused(f"it has {len(source)} characters, and {LONGEST_PATTERN} are allowed")
+    if _depth(source) > DEEPEST:
+        raise _refused(f"it has groups in groups deeper than {DEEPEST}: write it flatter")
+    return Pattern(source, flags)
+
+
+def _refused(why: str) -> InvalidRequestError:
+    return InvalidRequestError(f"pattern is no regular expression that can be used: {why}", field="pattern")
+
+
+def _depth(source: str) -> int:
+    steps = ({"(": 1, ")": -1}.get(token[1], 0) for token in _GROUP.finditer(source))
+    return max(itertools.accumulate(steps), default=0)
+
+
+class Pattern:
+    """A compiled expression, and what it has found in each text.
+
+    Raises:
+        InvalidRequestError: it is no regular expression.
+    """
+
+    def __init__(self, source: str, flags: int = 0) -> None:
+        # It takes longer to load than all that most callers need.
+        import regex
+
+        names = ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE", "ASCII")
+        meant = sum(getattr(regex, name) for name in names if flags & getattr(re, name))
+        self.pattern = source
+        try:
+            self._expression: regex.Pattern[str] = regex.compile(source, meant)
+        except (regex.error, RecursionError, OverflowError, ValueError, MemoryError) as error:
+            raise _refused(printable(str(error))) from None
+        self._found: dict[str, str | None] = {}
+        self._under_way: set[str] = set()
+        self._has_run_out: set[str] = set()
+        self._is_reported = False
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.pattern!r})"
+
+    def find(self, text: str) -> str | None:
+        """The first group of the first match, without a group the whole match; `None` where there is none.
+
+        A text in which looking takes too long counts as not matching.
+        """
+        if text not in self._found:
+            for seconds in TIME_LIMITS:
+                if self.look(text, seconds):
+                    break
+        return self._found.get(text)
+
+    def knows(self, text: str) -> bool:
+        """Whether it has been looked for in a text."""
+        return text in self._found
+
+    def look(self, text: str, seconds: float) -> bool:
+        """Looks for it in a text for so long; whether that has come to an end."""
+        try:
+            match = self._expression.search(text, timeout=seconds, concurrent=True)
+        except (TimeoutError, MemoryError, RecursionError):
+            if seconds >= TIME_LIMITS[-1]:
+                self._has_run_out.add(text)
+                self._found[text] = None
+            return False
+        self._found[text] = (
+            None if match is None else (match[1] if self._expression.groups else match[0]) or None
+        )
+        return True
+
+    def report(self, text: str, order_id: int) -> None:
+        """Says once that looking in a text took too long."""
+        if text in self._has_run_out and not self._is_reported:
+            self._is_reported = True
+            log.warning(
+                "The pattern %s takes too long with a message of order %d, which counts as not matching. "
+                "Repetitions in repetitions, such as (\\w+\\s?)+, do that",
+                printable(self.pattern),
+                order_id,
+            )
+
+    def begin(self, text: str) -> bool:
+        """Whether it is still to be looked for in a text; from now on it is under way."""
+        if text in self._found or text in self._under_way:
+            return False
+        self._under_way.add(text)
+        return True
+
+
+class Matching:
+    """Looks for patterns in a thread of its own, which there is while there is something to do."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.PriorityQueue[tuple[int, int, Pattern, str, Callable[[], None]]] = (
+            queue.PriorityQueue()
+        )
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def look(self, pattern: Pattern, text: str, then: Callable[[], None]) -> None:
+        """Has a pattern looked for in a text, unless that is under way; `then` is called when it is known."""
+        if pattern.begin(text):
+            self._jobs.put((0, next(self._numbers), pattern, text, then))
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="smsverify-match", daemon=True)
+                    self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                tries, _, pattern, text, then = self._jobs.get(timeout=IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if self._jobs.empty():
+                        self._thread = None
+                        return
+                continue
+            if pattern.look(text, TIME_LIMITS[tries]) or tries + 1 == len(TIME_LIMITS):
+                with contextlib.suppress(Exception):
+                    then()
+            else:
+                self._jobs.put((tries + 1, next(self._numbers), pattern, text, then))

@@ -1,0 +1,261 @@
+"""Cancelling orders: those that a user cancels, and those that nobody needs any more.
+
+The wish is on record before it is tried, and stays there until the order is cancelled, over, or needed again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from smsverify._messages.inbox import Inbox
+from smsverify._orders.records import Records
+from smsverify._orders.releases import Releases
+from smsverify._orders.status import StatusReader
+from smsverify._orders.wording import named, refund
+from smsverify._service.endpoints import ServiceApi
+from smsverify._service.rate_limit import Priority
+from smsverify._service.transport import OutcomeUnknown
+from smsverify.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    NotCancellableError,
+    NotFoundError,
+    ServiceError,
+    SmsVerifyError,
+)
+from smsverify.models import RENTALS, OrderStatus
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+# Pause after a cancellation that could not be made, doubled with each further one, where the service's minute
+# lasts a minute; and how many of them a purchase tries again.
+RETRY_RELEASE = 30.0
+RETRY_RELEASE_MAX = 3600.0
+RELEASES_AT_ONCE = 3
+
+ENDED = "Order %d is %s already: there is nothing to cancel"
+
+
+class _StillNeeded(Exception):
+    """An order that was to be cancelled is not to be any more."""
+
+
+class Cancelling:
+    """Cancels orders of one account.
+
+    Args:
+        api: the service.
+        status: asks the service for an order.
+        records, releases, inbox: what is on record of the orders, which of them are to be cancelled, and the
+            messages that have come.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self,
+        api: ServiceApi,
+        status: StatusReader,
+        records: Records,
+        releases: Releases,
+        inbox: Inbox,
+        *,
+        time_scale: float,
+    ) -> None:
+        self._api = api
+        self._status = status
+        self._records = records
+        self._releases = releases
+        self._inbox = inbox
+        self._pause = RETRY_RELEASE * time_scale
+        self._longest_pause = RETRY_RELEASE_MAX * time_scale
+
+    def cancel(self, order_id: int) -> OrderStatus:
+        """Cancels an order because a user says so; see `SmsVerifyHook.cancel`."""
+        known, message = self._records.get(order_id), self._inbox.newest([order_id]).get(order_id)
+        if known is not None and (known.cancelled or (known.ended and message is not None)):
+            self._releases.close(order_id)
+            log.info(ENDED, order_id, known.status)
+            return OrderStatus(
+                order_id=order_id,
+                status=known.status,
+                phone=known.phone,
+                otp=message.otp if message else None,
+                message=message.message if message else None,
+                received_at=message.received_at if message else None,
+            )
+        self._releases.request(order_id, "cancel was called", scope="any", patience=self._pause)
+        try:
+            if known is not None and (known.ended or known.product in RENTALS):
+                # Where it has ended, its code is still to be read; and an end on record may have been none.
+                # Whether a rental is in use decides whether its price comes back.
+                status = self._status.read(order_id, priority=Priority.RELEASE, patient=True)
+                if status.ended:
+                    self._releases.close(order_id)
+                    log.info(ENDED, order_id, status.status)
+                    return status
+            return self._send_cancellation(order_id, "cancel was called")
+        except NotFoundError:
+            self._forget_unless_ours(order_id)
+            raise
+
+    def release(
+        self,
+        order_id: int,
+        reason: str,
+        *,
+        waiter: str | None = None,
+        undo: bool = False,
+        unless_since: tuple[float, float] | None = None,
+        stop: threading.Event | None = None,
+    ) -> bool:
+        """Cancels an order if it is still pending and nobody else needs it; see `SmsVerifyHook.release`."""
+        if not self._releases.request(
+            order_id,
+            reason,
+            waiter=waiter,
+            scope="unused" if undo else "pending",
+            patience=self._pause,
+            unless_since=unless_since,
+        ):
+            log.info(
+                "Order %d is not cancelled, although %s: its code was used, or another call waits for it",
+                order_id,
+                reason,
+            )
+            return False
+        return self.try_release(order_id, stop=stop)
+
+    def retry_releases(self, *, limit: int = RELEASES_AT_ONCE, even_early: bool = False) -> list[int]:
+        """Tries again to cancel orders whose cancellation was refused or cut off; each by one caller.
+
+        Args:
+            limit: how many at the most.
+            even_early: tries also those whose time has not come.
+
+        Returns:
+            the orders that are cancelled now.
+        """
+        due = self._releases.take_due(self._pause, self._longest_pause, limit=limit, even_early=even_early)
+        return [release.order_id for release in due if self.try_release(release.order_id)]
+
+    def close_finished(self) -> None:
+        """Closes the releases that need no request: of orders that are over, or whose code has come."""
+        for release in self._releases.all():
+            known = self._records.get(release.order_id)
+            is_over = known is not None and known.ended and known.status.strip().lower() != "completed"
+            if is_over or (release.scope != "any" and self._inbox.newest([release.order_id])):
+                self._releases.close(release.order_id)
+
+    def try_release(self, order_id: int, *, stop: threading.Event | None = None) -> bool:
+        """Cancels an order that is on record as to be cancelled, if it still is; whether it is cancelled."""
+        release = self._releases.of(order_id)
+        if release is None:
+            log.info("Order %d is not cancelled: another call waits for it now", order_id)
+            return False
+        reason = release.reason
+        try:
+            # What the service is asked for here, a callback may have brought already.
+            self._raise_if_needed(order_id)
+            status = self._status.read(
+                order_id, priority=Priority.RELEASE, stop=stop, patient=True, hasty=True
+            )
+            if not status.ended and self._may_be_cancelled(status, release.scope):
+                status = self._send_cancellation(
+                    order_id,
+                    reason,
+                    before_sending=partial(self._raise_if_needed, order_id),
+                    stop=stop,
+                    hasty=True,
+                )
+            elif not status.ended:
+                log.info("Order %d is not cancelled, although %s: it is %s", order_id, reason, status.status)
+        except _StillNeeded as needed:
+            log.info("Order %d is not cancelled, although %s: %s", order_id, reason, needed)
+            return False
+        except NotFoundError as error:
+            log.warning("Order %d cannot be cancelled, although %s: %s", order_id, reason, error)
+            self._forget_unless_ours(order_id)
+            return False
+        except SmsVerifyError as error:
+            log.warning(
+                "Order %d is still to be cancelled (%s); the cancellation is on record and tried again: %s",
+                order_id,
+                reason,
+                error,
+            )
+            return False
+        self._releases.close(order_id)
+        return status.cancelled
+
+    def _raise_if_needed(self, order_id: int) -> None:
+        release = self._releases.of(order_id)
+        if release is None:
+            raise _StillNeeded("another call waits for it now")
+        if release.scope != "any" and self._inbox.newest([order_id]):
+            self._releases.close(order_id)
+            raise _StillNeeded("its code has come")
+
+    def _may_be_cancelled(self, status: OrderStatus, scope: str) -> bool:
+        if scope == "any":
+            return True
+        known = self._records.get(status.order_id)
+        if known is not None and known.product == "esim":
+            return False
+        is_active = status.status.strip().lower() == "active"
+        return not status.arrived and (scope == "unused" or not is_active)
+
+    def _forget_unless_ours(self, order_id: int) -> None:
+        """A mistaken id is nothing to come back to."""
+        known = self._records.get(order_id)
+        if known is None or known.key is None:
+            self._releases.close(order_id)
+
+    def _send_cancellation(
+        self,
+        order_id: int,
+        reason: str,
+        *,
+        before_sending: Callable[[], None] | None = None,
+        stop: threading.Event | None = None,
+        hasty: bool = False,
+    ) -> OrderStatus:
+        try:
+            answer = self._status.while_fresh(
+                order_id,
+                lambda: self._api.post_cancellation(
+                    order_id, before_sending=before_sending, stop=stop, hasty=hasty
+                ),
+            )
+        except OutcomeUnknown as unknown:
+            return self._status_after_refusal(order_id, unknown.cause)
+        except (ServiceError, InvalidRequestError) as error:
+            return self._status_after_refusal(order_id, error)
+        if not answer.cancelled:
+            text = f"the service answered the cancellation with {answer.status!r}"
+            return self._status_after_refusal(order_id, ServiceError(text))
+        known = self._records.get(order_id)
+        status = OrderStatus(order_id=order_id, status=answer.status, phone=known.phone if known else None)
+        self._records.put_status(status)
+        self._releases.close(order_id, is_cancelled=True)
+        log.info("Cancelled %s%s: %s", named(order_id, known), refund(known), reason)
+        return status
+
+    def _status_after_refusal(self, order_id: int, error: ServiceError | InvalidRequestError) -> OrderStatus:
+        """The status of an order that has ended, although its cancellation was refused or not answered."""
+        if isinstance(error, (AuthenticationError, NotFoundError)):
+            raise error
+        status = self._status.read(order_id, priority=Priority.RELEASE)
+        if status.ended:
+            self._releases.close(order_id)
+            log.info(ENDED, order_id, status.status)
+            return status
+        raise NotCancellableError(
+            f"order {order_id} is still {status.status} and stays on record as to be cancelled: {error}",
+            status_code=error.status_code,
+            service_message=error.service_message,
+            endpoint=error.endpoint,
+            retry_after=getattr(error, "retry_after", None),
+        ) from error

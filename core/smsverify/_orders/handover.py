@@ -1,0 +1,159 @@
+"""Who has an order: nobody yet, somebody it was handed to, or somebody who waits for its code.
+
+From the transaction that records its purchase on, an order is *unclaimed*, until somebody has it. Every order
+has at most one *waiter*, the newest.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from smsverify._orders import holding
+from smsverify._orders.holding import Held
+from smsverify._orders.records import Records, as_order, is_awaited
+from smsverify._orders.releases import Releases
+from smsverify._store.tables import orders
+from smsverify.errors import StoreError
+from smsverify.models import Order
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+
+class Handover:
+    """Who has the orders of one account.
+
+    Args:
+        records: of the orders.
+        releases: the wishes to cancel them, which end when somebody needs an order again.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(self, records: Records, releases: Releases, *, time_scale: float = 1.0) -> None:
+        self._store = records.store
+        self._name = f"{records.store.url!r} {records.account}"  # tells it from this process's other accounts
+        self._records = records
+        self._releases = releases
+        self._pause = holding.FORGOTTEN * time_scale / 4
+
+    def claim(self, order_id: int, waiter: str) -> None:
+        """Records who waits for an order now. A release that an earlier waiter asked for is withdrawn."""
+        with self._store.write() as connection:
+            self._records.ensure(connection, order_id)
+            before = self._records.lock(connection, order_id)
+            if before is None or before.waiter != waiter:
+                # The same waiter's own stays: it may have been killed before its claim got here.
+                self._releases.withdraw(connection, order_id)
+            since = self._store.now(connection)
+            self._records.update(connection, order_id, waiter=waiter, waiter_since=since)
+
+    def touch(self, order_id: int) -> None:
+        """Records that somebody looks at an order that is known, and so has not forgotten it."""
+        with self._store.write() as connection:
+            self._records.update(connection, order_id, waiter_since=self._store.now(connection))
+
+    def take(self, order_id: int) -> None:
+        """Records that somebody has an order from now on, if it was unclaimed."""
+        if self.unclaimed_for(order_id) is None:
+            return
+        with self._store.write() as connection:
+            since = self._store.now(connection)
+            self._records.update(connection, order_id, unclaimed_since=None, waiter_since=since)
+
+    def hand_over(self, order_id: int) -> None:
+        """Records that somebody has an order, who keeps it also where that cannot be recorded."""
+        try:
+            self.take(order_id)
+        except StoreError as error:
+            log.warning("Order %d was handed over, which cannot be recorded: %s", order_id, error)
+
+    def hold(self, order_id: int) -> Held:
+        """Lets this process hold an order, with signs of life, until it is handed over or let go."""
+        held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over)
+        holding.hold(held)
+        return held
+
+    def refer_to(self, order_id: int) -> None:
+        """A caller names an order, and so has it, unless this process holds it for somebody."""
+        if holding.is_held(self._name, order_id):
+            self.keep_alive(order_id)
+        else:
+            self.take(order_id)
+
+    def keep_alive(self, order_id: int) -> None:
+        """Records that the process which holds an unclaimed order is alive."""
+        this = sa.and_(self._records.is_order(order_id), orders.c.unclaimed_since.is_not(None))
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            values = {"unclaimed_since": now, "waiter_since": now}
+            connection.execute(sa.update(orders).where(this).values(**values))
+
+    def hand_out_again(self, order_id: int) -> None:
+        """Records that the key of an order gets it once more. A release is withdrawn, unless it is of `any`
+        scope: that one was called for by name.
+        """
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            self._records.update(connection, order_id, waiter_since=now, unclaimed_since=now)
+            self._releases.withdraw(connection, order_id, scopes=("pending", "unused"))
+
+    def note_use(self, order_id: int) -> None:
+        """Records that an order's code was handed out. At the first time a release is withdrawn."""
+        this = sa.and_(self._records.is_order(order_id), orders.c.used_at.is_(None))
+        with self._store.write() as connection:
+            values = {"used_at": self._store.now(connection)}
+            if connection.execute(sa.update(orders).where(this).values(**values)).rowcount:
+                self._releases.withdraw(connection, order_id)
+
+    def was_used(self, order_id: int) -> bool:
+        """Whether an order's code was handed out."""
+        with self._store.read() as connection:
+            return self._records.value(connection, order_id, orders.c.used_at) is not None
+
+    def unclaimed_for(self, order_id: int) -> float | None:
+        """For how many seconds an order that was bought is unclaimed; `None` where somebody has it."""
+        with self._store.read() as connection:
+            since = self._records.value(connection, order_id, orders.c.unclaimed_since)
+            return None if since is None else self._store.now(connection) - since
+
+    # -------------------------------------------------------------- what a reconciliation asks
+
+    def unclaimed(self, before: float) -> list[Order]:
+        """The orders that are unclaimed since a time, in seconds by the store's clock, and not over."""
+        with self._store.read() as connection:
+            rows = self._records.rows(
+                connection,
+                orders.c.key.is_not(None),
+                orders.c.unclaimed_since <= before,
+                orders.c.refunded_at.is_(None),
+            )
+        known = map(as_order, rows)
+        return [order for order in known if not order.ended or order.status == "completed"]
+
+    def unused(self, before: float, *, alive_since: float, ended_since: float) -> list[Order]:
+        """The orders that were bought here, are neither refunded nor used, and that nobody waits for: those
+        first that no reconciliation has dealt with for the longest time.
+
+        Args:
+            before: seconds by the store's clock; only orders that were bought and last waited for earlier.
+            alive_since: a wait that was seen later is alive.
+            ended_since: of the orders that have ended, only those that were bought later.
+        """
+        with self._store.read() as connection:
+            rows = self._records.rows(
+                connection,
+                orders.c.key.is_not(None),
+                orders.c.used_at.is_(None),
+                orders.c.refunded_at.is_(None),
+                orders.c.first_seen_at <= before,
+                sa.func.coalesce(orders.c.waiter_since, 0.0) <= before,
+                sa.not_(is_awaited(alive_since)),
+            )
+        by_turn = sorted(rows, key=lambda row: row.reconciled_at or 0.0)
+        known = [(as_order(row), row.first_seen_at) for row in by_turn]
+        return [order for order, when in known if not order.ended or when >= ended_since]
+
+    def note_reconciled(self, order_id: int) -> None:
+        """Records that a reconciliation deals with an order now: next time, others are first."""
+        with self._store.write() as connection:
+            self._records.update(connection, order_id, reconciled_at=self._store.now(connection))

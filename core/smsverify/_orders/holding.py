@@ -1,0 +1,107 @@
+"""Orders that this process has bought for somebody, and that have not been handed over yet.
+
+While a process holds an unclaimed order, it gives signs of life for it. Without any, the order is taken for
+one that nobody knows of.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from smsverify._runtime.clock import boottime
+from smsverify.errors import StoreError
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+# Seconds without a sign of life after which a number counts as forgotten, where a minute lasts a minute.
+FORGOTTEN = 900.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """An order that this process holds until it is handed over or let go.
+
+    Attributes:
+        account: names the account among those of this process.
+        order_id: the order.
+        pause: seconds between two signs of life.
+        keep_alive: gives a sign of life for an order.
+        has_owner: records that somebody has an order.
+    """
+
+    account: str
+    order_id: int
+    pause: float
+    keep_alive: Callable[[int], None] = field(repr=False)
+    has_owner: Callable[[int], None] = field(repr=False)
+
+    def hand_over(self) -> None:
+        """Somebody has the order from now on."""
+        self.let_go()
+        self.has_owner(self.order_id)
+
+    def let_go(self) -> None:
+        """The process no longer holds the order, and nobody has it."""
+        _hands.drop(self)
+
+
+class _Hands:
+    """All that the process holds, and the thread that gives signs of life for it."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """After a fork: what the parent holds is not the child's, nor is its thread."""
+        self._lock = threading.Lock()
+        self._changed = threading.Event()
+        self._held: dict[tuple[str, int], Held] = {}
+        self._thread: threading.Thread | None = None
+
+    def take(self, held: Held) -> None:
+        with self._lock:
+            self._held[held.account, held.order_id] = held
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="smsverify-holding", daemon=True)
+                self._thread.start()
+        self._changed.set()
+
+    def drop(self, held: Held) -> None:
+        with self._lock:
+            if self._held.get((held.account, held.order_id)) is held:
+                del self._held[held.account, held.order_id]
+        self._changed.set()
+
+    def have(self, account: str, order_id: int) -> bool:
+        with self._lock:
+            return (account, order_id) in self._held
+
+    def _beat(self) -> None:
+        beaten_at = boottime()
+        while True:
+            with self._lock:
+                held = list(self._held.values())
+                if not held:
+                    self._thread = None
+                    return
+                self._changed.clear()
+            next_at = beaten_at + min(one.pause for one in held)
+            if self._changed.wait(max(0.0, next_at - boottime())):
+                continue
+            beaten_at = boottime()
+            for one in held:
+                try:
+                    one.keep_alive(one.order_id)
+                except StoreError as error:
+                    log.warning("No sign of life can be recorded for order %d: %s", one.order_id, error)
+
+
+_hands = _Hands()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_hands.forget)
+hold = _hands.take
+is_held = _hands.have

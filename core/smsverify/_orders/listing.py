@@ -1,0 +1,233 @@
+"""What the service's list of orders says: of each order, and of how much it has shown.
+
+The list shows the newest orders only. So it is on record how far it was read, and where orders may have
+passed by unseen between two readings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._orders.records import Records
+from smsverify._service.endpoints import Listed
+from smsverify._store import sequence
+from smsverify._store.sequence import Asked
+from smsverify._store.tables import accounts, orders, purchases
+from smsverify.models import RENTALS, Order, was_cancelled
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+LIST_LENGTH = 50  # orders that the service lists
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The service's list of orders, as it was read once.
+
+    Attributes:
+        rows: the newest orders, the newest first, as far as they could be read.
+        unreadable: how many more rows could not be read: an order that is missing may be one of them.
+        is_whole: whether the list is too short to have left out any order.
+        asked: from before the request left.
+        skew: seconds that the service's clock was ahead of the store's; `None` where the answer has no time.
+    """
+
+    rows: list[Order]
+    unreadable: int
+    is_whole: bool
+    asked: Asked
+    skew: float | None
+
+
+class OrderList:
+    """The list of orders of one account.
+
+    Args:
+        records: of the orders.
+        length: how many orders the service lists.
+    """
+
+    def __init__(self, records: Records, *, length: int = LIST_LENGTH) -> None:
+        self._store = records.store
+        self._account = records.account
+        self._records = records
+        self._length = length
+        self._this = accounts.c.account == self._account
+
+    def asked(self) -> Asked:
+        """What to note before the service is asked for the list."""
+        with self._store.read() as connection:
+            return sequence.asked(self._store, connection, self._account)
+
+    def note(self, listed: Listed[Order], asked: Asked) -> Listing:
+        """Records every order of a list, and what is new of those that are known.
+
+        New is that they have ended, and that their price came back: not of a rental that was cancelled while
+        it was active, which may be refunded or not.
+
+        Args:
+            listed: the list, as the service has answered.
+            asked: from before the request left.
+        """
+        with self._store.write() as connection:
+            number = sequence.advance(self._store, connection, self._account)
+            now = self._store.now(connection)
+            # The service's clock shows whole seconds.
+            skew = None if listed.date is None else listed.date + 0.5 - now
+            listing = Listing(listed.rows, listed.unreadable, listed.length < self._length, asked, skew)
+            self._note_reach(connection, listing, number)
+            if listing.rows:
+                self._put_new(connection, listing, now, number)
+                self._put_news(connection, listing, now, number)
+        return listing
+
+    def _note_reach(self, connection: sa.Connection, listing: Listing, number: int) -> None:
+        """Records how far the list was read, and whether it may have missed orders since the last time."""
+        before = connection.execute(sa.select(accounts).where(self._this)).one()
+        values: dict[str, Any] = {"listed_number": number}
+        if before.asked_number is None or listing.asked.number >= before.asked_number:
+            values |= {"asked_number": listing.asked.number, "asked_at": listing.asked.at}
+        # What is newer than an order that the last reading knew is in this one.
+        earliest = self.first_number(connection, listing)
+        known = before.listed_number
+        reaches = known is not None and earliest is not None and earliest <= known
+        if listing.unreadable or not (listing.is_whole or reaches):
+            values["gap_number"] = number
+        connection.execute(sa.update(accounts).where(self._this).values(**values))
+
+    def _put_new(self, connection: sa.Connection, listing: Listing, now: float, number: int) -> None:
+        rows = [
+            {
+                "account": self._account,
+                "order_id": order.order_id,
+                "service": order.service,
+                "phone": order.phone,
+                "price": str(order.price) if order.price is not None else None,
+                "status": order.status,
+                "created_at": order.created_at.timestamp() if order.created_at else None,
+                "first_seen_at": now,
+                "seen_number": number,
+                "ended_number": number if order.ended else None,
+                "made_at": _made_at(order, listing.skew),
+            }
+            for order in listing.rows
+        ]
+        connection.execute(self._store.insert(orders).on_conflict_do_nothing(), rows)
+
+    def _put_news(self, connection: sa.Connection, listing: Listing, now: float, number: int) -> None:
+        by_id = {order.order_id: order for order in listing.rows}
+        # What is made of a row follows from what it says: nobody changes it meanwhile.
+        known = connection.execute(
+            sa.select(orders)
+            .where(orders.c.account == self._account, orders.c.order_id.in_(by_id))
+            .order_by(orders.c.order_id)
+            .with_for_update()
+        ).all()
+        for row in known:
+            news = _news(row, by_id[row.order_id], listing.skew, now, number)
+            if news:
+                self._records.update(connection, row.order_id, **news)
+            if "price" in news and row.key is not None:
+                self._correct_charge(connection, row.order_id, news["price"])
+
+    def _correct_charge(self, connection: sa.Connection, order_id: int, price: str) -> None:
+        its_purchase = sa.and_(
+            purchases.c.account == self._account,
+            purchases.c.kind == "order",
+            purchases.c.state == "bought",
+            purchases.c.order_id == order_id,
+        )
+        connection.execute(sa.update(purchases).where(its_purchase).values(charge=price))
+        allowed = connection.execute(sa.select(purchases.c.max_price).where(its_purchase)).scalar()
+        if allowed is not None and Decimal(price) > Decimal(allowed):
+            log.warning("Order %d was charged %s USD, more than max_price=%s", order_id, price, allowed)
+
+    # -------------------------------------------------------------- how much of it is on record
+
+    def first_number(self, connection: sa.Connection, listing: Listing) -> int | None:
+        """The number of the order in a list that was known first; `None` where none is known."""
+        listed = orders.c.order_id.in_([one.order_id for one in listing.rows])
+        first = sa.select(sa.func.min(orders.c.seen_number)).where(orders.c.account == self._account, listed)
+        return connection.execute(first).scalar()
+
+    def was_read(self, connection: sa.Connection) -> bool:
+        """Whether the list was ever read."""
+        return connection.execute(sa.select(accounts.c.listed_number).where(self._this)).scalar() is not None
+
+    def has_shown_all_since(self, connection: sa.Connection, number: int) -> bool:
+        """Whether all orders since a number of the sequence are on record, reading by reading."""
+        is_gapless = sa.and_(accounts.c.listed_number.is_not(None), accounts.c.gap_number < number)
+        return bool(connection.execute(sa.select(is_gapless).where(self._this)).scalar())
+
+    def was_asked_after(self, connection: sa.Connection, number: int, when: float) -> bool:
+        """Whether the list was asked for after a number of the sequence and a time of the store's clock."""
+        is_later = sa.and_(accounts.c.asked_number >= number, accounts.c.asked_at > when)
+        return bool(connection.execute(sa.select(is_later).where(self._this)).scalar())
+
+    def begin_introduction(self, patience: float) -> bool:
+        """Whether the caller is the only one to make the first readings of the account.
+
+        Args:
+            patience: seconds after which another one may try.
+        """
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            connection.execute(
+                self._store.insert(accounts)
+                .values(account=self._account, number=0)
+                .on_conflict_do_nothing(index_elements=[accounts.c.account])
+            )
+            is_free = sa.or_(accounts.c.introducing_until.is_(None), accounts.c.introducing_until < now)
+            values = {"introducing_until": now + patience}
+            return bool(
+                connection.execute(sa.update(accounts).where(self._this, is_free).values(**values)).rowcount
+            )
+
+
+def is_cut_off(listed: Decimal | None, known: Decimal | None) -> bool:
+    """Whether a listed price is the known one with digits cut off: what was paid is no less for that."""
+    if listed is None or known is None:
+        return False
+    exponent = listed.normalize().as_tuple().exponent
+    unit = Decimal(1).scaleb(min(int(exponent), 0))
+    return listed < known < listed + unit
+
+
+def _made_at(order: Order, skew: float | None) -> float | None:
+    """When an order was made, by the store's clock."""
+    return None if order.created_at is None or skew is None else order.created_at.timestamp() - skew
+
+
+def _news(row: Any, listed: Order, skew: float | None, now: float, number: int) -> dict[str, Any]:
+    """What the list says of an order that is known already: the values of its row that change."""
+    first = {
+        "seen_number": number,
+        "service": listed.service,
+        "phone": listed.phone,
+        "created_at": listed.created_at.timestamp() if listed.created_at else None,
+        "made_at": _made_at(listed, skew),
+    }
+    news: dict[str, Any] = {
+        name: value for name, value in first.items() if value is not None and getattr(row, name) is None
+    }
+    known = None if row.price is None else Decimal(row.price)
+    if listed.price not in (None, known) and not is_cut_off(listed.price, known):
+        news["price"] = str(listed.price)
+    if not listed.ended:
+        return news
+    if row.ended_number is None:
+        news["ended_number"] = number
+    if listed.status != row.status:
+        news["status"] = listed.status
+    before = row.cancelled_from if was_cancelled(row.status) else row.status
+    if listed.cancelled and not was_cancelled(row.status):
+        news["cancelled_from"] = row.status
+    is_refund = row.product not in RENTALS or before == "pending" or listed.status == "refunded"
+    if listed.cancelled and is_refund and row.refunded_at is None:
+        news["refunded_at"] = now
+    return news

@@ -1,0 +1,40 @@
+"""The orders of an account: the rooms of this folder, put together for those who use them."""
+
+from __future__ import annotations
+
+from smsverify._messages.inbox import Inbox
+from smsverify._orders.cancelling import Cancelling
+from smsverify._orders.handover import Handover
+from smsverify._orders.listing import LIST_LENGTH, OrderList
+from smsverify._orders.records import Records
+from smsverify._orders.releases import Releases
+from smsverify._orders.status import StatusReader
+from smsverify._service.endpoints import ServiceApi
+
+
+class Orders:
+    """The orders of an account.
+
+    Args:
+        api: the service.
+        records: what is known of each order.
+        inbox: the messages that have come.
+        time_scale: how long the service's minute is in real minutes.
+        list_length: how many orders the service lists.
+    """
+
+    def __init__(
+        self,
+        api: ServiceApi,
+        records: Records,
+        inbox: Inbox,
+        *,
+        time_scale: float,
+        list_length: int = LIST_LENGTH,
+    ) -> None:
+        self.records = records
+        self.listing = OrderList(records, length=list_length)
+        self.releases = Releases(records)
+        self.handover = Handover(records, self.releases, time_scale=time_scale)
+        self.status = StatusReader(api, records, self.listing, inbox, time_scale=time_scale)
+        self.cancelling = Cancelling(api, self.status, records, self.releases, inbox, time_scale=time_scale)

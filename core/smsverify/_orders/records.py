@@ -1,0 +1,265 @@
+"""What is known of each order: what was bought, what the service said of it last, and when that became known.
+
+Every order that was ever bought here or seen in the service's list has a row, and keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._store import sequence
+from smsverify._store.store import Store
+from smsverify._store.tables import orders, waits
+from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, period_of
+
+# Of an order that is cancelled now: what it was before, where the service has shown that.
+_STATUS_BEFORE = sa.case(
+    (sa.func.lower(orders.c.status).in_(sorted(CANCELLED)), orders.c.cancelled_from),
+    (orders.c.seen_number.is_not(None), orders.c.status),
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An order as last seen.
+
+    Attributes:
+        order: the order.
+        number: of the account's sequence, from when the service first showed the order.
+    """
+
+    order: Order
+    number: int
+
+
+class Records:
+    """The orders of one account, as last seen.
+
+    Args:
+        store: where they are kept.
+        account: whose they are.
+        address: of the service whose orders they are; accounts of one service know the same orders.
+    """
+
+    def __init__(self, store: Store, account: str, *, address: str = "") -> None:
+        self.store = store
+        self.account = account
+        self.address = address
+
+    def row(self, connection: sa.Connection, order_id: int) -> Order:
+        """An order that is known, inside of a transaction."""
+        return as_order(connection.execute(sa.select(orders).where(self.is_order(order_id))).one())
+
+    def get(self, order_id: int) -> Order | None:
+        """An order as last seen; `None` where it is not known here."""
+        with self.store.read() as connection:
+            row = connection.execute(sa.select(orders).where(self.is_order(order_id))).one_or_none()
+        return as_order(row) if row is not None else None
+
+    def age(self, order_id: int) -> float | None:
+        """Seconds since an order that was bought here is known; `None` where it was not bought here."""
+        bought = sa.case((orders.c.key.is_not(None), orders.c.first_seen_at))
+        with self.store.read() as connection:
+            since = self.value(connection, order_id, bought)
+            return None if since is None else self.store.now(connection) - since
+
+    def made_at(self, connection: sa.Connection, order_id: int) -> float | None:
+        """When an order was made, by the store's clock, as the list showed first; `None` where it has not."""
+        return self.value(connection, order_id, orders.c.made_at)
+
+    def number_of(self, connection: sa.Connection, order_id: int) -> int | None:
+        """When the service first showed an order, by the account's sequence; `None` where it has not."""
+        return self.value(connection, order_id, orders.c.seen_number)
+
+    # -------------------------------------------------------------- several orders
+
+    def rentals(self) -> list[Order]:
+        """The rentals that were bought here, whatever has become of them."""
+        with self.store.read() as connection:
+            rows = self.rows(connection, orders.c.key.is_not(None), orders.c.product.in_(RENTALS))
+        return [as_order(row) for row in rows]
+
+    def unowned(self, connection: sa.Connection, since: int) -> list[Seen]:
+        """The orders that belong to no purchase of this account, the newest first.
+
+        Args:
+            connection: of a transaction.
+            since: leaves out those that were known before this number of the sequence.
+        """
+        rows = self.rows(connection, orders.c.key.is_(None), orders.c.seen_number >= since)
+        return [Seen(as_order(row), row.seen_number) for row in reversed(rows)]
+
+    def foreign(self, within: float) -> list[Order]:
+        """The orders of the last `within` seconds that cost money and were not bought through this store."""
+        with self.store.read() as connection:
+            is_recent = sa.case(
+                (
+                    orders.c.created_at.is_(None),
+                    orders.c.first_seen_at >= self.store.now(connection) - within,
+                ),
+                else_=orders.c.created_at >= self.store.wall(connection) - within,
+            )
+            is_paid = sa.func.lower(orders.c.status).not_in([*CANCELLED, "failed"])
+            rows = self.rows(connection, orders.c.key.is_(None), is_paid, is_recent)
+        return [as_order(row) for row in rows]
+
+    def refunded(self) -> Decimal:
+        """USD that came back of what was bought here."""
+        with self.store.read() as connection:
+            prices = connection.execute(
+                sa.select(orders.c.price).where(
+                    orders.c.account == self.account,
+                    orders.c.key.is_not(None),
+                    orders.c.refunded_at.is_not(None),
+                    orders.c.refund_missing_since.is_(None),
+                )
+            ).scalars()
+            return sum((Decimal(price) for price in prices if price is not None), Decimal(0))
+
+    # -------------------------------------------------------------- what a purchase or the service says
+
+    def put(self, connection: sa.Connection, order: Order, *, is_unclaimed: bool = False) -> None:
+        """Records all that an answer says of an order, inside of a transaction.
+
+        Args:
+            connection: of a transaction.
+            order: the order.
+            is_unclaimed: it was bought just now, and nobody has it yet.
+        """
+        values: dict[str, Any] = {
+            "product": order.product,
+            "service": order.service,
+            "country": order.country,
+            "duration": order.duration,
+            "phone": order.phone,
+            "price": str(order.price) if order.price is not None else None,
+            "status": order.status,
+            "created_at": order.created_at.timestamp() if order.created_at else self.store.wall(connection),
+            "expires_at": order.expires_at.timestamp() if order.expires_at else None,
+            "expires_estimated": order.expires_estimated,
+            "activation_code": order.activation_code,
+            "key": order.key,
+        }
+        if is_unclaimed:
+            values["unclaimed_since"] = self.store.now(connection)
+        self._put(connection, order.order_id, values)
+
+    def put_status(self, status: OrderStatus) -> None:
+        """Records an order's status, also of an order that was not bought here."""
+        values: dict[str, Any] = {"status": status.status}
+        if status.phone is not None:
+            values["phone"] = status.phone
+        if status.expires_at is not None:
+            values |= {"expires_at": status.expires_at.timestamp(), "expires_estimated": False}
+        if status.cancelled:
+            values["cancelled_from"] = _STATUS_BEFORE
+        with self.store.write() as connection:
+            self._put(connection, status.order_id, values)
+
+    def _put(self, connection: sa.Connection, order_id: int, values: dict[str, Any]) -> None:
+        """Records what the service says of an order: for the first time that it is there, or has ended."""
+        known = connection.execute(sa.select(orders).where(self.is_order(order_id))).one_or_none()
+        first = [] if known is not None and known.seen_number is not None else ["seen_number"]
+        if has_ended(values["status"]) and (known is None or known.ended_number is None):
+            first.append("ended_number")
+        if first:
+            values |= dict.fromkeys(first, sequence.advance(self.store, connection, self.account))
+        self.ensure(connection, order_id)
+        self.update(connection, order_id, **values)
+
+    def assign(self, connection: sa.Connection, order_id: int, key: str, request: Mapping[str, Any]) -> None:
+        """Records which purchase an order of the list belongs to, inside of a transaction."""
+        values = {
+            "key": key,
+            "product": request["product"],
+            "service": request["name"],
+            "country": request["country_name"],
+            "duration": request["duration"],
+            # The caller that has bought it does not know of it: a reconciliation may name it at once.
+            "unclaimed_since": 0.0,
+            "waiter_since": self.store.now(connection),
+        }
+        if request["product"] in RENTALS:
+            # It may have been in use when it was cancelled, and then its price did not come back.
+            values["refunded_at"] = sa.case((orders.c.status == "refunded", orders.c.refunded_at))
+        self.update(connection, order_id, **values)
+
+    def extend(self, connection: sa.Connection, order_id: int, renewals: int) -> None:
+        """Records that a rental was renewed: its end, where one is known, moves by its period.
+
+        Args:
+            connection: of a transaction.
+            order_id: the rental.
+            renewals: how often it had been renewed before.
+        """
+        known = self.row(connection, order_id)
+        period = period_of(known, renewals)
+        if known.expires_at is not None and period is not None:
+            end = (known.expires_at + period).timestamp()
+            self.update(connection, order_id, expires_at=end, expires_estimated=True)
+
+    # -------------------------------------------------------------- rows, for the rooms beside this one
+
+    def is_order(self, order_id: int) -> sa.ColumnElement[bool]:
+        """Picks the row of an order."""
+        return sa.and_(orders.c.account == self.account, orders.c.order_id == order_id)
+
+    def value(self, connection: sa.Connection, order_id: int, of: sa.ColumnElement[Any]) -> Any | None:
+        """What a column of an order's row says; `None` where there is no row."""
+        return connection.execute(sa.select(of).where(self.is_order(order_id))).scalar()
+
+    def rows(self, connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Sequence[Any]:
+        """The rows of the account's orders that some conditions pick, by their ids."""
+        mine = sa.select(orders).where(orders.c.account == self.account, *conditions)
+        return connection.execute(mine.order_by(orders.c.order_id)).all()
+
+    def lock(
+        self, connection: sa.Connection, order_id: int, *conditions: sa.ColumnElement[bool]
+    ) -> sa.Row[Any] | None:
+        """The row of an order, which stays as it is until the transaction ends.
+
+        `None`, and not locked, where there is none, or where it does not meet the conditions.
+        """
+        this = sa.select(orders).where(self.is_order(order_id), *conditions)
+        return connection.execute(this.with_for_update()).one_or_none()
+
+    def ensure(self, connection: sa.Connection, order_id: int) -> None:
+        """Makes a row for an order that was never seen; changes none."""
+        values = {"account": self.account, "order_id": order_id, "status": "pending"}
+        insert = self.store.insert(orders).values(first_seen_at=self.store.now(connection), **values)
+        connection.execute(insert.on_conflict_do_nothing())
+
+    def update(self, connection: sa.Connection, order_id: int, **values: Any) -> None:
+        """Changes the row of an order, if there is one."""
+        connection.execute(sa.update(orders).where(self.is_order(order_id)).values(**values))
+
+
+def as_order(row: Any) -> Order:
+    """The order that a row is about."""
+    values = {name: row._mapping[name] for name in Order.model_fields if name in row._mapping}
+    return Order.model_validate(
+        values | {"created_at": _utc(row.created_at), "expires_at": _utc(row.expires_at)}
+    )
+
+
+def is_awaited(alive_since: float) -> sa.ColumnElement[bool]:
+    """Picks the orders that somebody waits for, with a sign of life after a time of the store's clock."""
+    return (
+        sa.select(waits.c.id)
+        .where(
+            waits.c.account == orders.c.account,
+            waits.c.order_id == orders.c.order_id,
+            waits.c.seen_at >= alive_since,
+        )
+        .exists()
+    )
+
+
+def _utc(when: float | None) -> datetime | None:
+    return None if when is None else datetime.fromtimestamp(when, timezone.utc)

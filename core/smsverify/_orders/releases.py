@@ -1,0 +1,177 @@
+"""Orders that somebody wants to be cancelled: a row exists only as long as the wish does.
+
+It is on record before anything is sent, so that a process that dies leaves it to others. It goes when the
+order is cancelled or over, when its code has come, or when somebody needs the order again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._orders.records import Records, is_awaited
+from smsverify._store.tables import orders, releases
+
+SCOPES = ("pending", "unused", "any")  # each allows more than the one before
+
+
+@dataclass(frozen=True)
+class Release:
+    """An order that somebody wants to be cancelled.
+
+    Attributes:
+        order_id: the order.
+        reason: why, for people.
+        scope: what the order may be to be cancelled: `pending` and without an SMS, `unused` (also active,
+            without an SMS), or `any`.
+        is_planned: the time for it is still to come, and somebody may need the order until then.
+    """
+
+    order_id: int
+    reason: str
+    scope: str = "pending"
+    is_planned: bool = False
+
+
+class Releases:
+    """The wishes to cancel orders of one account.
+
+    Args:
+        records: of the orders.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._store = records.store
+        self._account = records.account
+        self._records = records
+
+    def request(
+        self,
+        order_id: int,
+        reason: str,
+        *,
+        waiter: str | None = None,
+        scope: str = "pending",
+        patience: float = 0.0,
+        is_planned: bool = False,
+        unless_since: tuple[float, float] | None = None,
+    ) -> bool:
+        """Records that an order is to be cancelled; returns `False` where somebody still needs it.
+
+        Somebody does where another waiter has it, or where its code was handed out and `scope` is not `any`.
+
+        Args:
+            order_id: the order.
+            reason: why, for people.
+            waiter: who gives it up; `None` for a decision that is made for all waiters.
+            scope: see `Release`; a wider one that is on record stays.
+            patience: seconds until others try, in case the caller does not.
+            is_planned: nobody tries before these seconds are over.
+            unless_since: also leaves alone an order that somebody has claimed after the first of these times,
+                or that a wait with a sign of life after the second one is for; by the store's clock.
+        """
+        is_free: list[sa.ColumnElement[bool]] = []
+        if scope != "any":
+            is_free.append(orders.c.used_at.is_(None))
+        if waiter is not None:
+            is_free.append(sa.or_(orders.c.waiter.is_(None), orders.c.waiter == waiter))
+        if unless_since is not None:
+            claimed, alive = unless_since
+            is_free += [sa.func.coalesce(orders.c.waiter_since, 0.0) <= claimed, sa.not_(is_awaited(alive))]
+        with self._store.write() as connection:
+            self._records.ensure(connection, order_id)
+            if self._records.lock(connection, order_id, *is_free) is None:
+                return False
+            now = self._store.now(connection)
+            known = connection.execute(sa.select(releases.c.scope).where(self._is_of(order_id))).scalar()
+            values: dict[str, Any] = {
+                "asked_at": now,
+                "reason": reason,
+                "scope": max(scope, known or scope, key=SCOPES.index),
+                "planned": is_planned,
+                "next_at": now + patience,
+            }
+            first = {"account": self._account, "order_id": order_id, "tries": 0, "tried_at": now}
+            connection.execute(
+                self._store.insert(releases)
+                .values(**first, **values)
+                .on_conflict_do_update(index_elements=list(releases.primary_key), set_=values)
+            )
+        return True
+
+    def of(self, order_id: int) -> Release | None:
+        """The wish to cancel an order; `None` where there is none."""
+        with self._store.read() as connection:
+            row = connection.execute(sa.select(releases).where(self._is_of(order_id))).one_or_none()
+        return None if row is None else _release(row)
+
+    def all(self) -> list[Release]:
+        """All that are on record, the oldest first."""
+        mine = sa.select(releases).where(releases.c.account == self._account)
+        with self._store.read() as connection:
+            rows = connection.execute(mine.order_by(releases.c.asked_at, releases.c.order_id)).all()
+        return [_release(row) for row in rows]
+
+    def take_due(
+        self, pause: float, longest: float, *, limit: int, even_early: bool = False
+    ) -> list[Release]:
+        """Takes releases that it is time to try again; of many callers, each gets others.
+
+        Args:
+            pause: seconds until the next try, doubled with each.
+            longest: seconds that this pause never exceeds.
+            limit: how many at the most; those first whose time came first.
+            even_early: takes also those whose time has not come, but no planned ones: those first whose last
+                try was longest ago.
+        """
+        mine = releases.c.account == self._account
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            is_due = releases.c.next_at <= now
+            if even_early:
+                is_due = sa.or_(is_due, sa.not_(releases.c.planned))
+            places = (releases.c.tried_at, releases.c.next_at) if even_early else (releases.c.next_at,)
+            rows = connection.execute(
+                sa.select(releases).where(mine, is_due).order_by(*places, releases.c.order_id).limit(limit)
+            ).all()
+        taken = []
+        for row in rows:
+            wait = min(pause * 2.0 ** min(row.tries, 60), longest)
+            values = {"next_at": now + wait, "tried_at": now, "tries": row.tries + 1, "planned": False}
+            is_untaken = sa.and_(self._is_of(row.order_id), releases.c.next_at == row.next_at)
+            with self._store.write() as connection:
+                if connection.execute(sa.update(releases).where(is_untaken).values(**values)).rowcount:
+                    taken.append(_release(row))
+        return taken
+
+    def close(self, order_id: int, *, is_cancelled: bool = False) -> None:
+        """The order was cancelled just now (`is_cancelled`), or there is nothing to cancel any more."""
+        with self._store.write() as connection:
+            self._records.lock(connection, order_id)
+            asked_at = self.withdraw(connection, order_id)
+            if is_cancelled and asked_at is not None:
+                # The money has come back after that, however long the answer took.
+                self._records.update(connection, order_id, cancelled_at=asked_at)
+
+    def withdraw(
+        self, connection: sa.Connection, order_id: int, *, scopes: tuple[str, ...] = SCOPES
+    ) -> float | None:
+        """Takes the wish off the record; returns when it was asked for, if it was.
+
+        Args:
+            connection: of a transaction that has locked the order's row. Whatever changes both rows locks
+                that one first, so that no two wait for each other.
+            order_id: the order.
+            scopes: leaves a wish with another scope on record.
+        """
+        this = sa.and_(self._is_of(order_id), releases.c.scope.in_(scopes))
+        return connection.execute(sa.delete(releases).where(this).returning(releases.c.asked_at)).scalar()
+
+    def _is_of(self, order_id: int) -> sa.ColumnElement[bool]:
+        return sa.and_(releases.c.account == self._account, releases.c.order_id == order_id)
+
+
+def _release(row: Any) -> Release:
+    return Release(row.order_id, row.reason, row.scope, row.planned)

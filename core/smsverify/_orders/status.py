@@ -1,0 +1,114 @@
+"""Asking the service for orders. What it answers goes on record before anybody sees it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+from smsverify._messages.inbox import Inbox
+from smsverify._orders.listing import Listing, OrderList
+from smsverify._orders.records import Records
+from smsverify._service.endpoints import ServiceApi
+from smsverify._service.rate_limit import Priority
+from smsverify.errors import NotFoundError
+from smsverify.models import Message, Order, OrderStatus
+from smsverify.otp import extract_otp
+
+# Seconds for which the service may not show a purchase of ours yet, scaled with its minute, and at least.
+FRESH = 10.0
+SHORTEST_FRESH = 2.0
+FRESH_PAUSE = 0.5  # before it is asked for again, doubled each time
+SHORTEST_FRESH_PAUSE = 0.05
+
+
+class StatusReader:
+    """Reads the status of the orders of one account, and their list.
+
+    Args:
+        api: the service.
+        records, listing, inbox: where its answers go on record.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self, api: ServiceApi, records: Records, listing: OrderList, inbox: Inbox, *, time_scale: float
+    ) -> None:
+        self._api = api
+        self._records = records
+        self._listing = listing
+        self._inbox = inbox
+        self._time_scale = time_scale
+        self._fresh_for = max(FRESH * time_scale, SHORTEST_FRESH)
+
+    def read(
+        self,
+        order_id: int,
+        *,
+        priority: Priority = Priority.READ,
+        stop: threading.Event | None = None,
+        patient: bool = False,
+        hasty: bool = False,
+    ) -> OrderStatus:
+        """Asks the service for the status of an order.
+
+        Args:
+            order_id: the order.
+            priority: of the request.
+            stop: ends the waiting for the rate limit when it is set.
+            patient: asks again where the service does not know a fresh purchase of ours yet.
+            hasty: gives up sooner where the service does not answer.
+        """
+
+        def ask() -> OrderStatus:
+            return self._api.get_status(order_id, priority=priority, stop=stop, hasty=hasty)
+
+        status = self.while_fresh(order_id, ask) if patient else ask()
+        self._records.put_status(status)
+        if status.arrived:
+            self._inbox.put(_message(status))
+        return status
+
+    def read_list(
+        self, *, priority: Priority = Priority.READ, stop: threading.Event | None = None
+    ) -> Listing:
+        """Asks the service for the list of the newest orders."""
+        asked = self._listing.asked()
+        return self._listing.note(self._api.list_orders(priority=priority, stop=stop), asked)
+
+    def get(self, order_id: int) -> Order:
+        """An order as it is on record. The service is asked where that says too little."""
+        known = self._records.get(order_id)
+        if known is None or (known.phone is None and known.product != "esim"):
+            self.read(order_id)
+            known = self._records.get(order_id)
+        if known is None:
+            raise NotFoundError(f"there is no order {order_id}")
+        return known
+
+    def is_fresh(self, order_id: int) -> bool:
+        """Whether this is a purchase of ours that the service may not show yet."""
+        age = self._records.age(order_id)
+        return age is not None and abs(age) < self._fresh_for
+
+    def while_fresh(self, order_id: int, ask: Callable[[], OrderStatus]) -> OrderStatus:
+        """Asks again as long as the service may not show a purchase of ours yet."""
+        for tries in itertools.count():
+            try:
+                return ask()
+            except NotFoundError:
+                if not self.is_fresh(order_id):
+                    raise
+                time.sleep(max(FRESH_PAUSE * self._time_scale * 2**tries, SHORTEST_FRESH_PAUSE))
+        raise AssertionError("unreachable")
+
+
+def _message(status: OrderStatus) -> Message:
+    return Message(
+        order_id=status.order_id,
+        otp=status.otp or extract_otp(status.message or ""),
+        message=status.message,
+        phone=status.phone,
+        received_at=status.received_at,
+    )

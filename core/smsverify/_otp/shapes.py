@@ -1,0 +1,171 @@
+"""Shapes: what is no code by its shape, and what could be one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from smsverify._otp.words import compiled
+
+# --- What is no code by its shape. Blanked out in this order.
+
+_MONEY = "(?:<<currency>>|[$€£¥₹₽₸₴₺₩₫₪฿₦₱])"
+_AMOUNT = r"(?:[0-9]{1,3}(?:[ .,'][0-9]{3}){1,4}|[0-9]{1,12})(?:[.,][0-9]{1,2})?(?![0-9])"
+_HOST = r"(?<![a-z0-9@.-])(?![0-9]+\.)(?:[a-z0-9-]{1,63}\.){1,4}"
+_TOP = "(?:com|net|org|io|app|me|ru|co|in|info|biz|de|fr|uk|xyz|online|bet|win|gg|tv|to|kz|ua|cn|jp|br)"
+_NO_CODES = (
+    # Links, with or without their scheme, hosts, e-mail addresses.
+    r"(?:https?://|www\.)[!-~]+",
+    rf"{_HOST}(?:[a-z]{{2,12}}/[!-~]*|{_TOP}(?![a-z0-9]))",
+    r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}",
+    # The hash by which an Android app recognises its message.
+    r"(?<!\S)[a-z0-9+/]{11}\s*\Z",
+    # Dates and times.
+    r"(?<![0-9])[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}(?![0-9])",
+    r"(?<![0-9])[0-9]{1,2}([/.])[0-9]{1,2}\1(?:[0-9]{4}|[0-9]{2})(?![0-9])",
+    r"(?<![0-9])[0-9]{1,2}-(?:[0-9]{1,2}-(?:19|20)|[a-z]{3,9}-(?:19|20)?)[0-9]{2}(?![0-9])",
+    r"(?<![0-9])(?:[0-9]{1,2}/[0-9]{1,2}(?![0-9])|(?:[0-9]{4}年)?[0-9]{1,2}月(?:[0-9]{1,2}日)?)",
+    r"(?<![0-9])(?:[0-9]{1,2}\.? (?:de )?)?<<month>>\.?,? (?:del? )?"
+    r"(?:[0-9]{1,2}(?:st|nd|rd|th)?,? )?(?:19|20)[0-9]{2}(?![0-9])",
+    r"(?<![0-9])[0-9]{1,2}[:h][0-9]{2}(?::[0-9]{2})?(?![0-9a-z])",
+    # Phone numbers with full stops, which would else be taken for an amount and a rest.
+    r"(?<![0-9.])(?:[0-9]{1,3}\.)?[0-9]{3}\.[0-9]{3}\.[0-9]{4}(?![0-9])",
+    # Durations, counts, percentages, amounts.
+    r"(?<![0-9])[0-9]{1,4}(?: ?[-~] ?[0-9]{1,4})?(?:[ -]?<<unit>>|<<glued unit>>)",
+    r"(?<![0-9a-z])[0-9]{1,3} ?[hsmd](?![a-z0-9])|(?<![0-9])[0-9]{1,4}(?:[.,][0-9]{1,2})? ?%",
+    rf"{_MONEY}\.? ?{_AMOUNT}|(?<![0-9]){_AMOUNT} ?{_MONEY}(?!\.? ?[0-9])",
+    r"(?<![0-9])[0-9]{1,3}(?:[.,][0-9]{3}){1,4}(?:[.,][0-9]{1,2})?(?![0-9])",
+    r"(?<![0-9])[0-9]{1,9}(?:\.[0-9]{1,2}|,[0-9]{2})(?![0-9])|(?<![0-9.])[0-9]{1,5}(?:\.[0-9]{1,5}){2,4}(?![0-9])",
+    # Phone numbers, dial strings, the tails of cards and accounts.
+    r"\+ ?[0-9][0-9 ()./-]{5,20}[0-9]|\([0-9]{2,5}\) ?[0-9][0-9 -]{4,12}[0-9]",
+    r"[*#][0-9*]{2,12}#",
+    r"[0-9]{0,6}[x*•·]{2,8}[ -]?[0-9]{2,6}(?![0-9*])|(?<![0-9*])\*[0-9]{4}(?![0-9*])",
+    r"\.{2,3}[0-9]{4}(?![0-9])",
+)
+
+_LINKS = 2  # of them are links
+
+# --- What has the shape of a code.
+
+_PIECE = r"(?<![a-z0-9])[a-z0-9]+(?:-[a-z0-9]+)*"
+# As it is written, capitals and all. Also 48213Do (not share) and 48213is (your code), for want of a space.
+_NUMBER = (
+    r"(?P<word>[A-Za-z]*|(?:[A-Za-z]+-)*)(?P<digits>[0-9]+(?:-[0-9]+)*)"
+    r"(?:(?:-[A-Za-z]+)*|(?<=[0-9]{4})(?:[A-Z][a-z]+|<<is + is, after>>))"
+)
+# Neither the tail XX4417 nor the name Bet365 nor what lost its space (48213is). Letters alone only where they
+# cannot be a word.
+_ALPHANUMERIC = (
+    r"(?![xX]{2}|[A-Za-z]{4,9}[0-9]{1,3}\Z|[a-z]{3,}[0-9]{4}|[0-9]{4,}[a-z]{2}|[0-9]+[A-Z][a-z]+\Z)"
+    r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{4,10}"
+    r"|(?=[^0-9]*[0-9])[A-Z0-9]{3,5}-[A-Z0-9]{3,5}|[B-DF-HJ-NP-TV-XZ]{5,8}"
+)
+# What is glued to a number and says that it is a code.
+_GLUED = r"(?:(?i:<<code>>)|is|ist|est)-?"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A number or an alphanumeric token that could be a code by its shape.
+
+    Attributes:
+        value: the code that it would be.
+        start: where it begins in the text, with its prefix if it has one.
+        value_at: where it begins without the prefix.
+        end: where it ends.
+        doubtful: it looks like a year, a date, a phone number or a name: it must be called the code firmly.
+    """
+
+    value: str
+    start: int
+    value_at: int
+    end: int
+    doubtful: bool
+
+
+def blanked(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """The text with `\\x00` for everything that is no code by its shape, and where its links are.
+
+    Args:
+        text: folded, in small letters.
+    """
+    links = [match.span() for link in _NO_CODES[:_LINKS] for match in compiled(link).finditer(text)]
+    for no_code in _NO_CODES:
+        text = compiled(no_code).sub(lambda match: "\x00" * len(match[0]), text)
+    return text, links
+
+
+def candidates(text: str, written: str) -> Iterator[Candidate]:
+    """Every number and alphanumeric token that could be a code by its shape; numbers in a row together."""
+    row: list[re.Match[str]] = []
+    for piece in compiled(_PIECE).finditer(text):
+        numbers = bool(row) and row[-1][0].isdigit() and piece[0].isdigit()
+        if not numbers or text[row[-1].end() : piece.start()] != " ":
+            yield from _read_row(row, written)
+            row = []
+        row.append(piece)
+    yield from _read_row(row, written)
+
+
+def _read_row(row: list[re.Match[str]], written: str) -> Iterator[Candidate]:
+    """Numbers with single spaces between them: one code in groups, several numbers, or a phone number."""
+    groups = [token[0] for token in row]
+    if len(row) > 1 and (joined := _joined(groups)):
+        yield Candidate(joined, row[0].start(), row[0].start(), row[-1].end(), _is_doubtful(groups))
+    elif len(row) < 3 or any(len(group) == 1 for group in groups):
+        found = [candidate for token in row if (candidate := _read_token(token, written))]
+        like_phone = [len(group) for group in groups] == [3, 4]
+        yield from (replace(candidate, doubtful=True) if like_phone else candidate for candidate in found)
+
+
+def _read_token(token: re.Match[str], written: str) -> Candidate | None:
+    spelled = written[token.start() : token.end()]
+    number = compiled(_NUMBER).fullmatch(spelled)
+    if number and (candidate := _read_number(token.start(), number)):
+        return candidate
+    if compiled(_ALPHANUMERIC).fullmatch(spelled):
+        return Candidate(spelled, token.start(), token.start(), token.end(), doubtful=True)
+    return None
+
+
+def _read_number(start: int, number: re.Match[str]) -> Candidate | None:
+    """A number bare (`48213`), with a prefix (`G-48213`) or with a word glued to it (`PIN48213`)."""
+    groups = number["digits"].split("-")
+    pair = len(groups) == 2 and min(map(len, groups)) > 1 and abs(len(groups[0]) - len(groups[1])) < 2
+    value = "".join(groups) if len(groups) == 1 or pair else _joined(groups)
+    if value is None or not 3 <= len(value) <= 10:
+        return None
+    word = number["word"]
+    says_so = compiled(_GLUED).fullmatch(word) is not None
+    if word and not word.endswith("-") and not says_so:
+        return None
+    value_at, end = start + number.start("digits"), start + number.end("digits")
+    has_prefix = not says_so and len(word) <= 6
+    return Candidate(value, start if has_prefix else value_at, value_at, end, _is_doubtful(groups))
+
+
+def _joined(groups: list[str]) -> str | None:
+    """The digits of a grouped number, where all groups are alike: 123 456, 12 34 56, 1-2-3-4."""
+    digits = "".join(groups)
+    alike = len(set(map(len, groups))) == 1 and len(groups[0]) <= 4
+    return digits if alike and 4 <= len(digits) <= 10 else None
+
+
+def _is_doubtful(groups: list[str]) -> bool:
+    digits = "".join(groups)
+    lengths = [len(group) for group in groups]
+    year = re.fullmatch("199[0-9]|20[0-3][0-9]", digits)
+    dated = lengths == [2, 2, 2] or (lengths == [8] and digits.startswith("20"))
+    length = not 4 <= len(digits) <= 8 or lengths == [3, 4]
+    return bool(year or length or (dated and _is_date(digits[-6:])))
+
+
+def _is_date(digits: str) -> bool:
+    first, second, third = int(digits[:2]), int(digits[2:4]), int(digits[4:])
+    days, months = range(1, 32), range(1, 13)
+    return (
+        (first in days and second in months)
+        or (first in months and second in days)
+        or (second in months and third in days)
+    )

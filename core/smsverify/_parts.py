@@ -1,0 +1,242 @@
+"""How the parts of a hook are put together for one account."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from smsverify._messages.inbox import Inbox
+from smsverify._orders.orders import Orders
+from smsverify._orders.records import Records
+from smsverify._purchases.checkout import Checkout
+from smsverify._purchases.decisions import Decisions
+from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.periods import Periods
+from smsverify._purchases.purchasing import Purchases
+from smsverify._purchases.reconciling import Reconciler
+from smsverify._purchases.recovery import Recovery
+from smsverify._purchases.refunds import Refunds
+from smsverify._purchases.renewing import Renewals
+from smsverify._purchases.rentals import Rentals
+from smsverify._purchases.run_context import RunContext
+from smsverify._purchases.sending import Sender
+from smsverify._purchases.wallet import Wallet
+from smsverify._service.addresses import note_address
+from smsverify._service.catalogue import Catalogue
+from smsverify._service.endpoints import ServiceApi
+from smsverify._service.rate_limit import RateLimit
+from smsverify._service.transport import Transport
+from smsverify._store.store import Store, open_store
+from smsverify._waiting.hints import alive_for
+from smsverify._waiting.otp_waits import OtpWaits
+from smsverify._waiting.poller import Poller
+from smsverify._waiting.subscriptions import Consumers, Subscriptions
+from smsverify._waiting.waiter import Waiter, shared_waiter
+from smsverify.settings import Settings
+
+DAY = 86_400.0
+# Seconds in which the wallet shows a refund that the list shows, of a service whose minute lasts a minute.
+REFUND_TIME = 60.0
+# Seconds after which one who waits to make a paid call, and shows no sign of life, is dead: of a service
+# whose minute lasts a minute, and at least.
+PLAN_ALIVE = 10.0
+SHORTEST_PLAN_ALIVE = 3.0
+
+
+class Parts:
+    """The parts of a hook, each made when it is first used. Nothing is connected before that.
+
+    Args:
+        settings: of the account.
+        run: the run that its purchases are made in.
+    """
+
+    def __init__(self, settings: Settings, run: RunContext) -> None:
+        self.settings = settings
+        self.run = run
+
+    @cached_property
+    def store(self) -> Store:
+        return open_store(self.settings.store_url.get_secret_value())
+
+    @cached_property
+    def rate_limit(self) -> RateLimit:
+        settings = self.settings
+        return RateLimit(
+            self.store,
+            settings.key_id,
+            limit=settings.rate_limit,
+            period=settings.rate_period,
+            lease=settings.longest_exchange,
+            begin_within=settings.longest_start,
+        )
+
+    @cached_property
+    def api(self) -> ServiceApi:
+        note_address(self.store, self.settings.key_id, self.settings.base_url)
+        return ServiceApi(Transport(self.settings, self.rate_limit))
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(
+            self.store,
+            self.api,
+            self.settings.account_id,
+            max_age=self.settings.rate_period,
+            turn=self.settings.rate_period / self.settings.rate_limit,
+        )
+
+    @cached_property
+    def orders(self) -> Orders:
+        settings = self.settings
+        records = Records(self.store, settings.account_id, address=settings.base_url)
+        return Orders(self.api, records, self.inbox, time_scale=settings.time_scale)
+
+    @cached_property
+    def recovery(self) -> Recovery:
+        return Recovery(
+            self.store,
+            self.ledger,
+            self.orders,
+            self.wallet,
+            grace=self.settings.purchase_grace,
+            is_exclusive=self.settings.exclusive_account,
+            time_scale=self.settings.time_scale,
+        )
+
+    @cached_property
+    def wallet(self) -> Wallet:
+        return Wallet(self.store, self.settings.account_id, self.api, self.refunds.compare)
+
+    @cached_property
+    def purchases(self) -> Purchases:
+        settings = self.settings
+        return Purchases(
+            self.api,
+            self.catalogue,
+            self.ledger,
+            self.orders,
+            self.recovery,
+            sender=self.sender,
+            grace=settings.purchase_grace,
+            time_scale=settings.time_scale,
+        )
+
+    @cached_property
+    def renewals(self) -> Renewals:
+        return Renewals(
+            self.api,
+            self.catalogue,
+            self.ledger,
+            self.orders,
+            self.recovery,
+            sender=self.sender,
+            periods=self.periods,
+            time_scale=self.settings.time_scale,
+        )
+
+    @cached_property
+    def checkout(self) -> Checkout:
+        return Checkout(
+            self.store,
+            self.settings,
+            self.run,
+            self.orders,
+            purchases=self.purchases,
+            renewals=self.renewals,
+            rentals=self.rentals,
+        )
+
+    @cached_property
+    def sender(self) -> Sender:
+        return Sender(self.catalogue, self.ledger)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        return Decisions(self.store, self.ledger, self.orders)
+
+    @cached_property
+    def reconciler(self) -> Reconciler:
+        return Reconciler(
+            self.store,
+            self.wallet,
+            self.ledger,
+            self.orders,
+            self.recovery,
+            refunds=self.refunds,
+            rate_limit=self.rate_limit,
+            grace=self.settings.purchase_grace,
+            is_exclusive=self.settings.exclusive_account,
+            alive=alive_for(self.settings.time_scale),
+            time_scale=self.settings.time_scale,
+        )
+
+    @cached_property
+    def refunds(self) -> Refunds:
+        settings = self.settings
+        return Refunds(
+            self.store,
+            settings.account_id,
+            grace=min(settings.purchase_grace, REFUND_TIME * settings.time_scale),
+            is_exclusive=settings.exclusive_account,
+        )
+
+    @cached_property
+    def rentals(self) -> Rentals:
+        return Rentals(
+            self.wallet,
+            self.ledger,
+            self.orders,
+            self.renewals,
+            self.recovery,
+            periods=self.periods,
+            grace=self.settings.purchase_grace,
+            time_scale=self.settings.time_scale,
+        )
+
+    @cached_property
+    def periods(self) -> Periods:
+        return Periods(self.store, self.settings.account_id, time_scale=self.settings.time_scale)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        settings = self.settings
+        return Ledger(
+            self.store,
+            self.orders,
+            settings.account_id,
+            namespace=settings.namespace,
+            lease=settings.longest_exchange,
+            patience=max(PLAN_ALIVE * settings.time_scale, SHORTEST_PLAN_ALIVE),
+            grace=settings.purchase_grace,
+        )
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        retention = self.settings.message_retention_days * DAY
+        return Inbox(self.store, self.settings.account_id, retention=retention)
+
+    @cached_property
+    def otp_waits(self) -> OtpWaits:
+        return OtpWaits(self.orders, self.inbox, lambda: self.waiter)
+
+    @property
+    def waiter(self) -> Waiter:
+        settings = self.settings
+        account, time_scale = settings.account_id, settings.time_scale
+
+        def make() -> Waiter:
+            consumers = Consumers(self.store, account, time_scale=time_scale)
+            poller = Poller(self.store, self.rate_limit, self.orders, consumers, account)
+            subscriptions = Subscriptions(consumers, self.inbox)
+            return Waiter(
+                self.store,
+                self.orders.handover,
+                self.inbox,
+                poller,
+                account,
+                subscriptions=subscriptions,
+                time_scale=time_scale,
+            )
+
+        whose = (settings.store_url.get_secret_value(), account, settings.key_id, settings.base_url)
+        return shared_waiter(" ".join(whose), make)

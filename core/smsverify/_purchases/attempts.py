@@ -1,0 +1,305 @@
+"""Numbers that are tried one after the other, until one has its code. What is decided is on record first.
+
+A series is the attempts that belong together: as many numbers as one call may try. It goes on where a process
+that has died left it: with the same number while that lives, otherwise with the next. A series that is over
+(a code has come, or nothing is left to try) is followed by a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._orders.holding import Held
+from smsverify._orders.orders import Orders
+from smsverify._purchases.run_context import RunContext
+from smsverify._store.store import Store
+from smsverify._store.tables import attempts
+from smsverify.checks import OrderRequest
+from smsverify.errors import NotAvailableError, OrderEndedError, PriceLimitError, VerificationError
+from smsverify.models import Message, Order
+from smsverify.text import log_of
+from smsverify.verification import TriedNumber, Verification
+
+log = log_of(__name__)
+
+LONGEST_BASE = 440  # characters of a key that leave room for the numbers of the series and of the attempt
+
+Buy = Callable[[OrderRequest, str], Order]
+
+
+class AttemptRecords:
+    """The attempts under one key.
+
+    Args:
+        store: where they are kept.
+        account, namespace, key: whose they are.
+    """
+
+    def __init__(self, store: Store, account: str, namespace: str, key: str) -> None:
+        self._store = store
+        self._whose = {"account": account, "namespace": namespace, "key": key}
+        self._mine = sa.and_(*(attempts.c[name] == value for name, value in self._whose.items()))
+
+    def last_series(self) -> list[Any]:
+        """The rows of the newest series, in their order."""
+        newest = sa.select(sa.func.max(attempts.c.series)).where(self._mine).scalar_subquery()
+        this = sa.select(attempts).where(self._mine, attempts.c.series == newest)
+        with self._store.read() as connection:
+            return list(connection.execute(this.order_by(attempts.c.number)).all())
+
+    def begin(self, series: int, number: int, request: OrderRequest) -> None:
+        """Puts an attempt on record, unless another process has done so."""
+        values = {
+            **self._whose,
+            "series": series,
+            "number": number,
+            "fingerprint": request.fingerprint,
+            "product": request.product,
+            "service": None if request.service is None else str(request.service),
+        }
+        with self._store.write() as connection:
+            connection.execute(self._store.insert(attempts).values(**values).on_conflict_do_nothing())
+
+    def note_order(self, row: Any, order_id: int) -> None:
+        """Puts the order of an attempt on record."""
+        self._update(row, order_id=order_id)
+
+    def decide(self, row: Any, outcome: str, why: str, order_id: int | None = None) -> None:
+        """Puts the end of an attempt on record; the first decision counts."""
+        known = {} if order_id is None else {"order_id": order_id}
+        self._update(row, outcome=outcome, why=why, **known)
+
+    def _update(self, row: Any, **values: Any) -> None:
+        this = sa.and_(
+            self._mine,
+            attempts.c.series == row.series,
+            attempts.c.number == row.number,
+            attempts.c.outcome.is_(None),
+        )
+        with self._store.write() as connection:
+            connection.execute(sa.update(attempts).where(this).values(**values))
+
+
+class Series:
+    """The attempts of one call.
+
+    Args:
+        records: of the attempts.
+        orders: of the account.
+        run: the run that the call is made in.
+        buy: buys under a key, and buys nothing more where that key's order has ended.
+        requests: what may be bought, in the order of preference.
+        limit: how many numbers may be tried.
+        max_cost: USD that all may cost together without refunds.
+        key: what the keys of the purchases begin with; with it, another process goes on.
+    """
+
+    def __init__(
+        self,
+        records: AttemptRecords,
+        orders: Orders,
+        run: RunContext,
+        buy: Buy,
+        requests: Sequence[OrderRequest],
+        *,
+        limit: int,
+        max_cost: Decimal | None,
+        key: str,
+    ) -> None:
+        self._records = records
+        self._orders = orders
+        self._run = run
+        self._buy = buy
+        # Of equal ones, the first counts.
+        self._requests = {request.fingerprint: request for request in reversed(requests)}
+        self._preferred = list(dict.fromkeys(request.fingerprint for request in requests))
+        self._limit = limit
+        self._max_cost = max_cost
+        self.key = key
+        self._row: Any = None
+        self._held: Held | None = None
+
+    # -------------------------------------------------------------- one number after the other
+
+    def next_number(self) -> Order:
+        """The number to try now: the one that is still tried, otherwise a new one.
+
+        Returns:
+            its order, which this process holds until the attempt is decided.
+
+        Raises:
+            VerificationError: nothing is left to try.
+        """
+        while True:
+            row = self._row = self._open_row()
+            request = self._requests.get(row.fingerprint)
+            if request is None:
+                # The alternatives have changed since. What it has bought is given back.
+                self._give_up(row, "the call no longer asks for it")
+                continue
+            try:
+                order = self._buy(self._within_max_cost(request), f"{self.key}:{row.series}.{row.number}")
+            except OrderEndedError as error:
+                self._records.decide(row, "no_code", str(error), error.order_id)
+            except (NotAvailableError, PriceLimitError) as error:
+                log.info("Attempt %d is not possible with %s: %s", row.number, row.product, error)
+                self._records.decide(row, "unavailable", str(error))
+            else:
+                self._records.note_order(row, order.order_id)
+                self._held = self._orders.handover.hold(order.order_id)
+                tried = sum(one.order_id is not None for one in self._records.last_series())
+                log.info("Attempt %d of %d: order %d, %s", tried, self._limit, order.order_id, order.phone)
+                return order
+
+    def resume(self, order_id: int) -> Order | None:
+        """The number that another process has tried, if its attempt is not decided; costs no request."""
+        rows = self._records.last_series()
+        self._row = next((row for row in rows if row.order_id == order_id and row.outcome is None), None)
+        return None if self._row is None else self._orders.records.get(order_id)
+
+    def succeed(self, order: Order) -> None:
+        """The attempt is over: its code has come, or its number is not needed."""
+        is_used = self._orders.handover.was_used(order.order_id)
+        self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
+        if not is_used:
+            self._orders.cancelling.release(order.order_id, "its code was not used", undo=True)
+        self._let_go()
+        if is_used:
+            self._run.hand_over(order.order_id, self._orders.handover)
+
+    def give_up(self, order: Order, why: str) -> None:
+        """The caller has failed. The number is given back, but kept for a further try of the run."""
+        patience = self._run.next_try_within()
+        if patience is None:
+            self.fail(order, "given_up", why)
+            return
+        self._orders.releases.request(order.order_id, why, scope="unused", patience=patience, is_planned=True)
+        self._let_go()
+        log.info(
+            "Order %d is kept for the next try of its task, for at most %.0f s", order.order_id, patience
+        )
+
+    def fail(self, order: Order, outcome: str, why: str) -> None:
+        """The attempt is over without a code: its number is given back, and stays on record until it is."""
+        self._records.decide(self._row, outcome, why)
+        is_cancelled = self._cancel(order.order_id, why)
+        self._let_go()
+        log.info(
+            "Order %d: %s; %s",
+            order.order_id,
+            why,
+            "cancelled and refunded" if is_cancelled else "not refunded",
+        )
+
+    def verification(self, order: Order, message: Message, result: Any) -> Verification:
+        """What the attempt with this order has brought."""
+        tried = self.tried()
+        return Verification(
+            order_id=order.order_id,
+            phone=order.phone,
+            otp=message.otp,
+            message=message.message,
+            attempts=sum(one.order_id is not None for one in tried),
+            cost=_cost(tried),
+            result=result,
+        )
+
+    def tried(self) -> list[TriedNumber]:
+        """The attempts so far, in their order."""
+        return [self._as_tried(row) for row in self._records.last_series()]
+
+    # -------------------------------------------------------------- inside
+
+    def _cancel(self, order_id: int, why: str) -> bool:
+        """Cancels an order, unless the wait for its code has done so, or has left that on record."""
+        known, release = self._orders.records.get(order_id), self._orders.releases.of(order_id)
+        if known is not None and known.cancelled:
+            return True
+        if release is not None and not release.is_planned:
+            return False
+        return self._orders.cancelling.release(order_id, why, undo=True)
+
+    def _open_row(self) -> Any:
+        """The attempt that is not decided; begins one, and a series for it, where there is none."""
+        rows = self._records.last_series()
+        if self._row is None and rows and self._is_over(rows):
+            rows, series = [], rows[-1].series + 1
+        else:
+            series = rows[-1].series if rows else 1
+        undecided = next((row for row in rows if row.outcome is None), None)
+        if undecided is not None:
+            return undecided
+        if sum(row.order_id is not None for row in rows) >= self._limit:
+            raise self._nothing_left("the last attempt is over")
+        unavailable = {row.fingerprint for row in rows if row.outcome == "unavailable"}
+        left = [self._requests[one] for one in self._preferred if one not in unavailable]
+        if not left:
+            raise self._nothing_left("nothing that may be bought is available")
+        if self._max_cost is not None and self._max_cost <= _cost(map(self._as_tried, rows)):
+            raise self._nothing_left(f"max_cost={self._max_cost} is spent")
+        self._records.begin(series, len(rows) + 1, left[0])
+        return self._records.last_series()[-1]
+
+    def _is_over(self, rows: Sequence[Any]) -> bool:
+        """Whether an earlier call has ended a series."""
+        if any(row.outcome is None for row in rows):
+            return False
+        is_exhausted = sum(row.order_id is not None for row in rows) >= self._limit
+        return is_exhausted or rows[-1].outcome in ("code", "unavailable")
+
+    def _give_up(self, row: Any, why: str) -> None:
+        self._records.decide(row, "given_up", why)
+        if row.order_id is not None:
+            self._orders.cancelling.release(row.order_id, why, undo=True)
+
+    def _within_max_cost(self, request: OrderRequest) -> OrderRequest:
+        if self._max_cost is None:
+            return request
+        left = self._max_cost - _cost(one for one in self.tried() if one.order_id is not None)
+        limits = [left, request.max_price] if request.max_price is not None else [left]
+        return request.model_copy(update={"max_price": min(limits)})
+
+    def _nothing_left(self, reason: str) -> VerificationError:
+        tried = self.tried()
+        lines = "; ".join(f"{nth}. {one.as_text()}" for nth, one in enumerate(tried, 1))
+        return VerificationError(
+            f"no number has got its code, {reason}: {lines or 'none was bought'}",
+            attempts=tried,
+            cost=_cost(tried),
+        )
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.let_go()
+            self._held = None
+
+    def _as_tried(self, row: Any) -> TriedNumber:
+        order = None if row.order_id is None else self._orders.records.get(row.order_id)
+        return TriedNumber(
+            order_id=row.order_id,
+            phone=None if order is None else order.phone,
+            product=row.product,
+            service=row.service if order is None else order.service,
+            price=None if order is None else order.price,
+            refunded=order is not None and order.cancelled,
+            why=row.why or "it is being tried",
+        )
+
+
+def series_key(given: str | None) -> str:
+    """What the keys of a series begin with: the key that was given or derived, where it is short enough."""
+    if given is None:
+        return f"random:{uuid.uuid4().hex}"
+    if len(given) <= LONGEST_BASE:
+        return given
+    return hashlib.sha256(given.encode()).hexdigest()
+
+
+def _cost(tried: Any) -> Decimal:
+    return sum((one.price or Decimal(0) for one in tried if not one.refunded), Decimal(0))

@@ -1,0 +1,88 @@
+"""What the rooms of money say of one paid call: its key, the right to send it, and one that is still open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from smsverify._purchases.spending import Caps
+
+OPEN: Final = ("sent", "unknown")  # the states of a call whose outcome is not known
+# Why a call is still open, where that is more than that nothing has decided yet.
+WALLET_IS_SHORT: Final = "the wallet holds less than the records explain"
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """A paid call by its key.
+
+    Attributes:
+        key: names it.
+        kind: `order` or `renewal`.
+        fingerprint: what the key stands for; the same key never stands for something else.
+        caps: what may be spent with it.
+        count: of a renewal, how often the order had been renewed when this one was decided on.
+    """
+
+    key: str
+    kind: str
+    fingerprint: str
+    caps: Caps
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Intent:
+    """The right to send one paid call, on record before it is used.
+
+    Attributes:
+        id, attempt: of its row.
+        purchase: what it is for.
+        charge: USD that it may cost at the most; `None` where that is unknown.
+    """
+
+    id: int
+    purchase: Purchase
+    attempt: str
+    charge: Decimal | None
+
+    @property
+    def key(self) -> str:
+        """The call's key."""
+        return self.purchase.key
+
+
+@dataclass(frozen=True)
+class OpenCall:
+    """A paid call whose outcome is unknown.
+
+    Attributes:
+        id: of its row.
+        namespace, key, kind, price: as above.
+        request: what was sent.
+        sent_at: seconds since 1970 by the store's clock.
+        number: the same in the account's sequence: what has a lower number was known before.
+        candidates: the orders that may be it, where a person has to decide.
+        under_way: whether its answer may still come.
+    """
+
+    id: int
+    namespace: str
+    key: str
+    kind: str
+    request: dict[str, Any]
+    price: Decimal | None
+    sent_at: float
+    number: int
+    candidates: tuple[int, ...]
+    under_way: bool
+
+
+class UnderWay(Exception):
+    """Another process or thread makes the key's call at this moment."""
+
+
+def renewal_of(order_id: int) -> str:
+    """What the key of a renewal stands for: its fingerprint."""
+    return f"renewal of {order_id}"

@@ -1,0 +1,192 @@
+"""The way into every paid call: is this the place for it, under which key, and within which caps."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from smsverify._orders.orders import Orders
+from smsverify._purchases.attempts import AttemptRecords, Series, series_key
+from smsverify._purchases.due import Selection
+from smsverify._purchases.purchasing import Purchases
+from smsverify._purchases.renewing import Renewals
+from smsverify._purchases.rentals import Rentals
+from smsverify._purchases.run_context import RunContext
+from smsverify._purchases.spending import Caps
+from smsverify._store.store import Store
+from smsverify.checks import (
+    OrderRequest,
+    check_count,
+    check_key,
+    check_order_ids,
+    check_price_limit,
+    check_seconds,
+)
+from smsverify.errors import StoreError
+from smsverify.models import Order
+from smsverify.options import OrderIds
+from smsverify.reports import RentalsReport
+from smsverify.settings import Settings
+
+
+class Checkout:
+    """Checks what a caller asks for, and gives it to the one that pays.
+
+    Args:
+        store: where attempts are kept.
+        settings: of the account.
+        run: the run that the calls are made in.
+        orders: of the account.
+        purchases: buys.
+        renewals: renews one rental.
+        rentals: renews those that end soon.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        run: RunContext,
+        orders: Orders,
+        *,
+        purchases: Purchases,
+        renewals: Renewals,
+        rentals: Rentals,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._run = run
+        self._orders = orders
+        self._purchases = purchases
+        self._renewals = renewals
+        self._rentals = rentals
+
+    def buy(
+        self,
+        product: str,
+        *,
+        run_budget: Any = None,
+        key: int | str | None = None,
+        stop: threading.Event | None = None,
+        **wanted: Any,
+    ) -> Order:
+        """Buys a number that is not handed over yet; see `SmsVerifyHook.order`."""
+        request = OrderRequest.check(product=product, **wanted)
+        caps = self._caps(run_budget)
+        with self._key(key, request.fingerprint) as known:
+            return self._purchases.buy(request, known or f"random:{uuid.uuid4().hex}", caps=caps, stop=stop)
+
+    @contextmanager
+    def attempts(
+        self,
+        product: str,
+        attempts: int,
+        *,
+        run_budget: Any = None,
+        key: int | str | None = None,
+        stop: threading.Event | None = None,
+        max_cost: Any = None,
+        **wanted: Any,
+    ) -> Iterator[Series]:
+        """The attempts to get a code under one key; see `SmsVerifyHook.attempts`."""
+        requests = OrderRequest.check_all(product, **wanted)
+        caps, cost_limit = self._caps(run_budget), _price_limit(max_cost, "max_cost")
+
+        def buy(request: OrderRequest, key: str) -> Order:
+            return self._purchases.buy(request, key, caps=caps, again=False, stop=stop)
+
+        settings = self._settings
+        with self._key(key, f"code of {requests[0].fingerprint}") as known:
+            base = series_key(known)
+            records = AttemptRecords(self._store, settings.account_id, settings.namespace, base)
+            yield Series(
+                records,
+                self._orders,
+                self._run,
+                buy,
+                requests,
+                limit=check_count(attempts, "attempts"),
+                max_cost=cost_limit,
+                key=base,
+            )
+
+    def renew(
+        self,
+        order_id: int,
+        *,
+        max_price: Any = None,
+        run_budget: Any = None,
+        key: int | str | None = None,
+        stop: threading.Event | None = None,
+    ) -> Order:
+        """Renews a rental; see `SmsVerifyHook.renew`."""
+        limit, caps = _price_limit(max_price), self._caps(run_budget)
+        with self._key(key, f"renewal of {order_id}") as known:
+            return self._renewals.pay_on_request(order_id, limit=limit, key=known, caps=caps, stop=stop)
+
+    def renew_expiring(
+        self,
+        within: float | timedelta | str,
+        *,
+        max_price: Any = None,
+        run_budget: Any = None,
+        order_ids: OrderIds = (),
+        only: OrderIds | None = None,
+        exclude: OrderIds = (),
+        dry_run: bool = False,
+        stop: threading.Event | None = None,
+    ) -> RentalsReport:
+        """Renews the rentals that end soon; see `SmsVerifyHook.renew_expiring`."""
+        selection = Selection(
+            check_seconds(within, "within"),
+            check_order_ids(order_ids, "order_ids"),
+            None if only is None else check_order_ids(only, "only"),
+            check_order_ids(exclude, "exclude"),
+        )
+        limit, caps = _price_limit(max_price), self._caps(run_budget)
+        if not dry_run:
+            self._check_place()
+            for order_id in selection.named:
+                self._orders.handover.refer_to(order_id)
+        return self._rentals.renew_expiring(selection, limit=limit, caps=caps, dry_run=dry_run, stop=stop)
+
+    @contextmanager
+    def _key(self, given: int | str | None, fingerprint: str) -> Iterator[str | None]:
+        self._check_place()
+        if given is not None:
+            yield check_key(given)
+            return
+        key = self._run.default_key(fingerprint)
+        try:
+            yield key
+        except BaseException:
+            if key is not None:
+                self._run.key_failed(key)
+            raise
+
+    def _caps(self, run_budget: Any) -> Caps:
+        """What the account may spend in a day, and the run: the stricter of what is set and what is given."""
+        given = None if run_budget is None else check_price_limit(run_budget, "run_budget")
+        limits = [limit for limit in (self._settings.run_budget, given) if limit is not None]
+        return Caps(self._settings.daily_budget, min(limits, default=None), self._run.name())
+
+    def _check_place(self) -> None:
+        """Refuses a paid call where it would be made again, or where others do not see that it is made."""
+        self._run.check_place()
+        if not self._settings.store_is_a_file or self._settings.allow_unshared_store:
+            return
+        why = self._run.why_unshared()
+        if why is not None:
+            raise StoreError(
+                f"nothing is bought with a store in a file where {why}: use PostgreSQL (store_url), or set "
+                "allow_unshared_store if all tasks do see that one file"
+            )
+
+
+def _price_limit(given: Any, field: str = "max_price") -> Decimal | None:
+    return None if given is None else check_price_limit(given, field)

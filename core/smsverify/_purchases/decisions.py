@@ -1,0 +1,76 @@
+"""What a person decides of a paid call whose outcome could not be found out."""
+
+from __future__ import annotations
+
+import contextlib
+
+import sqlalchemy as sa
+
+from smsverify._orders.orders import Orders
+from smsverify._purchases.calls import OpenCall
+from smsverify._purchases.ledger import Ledger
+from smsverify._store.store import Store
+from smsverify.errors import InvalidRequestError, NotFoundError
+
+
+class Decisions:
+    """The decisions of persons on the open calls of one account.
+
+    Args:
+        store: where the calls are.
+        ledger: the account's paid calls.
+        orders: the account's orders.
+    """
+
+    def __init__(self, store: Store, ledger: Ledger, orders: Orders) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._orders = orders
+
+    def resolve(self, key: str, order_id: int | None) -> None:
+        """Records what a person says of a call whose outcome is unknown; see `SmsVerifyHook.resolve`.
+
+        Args:
+            key: the call's.
+            order_id: what it has bought or renewed; `None` where it was not carried out.
+
+        Raises:
+            InvalidRequestError: no such call is open, or it cannot be that order.
+        """
+        if order_id is not None and self._orders.records.get(order_id) is None:
+            with contextlib.suppress(NotFoundError):
+                self._orders.status.read(order_id)
+        with self._store.write() as connection:
+            self._ledger.lock(connection)
+            self._ledger.owners.lock(connection)
+            now = self._store.now(connection)
+            for call in self._ledger.open_calls(connection):
+                if (call.namespace, call.key) != (self._ledger.namespace, key) or call.under_way:
+                    continue
+                if order_id is not None:
+                    self._refuse_impossible(connection, call, order_id)
+                    if call.kind == "order":
+                        self._orders.records.assign(connection, order_id, key, call.request)
+                    else:
+                        self._ledger.renewals.note_one_more(connection, order_id)
+                state = "rejected" if order_id is None else "bought"
+                self._ledger.close(connection, call, state, now, "decided by a person", order_id=order_id)
+                return
+        raise InvalidRequestError(
+            f"key {key!r} has no call whose outcome is unknown, or its answer may still come", field="key"
+        )
+
+    def _refuse_impossible(self, connection: sa.Connection, call: OpenCall, order_id: int) -> None:
+        """Raises where an order cannot be what a call has bought or renewed."""
+        number, why = self._orders.records.number_of(connection, order_id), None
+        if number is None:
+            why = "has never been seen"
+        elif call.kind == "renewal":
+            if call.request["order_id"] != order_id:
+                why = f"is not what {call.key!r} was to renew: that was {call.request['order_id']}"
+        elif (owner := self._ledger.owners.key_of(connection, order_id)) is not None:
+            why = f"belongs to {owner!r}"
+        elif number < call.number:
+            why = f"cannot be {call.key!r}: it was there before that was sent"
+        if why is not None:
+            raise InvalidRequestError(f"order_id {order_id} {why}", field="order_id")

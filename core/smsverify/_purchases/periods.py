@@ -1,0 +1,171 @@
+"""How far each rental is paid, by the ledger's own count of its renewals, whatever its status says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from smsverify._purchases.expiry import DAY, Expiry
+from smsverify._store.store import Store
+from smsverify._store.tables import orders, purchases
+from smsverify.models import Order, period_of
+
+NAMED_DAYS: Final = {"rent-1day": 1, "rent-30days": 30}
+LONGEST_DAYS: Final = 30
+
+
+@dataclass(frozen=True)
+class MadeRenewal:
+    """A renewal that was carried out. All times are in seconds by the store's clock.
+
+    Attributes:
+        id: of its row.
+        sent_at: when it was sent.
+        asked_at, expiry: when the order was looked at before it, and its end by that; `None` where that was
+            unknown.
+        grown: by how many seconds it has moved the end that the status shows; `None` where that was not seen.
+    """
+
+    id: int
+    sent_at: float
+    asked_at: float
+    expiry: Expiry | None
+    grown: float | None
+
+
+class Periods:
+    """The periods that were paid for the rentals of one account.
+
+    Args:
+        store: where the paid calls are.
+        account: whose they are.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(self, store: Store, account: str, *, time_scale: float) -> None:
+        self._store = store
+        self._account = account
+        self._time_scale = time_scale
+
+    def now(self) -> float:
+        """Seconds by the store's clock."""
+        with self._store.read() as connection:
+            return self._store.now(connection)
+
+    def expiry(self, when: datetime | None) -> Expiry | None:
+        """The end at a date of the calendar."""
+        if when is None:
+            return None
+        with self._store.read() as connection:
+            at = self._store.now(connection) + when.timestamp() - self._store.wall(connection)
+        return Expiry(at, at)
+
+    def last(self, order_id: int) -> MadeRenewal | None:
+        """The last renewal of an order; `None` where it was never renewed here."""
+        return max(self._renewals(order_id), key=lambda one: one.sent_at, default=None)
+
+    def last_begins(self, order: Order) -> float | None:
+        """When the period begins that was paid last, by the store's clock; `None` where it was never renewed.
+
+        Until then, what is paid reaches farther than one period ahead. A renewal follows the period before
+        it, or begins when it is made, where that one was over.
+        """
+        renewals = self._renewals(order.order_id)
+        if not renewals:
+            return None
+        bought_at = self._bought_at(order.order_id)
+        period = self._period(order, bought_at, renewals)
+        # One that was bought elsewhere was so before it was first seen: perhaps just before its end.
+        begins = self._first_seen_at(order.order_id) - period / 10 if bought_at is None else bought_at
+        for renewal in renewals:
+            begins = max(begins + period, renewal.sent_at)
+        return begins
+
+    def saw(self, order_id: int, shown: Expiry | None) -> None:
+        """Notes what a look at a rental shows of its last renewal.
+
+        Args:
+            order_id: the rental.
+            shown: its end by its status; `None` where that shows none.
+        """
+        last = self.last(order_id)
+        if shown is None or last is None or last.expiry is None or last.grown is not None:
+            return
+        if not shown.is_shown_like(last.expiry):
+            return
+        grown = shown.latest - last.expiry.latest
+        # An end that has moved with the time alone was not moved by the renewal.
+        if grown - (self.now() - last.asked_at) <= min(shown.latest - shown.earliest, DAY / 2):
+            return
+        this = purchases.c.id == last.id
+        with self._store.write() as connection:
+            asked = json.loads(connection.execute(sa.select(purchases.c.request).where(this)).scalar_one())
+            request = json.dumps(asked | {"grown": grown})
+            connection.execute(sa.update(purchases).where(this).values(request=request))
+
+    # -------------------------------------------------------------- inside
+
+    def _period(self, order: Order, bought_at: float | None, renewals: list[MadeRenewal]) -> float:
+        """For how many seconds each renewal pays."""
+        grown = [renewal.grown for renewal in renewals if renewal.grown is not None]
+        days = order.duration or NAMED_DAYS.get(order.product or "")
+        if days is None:
+            return max(DAY, *grown) if grown else LONGEST_DAYS * DAY
+        named = days * DAY
+        if self._time_scale >= 1:
+            return named
+        # The days of a service whose minute is short may be short too.
+        if order.duration is not None:
+            shown = period_of(order, len(renewals))
+            return named if shown is None else shown.total_seconds()
+        first = renewals[0].expiry
+        if not grown or bought_at is None or first is None or grown[0] >= named / 2:
+            return named
+        # Only where all of its ends agree: one that is stuck or jumps would be paid for again and again.
+        lasted = [first.latest - bought_at, *grown]
+        return grown[0] if all(abs(one - grown[0]) <= grown[0] / 4 for one in lasted) else named
+
+    def _renewals(self, order_id: int) -> list[MadeRenewal]:
+        with self._store.read() as connection:
+            rows = connection.execute(
+                sa.select(purchases)
+                .where(
+                    purchases.c.account == self._account,
+                    purchases.c.kind == "renewal",
+                    purchases.c.fingerprint == f"renewal of {order_id}",
+                    purchases.c.state == "bought",
+                )
+                .order_by(purchases.c.sent_at)
+            ).all()
+        return [_made(row) for row in rows]
+
+    def _bought_at(self, order_id: int) -> float | None:
+        with self._store.read() as connection:
+            sent_at = sa.select(sa.func.min(purchases.c.sent_at)).where(
+                purchases.c.account == self._account,
+                purchases.c.kind == "order",
+                purchases.c.state == "bought",
+                purchases.c.order_id == order_id,
+            )
+            return connection.execute(sent_at).scalar()
+
+    def _first_seen_at(self, order_id: int) -> float:
+        with self._store.read() as connection:
+            this = sa.and_(orders.c.account == self._account, orders.c.order_id == order_id)
+            seen_at = connection.execute(sa.select(orders.c.first_seen_at).where(this)).scalar()
+            return self._store.now(connection) if seen_at is None else float(seen_at)
+
+
+def _made(row: Any) -> MadeRenewal:
+    asked = json.loads(row.request)
+    return MadeRenewal(
+        row.id,
+        row.sent_at,
+        asked.get("asked_at", row.sent_at),
+        Expiry.recorded_in(asked),
+        asked.get("grown"),
+    )

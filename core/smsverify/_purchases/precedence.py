@@ -1,0 +1,146 @@
+"""Which paid calls keep another one from being sent: of the same key or rental, or one not explained."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._orders.listing import OrderList
+from smsverify._purchases.calls import OPEN, WALLET_IS_SHORT, Purchase, UnderWay
+from smsverify._store.store import Store
+from smsverify._store.tables import purchases
+from smsverify.errors import PurchaseAmbiguousError, PurchaseUnknownError, PurchaseUnverifiableError
+
+RUN_AHEAD = 40  # purchases after one that is not explained; the service lists no more than 50 orders
+
+
+class Precedence:
+    """What the other calls of an account have to say before a call is sent. Works inside a transaction.
+
+    Args:
+        store: where the calls are.
+        listing: what the service's list of orders has shown.
+        account, namespace: whose calls are to be sent.
+        lease: seconds that one paid call may take.
+        grace: seconds after which the list shows what a call has bought.
+        run_ahead: how many purchases may follow one that is not explained.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        listing: OrderList,
+        account: str,
+        namespace: str,
+        *,
+        lease: float,
+        grace: float,
+        run_ahead: int = RUN_AHEAD,
+    ) -> None:
+        self._store = store
+        self._listing = listing
+        self._account = account
+        self._namespace = namespace
+        self._lease = lease
+        self._grace = grace
+        self._run_ahead = run_ahead
+
+    def is_under_way(self, row: Any, now: float) -> bool:
+        """Whether the answer to a call may still come."""
+        return bool(row.state == "sent" and now - self._lease < row.sent_at <= now)
+
+    def refuse_while_open(self, connection: sa.Connection, row: Any) -> None:
+        """Raises for a call whose outcome is not known.
+
+        Raises:
+            UnderWay: its answer may still come.
+            PurchaseUnknownError: it does not come any more.
+        """
+        if self.is_under_way(row, self._store.now(connection)):
+            raise UnderWay
+        raise self._unknown_error(row)
+
+    def refuse_beside_another(self, connection: sa.Connection, purchase: Purchase) -> None:
+        """Raises like `refuse_while_open` where another renewal of the same order is open."""
+        another = self.another(connection, purchase)
+        if another is not None:
+            self.refuse_while_open(connection, another)
+
+    def another(self, connection: sa.Connection, purchase: Purchase) -> Any:
+        """Another renewal of the same order that is under way or whose outcome is unknown."""
+        is_own = sa.and_(purchases.c.namespace == self._namespace, purchases.c.key == purchase.key)
+        return connection.execute(
+            sa.select(purchases)
+            .where(
+                purchases.c.account == self._account,
+                purchases.c.kind == "renewal",
+                purchases.c.fingerprint == purchase.fingerprint,
+                purchases.c.state.in_(OPEN),
+                sa.not_(is_own),
+            )
+            .order_by(purchases.c.sent_number)
+            .limit(1)
+        ).one_or_none()
+
+    def refuse_to_run_ahead(self, connection: sa.Connection, key: str, without: int | None = None) -> None:
+        """Raises where too many purchases have followed one that is not explained.
+
+        The service lists 50 orders, and the one that is looked for must not fall off the end of its list. So
+        nothing more is bought until the list was read late enough to show that order. A purchase that has
+        candidates on record does not count: they are found already.
+
+        Raises:
+            UnderWay: the answer to that purchase may still come.
+            PurchaseUnverifiableError: it does not come any more.
+        """
+        mine = sa.and_(purchases.c.account == self._account, purchases.c.kind == "order")
+        if without is not None:
+            mine = sa.and_(mine, purchases.c.id != without)
+        is_open = sa.and_(purchases.c.state.in_(OPEN), purchases.c.candidates.is_(None))
+        for call in connection.execute(
+            sa.select(purchases).where(mine, is_open).order_by(purchases.c.sent_number)
+        ).all():
+            number, over = call.sent_number or 0, call.sent_at + self._grace
+            if self._listing.was_asked_after(connection, number, over):
+                continue
+            since = connection.execute(
+                sa.select(sa.func.count()).where(
+                    mine,
+                    purchases.c.sent_number > number,
+                    purchases.c.state.not_in(("planned", "rejected")),
+                )
+            ).scalar_one()
+            if since < self._run_ahead:
+                return  # The later ones have fewer after them.
+            now = self._store.now(connection)
+            if self.is_under_way(call, now):
+                raise UnderWay
+            raise PurchaseUnverifiableError(
+                f"nothing was sent for {key!r}: {since} purchases have followed one whose outcome is "
+                "unknown, and the list of orders is too short for more. A reading of the list "
+                f"{max(over - now, 0.0):.0f} s from now decides: call again then",
+                key=key,
+            )
+
+    def _unknown_error(self, row: Any) -> PurchaseUnknownError:
+        candidates = tuple(json.loads(row.candidates or "[]"))
+        sent_at = datetime.fromtimestamp(self._store.as_wall(row.sent_at), timezone.utc)
+        text = (
+            f"{row.key!r} was sent at {sent_at:%Y-%m-%d %H:%M:%S} UTC, and whether it was carried out is "
+            "unknown; it is not sent again: "
+        )
+        if candidates:
+            named = ", ".join(map(str, candidates))
+            return PurchaseAmbiguousError(
+                f"{text}it may be one of the orders {named}: a person has to decide (`smsverify resolve`)",
+                key=row.key,
+                order_ids=candidates,
+            )
+        if row.note == WALLET_IS_SHORT:
+            why = f"{row.note}, so a person has to look (`smsverify resolve`)"
+        else:
+            why = f"{'the list of orders' if row.kind == 'order' else 'its status'} has not decided yet"
+        return PurchaseUnknownError(f"{text}{why}", key=row.key)

@@ -1,0 +1,279 @@
+"""Buying numbers and eSIMs: once for a key, with the price checked before and the outcome on record after."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+from smsverify._orders.orders import Orders
+from smsverify._orders.wording import named
+from smsverify._purchases.calls import Intent, Purchase, UnderWay
+from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.recovery import Recovery
+from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, check_price, prices
+from smsverify._purchases.spending import Caps
+from smsverify._service.catalogue import Catalogue, Quote
+from smsverify._service.endpoints import ServiceApi
+from smsverify.checks import OrderRequest
+from smsverify.errors import (
+    AuthenticationError,
+    NotFoundError,
+    OrderEndedError,
+    PurchaseConflictError,
+    PurchaseUnknownError,
+    PurchaseUnverifiableError,
+    ServiceError,
+    SmsVerifyError,
+    StoreError,
+)
+from smsverify.models import RENTALS, Order, Service
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+
+class Purchases:
+    """The purchases of an account.
+
+    Args:
+        api, catalogue: the service and its prices.
+        ledger: where every paid call is on record before it is sent.
+        orders: the orders that were bought.
+        recovery: finds out what became of calls whose outcome is unknown.
+        sender: sends what is on record.
+        grace: seconds for which an order of ours that the service does not show yet is believed in.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self,
+        api: ServiceApi,
+        catalogue: Catalogue,
+        ledger: Ledger,
+        orders: Orders,
+        recovery: Recovery,
+        *,
+        sender: Sender,
+        grace: float,
+        time_scale: float,
+    ) -> None:
+        self._api = api
+        self._catalogue = catalogue
+        self._ledger = ledger
+        self._orders = orders
+        self._recovery = recovery
+        self._sender = sender
+        self._grace = grace
+        self._time_scale = time_scale
+
+    def buy(
+        self,
+        request: OrderRequest,
+        key: str,
+        *,
+        caps: Caps,
+        again: bool = True,
+        stop: threading.Event | None = None,
+    ) -> Order:
+        """Buys, or hands out what the key has bought already; see `SmsVerifyHook.order`.
+
+        Args:
+            request: what is bought.
+            key: names the purchase.
+            caps: what may be spent.
+            again: whether the key buys another one where its order has ended or was used; otherwise that is
+                an `OrderEndedError`.
+            stop: ends the waiting for the rate limit when it is set.
+        """
+        self._orders.cancelling.retry_releases()
+        caps = replace(caps, price=request.max_price)
+        purchase = Purchase(key, "order", request.fingerprint, caps)
+        ended: int | None = None
+        while True:
+            planned = self._plan(purchase, request, ended, stop)
+            if isinstance(planned, PlannedCall):
+                break
+            self._refuse_another_service(request, planned, key)
+            if self._can_still_serve(planned, stop):
+                log.info(
+                    "Nothing is paid again: the key %s has bought %s", key, named(planned.order_id, planned)
+                )
+                self._orders.handover.hand_out_again(planned.order_id)
+                return self._orders.status.get(planned.order_id)
+            if not again:
+                raise OrderEndedError(
+                    f"order {planned.order_id} is over ({planned.status})",
+                    order_id=planned.order_id,
+                    status=planned.status,
+                )
+            ended = planned.order_id
+        try:
+            order = self._send(planned, request, stop)
+        except UnderWay:
+            # Another process took the plan over before it was sent.
+            return self.buy(request, key, caps=caps, again=again, stop=stop)
+        except PurchaseUnknownError:
+            found = self._find_out(purchase, stop)
+            if found is None:
+                raise
+            if found.ended and found.status != "completed":
+                raise OrderEndedError(
+                    f"order {found.order_id} was made, but the service lists it as {found.status}; the same "
+                    "key may buy again",
+                    order_id=found.order_id,
+                    status=found.status,
+                ) from None
+            return found
+        order = self._with_phone(order)
+        price = "an unknown price" if order.price is None else f"{order.price:.2f} USD"
+        log.info("Bought %s for %s", named(order.order_id, order), price)
+        if request.max_price is not None and order.price is not None and order.price > request.max_price:
+            log.warning(
+                "Order %d was charged %s, more than max_price=%s", order.order_id, price, request.max_price
+            )
+        return order
+
+    # -------------------------------------------------------------- inside
+
+    def _plan(
+        self, purchase: Purchase, request: OrderRequest, ended: int | None, stop: threading.Event | None
+    ) -> PlannedCall[Quote] | Order:
+        """What the key has bought, otherwise the plan on record, with its price found and checked."""
+        has_looked = False
+        while True:
+            try:
+                # The key comes first: what it has bought is handed out whatever became of the catalogue.
+                bought = self._ledger.find(purchase, after=ended)
+                if bought is not None:
+                    return bought
+                quote = self._catalogue.quote(request, is_strict=purchase.caps.is_set, stop=stop)
+                entry, what = quote.entry, f"{quote.entry.name} ({request.product})"
+                price, highest = prices(entry, request.duration)
+                check_price(highest, request.max_price, what)
+                self._recovery.introduce(stop)
+                intent = self._ledger.plan(
+                    purchase, _in_ids(request, entry), price, charge=highest, after=ended
+                )
+                if not isinstance(intent, Intent):
+                    return intent
+                return PlannedCall(intent, quote, request.duration, what)
+            except UnderWay:
+                self._sender.wait_for_another(purchase.key, stop)
+            except PurchaseUnknownError:
+                if has_looked:
+                    raise
+                has_looked = True
+                self._look_for(purchase.key)
+
+    def _send(self, call: PlannedCall[Quote], request: OrderRequest, stop: threading.Event | None) -> Order:
+        """Sends a purchase, and returns the order that its key has."""
+        answer = self._sender.send(call, partial(self._api.post_order, request, call.quote.entry), stop)
+        order = _completed(answer, request, call.quote.entry)
+        try:
+            return self._ledger.record_bought(call.intent, order)
+        except StoreError as error:
+            raise PurchaseUnknownError(
+                f"order {order.order_id} was bought, but could not be recorded: {error}",
+                key=call.intent.key,
+                order_ids=(order.order_id,),
+            ) from error
+
+    def _refuse_another_service(self, request: OrderRequest, order: Order, key: str) -> None:
+        """A number is an id: it does not stand for what was bought when the same digits were a name."""
+        bought_as = self._ledger.owners.service_of(order.order_id)
+        if isinstance(request.service, int) and bought_as not in (None, str(request.service)):
+            raise PurchaseConflictError(
+                f"the key {key!r} stands for another purchase, order {order.order_id} of {order.service}; "
+                "nothing was sent: use another key",
+                key=key,
+            )
+
+    def _with_phone(self, order: Order) -> Order:
+        """An order with its phone number, which the answer may have left out."""
+        if order.phone is not None or order.product == "esim":
+            return order
+        try:
+            self._orders.status.read(order.order_id, patient=True, hasty=True)
+            return self._orders.records.get(order.order_id) or order
+        except Exception as error:  # it is bought, whatever goes wrong now
+            log.warning("The phone number of order %d cannot be read yet: %s", order.order_id, error)
+            return order
+
+    def _look_for(self, key: str) -> None:
+        """Lets the list of orders decide what it can."""
+        try:
+            self._recovery.resolve_orders()
+        except AuthenticationError:
+            raise
+        except ServiceError as error:
+            raise PurchaseUnverifiableError(
+                f"whether {key!r} was carried out cannot be found out now, because the list of orders "
+                f"cannot be read ({error}); nothing was sent",
+                key=key,
+            ) from error
+
+    def _find_out(self, purchase: Purchase, stop: threading.Event | None) -> Order | None:
+        """Looks for a purchase whose answer was lost; `None` where the list does not decide yet."""
+        for pause in LOOKS:
+            if (stop or threading.Event()).wait(pause * self._time_scale):
+                return None
+            try:
+                self._recovery.resolve_orders()
+                return self._ledger.find(purchase)
+            except UnderWay:
+                continue  # Its end could not be recorded; the row says that it is under way for a while.
+            except PurchaseUnknownError as error:
+                if error.order_ids:
+                    raise
+            except SmsVerifyError as error:
+                log.warning("Whether %s was bought cannot be found out now: %s", purchase.key, error)
+                return None
+        return None
+
+    def _can_still_serve(self, order: Order, stop: threading.Event | None) -> bool:
+        """Whether an order that a key has bought can be handed out again."""
+        if order.product == "esim":
+            return not order.ended
+        is_new = (self._orders.records.age(order.order_id) or 0.0) < self._grace
+        try:
+            status = self._orders.status.read(order.order_id, stop=stop)
+        except NotFoundError:
+            # One answer of that kind is not enough to buy another.
+            return is_new or any(
+                one.order_id == order.order_id for one in self._orders.status.read_list().rows
+            )
+        if order.product in RENTALS:
+            return not status.ended
+        if status.status == "completed" and not status.arrived and is_new:
+            return True  # its code shows a little later
+        return (status.arrived or not status.ended) and not self._orders.handover.was_used(order.order_id)
+
+
+def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:
+    """The purchase as it stands in the catalogue."""
+    return {
+        "product": request.product,
+        "service": entry.name if entry.service_id is None else str(entry.service_id),
+        "name": entry.name,
+        "country": None if entry.country_id is None else str(entry.country_id),
+        "country_name": entry.country_name,
+        "area_code": request.area_code,
+        "duration": request.duration,
+    }
+
+
+def _completed(answer: Order, request: OrderRequest, entry: Service) -> Order:
+    """The service's answer with what the request and the catalogue say besides."""
+    return answer.model_copy(
+        update={
+            "product": request.product,
+            "service": entry.name,
+            "country": entry.country_name,
+            "duration": request.duration,
+            "price": entry.price_of(request.duration) if answer.price is None else answer.price,
+            "created_at": answer.created_at or datetime.now(timezone.utc),
+        }
+    )

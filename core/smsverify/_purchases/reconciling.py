@@ -1,0 +1,249 @@
+"""Comparing what is on record with the service: what is open is resolved, what is lost is named."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+from smsverify._orders.holding import FORGOTTEN
+from smsverify._orders.orders import Orders
+from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.recovery import Recovery
+from smsverify._purchases.refunds import Refunds
+from smsverify._purchases.spending import DAY
+from smsverify._purchases.wallet import Wallet
+from smsverify._service.rate_limit import RateLimit
+from smsverify._store.store import Store
+from smsverify.errors import ServiceError, SmsVerifyError, WaitStoppedError
+from smsverify.models import RENTALS, Order
+from smsverify.reports import HeldOrder, Reconciliation, ResolvedCall, UnknownCall
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+TO_KEEP = (*RENTALS, "esim")  # products that are bought to keep them: nobody has to wait for these
+AT_ONCE = 20  # orders that one reconciliation looks at, and as many that it cancels: its cost stays small
+
+NEVER_CAME = (
+    "it is listed as cancelled, but its refund never reached the wallet: it counts as spent. Ask the service"
+)
+
+
+class Reconciler:
+    """Reconciles one account.
+
+    Args:
+        store, wallet, ledger, orders, recovery, refunds, rate_limit: of the account.
+        grace: seconds after which a call that does not show should have been decided.
+        is_exclusive: whether nobody else buys on this account.
+        alive: seconds for which a wait is alive after its last sign of life.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        wallet: Wallet,
+        ledger: Ledger,
+        orders: Orders,
+        recovery: Recovery,
+        *,
+        refunds: Refunds,
+        rate_limit: RateLimit,
+        grace: float,
+        is_exclusive: bool,
+        alive: float,
+        time_scale: float,
+    ) -> None:
+        self._store = store
+        self._rate_limit = rate_limit
+        self._wallet = wallet
+        self._ledger = ledger
+        self._orders = orders
+        self._records = orders.records
+        self._releases = orders.releases
+        self._handover = orders.handover
+        self._recovery = recovery
+        self._refunds = refunds
+        self._grace = grace
+        self._is_exclusive = is_exclusive
+        self._alive = alive
+        self._time_scale = time_scale
+
+    def run(self, *, cancel_after: float | None, stop: threading.Event | None) -> Reconciliation:
+        """See `SmsVerifyHook.reconcile`."""
+        stop = stop or threading.Event()
+        resolved = self._recovery.resolve_orders() + self._recovery.resolve_renewals()
+        cancelled = list(self._cancel_again(stop))
+        leaks = self._leaks(cancel_after, cancelled, stop)
+        if cancelled:
+            self._note_refunds()
+        balance = self._balance()
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            spent_today = self._ledger.spending.today(connection).amount
+            spent = self._ledger.spending.in_all(connection)
+            unknown = self._unknown(connection, now)
+            overcharged = self._ledger.spending.overcharged(connection, now - DAY)
+        candidates = {order_id for call in unknown for order_id in call.order_ids}
+        open_releases = [
+            (
+                release,
+                HeldOrder.of(self._known(release.order_id), f"it is to be cancelled ({release.reason})"),
+            )
+            for release in self._releases.all()
+        ]
+        report = Reconciliation(
+            checked_at=datetime.now(timezone.utc),
+            balance=balance,
+            spent_today=spent_today,
+            spent=spent.amount,
+            unpriced=spent.unpriced,
+            blocked_until=self._rate_limit.state().blocked_until,
+            refunded=self._records.refunded(),
+            resolved=[
+                ResolvedCall(
+                    key=one.key, kind=one.kind, outcome=one.outcome, order_id=next(iter(one.order_ids), None)
+                )
+                for one in resolved
+                if one.outcome != "ambiguous"
+            ],
+            unknown=unknown,
+            cancelled=cancelled,
+            to_cancel=[held for release, held in open_releases if not release.is_planned],
+            planned=[held for release, held in open_releases if release.is_planned],
+            leaks=leaks,
+            missing_refunds=[
+                HeldOrder.of(self._known(order_id), NEVER_CAME) for order_id in self._refunds.missing()
+            ],
+            foreign=[
+                HeldOrder.of(order, "it was not bought through this store")
+                for order in self._records.foreign(DAY)
+                if order.order_id not in candidates
+            ],
+            overcharged=[HeldOrder.of(self._known(order_id), reason) for order_id, reason in overcharged],
+            foreign_is_fine=not self._is_exclusive,
+        )
+        for finding in report.findings:
+            log.warning("To look at: %s", finding)
+        return report
+
+    def _cancel_again(self, stop: threading.Event) -> Iterator[int]:
+        self._orders.cancelling.close_finished()
+        for _ in range(min(len(self._releases.all()), AT_ONCE)):
+            _refuse_if(stop)
+            yield from self._orders.cancelling.retry_releases(limit=1, even_early=True)
+
+    def _leaks(
+        self, cancel_after: float | None, cancelled: list[int], stop: threading.Event
+    ) -> list[HeldOrder]:
+        """Looks at the orders that nobody waits for or has, cancels them if that is wanted, and names others.
+
+        An order that has ended needs no request, and does not count for `AT_ONCE`.
+        """
+        forgotten = FORGOTTEN * self._time_scale
+        patience = forgotten if cancel_after is None else min(forgotten, cancel_after)
+        now = self._ledger.now()
+        alive_since = now - self._alive
+        unused = [
+            order
+            for order in self._handover.unused(now - patience, alive_since=alive_since, ended_since=now - DAY)
+            if order.product not in TO_KEEP and self._releases.of(order.order_id) is None
+        ]
+        # An order that was bought to keep is a leak only where its buyer gives no sign of life.
+        unclaimed = [order for order in self._handover.unclaimed(now - forgotten) if order.product in TO_KEEP]
+        running = [order for order in (*unused, *unclaimed) if not order.ended]
+        for order in running[:AT_ONCE]:
+            _refuse_if(stop)
+            is_kept = order.product in TO_KEEP
+            since = now - max(forgotten, cancel_after or 0.0) if is_kept else now - patience
+            if self._deal_with(order, cancel_after, (since, alive_since)):
+                cancelled.append(order.order_id)
+        leaks = [HeldOrder.of(order, _why_unused(order)) for order in self._still_held(unused)]
+        return leaks + [
+            HeldOrder.of(order, why_unclaimed(order))
+            for order in self._still_held(unclaimed)
+            if self._handover.unclaimed_for(order.order_id) is not None
+        ]
+
+    def _still_held(self, found: list[Order]) -> Iterator[Order]:
+        """These orders as they are now, less those that were or will be cancelled."""
+        for order in map(self._known, (one.order_id for one in found)):
+            if not order.cancelled and self._releases.of(order.order_id) is None:
+                yield order
+
+    def _deal_with(self, order: Order, cancel_after: float | None, limits: tuple[float, float]) -> bool:
+        """Looks at an order that nobody needs, or cancels it; whether it was cancelled."""
+        self._handover.note_reconciled(order.order_id)
+        if order.product == "esim":
+            return False
+        if cancel_after is None:
+            self._look_at(order.order_id)
+            return False
+        is_rental = order.product in RENTALS
+        reason = f"nobody has waited for it for {cancel_after:.0f} s"
+        if is_rental:
+            reason = "it was never handed over to its buyer"
+        return self._orders.cancelling.release(order.order_id, reason, undo=is_rental, unless_since=limits)
+
+    def _note_refunds(self) -> None:
+        """Only the list says that the money came back."""
+        try:
+            self._orders.status.read_list()
+        except ServiceError as error:
+            log.warning("Whether the cancelled orders are refunded cannot be read now: %s", error)
+
+    def _look_at(self, order_id: int) -> None:
+        try:
+            self._orders.status.read(order_id)
+        except SmsVerifyError as error:
+            log.warning("Order %d cannot be looked at: %s", order_id, error)
+
+    def _known(self, order_id: int) -> Order:
+        return self._records.get(order_id) or Order(order_id=order_id)
+
+    def _unknown(self, connection: sa.Connection, now: float) -> list[UnknownCall]:
+        return [
+            UnknownCall(
+                namespace=call.namespace,
+                key=call.key,
+                kind=call.kind,
+                sent_at=datetime.fromtimestamp(self._store.as_wall(call.sent_at), timezone.utc),
+                price=call.price,
+                order_ids=call.candidates or ((call.request["order_id"],) if call.kind == "renewal" else ()),
+                overdue=bool(call.candidates) or now > call.sent_at + self._grace,
+            )
+            for call in self._ledger.open_calls(connection)
+            if not call.under_way
+        ]
+
+    def _balance(self) -> Decimal | None:
+        try:
+            return self._wallet.read()[1].amount
+        except ServiceError as error:
+            log.warning("The balance cannot be read: %s", error)
+            return None
+
+
+def why_unclaimed(order: Order) -> str:
+    """Why an order is in the report that was never handed over, and what a person can do."""
+    is_lost = order.product == "esim" and order.activation_code is None
+    code = "; its activation code is not on record, the dashboard shows it" if is_lost else ""
+    return (
+        f"it was bought, but never handed over to its buyer{code}. Call again with its key {order.key!r} to "
+        f"get it, keep it with `smsverify status {order.order_id}`, or give it back with "
+        f"`smsverify cancel {order.order_id}`"
+    )
+
+
+def _why_unused(order: Order) -> str:
+    return "its code was never used" if order.status == "completed" else "nobody waits for it"
+
+
+def _refuse_if(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise WaitStoppedError("the reconciliation was stopped; what it has done is on record")

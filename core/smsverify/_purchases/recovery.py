@@ -1,0 +1,347 @@
+"""Finding out what became of paid calls whose outcome is unknown: of purchases by the service's list of
+orders, of renewals by the time left, and of both by the wallet.
+
+What was known before a call is said by the store's sequence, never by a clock. `matching` says which orders
+the list may show for which purchases. A purchase was not made when its grace is over, the list reaches back
+to it and shows nothing that could be it, and the wallet does not hold less than the records explain.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import sqlalchemy as sa
+
+from smsverify._orders.listing import Listing
+from smsverify._orders.orders import Orders
+from smsverify._purchases.calls import WALLET_IS_SHORT, OpenCall
+from smsverify._purchases.expiry import Expiry
+from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.matching import Fit, Open, match
+from smsverify._purchases.wallet import Comparison, Reading, Wallet
+from smsverify._store.store import Store
+from smsverify.errors import AuthenticationError, InvalidRequestError, ServiceError, WaitStoppedError
+from smsverify.models import Order
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+MINUTE: Final = 60.0
+# Seconds for which no other process makes the first readings, where a minute lasts a minute.
+INTRODUCTION: Final = 300.0
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A paid call whose outcome was unknown, and what has become of it.
+
+    Attributes:
+        key, kind: of the call; `order` or `renewal`.
+        outcome: `bought`, `not made`, or `ambiguous`, which a person has to decide.
+        order_ids: the order that it has bought or renewed, or those that come into question.
+    """
+
+    key: str
+    kind: str
+    outcome: str
+    order_ids: tuple[int, ...] = ()
+
+
+class Recovery:
+    """Resolves the paid calls of an account whose outcome is unknown.
+
+    Args:
+        store: where they are.
+        ledger: the account's paid calls and orders.
+        orders: reads the service's list, and the status of an order.
+        wallet: reads the balance.
+        grace: seconds after which a call that does not show was not made.
+        is_exclusive: whether all purchases on this account go through the store. Otherwise no order is
+            adopted, only named.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        orders: Orders,
+        wallet: Wallet,
+        *,
+        grace: float,
+        is_exclusive: bool,
+        time_scale: float,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._orders = orders
+        self._wallet = wallet
+        self._grace = grace
+        self._is_exclusive = is_exclusive
+        self._time_scale = time_scale
+        self._is_introduced = False
+
+    def introduce(self, stop: threading.Event | None = None) -> None:
+        """Reads the list and the balance before the first purchase of an account, once in a store.
+
+        What was there before is no purchase of ours, and what the wallet held says later whether it was
+        touched. Where the service does not answer, purchases go on: should one be in doubt, more comes into
+        question.
+        """
+        if self._is_introduced:
+            return
+        with self._store.read() as connection:
+            has_list = self._orders.listing.was_read(connection)
+            has_balance = self._wallet.last(connection) is not None
+        self._is_introduced = has_list and has_balance
+        if self._is_introduced or not self._orders.listing.begin_introduction(
+            INTRODUCTION * self._time_scale
+        ):
+            return
+        try:
+            if not has_list:
+                self._orders.status.read_list(stop=stop)
+            if not has_balance:
+                self._wallet.read(stop=stop)
+        except AuthenticationError:
+            raise
+        except (ServiceError, WaitStoppedError) as error:
+            log.warning("What the account had before its first purchase cannot be read: %s", error)
+
+    # -------------------------------------------------------------- purchases
+
+    def resolve_orders(self) -> list[Resolved]:
+        """Reads the list of orders and resolves the purchases that it decides; the rest stays unknown.
+
+        The balance is read too where a purchase would count as not made, and can be compared.
+
+        Raises:
+            ServiceError: the list cannot be read, so nothing can be decided.
+        """
+        listing = self._orders.status.read_list()
+        resolved, is_wallet_needed = self._decide(listing, None)
+        if is_wallet_needed and (reading := self._read_wallet()) is not None:
+            resolved += [one for one in self._decide(listing, reading)[0] if one not in resolved]
+        return resolved
+
+    def _decide(self, listing: Listing, reading: Reading | None) -> tuple[list[Resolved], bool]:
+        """What a list decides, and whether the wallet has a say in the rest."""
+        resolved: list[Resolved] = []
+        is_wallet_needed = False
+        with self._store.write() as connection:
+            self._ledger.lock(connection)
+            self._ledger.owners.lock(connection)
+            calls = [call for call in self._ledger.open_calls(connection) if call.kind == "order"]
+            opens = {call.id: call for call in calls if not call.under_way}
+            if not opens:
+                return [], False
+            purchases = [
+                Open(call.id, call.key, call.request, call.price, call.number, call.sent_at)
+                for call in opens.values()
+            ]
+            # Not of the list alone: what it has shown once is kept.
+            unowned = self._ledger.owners.unowned(connection, min(purchase.number for purchase in purchases))
+            # What may belong to a call under way as well decides when that has ended.
+            first_under_way = min((call.number for call in calls if call.under_way), default=None)
+            free = [seen for seen in unowned if first_under_way is None or seen.number < first_under_way]
+            matching = match(purchases, free, listing.skew)
+            taken = {order.order_id for order in matching.adopted.values()}
+            for purchase in purchases:
+                call = opens[purchase.id]
+                may_be = [
+                    seen
+                    for seen in unowned
+                    if seen.order.order_id not in taken and purchase.fit(seen, listing.skew) > Fit.NOT
+                ]
+                if purchase.id in matching.adopted:
+                    found = matching.adopted[purchase.id]
+                    resolved.append(
+                        self._adopt(connection, call, found)
+                        if self._is_exclusive
+                        else self._doubt(connection, call, [found.order_id])
+                    )
+                elif purchase.id in matching.doubtful:
+                    # A person chooses from all that it may be, also from what seems to be another thing.
+                    ids = [seen.order.order_id for seen in may_be if seen in free]
+                    resolved.append(self._doubt(connection, call, ids))
+                elif not self._should_show(connection, listing, call):
+                    continue
+                elif may_be:
+                    if all(seen in free for seen in may_be):
+                        ids = [seen.order.order_id for seen in may_be]
+                        resolved.append(self._doubt(connection, call, ids))
+                else:
+                    first = self._wallet.before(connection, call.number)
+                    if first is not None and reading is None:
+                        is_wallet_needed = True
+                    elif self._is_short(connection, first, reading):
+                        self._keep(connection, call)
+                    else:
+                        why = "the list of orders does not show it"
+                        resolved.append(self._give_up(connection, call, why))
+        return resolved, is_wallet_needed
+
+    def _should_show(self, connection: sa.Connection, listing: Listing, call: OpenCall) -> bool:
+        """Whether what a call has bought cannot be missing in a list any more."""
+        # Of a list that was asked for early it proves nothing how late it is looked at.
+        if listing.asked.number < call.number or listing.asked.at <= call.sent_at + self._grace:
+            return False
+        if listing.unreadable:
+            return False
+        if listing.is_whole or self._orders.listing.has_shown_all_since(connection, call.number):
+            return True
+        first = self._orders.listing.first_number(connection, listing)
+        return first is not None and first < call.number
+
+    def _read_wallet(self) -> Reading | None:
+        try:
+            return self._wallet.read()[1]
+        except AuthenticationError:
+            raise
+        except ServiceError as error:
+            log.warning("The balance cannot be read, so what it would decide stays unknown: %s", error)
+            return None
+
+    def _is_short(self, connection: sa.Connection, first: Reading | None, then: Reading | None) -> bool:
+        if first is None or then is None:
+            return False
+        return self._wallet.since(connection, first, then).is_short
+
+    def _keep(self, connection: sa.Connection, call: OpenCall) -> None:
+        self._ledger.note_why_open(connection, call, WALLET_IS_SHORT)
+        log.error("%s may have been carried out: %s", call.key, WALLET_IS_SHORT)
+
+    def _doubt(self, connection: sa.Connection, call: OpenCall, ids: Sequence[int]) -> Resolved:
+        order_ids = tuple(sorted(ids))
+        self._ledger.mark_ambiguous(connection, call, order_ids)
+        if order_ids != call.candidates:
+            log.error(
+                "%s may have bought one of the orders %s: a person has to decide (`smsverify resolve`)",
+                call.key,
+                order_ids,
+            )
+        return Resolved(call.key, call.kind, "ambiguous", order_ids)
+
+    def _give_up(self, connection: sa.Connection, call: OpenCall, why: str) -> Resolved:
+        self._ledger.close(connection, call, "rejected", self._store.now(connection), why)
+        log.warning("%s was not made: %s", call.key, why)
+        return Resolved(call.key, call.kind, "not made")
+
+    def _adopt(self, connection: sa.Connection, call: OpenCall, found: Order) -> Resolved:
+        now, note = self._store.now(connection), "found in the list of orders"
+        self._ledger.close(connection, call, "bought", now, note, order_id=found.order_id)
+        self._orders.records.assign(connection, found.order_id, call.key, call.request)
+        log.warning("%s has bought order %d, as the list of orders shows", call.key, found.order_id)
+        if call.request["product"] == "esim":
+            log.warning("The activation code of order %d is lost; the dashboard has it", found.order_id)
+        return Resolved(call.key, call.kind, "bought", (found.order_id,))
+
+    # -------------------------------------------------------------- renewals
+
+    def resolve_renewals(self, only: int | None = None) -> list[Resolved]:
+        """Resolves the renewals that their order's status decides, by its time left before and after; where
+        that shows nothing, the wallet may.
+
+        Args:
+            only: looks at the renewals of this order alone.
+        """
+        with self._store.read() as connection:
+            calls = [
+                call
+                for call in self._ledger.open_calls(connection)
+                if call.kind == "renewal" and not call.under_way
+                if only in (None, call.request["order_id"])
+            ]
+        resolved = []
+        for call in calls:
+            asked_at = self._ledger.now()
+            was_made = self._was_renewed(call)
+            reading = None
+            if not was_made and asked_at > call.sent_at + self._grace:
+                reading = self._reading_for(call)
+            elif not was_made:
+                continue
+            with self._store.write() as connection:
+                self._ledger.lock(connection)
+                if all(
+                    call.id != still.id or still.under_way for still in self._ledger.open_calls(connection)
+                ):
+                    continue  # Another process was quicker.
+                resolved += self._decide_renewal(connection, call, was_made, reading)
+        return resolved
+
+    def _decide_renewal(
+        self, connection: sa.Connection, call: OpenCall, was_made: bool | None, reading: Reading | None
+    ) -> list[Resolved]:
+        """What the status of its order, and the wallet after its grace, say of a renewal."""
+        first = self._wallet.before(connection, call.number)
+        wallet = None if first is None or reading is None else self._wallet.since(connection, first, reading)
+        if was_made:
+            return [self._renewed(connection, call, "the order's time left shows it")]
+        if was_made is False and (first is None or (wallet is not None and not wallet.is_short)):
+            return [self._give_up(connection, call, "the order's time left has not grown")]
+        # The wallet alone proves no absence: it may have been filled up by just as much.
+        if was_made is None and wallet is not None and self._is_paid(connection, call, wallet):
+            self._ledger.renewals.note_one_more(connection, call.request["order_id"])
+            return [self._renewed(connection, call, "the wallet shows that it was paid")]
+        if wallet is not None and wallet.is_short:
+            self._keep(connection, call)
+        return []
+
+    def _is_paid(self, connection: sa.Connection, call: OpenCall, wallet: Comparison) -> bool:
+        """Whether the wallet lacks what a renewal costs, and nothing else can have taken it."""
+        is_alone = self._is_exclusive and len(self._ledger.open_calls(connection)) == 1
+        return is_alone and wallet.is_short and call.price is not None and wallet.lacks(call.price)
+
+    def _renewed(self, connection: sa.Connection, call: OpenCall, note: str) -> Resolved:
+        order_id = call.request["order_id"]
+        now = self._store.now(connection)
+        self._ledger.close(connection, call, "bought", now, note, order_id=order_id)
+        log.warning("%s has renewed order %d: %s", call.key, order_id, note)
+        return Resolved(call.key, call.kind, "bought", (order_id,))
+
+    def _reading_for(self, call: OpenCall) -> Reading | None:
+        """A reading of the wallet that shows whether a call has touched it; `None` where none can."""
+        with self._store.read() as connection:
+            if self._wallet.before(connection, call.number) is None:
+                return None
+            last, now = self._wallet.last(connection), self._store.now(connection)
+        if (
+            last is not None
+            and last.asked.number >= call.number
+            and now - MINUTE * self._time_scale < last.asked.at <= now
+            and last.asked.at > call.sent_at + self._grace
+        ):
+            return last  # of a look that was just made
+        try:
+            self._orders.status.read_list()  # which shows what has come back
+        except AuthenticationError:
+            raise
+        except ServiceError as error:
+            log.warning("What the wallet should hold cannot be found out now: %s", error)
+            return None
+        return self._read_wallet()
+
+    def _was_renewed(self, call: OpenCall) -> bool | None:
+        """Whether a renewal was carried out; `None` where the status does not show it."""
+        before = Expiry.recorded_in(call.request)
+        if before is None or not before.is_shown:
+            return None
+        asked_at = self._ledger.now()
+        try:
+            status = self._orders.status.read(call.request["order_id"])
+        except (ServiceError, InvalidRequestError) as error:
+            log.warning("Whether %s was renewed cannot be found out now: %s", call.key, error)
+            return None
+        after = Expiry.shown_by(status, asked_at, self._time_scale)
+        if after is None or not after.is_shown_like(before) or status.ended:
+            return None
+        # By the clock that all share, the end before was reckoned at the answer's arrival, and so is never
+        # too early; this one is never too late. However slow both were, an end beyond both was moved.
+        if after.is_later_than(before):
+            return True
+        # Days left are whole ones: that they have not grown says nothing of a rental of one day.
+        return None if after.in_days else False

@@ -1,0 +1,121 @@
+"""Refunds that are on record and that the wallet does not show: they are no money to spend.
+
+Whenever the wallet is read, it is compared with the reading before. Where it holds less than the records
+explain, by just what some of the refunds since then come to, these have not come: their orders count as spent
+again until the wallet shows the money, and are named once the wallet has had its time to show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+from smsverify._purchases.wallet import MANY, ROUNDING, Movement, Reading, compare, movements, paid
+from smsverify._store.store import Store
+from smsverify._store.tables import orders, purchases
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+
+class Refunds:
+    """The refunds of one account.
+
+    Args:
+        store: where they are on record.
+        account: whose they are.
+        grace: seconds in which the wallet has to show a refund that the list shows.
+        is_exclusive: whether all purchases on this account go through the store. Otherwise nothing is
+            compared.
+    """
+
+    def __init__(self, store: Store, account: str, *, grace: float, is_exclusive: bool) -> None:
+        self._store = store
+        self._account = account
+        self._grace = grace
+        self._is_exclusive = is_exclusive
+
+    def compare(self, connection: sa.Connection, first: Reading, then: Reading) -> None:
+        """Notes which refunds a reading of the wallet lacks, and which it shows at last."""
+        if not self._is_exclusive:
+            return
+        moved = [*movements(connection, self._account, first, then), *self._open(connection)]
+        comparison = compare(first.amount, then.amount, moved)
+        if comparison.fits:
+            return
+        came = [one for one in moved if one.what == "refund" and one.is_certain]
+        missing = self._missing(connection)
+        for expected in comparison.expected:
+            if lost := _that_sum_to(expected - then.amount, came):
+                self._mark(connection, lost, then.read_at)
+                return
+            if late := _that_sum_to(then.amount - expected, missing):
+                self._mark(connection, late, None)
+                return
+
+    def missing(self) -> list[int]:
+        """The orders whose refund the list shows, and the wallet did not in the time that it has for that."""
+        with self._store.read() as connection:
+            latest = self._store.now(connection) - self._grace
+            return list(
+                connection.execute(
+                    sa.select(orders.c.order_id)
+                    .where(self._is_missing(), orders.c.refunded_at <= latest)
+                    .order_by(orders.c.order_id)
+                ).scalars()
+            )
+
+    # -------------------------------------------------------------- inside
+
+    def _open(self, connection: sa.Connection) -> list[Movement]:
+        """What calls may have taken whose outcome is not known: it is not a refund that is missing."""
+        rows = connection.execute(
+            sa.select(purchases).where(
+                purchases.c.account == self._account, purchases.c.state.in_(("sent", "unknown"))
+            )
+        )
+        return [Movement("open", None, paid(row), is_certain=False) for row in rows]
+
+    def _missing(self, connection: sa.Connection) -> list[Movement]:
+        its_purchase = sa.and_(
+            purchases.c.account == orders.c.account,
+            purchases.c.order_id == orders.c.order_id,
+            purchases.c.kind == "order",
+            purchases.c.state == "bought",
+        )
+        rows = connection.execute(
+            sa.select(orders.c.order_id, purchases.c.charge)
+            .join(purchases, its_purchase)
+            .where(self._is_missing(), purchases.c.charge.is_not(None))
+            .order_by(orders.c.order_id)
+        )
+        return [Movement("refund", row.order_id, Decimal(row.charge), is_certain=True) for row in rows]
+
+    def _is_missing(self) -> sa.ColumnElement[bool]:
+        return sa.and_(orders.c.account == self._account, orders.c.refund_missing_since.is_not(None))
+
+    def _mark(self, connection: sa.Connection, refunds: Iterable[Movement], since: float | None) -> None:
+        ids = [refund.order_id for refund in refunds]
+        these = sa.and_(orders.c.account == self._account, orders.c.order_id.in_(ids))
+        connection.execute(sa.update(orders).where(these).values(refund_missing_since=since))
+        for order_id in ids if since is not None else ():
+            log.warning(
+                "Order %d is listed as cancelled, but the wallet lacks its refund: it counts as spent",
+                order_id,
+            )
+
+
+def _that_sum_to(amount: Decimal, refunds: Sequence[Movement]) -> list[Movement] | None:
+    """Some refunds that come to an amount, the earliest of them; `None` where none do."""
+    if amount <= ROUNDING:
+        return None
+    ways: dict[Decimal, list[Movement]] = {Decimal(0): []}
+    for refund in refunds:
+        for total, way in list(ways.items()):
+            ways.setdefault(total + (refund.amount or 0), [*way, refund])
+        if len(ways) > MANY:
+            return None
+    fitting = [way for total, way in ways.items() if abs(total - amount) <= ROUNDING]
+    return fitting[0] if fitting else None

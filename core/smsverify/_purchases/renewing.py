@@ -1,0 +1,300 @@
+"""Renewing a rental: once for each count of its renewals, with its end before on record with the intent."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from smsverify._orders.orders import Orders
+from smsverify._orders.wording import named
+from smsverify._purchases.calls import Intent, Purchase, UnderWay, renewal_of
+from smsverify._purchases.expiry import Expiry
+from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.periods import Periods
+from smsverify._purchases.recovery import Recovery
+from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, check_price, prices
+from smsverify._purchases.spending import Caps
+from smsverify._service.catalogue import Catalogue, Quote
+from smsverify._service.endpoints import ServiceApi
+from smsverify.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    PurchaseUnknownError,
+    ServiceError,
+    SmsVerifyError,
+    StoreError,
+)
+from smsverify.models import RENTALS, Order, OrderStatus, period_of
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the status of a rental says.
+
+    Attributes:
+        status: of the order.
+        asked_at: when it had said that, in seconds by the store's clock.
+        expiry: the end that it shows; `None` where it shows none.
+    """
+
+    status: OrderStatus
+    asked_at: float
+    expiry: Expiry | None
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What has come of a renewal.
+
+    Attributes:
+        order: with its new end.
+        is_new: whether this call has paid; otherwise it was renewed already, by this key or by another.
+        price: USD that was paid; `None` where that is unknown.
+    """
+
+    order: Order
+    is_new: bool = False
+    price: Decimal | None = None
+
+
+class Renewals:
+    """The renewals of an account.
+
+    Args:
+        api, catalogue: the service and its prices.
+        ledger: where every paid call is on record before it is sent.
+        orders: the orders that were bought.
+        recovery: finds out what became of calls whose outcome is unknown.
+        sender: sends what is on record.
+        periods: how far rentals are paid.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self,
+        api: ServiceApi,
+        catalogue: Catalogue,
+        ledger: Ledger,
+        orders: Orders,
+        recovery: Recovery,
+        *,
+        sender: Sender,
+        periods: Periods,
+        time_scale: float,
+    ) -> None:
+        self._api = api
+        self._catalogue = catalogue
+        self._ledger = ledger
+        self._orders = orders
+        self._recovery = recovery
+        self._sender = sender
+        self._periods = periods
+        self._time_scale = time_scale
+
+    def pay_on_request(
+        self,
+        order_id: int,
+        *,
+        limit: Decimal | None,
+        key: str | None,
+        caps: Caps,
+        stop: threading.Event | None = None,
+    ) -> Order:
+        """Renews a rental once for a key; see `SmsVerifyHook.renew`."""
+        count = self._ledger.renewals.count(order_id)
+        begins = self._periods.last_begins(self._orders.records.get(order_id) or Order(order_id=order_id))
+        is_ahead = begins is not None and self._periods.now() < begins
+        # Where its period has begun, it is not the renewal that is asked for now.
+        found = self._ledger.renewals.take_unclaimed(order_id) if key is None and is_ahead else None
+        if found is not None:
+            log.info(
+                "Order %d was renewed by a call that has lost the answer, it is not paid again", order_id
+            )
+            return found
+        if is_ahead:
+            log.warning(
+                "Order %d is paid for more than one period ahead; it is renewed since that was asked for",
+                order_id,
+            )
+        order = self.pay_once(order_id, count, limit=limit, key=key, caps=caps, stop=stop).order
+        self.note_handed_out(order_id)
+        return order
+
+    def note_handed_out(self, order_id: int) -> None:
+        """Notes that the caller that has renewed an order knows of it: it is not handed out once more."""
+        try:
+            self._ledger.renewals.claim_all(order_id)
+        except StoreError as error:
+            log.warning("That the renewal of order %d is known cannot be noted: %s", order_id, error)
+
+    def sight(self, order_id: int, *, stop: threading.Event | None = None, hasty: bool = False) -> Sight:
+        """Looks at a rental that may be renewed."""
+        return self._sight_of(self._orders.status.read(order_id, stop=stop, patient=True, hasty=hasty))
+
+    def _sight_of(self, status: OrderStatus) -> Sight:
+        now = self._periods.now()
+        shown = Expiry.shown_by(status, now, self._time_scale)
+        self._periods.saw(status.order_id, shown)
+        return Sight(status, now, shown)
+
+    def pay_once(
+        self,
+        order_id: int,
+        count: int,
+        *,
+        limit: Decimal | None,
+        key: str | None = None,
+        caps: Caps,
+        sight: Sight | None = None,
+        stop: threading.Event | None = None,
+    ) -> Renewal:
+        """Renews a rental, unless that was done since it had been renewed so often.
+
+        Args:
+            order_id: the rental.
+            count: how often it had been renewed when that was decided on.
+            limit: most that may be paid, in USD.
+            key: names the renewal. Default: the order and the count.
+            caps: what may be spent.
+            sight: what its status said after `count` was read. Default: the status is read.
+            stop: ends the waiting for the rate limit when it is set.
+        """
+        key = key or f"renew:{order_id}:{count}"
+        caps = replace(caps, price=limit)
+        purchase = Purchase(key, "renewal", renewal_of(order_id), caps, count)
+        done = self._renewal_on_record(purchase, stop)
+        if done is not None:
+            log.info("Nothing is paid again: the key %s has renewed order %d", key, order_id)
+            return Renewal(done)
+        sight = sight or self.sight(order_id, stop=stop)
+        order = self._orders.status.get(order_id)
+        refuse_other_products(order)
+        what = f"renewing order {order_id}"
+        quote = self._quote(order, stop, is_strict=caps.is_set)
+        price, highest = (None, None) if quote is None else prices(quote.entry, order.duration)
+        check_price(highest, limit, what)
+        # What shows afterwards, should the answer be lost, whether it was carried out.
+        before = sight.expiry or self._periods.expiry(order.expires_at)
+        request = {
+            "order_id": order_id,
+            "asked_at": sight.asked_at,
+            "expiry": None if before is None else before.for_record(),
+        }
+        while True:
+            try:
+                intent = self._ledger.plan(purchase, request, price, charge=highest)
+                if not isinstance(intent, Intent):
+                    log.info(
+                        "Nothing is paid again: another call with the key %s has renewed order %d",
+                        key,
+                        order_id,
+                    )
+                    return Renewal(intent)
+                call = PlannedCall(intent, quote, order.duration, what)
+                answer = self._sender.send(call, partial(self._api.post_renewal, order_id), stop)
+                break
+            except UnderWay:
+                self._sender.wait_for_another(key, stop)
+            except PurchaseUnknownError as error:
+                if error.key != key and self._recovery.resolve_renewals(order_id):
+                    continue  # Another renewal of this order was open, and is not any more.
+                found = self._renewal_on_record(purchase, stop)
+                if found is None:
+                    raise
+                return Renewal(found, is_new=error.key == key, price=price)
+        renewed = _extended(order, sight.status, count)
+        answered = self._periods.expiry(answer.expires_at)
+        if answered is not None and (before is None or answered.latest > before.latest):
+            renewed = renewed.model_copy(update={"expires_at": answer.expires_at, "expires_estimated": False})
+        try:
+            # At once: what follows may take long, or fail.
+            self._ledger.record_renewed(intent, renewed)
+        except StoreError as error:
+            raise PurchaseUnknownError(
+                f"order {order_id} was renewed, but that could not be recorded: {error}",
+                key=key,
+                order_ids=(order_id,),
+            ) from error
+        renewed = self._with_shown_end(renewed)
+        log.info(
+            "Renewed %s until %s for %s",
+            named(order_id, renewed),
+            "an unknown time" if renewed.expires_at is None else f"{renewed.expires_at:%Y-%m-%d %H:%M} UTC",
+            "an unknown price" if price is None else f"{price:.2f} USD",
+        )
+        return Renewal(renewed, is_new=True, price=price)
+
+    def prices(
+        self, order: Order, stop: threading.Event | None = None
+    ) -> tuple[Decimal | None, Decimal | None]:
+        """What a renewal costs, and the price that limits hold for; `None` where they are unknown."""
+        quote = self._quote(order, stop)
+        return (None, None) if quote is None else prices(quote.entry, order.duration)
+
+    # -------------------------------------------------------------- inside
+
+    def _quote(self, order: Order, stop: threading.Event | None, *, is_strict: bool = False) -> Quote | None:
+        """The line that a rental is renewed by; `None` where that is unknown."""
+        service = self._ledger.owners.service_of(order.order_id) or order.service
+        if order.product is None or service is None:
+            return None
+        try:
+            return self._catalogue.quote_again(order.product, service, is_strict=is_strict, stop=stop)
+        except AuthenticationError:
+            raise
+        except (ServiceError, InvalidRequestError) as error:
+            log.warning("The price of renewing order %d is unknown: %s", order.order_id, error)
+            return None
+
+    def _renewal_on_record(self, purchase: Purchase, stop: threading.Event | None) -> Order | None:
+        """The order that a key has renewed already; `None` where it has not.
+
+        Where its answer was lost, the order's time left may decide. Raises where it does not.
+        """
+        pauses = iter(LOOKS)
+        while True:
+            try:
+                return self._ledger.find(purchase)
+            except UnderWay:
+                self._sender.wait_for_another(purchase.key, stop)
+            except PurchaseUnknownError:
+                pause = next(pauses, None)
+                if pause is None or (stop or threading.Event()).wait(pause * self._time_scale):
+                    raise
+                self._recovery.resolve_renewals(int(purchase.fingerprint.rpartition(" ")[2]))
+
+    def _with_shown_end(self, renewed: Order) -> Order:
+        """A renewed order with the end that its status shows, where it does."""
+        try:
+            after = self._sight_of(self._orders.status.read(renewed.order_id)).status
+        except SmsVerifyError as error:
+            log.warning("Order %d was renewed, but cannot be looked at: %s", renewed.order_id, error)
+            return renewed
+        values: dict[str, Any] = {"status": after.status}
+        if after.expires_at is not None:
+            values |= {"expires_at": after.expires_at, "expires_estimated": False}
+        return renewed.model_copy(update=values)
+
+
+def refuse_other_products(order: Order) -> None:
+    """Raises `InvalidRequestError` where an order is known to be no rental."""
+    if order.product is not None and order.product not in RENTALS:
+        raise InvalidRequestError(
+            f"order_id {order.order_id} is a {order.product} order: only rentals can be renewed",
+            field="order_id",
+        )
+
+
+def _extended(order: Order, before: OrderStatus, renewals: int) -> Order:
+    """A renewed order with its end as far as that can be reckoned: the old one, and its period."""
+    known = order.model_copy(update={"expires_at": order.expires_at or before.expires_at})
+    period = period_of(known, renewals)
+    if known.expires_at is None or period is None:
+        return order.model_copy(update={"expires_at": None, "expires_estimated": False})
+    return order.model_copy(update={"expires_at": known.expires_at + period, "expires_estimated": True})

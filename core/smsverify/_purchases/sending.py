@@ -1,0 +1,160 @@
+"""How a paid call leaves: at a price that is still right, on record as sent; and how it went wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from smsverify._purchases.calls import Intent
+from smsverify._purchases.ledger import Ledger
+from smsverify._service.catalogue import Catalogue, Quote
+from smsverify._service.transport import NotReady, OutcomeUnknown
+from smsverify.errors import (
+    PriceLimitError,
+    PurchaseUnknownError,
+    SmsVerifyError,
+    StoreError,
+    WaitStoppedError,
+)
+from smsverify.models import Service
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound="Quote | None")
+
+# Seconds of the pauses before the looks for a paid call whose answer was lost, where a minute lasts a minute.
+LOOKS: Final = (0.5, 2.0, 5.0)
+LOOK: Final = 0.2  # seconds between two looks at a paid call that another process makes
+
+
+@dataclass
+class PlannedCall(Generic[Q]):
+    """A paid call that may be sent.
+
+    Attributes:
+        intent: to send it, as it is on record.
+        quote: what it is to cost; `None` where that is unknown and does not matter.
+        duration: of a rental, in days.
+        what: is paid for, for people.
+    """
+
+    intent: Intent
+    quote: Q
+    duration: int | None
+    what: str
+
+
+class Sender:
+    """Sends the paid calls of an account.
+
+    Args:
+        catalogue: the prices.
+        ledger: where every paid call is on record before it is sent.
+    """
+
+    def __init__(self, catalogue: Catalogue, ledger: Ledger) -> None:
+        self._catalogue = catalogue
+        self._ledger = ledger
+
+    def send(self, call: PlannedCall[Any], post: Callable[..., T], stop: threading.Event | None) -> T:
+        """Sends a call once, and records how it went wrong where it did.
+
+        Args:
+            call: with its price, which may be another one afterwards.
+            post: the request; it takes `before_sending`, `while_waiting` and `stop`.
+            stop: ends the waiting for the rate limit and for the price when it is set.
+
+        Raises:
+            UnderWay: another process makes the call.
+            PurchaseUnknownError: the call may have been carried out.
+            SmsVerifyError: it was not.
+        """
+        intent = call.intent
+        with self._recording_failure(intent):
+            return post(
+                before_sending=partial(self._before_sending, call, stop),
+                while_waiting=partial(self._ledger.keep_planned, intent),
+                stop=stop,
+            )
+
+    def wait_for_another(self, key: str, stop: threading.Event | None) -> None:
+        """Waits a moment for a call that another process makes: how it ends is on record soon."""
+        log.debug("%s is being sent by another process", key)
+        if (stop or threading.Event()).wait(LOOK):
+            raise WaitStoppedError(f"stopped while another process was sending {key}; nothing was sent")
+
+    # -------------------------------------------------------------- inside
+
+    def _before_sending(self, call: PlannedCall[Any], stop: threading.Event | None) -> None:
+        """Raises where the call may not leave.
+
+        It may have waited long for its turn. So where its price matters, that is looked at again: where the
+        list is too old, the slot goes back, one of those who wait reads the list for all, and the call has
+        its turn again at the place that it had. Then the ledger notes that it leaves.
+        """
+        if call.quote is not None and call.intent.purchase.caps.is_set:
+            now = self._catalogue.kept(call.quote)
+            if now is None:
+                raise NotReady(partial(self._read_anew, call, call.quote, stop))
+            self._reprice(call, call.quote, now)
+        self._ledger.mark_sent(call.intent)
+
+    def _read_anew(self, call: PlannedCall[Any], quote: Quote, stop: threading.Event | None) -> None:
+        self._ledger.keep_planned(call.intent)
+        self._catalogue.refresh(quote, stop=stop)
+        self._ledger.keep_planned(call.intent)
+
+    def _reprice(self, call: PlannedCall[Any], before: Quote, now: Quote) -> None:
+        price, highest = prices(now.entry, call.duration)
+        check_price(highest, call.intent.purchase.caps.price, call.what)
+        if (price, highest) != prices(before.entry, call.duration):
+            log.info("The price of %s has changed: %s USD", call.what, price)
+            call.intent = self._ledger.reprice(call.intent, price, highest)
+        call.quote = now
+
+    @contextmanager
+    def _recording_failure(self, intent: Intent) -> Iterator[None]:
+        """Records how a paid call went wrong. What does not prove the contrary may have been carried out."""
+        try:
+            yield
+        except OutcomeUnknown as unknown:
+            self._record(self._ledger.record_unknown, intent, unknown.cause)
+            raise PurchaseUnknownError(
+                f"{unknown.cause}. Whether that was carried out is unknown: it is on record as {intent.key}, "
+                "and is not sent again",
+                key=intent.key,
+            ) from unknown.cause
+        except SmsVerifyError as error:
+            self._record(self._ledger.record_rejected, intent, error)
+            raise
+
+    def _record(self, record: Callable[[Intent, str], None], intent: Intent, error: SmsVerifyError) -> None:
+        try:
+            record(intent, str(error))
+        except StoreError as failure:
+            # The row stays at `sent`, which means unknown; what the caller has to know is the outcome.
+            log.error("How %s ended could not be recorded: %s", intent.key, failure)
+
+
+def prices(entry: Service, duration: int | None) -> tuple[Decimal | None, Decimal | None]:
+    """What a line of the catalogue costs, and the larger of two stated prices, which limits hold for."""
+    return entry.price_of(duration), entry.highest_price_of(duration)
+
+
+def check_price(price: Decimal | None, limit: Decimal | None, what: str) -> None:
+    """Raises `PriceLimitError` where a price is higher than a limit, or unknown."""
+    if limit is None:
+        return
+    if price is None:
+        raise PriceLimitError(
+            f"the price of {what} is unknown, so max_price={limit} cannot be kept: nothing was sent"
+        )
+    if price > limit:
+        raise PriceLimitError(f"{what} costs {price} USD, more than max_price={limit}: nothing was sent")

@@ -1,0 +1,191 @@
+"""What was spent, and what may still be: budgets for the day and for the run, over all who share a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+from smsverify._store.store import Store
+from smsverify._store.tables import orders, purchases
+from smsverify.errors import PriceLimitError, SpendingLimitError
+
+DAY = 86_400.0
+
+# A call counts from the moment that it may leave, until it is known to have cost nothing.
+_MAY_HAVE_COST = ("sent", "unknown", "bought")
+
+
+@dataclass(frozen=True)
+class Caps:
+    """What may be spent, in USD; `None` for any amount.
+
+    Attributes:
+        day: by the account in a day (UTC), a setting.
+        run: by the account in one run.
+        run_name: names the run.
+        price: for this one call.
+    """
+
+    day: Decimal | None = None
+    run: Decimal | None = None
+    run_name: str | None = None
+    price: Decimal | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is one, so that the price matters."""
+        return any(cap is not None for cap in (self.day, self.run, self.price))
+
+    def as_row(self) -> dict[str, str | None]:
+        """What is kept of it with a call."""
+        amounts = {"max_price": self.price, "daily_budget": self.day, "run_budget": self.run}
+        row = {name: None if amount is None else str(amount) for name, amount in amounts.items()}
+        return {**row, "run": self.run_name}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was spent or may have been, refunds taken off.
+
+    Attributes:
+        amount: USD, of the calls whose price is known.
+        unpriced: how many calls have no known price.
+    """
+
+    amount: Decimal
+    unpriced: int
+
+
+class Spending:
+    """What one account has spent. Its methods work inside of a transaction.
+
+    Args:
+        store: where the paid calls are.
+        account: whose they are.
+    """
+
+    def __init__(self, store: Store, account: str) -> None:
+        self._store = store
+        self._account = account
+
+    def today(self, connection: sa.Connection) -> Spent:
+        """What was spent since midnight (UTC)."""
+        return self._spent(connection, self._store.now(connection) // DAY * DAY)
+
+    def overcharged(self, connection: sa.Connection, since: float) -> list[tuple[int, str]]:
+        """The orders that cost more than was allowed, each with the reason; the earliest first.
+
+        An order cost too much where its charge is above its `max_price`, or above both the price in the list
+        and what a budget has room for.
+
+        Args:
+            connection: of a transaction.
+            since: purchases that were sent before are left out; by the store's clock.
+        """
+        rows = connection.execute(
+            sa.select(purchases)
+            .where(
+                purchases.c.account == self._account,
+                purchases.c.state == "bought",
+                purchases.c.sent_at >= since,
+                purchases.c.charge.is_not(None),
+            )
+            .order_by(purchases.c.id)
+        )
+        spent_today = self.today(connection).amount
+        found = []
+        for row in rows:
+            charge = Decimal(row.charge)
+            if row.max_price is not None and charge > Decimal(row.max_price):
+                allowed = f"max_price={row.max_price}"
+            elif row.price is None or charge <= Decimal(row.price):
+                continue
+            elif row.daily_budget is not None and spent_today > Decimal(row.daily_budget):
+                allowed = f"daily_budget={row.daily_budget} has room for"
+            elif (
+                row.run_budget is not None
+                and row.run
+                and self._spent(connection, 0.0, run=row.run).amount > Decimal(row.run_budget)
+            ):
+                allowed = f"run_budget={row.run_budget} has room for"
+            else:
+                continue
+            found.append((row.order_id, f"was charged more than {allowed}"))
+        return found
+
+    def in_all(self, connection: sa.Connection) -> Spent:
+        """What was spent since the store exists."""
+        return self._spent(connection, 0.0)
+
+    def refuse_beyond(
+        self, connection: sa.Connection, caps: Caps, *, key: str, charge: Decimal | None, call_id: int | None
+    ) -> None:
+        """Raises where a call would pass a cap; under the account's lock, so that two cannot both fit.
+
+        Args:
+            connection: of the transaction that holds the lock.
+            caps: what may be spent.
+            key: of the call, for the error.
+            charge: USD that the call may cost at the most; `None` where that is unknown.
+            call_id: its row, which does not count against itself; `None` where it has none.
+
+        Raises:
+            PriceLimitError: the call's price is unknown.
+            SpendingLimitError: a cap would be passed.
+        """
+        midnight = self._store.now(connection) // DAY * DAY
+        for name, limit, since, run in (
+            ("daily_budget", caps.day, midnight, None),
+            ("run_budget", caps.run, 0.0, caps.run_name),
+        ):
+            if limit is None:
+                continue
+            if charge is None:
+                raise PriceLimitError(
+                    f"the price of {key!r} is unknown, so {name}={limit} cannot be kept: nothing was sent"
+                )
+            spent = self._spent(connection, since, run=run, without=call_id)
+            if spent.unpriced:
+                raise SpendingLimitError(
+                    f"{name}={limit} cannot be kept: the price of {spent.unpriced} earlier calls is "
+                    "unknown; nothing was sent",
+                    budget=name,
+                )
+            if spent.amount + charge > limit:
+                raise SpendingLimitError(
+                    f"{name}={limit} USD would be passed: {spent.amount} USD are spent, and this costs "
+                    f"{charge}; nothing was sent",
+                    budget=name,
+                )
+
+    def _spent(
+        self, connection: sa.Connection, since: float, *, run: str | None = None, without: int | None = None
+    ) -> Spent:
+        its_order = sa.and_(
+            orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id
+        )
+        is_refunded = sa.and_(
+            purchases.c.kind == "order",
+            orders.c.refunded_at.is_not(None),
+            orders.c.refund_missing_since.is_(None),
+        )
+        counted = [
+            purchases.c.account == self._account,
+            purchases.c.state.in_(_MAY_HAVE_COST),
+            purchases.c.sent_at >= since,
+            sa.not_(is_refunded),
+        ]
+        if run is not None:
+            counted.append(purchases.c.run == run)
+        if without is not None:
+            counted.append(purchases.c.id != without)
+        rows = connection.execute(
+            sa.select(purchases.c.charge, sa.func.count().label("times"))
+            .outerjoin(orders, its_order)
+            .where(*counted)
+            .group_by(purchases.c.charge)
+        ).all()
+        priced = [Decimal(row.charge) * row.times for row in rows if row.charge is not None]
+        return Spent(sum(priced, Decimal(0)), sum(row.times for row in rows if row.charge is None))

@@ -1,0 +1,294 @@
+"""What the wallet holds, and what it should hold by the records.
+
+The balance is kept whenever it is read. Where the outcome of a paid call is in doubt later, the balance is
+read once more. What was paid and came back in between is on record, so what is missing besides shows a
+payment that is not on record. Where the two readings cannot be compared, the wallet decides nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._service.endpoints import ServiceApi
+from smsverify._store import sequence
+from smsverify._store.sequence import Asked
+from smsverify._store.store import Store
+from smsverify._store.tables import balances, orders, purchases
+from smsverify.models import Balance
+
+ROUNDING = Decimal("0.01")  # USD by which two balances, or a price, may be rounded
+MANY = 10_000  # sums that are looked through
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the wallet held.
+
+    Attributes:
+        amount: USD.
+        asked: before the request left: what had happened until then is in the amount.
+        number: when it went on record, in the account's sequence: what was sent later is not in it.
+        read_at: the same by the store's clock.
+    """
+
+    amount: Decimal
+    asked: Asked
+    number: int
+    read_at: float
+
+
+@dataclass(frozen=True)
+class Movement:
+    """What has moved the wallet between two readings, or may have.
+
+    Attributes:
+        what: `purchase`, `renewal`, `refund`, or `foreign` for what was not bought through the store.
+        order_id: the order.
+        amount: USD, negative for what was paid; `None` where that is unknown.
+        is_certain: whether it has happened in between. Otherwise it may have: before, in between, or not.
+    """
+
+    what: str
+    order_id: int | None
+    amount: Decimal | None
+    is_certain: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The wallet, and what it may hold by the records.
+
+    Attributes:
+        amount: USD that it holds.
+        expected: the amounts that it may hold, the lowest first; empty where that is unknown.
+    """
+
+    amount: Decimal
+    expected: tuple[Decimal, ...]
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether this shows anything: it does not where more has come in than is on record."""
+        return bool(self.expected) and self.amount <= self.expected[-1] + ROUNDING
+
+    @property
+    def fits(self) -> bool:
+        """Whether the records explain what it holds."""
+        return self.lacks(Decimal(0))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it holds less than the records explain."""
+        return self.is_comparable and not self.fits
+
+    def lacks(self, amount: Decimal) -> bool:
+        """Whether the records would explain what it holds if this had been paid besides."""
+        return self.is_comparable and any(
+            abs(one - amount - self.amount) <= ROUNDING for one in self.expected
+        )
+
+
+def compare(before: Decimal, after: Decimal, movements: Sequence[Movement]) -> Comparison:
+    """What the wallet holds against what it held before, and what has happened in between.
+
+    Args:
+        before, after: USD that it held.
+        movements: in between.
+    """
+    sums = {before}
+    for movement in movements:
+        if movement.amount is None:
+            return Comparison(after, ())
+        moved = {one + movement.amount for one in sums}
+        sums = moved if movement.is_certain else sums | moved
+        if len(sums) > MANY:
+            return Comparison(after, ())
+    return Comparison(after, tuple(sorted(sums)))
+
+
+class Wallet:
+    """The wallet of one account.
+
+    Args:
+        store: where the readings and the paid calls are.
+        account: whose it is.
+        api: asks the service.
+        note: is given each reading and the one before it, in the transaction that keeps it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        account: str,
+        api: ServiceApi,
+        note: Callable[[sa.Connection, Reading, Reading], None],
+    ) -> None:
+        self._store = store
+        self._account = account
+        self._api = api
+        self._note = note
+
+    def read(
+        self, ask: Callable[[], Balance] | None = None, *, stop: threading.Event | None = None
+    ) -> tuple[Balance, Reading]:
+        """Asks the service what the wallet holds, and keeps that for later comparisons.
+
+        Args:
+            ask: another way to ask it.
+            stop: ends the waiting for the rate limit when it is set.
+        """
+        with self._store.read() as connection:
+            asked = sequence.asked(self._store, connection, self._account)
+        balance = self._api.get_balance(stop=stop) if ask is None else ask()
+        with self._store.write() as connection:
+            self._store.lock(connection, self._account)
+            before = self.last(connection)
+            number = sequence.advance(self._store, connection, self._account)
+            reading = Reading(balance.amount, asked, number, self._store.now(connection))
+            connection.execute(
+                sa.insert(balances).values(
+                    account=self._account,
+                    number=number,
+                    asked_number=asked.number,
+                    asked_at=asked.at,
+                    read_at=reading.read_at,
+                    amount=str(balance.amount),
+                )
+            )
+            if before is not None:
+                self._note(connection, before, reading)
+            self._forget(connection, number)
+        return balance, reading
+
+    def before(self, connection: sa.Connection, number: int) -> Reading | None:
+        """The last reading that was on record before a number of the sequence."""
+        row = connection.execute(
+            sa.select(balances)
+            .where(balances.c.account == self._account, balances.c.number < number)
+            .order_by(balances.c.number.desc())
+            .limit(1)
+        ).one_or_none()
+        return None if row is None else _reading(row)
+
+    def last(self, connection: sa.Connection) -> Reading | None:
+        """The last reading."""
+        return self.before(connection, sequence.last(connection, self._account) + 1)
+
+    def since(self, connection: sa.Connection, first: Reading, then: Reading) -> Comparison:
+        """What the wallet held at a reading, compared with an earlier one.
+
+        Calls that were open at the later one explain nothing: whether they were paid is the question.
+        """
+        return compare(first.amount, then.amount, movements(connection, self._account, first, then))
+
+    def _forget(self, connection: sa.Connection, newest: int) -> None:
+        """Keeps the newest reading, and the last one before each call that is open."""
+        numbers = (
+            connection.execute(sa.select(balances.c.number).where(balances.c.account == self._account))
+            .scalars()
+            .all()
+        )
+        sent = (
+            connection.execute(
+                sa.select(purchases.c.sent_number).where(
+                    purchases.c.account == self._account, purchases.c.state.in_(("sent", "unknown"))
+                )
+            )
+            .scalars()
+            .all()
+        )
+        before = {max((n for n in numbers if n < number), default=newest) for number in sent if number}
+        connection.execute(
+            sa.delete(balances).where(
+                balances.c.account == self._account, balances.c.number.not_in({newest, *before})
+            )
+        )
+
+
+def movements(connection: sa.Connection, account: str, first: Reading, then: Reading) -> list[Movement]:
+    """What has moved the wallet between two readings, or may have, calls that were open left out."""
+    calls = connection.execute(
+        sa.select(purchases).where(
+            purchases.c.account == account,
+            purchases.c.state == "bought",
+            purchases.c.resolved_number > first.asked.number,
+            purchases.c.resolved_number <= then.asked.number,
+        )
+    ).all()
+    found = [
+        Movement(
+            "purchase" if call.kind == "order" else "renewal",
+            call.order_id,
+            paid(call),
+            is_certain=call.sent_number > first.number,
+        )
+        for call in calls
+    ]
+    certain = {one.order_id for one in found if one.what == "purchase" and one.is_certain}
+    rows = connection.execute(
+        sa.select(orders).where(
+            orders.c.account == account,
+            sa.or_(
+                orders.c.ended_number > first.asked.number,
+                sa.and_(orders.c.key.is_(None), orders.c.seen_number > first.asked.number),
+            ),
+        )
+    ).all()
+    for row in rows:
+        if row.key is None and row.seen_number > first.asked.number:
+            found.append(Movement("foreign", row.order_id, _negative(row.price), is_certain=False))
+        elif row.status.strip().lower() != "completed":
+            is_later = row.order_id in certain or (row.cancelled_at or 0.0) > first.read_at
+            is_certain = (
+                is_later
+                and row.refunded_at is not None
+                and row.refund_missing_since is None
+                and row.ended_number <= then.asked.number
+            )
+            found += _refunds(connection, row, is_certain=is_certain)
+    return found
+
+
+def _refunds(connection: sa.Connection, order: Any, *, is_certain: bool) -> list[Movement]:
+    """What came back of an order that has ended, or may have."""
+    if order.key is None:
+        back = _negative(order.price)
+        return [Movement("refund", order.order_id, None if back is None else -back, is_certain=False)]
+    calls = connection.execute(
+        sa.select(purchases).where(
+            purchases.c.account == order.account,
+            purchases.c.state == "bought",
+            purchases.c.order_id == order.order_id,
+        )
+    ).all()
+    amounts = [(call.kind == "order", paid(call)) for call in calls]
+    return [
+        Movement(
+            "refund",
+            order.order_id,
+            None if amount is None else -amount,
+            # What comes back of renewals the service does not say.
+            is_certain=is_certain and is_order,
+        )
+        for is_order, amount in amounts
+    ]
+
+
+def _reading(row: Any) -> Reading:
+    return Reading(Decimal(row.amount), Asked(row.asked_number, row.asked_at), row.number, row.read_at)
+
+
+def paid(call: Any) -> Decimal | None:
+    """USD that a call has taken out of the wallet, as a negative amount."""
+    # The charge of a purchase is what its order costs; a renewal's the most that it may have cost.
+    return _negative(call.charge if call.kind == "order" or call.price is None else call.price)
+
+
+def _negative(amount: str | None) -> Decimal | None:
+    return None if amount is None else -Decimal(amount)

@@ -1,0 +1,23 @@
+"""A clock for lengths of time: it cannot be set, and it goes on while the machine sleeps."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+# macOS has no CLOCK_BOOTTIME; its CLOCK_MONOTONIC counts sleep as well.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boottime() -> float:
+    """Seconds since the machine has started, suspension included; the same for all its processes."""
+    return time.clock_gettime(_CLOCK)
+
+
+def boot_id() -> str:
+    """Names the machine's run since it has started, in all its containers; empty where it has no name."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,342 @@
+"""What an answer of the service means: a decoded success, or which error."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timezone
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from smsverify.errors import (
+    AuthenticationError,
+    InsufficientBalanceError,
+    InvalidRequestError,
+    NotAvailableError,
+    NotCancellableError,
+    NotFoundError,
+    RateLimitedError,
+    ServiceError,
+    ServiceUnavailableError,
+    SmsVerifyError,
+    UnexpectedResponseError,
+)
+from smsverify.text import masked, printable
+
+LONGEST_RETRY_AFTER = 3600.0  # seconds; a longer one is a mistake
+EXCERPT = 200  # characters of an answer that an error quotes
+
+# By these the service says that it carried out nothing. Any other status proves nothing about a paid call.
+REJECTIONS = frozenset({400, 401, 402, 403, 404, 422, 429})
+
+# An error may quote the values of these fields. Of all others it names the type: each may hold a code.
+_QUOTED = frozenset({"success", "status", "error", "errors", "detail", "non_field_errors", "title"})
+_TEXT_KEYS = ("error", "detail", "message", "non_field_errors", "errors")
+# A body with one of the first is the service's own; with one of the second, it is a proxy's or a firewall's.
+_OWN_KEYS = frozenset({"success", "error", "errors", "detail", "non_field_errors"})
+_OF_A_PROXY = frozenset({"title", "ray_id", "cloudflare_error"})
+_NO_TEXT = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | re.DOTALL)
+_NAME_IN_JSON = re.compile(r'"([^"]{1,40})"\s*:')
+_HTTP_DATE = re.compile(r"[A-Za-z]{3,9},? [^,]*")
+LONGEST_NUMBER = 60  # characters
+_OF_AN_ORDER = frozenset({"otp", "order_id", "activation_code", "phone", "sms"})
+_SECRET = re.compile(r"otp|sms|message|text|code|pin|body|token|secret|key|passw", re.IGNORECASE)
+_NOT_A_FIELD = frozenset({"success", "data", "status", "status_code", "code", "title", "type"})
+_PARAMETERS = ("service_id", "country_id", "area_code", "duration", "order_id", "service", "plan")
+
+# What the text of a 4xx, or of `success: false`, says where the status does not. The first match counts.
+_BY_TEXT: tuple[tuple[str, type[ServiceError]], ...] = (
+    (r"insufficient|not enough (balance|funds|credit)", InsufficientBalanceError),
+    (r"order not found", NotFoundError),
+    (r"cancel", NotCancellableError),
+    (
+        r"(not |un)available|out of stock|sold out|no (numbers?|stock)\b|(service|plan|country) not found",
+        NotAvailableError,
+    ),
+    (r"api key|unauthori[sz]ed|authentication", AuthenticationError),
+    (r"rate limit|too many requests", RateLimitedError),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, as it came. `secret` is the API key: errors never show it."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    text: str
+    endpoint: str
+    secret: str = field(repr=False)
+
+    @property
+    def excerpt(self) -> str:
+        """Its beginning, without what may be secret."""
+        return redacted_excerpt(self.text, self.secret)
+
+    @property
+    def date(self) -> float | None:
+        """Seconds since 1970 by the service's clock, in whole seconds."""
+        return _http_date(self.headers.get("Date"))
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds, from either form of the header. A date is relative to the service's own clock.
+
+        Where the header came several times, the longest time counts.
+        """
+        value = (self.headers.get("Retry-After") or "").strip()
+        parts = [part.strip() for part in value.split(",")]
+        if all(re.fullmatch(r"[0-9]+(\.[0-9]+)?", part) for part in parts):
+            return min(max(map(float, parts)), LONGEST_RETRY_AFTER)
+        dates = [date for date in map(_http_date, _HTTP_DATE.findall(value)) if date is not None]
+        if not dates:
+            return None
+        now = time.time() if self.date is None else self.date
+        return min(max(max(dates) - now, 0.0), LONGEST_RETRY_AFTER)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The decoded body of a success."""
+
+    answer: Answer
+    body: Any
+
+
+class Contradiction(dict[str, Any]):
+    """An object that gives one name two values, so that neither can be believed."""
+
+
+def as_reply(answer: Answer) -> Reply | None:
+    """The decoded body of a success, or `None` where the answer is an error.
+
+    Raises:
+        ValueError: the status says success, but the body is not JSON.
+    """
+    if not 200 <= answer.status_code < 300:
+        return None
+    body = _parse(answer.text)
+    if isinstance(body, dict) and (
+        _is_no(body.get("success")) or (body.get("error") and not body.get("success"))
+    ):
+        return None
+    return Reply(answer, body)
+
+
+def _parse(text: str) -> Any:
+    """Reads JSON. A number that is too long becomes its text; NaN and Infinity become `None`.
+
+    Raises:
+        ValueError: it is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(
+            text,
+            parse_float=_number,
+            parse_int=_number,
+            parse_constant=lambda _: None,
+            object_pairs_hook=_without_contradiction,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _number(text: str) -> int | Decimal | str:
+    if len(text) > LONGEST_NUMBER:
+        return text
+    try:
+        return int(text) if text.lstrip("-").isdecimal() else Decimal(text)
+    except InvalidOperation:
+        return text
+
+
+def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs) and any(values[name] != value for name, value in pairs):
+        return Contradiction(values)
+    return values
+
+
+def _is_no(value: Any) -> bool:
+    """Whether `success` says no, as a truth value or as a word."""
+    return value is not None and str(value).strip().lower() in ("false", "no", "0")
+
+
+def is_rejection(answer: Answer, error: SmsVerifyError) -> bool:
+    """Whether the answer proves that nothing was carried out."""
+    if 200 <= answer.status_code < 300:
+        return type(error) is not ServiceError and not _names_an_order(_parse(answer.text))
+    if answer.status_code == 429:  # requests are counted before they are carried out
+        return True
+    return answer.status_code in REJECTIONS and _is_of_the_service(answer)
+
+
+def _is_of_the_service(answer: Answer) -> bool:
+    """Whether an error comes from the service itself: an object, in one of the service's envelopes.
+
+    An answer of a proxy, a firewall or a login page says nothing about the key, the order or the wallet.
+    """
+    try:
+        body = _parse(answer.text)
+    except ValueError:
+        return False
+    if not isinstance(body, dict) or not _OF_A_PROXY.isdisjoint(body):
+        return False
+    return _envelope(body)[1] is not None or not _OWN_KEYS.isdisjoint(body)
+
+
+def _names_an_order(body: Any) -> bool:
+    inner = body.get("data") if isinstance(body, dict) else None
+    return any(isinstance(part, dict) and part.get("order_id") is not None for part in (body, inner))
+
+
+def as_error(answer: Answer) -> Any:
+    """The error for an answer, by its status, otherwise by its text."""
+    text, named = _service_text(answer)
+    shown = masked((text or answer.excerpt).replace(answer.secret, "***")) or "(no text)"
+    status = answer.status_code
+    if 300 <= status < 400:
+        return unexpected(answer)
+    message = f"{answer.endpoint} answered {status}: {shown}"
+    kind = _kind(status, text or "")
+    if status in REJECTIONS - {429} and not _is_of_the_service(answer):
+        kind = ServiceUnavailableError
+        message = (
+            f"{answer.endpoint} answered {status}, but not in the service's words. A proxy, a firewall or a "
+            f"login page may have answered: check base_url. It said: {shown}"
+        )
+    details: dict[str, Any] = {"status_code": status, "service_message": shown, "endpoint": answer.endpoint}
+    named = named or _named_in(text or "")
+    if kind is ServiceError and status in (400, 422) and named is not None:
+        return InvalidRequestError(message, field=masked(named, 40), **details)
+    return kind(message, retry_after=answer.retry_after, **details)
+
+
+def unexpected(answer: Answer) -> UnexpectedResponseError:
+    """The error for an answer that is not what the documentation says, with a redacted excerpt of it."""
+    what = "what the documentation does not describe"
+    if 300 <= answer.status_code < 400:
+        what = f"a redirect to {_target(answer)}, which is not followed (check base_url)"
+    return UnexpectedResponseError(
+        f"{answer.endpoint} answered {answer.status_code} with {what}: {answer.excerpt or '(nothing)'}",
+        status_code=answer.status_code,
+        service_message=answer.excerpt,
+        endpoint=answer.endpoint,
+    )
+
+
+def _target(answer: Answer) -> str:
+    """Where a redirect leads, without its query."""
+    try:
+        target = urlsplit(answer.headers.get("Location", ""))._replace(query="", fragment="").geturl()
+    except ValueError:
+        return "an invalid address"
+    return printable(target.replace(answer.secret, "***"), EXCERPT)
+
+
+def redacted_excerpt(text: str, secret: str) -> str:
+    """The beginning of an answer: its fields with their types, and only such values as may be quoted."""
+    text = text.replace(secret, "***") if secret else text
+    try:
+        shown = json.dumps(_outline(_parse(text)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        text = text[: 100 * EXCERPT]
+        # JSON that is cut, or has something before it. Where a value ends is not known.
+        names = ", ".join(dict.fromkeys(_NAME_IN_JSON.findall(text)))
+        shown = re.split(r'[{\["]', _NO_TEXT.sub(" ", text), maxsplit=1)[0]
+        shown = " ".join(shown.split()) + (f" (cut JSON with {names})" if names else "")
+    return masked(shown.strip(), EXCERPT)
+
+
+def _outline(value: Any, *, may_quote: bool = False, depth: int = 0) -> Any:
+    """A body with the types of its values in the place of those that may not be quoted."""
+    if isinstance(value, dict) and depth < 5:
+        return {
+            masked(name, 40): _outline(inner, may_quote=name in _QUOTED, depth=depth + 1)
+            for name, inner in list(value.items())[:20]
+        }
+    if isinstance(value, list) and depth < 5:
+        rows = [_outline(inner, may_quote=may_quote, depth=depth + 1) for inner in value[:3]]
+        return [*rows, f"and {len(value) - 3} more"] if len(value) > 3 else rows
+    if value is None or isinstance(value, bool):
+        return value
+    if may_quote and isinstance(value, (str, int)):
+        return masked(value)
+    return f"<{_TYPES.get(type(value), 'number')}>"
+
+
+_TYPES: dict[type, str] = {str: "text", dict: "object", Contradiction: "object", list: "list"}
+
+
+def _kind(status: int, text: str) -> type[ServiceError]:
+    if status in (401, 403):
+        return AuthenticationError
+    if status == 402:
+        return InsufficientBalanceError
+    if status == 429:
+        return RateLimitedError
+    if status >= 500 or status in (408, 425):
+        return ServiceUnavailableError
+    for pattern, kind in _BY_TEXT:
+        if re.search(pattern, text.lower()):
+            return kind
+    return NotFoundError if status == 404 else ServiceError
+
+
+def _service_text(answer: Answer) -> tuple[str | None, str | None]:
+    """The service's own words, and the field that they name; `None` for what is missing."""
+    try:
+        return _envelope(_parse(answer.text))
+    except ValueError:
+        return None, None
+
+
+def _envelope(body: Any) -> tuple[str | None, str | None]:
+    """Text and field of `{error}`, `{detail}`, `{message}`, `{non_field_errors}` or `{field: [texts]}`."""
+    if isinstance(body, str):
+        return body.strip() or None, None
+    if isinstance(body, list):
+        texts = [text for text, _ in map(_envelope, body) if text]
+        return "; ".join(texts) or None, None
+    if not isinstance(body, dict):
+        return None, None
+    # In the body of an order, `message` is the SMS.
+    is_order = not _OF_AN_ORDER.isdisjoint(body)
+    for key in _TEXT_KEYS:
+        text, field = _envelope(body.get(key)) if not (is_order and key == "message") else (None, None)
+        if text is not None:
+            return text, field
+    for field, value in body.items():
+        text, _ = _envelope(value) if _may_be_refused(str(field), value) else (None, None)
+        if text is not None:
+            return f"{field}: {text}", str(field)
+    return None, None
+
+
+def _may_be_refused(field: str, value: Any) -> bool:
+    """Whether a field of an error's body may name a parameter, and its value what is wrong about it."""
+    if field in _PARAMETERS:
+        return True
+    return field not in _NOT_A_FIELD and isinstance(value, (list, dict)) and not _SECRET.search(field)
+
+
+def _named_in(text: str) -> str | None:
+    """The parameter that a text is about. An everyday word counts only where the text begins with it."""
+    for name in _PARAMETERS:
+        if re.search(rf"\b{name}\b" if "_" in name else rf"\A\W*{name}\b", text):
+            return name
+    return None
+
+
+def _http_date(value: str | None) -> float | None:
+    try:
+        date = parsedate_to_datetime(value) if value else None
+        # All dates of HTTP are in UTC, with or without a zone.
+        return date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp() if date else None
+    except (TypeError, ValueError, OverflowError):
+        return None

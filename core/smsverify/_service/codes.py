@@ -1,0 +1,115 @@
+"""What an order's status says in its fields `otp` and `message`, which are not documented for every case.
+
+A wrong code is worse than none, and a wait that ends with something that is not a code is worse than a wait
+that goes on. So a word that means "nothing yet" is nothing. A number is a code as it is. A sentence is read
+like the text of an SMS.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from smsverify._input.phones import phone_digits
+from smsverify.models import with_leading_zeros
+from smsverify.otp import extract_otp
+from smsverify.text import LONGEST_SMS, visible
+
+# Words that mean "nothing yet", in small letters and without what is neither letter nor digit.
+_NOTHING = frozenset(
+    [
+        *("", "0", "00", "none", "null", "nil", "nan", "na", "n a", "undefined", "empty", "false", "waiting"),
+        *("wait", "pending", "processing", "in progress", "in process", "queued", "not received", "not yet"),
+        *("not available", "unavailable", "no code", "no otp", "no sms", "no message", "no data"),
+    ]
+)
+# The same in the field for the code, which never holds an SMS of one word.
+_NO_CODE = _NOTHING | frozenset(
+    [
+        *("true", "no", "yes", "ok", "unknown", "default", "string", "str", "active", "received", "created"),
+        *("new", "completed", "cancelled", "canceled", "expired", "failed", "error", "timeout", "timed out"),
+        *("refunded", "not found", "no result", "tbd", "todo"),
+    ]
+)
+# Whole sentences that mean the same.
+_WAITING = re.compile(
+    r"(?:(?:still|please|currently|sms|codes?|otps?|messages?)\s+){0,3}"
+    r"(?:wait(?:ing)?|await(?:ing)?|pending|processing|no|not|none)\b[^\W\d]*(?:\s+[^\W\d]+){0,5}?"
+    r"\s+(?:yet|sms|codes?|otps?|messages?|received|arrived|available|found)[\s.…!]*",
+    re.IGNORECASE,
+)
+_MAY_BE_CODE = re.compile(r"[0-9]{3,}|[0-9]+(?:[ -][0-9]+)+")
+_DATE = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}")
+# One piece: a code as it is, however long the service's are, perhaps with marks around it.
+_PIECE = re.compile(r"[\W_]*(?P<code>(?=[A-Za-z-]*[0-9])[A-Za-z0-9]+(?:[ -][A-Za-z0-9]+){0,5})[\W_]*")
+_FLOAT = re.compile(r"([0-9]{1,12})\.0{1,20}")
+_LETTERS = re.compile(r"[A-Za-z]{4,12}")
+_NO_WORD = re.compile(r"[B-DF-HJ-NP-TV-XZ]{5,8}")  # a word has a vowel, and this is in capitals
+_SHORTEST, _LONGEST = 3, 12
+_TOO_LARGE = 10**15
+
+
+def read_fields(
+    otp: Any, message: Any, *, status: Any = None, phone: Any = None
+) -> tuple[str | None, str | None]:
+    """Code and text of a status.
+
+    Args:
+        otp, message: as the service gives them, of any type.
+        status: of the order; only a completed order shows that a word is an SMS.
+        phone: the order's number, which is not a code.
+
+    Returns:
+        The code, which may have been read from a sentence, and the text; `None` for what is not there.
+    """
+    text = _as_text(message)
+    if text is not None and _is_nothing(text, _NOTHING):
+        text = None
+    given = _as_text(otp, text)
+    if given is None or _is_nothing(given, _NO_CODE):
+        return None, text
+    plain = visible(given) if len(given) <= LONGEST_SMS else ""
+    piece = _PIECE.fullmatch(plain)
+    if piece is not None and (code := _as_code(piece["code"])) is not None:
+        is_phone = code.isdigit() and len(code) >= 7 and phone_digits(code) == phone_digits(_as_text(phone))
+        return (None, text) if is_phone else (code, text)
+    if _LETTERS.fullmatch(plain):
+        # A word. It is the code where the text has it, or where it cannot be a word of any language.
+        is_in_text = text is not None and re.search(rf"\b{plain}\b", text) is not None
+        if is_in_text or _NO_WORD.fullmatch(plain):
+            return plain, text
+    elif (code := extract_otp(given)) is not None:
+        return code, text or given
+    is_sms = str(status).strip().lower() == "completed" or _MAY_BE_CODE.search(plain) is not None
+    return None, text or (given if is_sms else None)
+
+
+def _as_text(value: Any, message: str | None = None) -> str | None:
+    """A value as text. A number loses the fraction of a float, and gets back the zeros that it has lost."""
+    if isinstance(value, (float, Decimal)):
+        is_whole = 0 <= value < _TOO_LARGE and value == int(value)
+        return with_leading_zeros(int(value), message) if is_whole else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return with_leading_zeros(value, message) if 0 <= value < _TOO_LARGE else None
+    if not isinstance(value, str):
+        return None
+    # A text that was cut inside an emoji holds half of it. No database takes that, nor a NUL.
+    text = value.replace("\0", "").encode("utf-8", "replace").decode().strip()
+    number = _FLOAT.fullmatch(text)
+    return number[1] if number else text or None
+
+
+def _is_nothing(text: str, words_for_it: frozenset[str]) -> bool:
+    if len(text) > LONGEST_SMS:
+        return False
+    words = " ".join(re.findall(r"[^\W_]+", text.casefold()))
+    has_none = (not words and text.isascii()) or set(text) <= set("…–—- .")
+    return has_none or (words != "" and words in words_for_it) or _WAITING.fullmatch(text) is not None
+
+
+def _as_code(piece: str) -> str | None:
+    groups = re.split("[ -]", piece)
+    is_one = all(group.isdigit() for group in groups) or " " not in piece
+    is_long_enough = _SHORTEST <= len("".join(groups)) <= _LONGEST
+    return piece if is_one and is_long_enough and not _DATE.fullmatch(piece) else None

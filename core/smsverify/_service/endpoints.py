@@ -1,0 +1,343 @@
+"""The service's endpoints, one method each: what is sent, and the answer as a model.
+
+The documentation has seven shapes of success. Whichever comes, `data` is unwrapped where it is present, and a
+list is found at the top or under its name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from smsverify._service.answers import Contradiction, Reply, unexpected
+from smsverify._service.codes import read_fields
+from smsverify._service.rate_limit import Priority
+from smsverify._service.transport import CallOptions, OutcomeUnknown, Transport
+from smsverify.checks import OrderRequest
+from smsverify.errors import UnexpectedResponseError
+from smsverify.models import (
+    RENTAL_DURATIONS,
+    UNKNOWN_STATUS,
+    Balance,
+    Country,
+    EsimPlan,
+    Order,
+    OrderStatus,
+    Product,
+    Service,
+    as_price,
+    reckon_expiry,
+)
+from smsverify.text import log_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+log = log_of(__name__)
+
+Model = TypeVar("Model", bound=BaseModel)
+DEEPEST_ROW = 10  # levels of lists and objects in a row; what is kept of a row has to be written to the store
+
+# Only we fill these fields of an `Order`. Where the service uses such a name, it means something else.
+_NOT_ANSWERED = frozenset({"product", "country", "duration", "key", "expires_estimated"})
+_LIST_NAMES = ("services", "offers", "countries", "orders", "plans", "esims", "results", "items")
+
+
+@dataclass(frozen=True)
+class Listed(Generic[Model]):
+    """A list that the service has answered.
+
+    Attributes:
+        rows: the rows that could be read.
+        unreadable: how many could not; what seems to be missing may be one of them.
+        length: how many rows the answer has in all, repeated ones included.
+        date: when it was answered, by the service's clock (seconds).
+    """
+
+    rows: list[Model]
+    unreadable: int = 0
+    length: int = 0
+    date: float | None = None
+
+
+class ServiceApi:
+    """The service as it is: no ledger, no names for ids. Prices come as `Decimal`, times in UTC.
+
+    Every method takes `CallOptions`. It raises a `ServiceError` by what the service answers, and
+    `InvalidRequestError` where the service refuses a value.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._logged: set[tuple[str, str]] = set()
+
+    # -------------------------------------------------------------- reads
+
+    def get_balance(self, **options: Unpack[CallOptions]) -> Balance:
+        """`GET /api/v1/balance/`"""
+        return self._get_balance("/api/v1/balance/", **options)
+
+    def get_wallet_balance(self) -> Balance:
+        """`GET /api/v1/wallet/balance/`, the alias."""
+        return self._get_balance("/api/v1/wallet/balance/")
+
+    def list_services(self, product: Product, **options: Unpack[CallOptions]) -> Listed[Service]:
+        """`GET /api/v1/services/<product>/`; not for `global` and `esim`, which have their own."""
+        path = f"/api/v1/services/{product}/"
+        return self._get_list(Service, path, lambda row: _service(row, product), **options)
+
+    def list_esim_plans(self, **options: Unpack[CallOptions]) -> Listed[EsimPlan]:
+        """`GET /api/v1/services/esim/`"""
+        return self._get_list(EsimPlan, "/api/v1/services/esim/", _plan, **options)
+
+    def list_countries(self, **options: Unpack[CallOptions]) -> Listed[Country]:
+        """`GET /api/v1/global/countries/`"""
+        return self._get_list(Country, "/api/v1/global/countries/", dict, **options)
+
+    def list_global_services(self, country_id: int | str, **options: Unpack[CallOptions]) -> Listed[Service]:
+        """`GET /api/v1/global/services/?country_id=<country_id>`"""
+        return self._get_list(
+            Service,
+            "/api/v1/global/services/",
+            lambda row: {"country_id": country_id} | _service(row, "global"),
+            {"country_id": str(country_id)},
+            **options,
+        )
+
+    def list_orders(
+        self, *, priority: Priority = Priority.READ, **options: Unpack[CallOptions]
+    ) -> Listed[Order]:
+        """`GET /api/v1/orders/`: the 50 newest, newest first."""
+        reply = self._transport.get("/api/v1/orders/", priority=priority, **options)
+        listed = self._decode_list(Order, _order, reply)
+        first = {order.order_id: order for order in reversed(listed.rows)}
+        others = sum(order.as_dict() != first[order.order_id].as_dict() for order in listed.rows)
+        if others:
+            self._log_unreadable(
+                Counter({"two rows say different things about the same order": others}), reply
+            )
+        rows = list(reversed(first.values()))
+        return replace(listed, rows=rows, unreadable=listed.unreadable + others)
+
+    def get_status(
+        self, order_id: int, *, priority: Priority = Priority.READ, **options: Unpack[CallOptions]
+    ) -> OrderStatus:
+        """`GET /api/v1/order/<order_id>/status/`"""
+        reply = self._transport.get(f"/api/v1/order/{order_id}/status/", priority=priority, **options)
+        status = self._decode_status(order_id, reply)
+        now = datetime.now(timezone.utc)
+        received_at = now if status.arrived else None
+        return status.model_copy(
+            update={"expires_at": reckon_expiry(status, now), "received_at": received_at}
+        )
+
+    # -------------------------------------------------------------- what changes something
+
+    def post_order(self, request: OrderRequest, entry: Service, **options: Unpack[CallOptions]) -> Order:
+        """`POST /api/v1/order/<product>/`, once.
+
+        Args:
+            request: what is wanted.
+            entry: the catalogue's line for it.
+            options: how the request is sent.
+
+        Raises:
+            OutcomeUnknown: the number may have been bought.
+            ServiceError: the number was not bought.
+        """
+        reply = self._transport.post(
+            f"/api/v1/order/{request.product}/",
+            _order_body(request, entry),
+            priority=Priority.PURCHASE,
+            **options,
+        )
+        try:
+            return self._decode(Order, _order(_object(reply)), reply)
+        except UnexpectedResponseError as error:
+            raise OutcomeUnknown(error) from None
+
+    def post_cancellation(self, order_id: int, **options: Unpack[CallOptions]) -> OrderStatus:
+        """`POST /api/v1/order/<order_id>/cancel/`. Repeated where it was not answered, which is harmless."""
+        path = f"/api/v1/order/{order_id}/cancel/"
+        reply = self._transport.post(path, priority=Priority.RELEASE, is_repeatable=True, **options)
+        return self._decode_status(order_id, reply)
+
+    def post_renewal(self, order_id: int, **options: Unpack[CallOptions]) -> OrderStatus:
+        """`POST /api/v1/order/<order_id>/renew/`, once; raises like `post_order`."""
+        path = f"/api/v1/order/{order_id}/renew/"
+        reply = self._transport.post(path, priority=Priority.PURCHASE, **options)
+        answered = _object(reply)
+        try:
+            if "order_id" not in answered and "status" not in answered:
+                raise unexpected(reply.answer)
+            return self._as_status(order_id, {"status": "active"} | _status(order_id, answered), reply)
+        except UnexpectedResponseError as error:
+            raise OutcomeUnknown(error) from None
+
+    # -------------------------------------------------------------- decoding
+
+    def _get_balance(self, path: str, **options: Unpack[CallOptions]) -> Balance:
+        reply = self._transport.get(path, **options)
+        return self._decode(Balance, {"currency": "USD"} | _object(reply), reply)
+
+    def _get_list(
+        self,
+        model: type[Model],
+        path: str,
+        prepare: Callable[[Any], dict[str, Any]],
+        params: dict[str, str] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Listed[Model]:
+        return self._decode_list(model, prepare, self._transport.get(path, params, **options))
+
+    def _decode_list(
+        self, model: type[Model], prepare: Callable[[Any], dict[str, Any]], reply: Reply
+    ) -> Listed[Model]:
+        """The rows of a list. One that cannot be read is left out and logged, and the others are kept."""
+        rows = _rows(reply.body)
+        if rows is None:
+            raise unexpected(reply.answer)
+        decoded: list[Model] = []
+        left_out: Counter[str] = Counter()
+        for row in rows:
+            try:
+                one = model.model_validate(prepare(_plain_row(row)))
+            except ValueError as error:
+                left_out[_why(error)] += 1
+                continue
+            if one not in decoded:
+                decoded.append(one)
+        if left_out and not decoded:
+            raise unexpected(reply.answer)
+        if left_out:
+            self._log_unreadable(left_out, reply)
+        return Listed(decoded, sum(left_out.values()), len(rows), reply.answer.date)
+
+    def _decode_status(self, order_id: int, reply: Reply) -> OrderStatus:
+        return self._as_status(order_id, _status(order_id, _object(reply)), reply)
+
+    def _as_status(self, order_id: int, values: dict[str, Any], reply: Reply) -> OrderStatus:
+        status = self._decode(OrderStatus, values, reply)
+        if status.order_id != order_id:
+            raise unexpected(reply.answer)
+        return status
+
+    def _decode(self, model: type[Model], values: dict[str, Any], reply: Reply) -> Model:
+        try:
+            return model.model_validate(values)
+        except ValidationError:
+            raise unexpected(reply.answer) from None
+
+    def _log_unreadable(self, left_out: Counter[str], reply: Reply) -> None:
+        """Logs what a list has that cannot be read, each kind once."""
+        endpoint = reply.answer.endpoint.partition("?")[0]
+        for why, count in left_out.items():
+            if (endpoint, why) not in self._logged:
+                self._logged.add((endpoint, why))
+                text = "%s answered %d rows that cannot be read. They are left out: %s. The answer begins: %s"
+                log.warning(text, endpoint, count, why, reply.answer.excerpt)
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    """The object of an answer; empty where there is none, so that its required fields are found missing."""
+    body = reply.body
+    inner = body.get("data") if isinstance(body, Mapping) else None
+    found = inner if isinstance(inner, Mapping) else body
+    return dict(found) if isinstance(found, Mapping) and not isinstance(found, Contradiction) else {}
+
+
+def _plain_row(row: Any) -> Mapping[str, Any]:
+    """A row of a list. Raises `ValueError` where it cannot be read or kept."""
+    if not isinstance(row, Mapping):
+        raise ValueError("a row is not an object")
+    if isinstance(row, Contradiction):
+        raise ValueError("a row gives a field two values")
+    if _is_deep(row, DEEPEST_ROW):
+        raise ValueError("a row is nested too deeply")
+    return row
+
+
+def _is_deep(value: Any, left: int) -> bool:
+    if not isinstance(value, (Mapping, list)):
+        return False
+    inner = value.values() if isinstance(value, Mapping) else value
+    return left == 0 or any(_is_deep(one, left - 1) for one in inner)
+
+
+def _why(error: ValueError) -> str:
+    """Why a row cannot be read, without its values."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"its {problem['loc'][0]} is missing or unusable"
+
+
+def _rows(body: Any) -> list[Any] | None:
+    """The list of an answer: the answer itself, its `data`, or what either has under a known name."""
+    if isinstance(body, list):
+        return body
+    if isinstance(body, Mapping):
+        for name in ("data", *_LIST_NAMES):
+            if isinstance(body.get(name), (list, Mapping)):
+                return _rows(body[name])
+    return None
+
+
+def _prices(row: Mapping[str, Any], suffix: str = "") -> tuple[Decimal | None, Decimal | None]:
+    """The price that is charged, and the largest one stated."""
+    stated = [as_price(row.get(f"{name}{suffix}")) for name in ("sell_price", "price")]
+    known = [price for price in stated if price is not None]
+    return (known[0], max(known)) if known else (None, None)
+
+
+def _order(row: Mapping[str, Any]) -> dict[str, Any]:
+    documented = {name: value for name, value in row.items() if name not in _NOT_ANSWERED}
+    return documented | {"price": _prices(row)[0]}
+
+
+def _plan(row: Mapping[str, Any]) -> dict[str, Any]:
+    price, highest_price = _prices(row)
+    return dict(row) | {"price": price, "highest_price": highest_price}
+
+
+def _service(row: Mapping[str, Any], product: Product) -> dict[str, Any]:
+    price, highest_price = _prices(row)
+    by_duration = {days: _prices(row, f"_{days}days") for days in RENTAL_DURATIONS}
+    return dict(row) | {
+        "product": product,
+        "name": row.get("name") or row.get("service_name"),
+        "price": price,
+        "highest_price": highest_price,
+        "prices": {days: pair[0] for days, pair in by_duration.items() if pair[0] is not None},
+        "highest_prices": {days: pair[1] for days, pair in by_duration.items() if pair[1] is not None},
+    }
+
+
+def _status(order_id: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    values = {name: value for name, value in row.items() if value is not None}
+    values["otp"], values["message"] = read_fields(
+        values.get("otp"), values.get("message"), status=values.get("status"), phone=values.get("phone")
+    )
+    if "status" in row or values["otp"] or values["message"]:
+        values.setdefault("status", UNKNOWN_STATUS)
+    return {"order_id": order_id} | values
+
+
+def _order_body(request: OrderRequest, entry: Service) -> dict[str, Any]:
+    """The body of an order, with ids and names as the catalogue writes them."""
+    if request.product == "esim":
+        return {"plan": entry.name}
+    if request.product == "rental":
+        return {"service": entry.name, "duration": request.duration}
+    body: dict[str, Any] = {"service_id": entry.service_id}
+    if request.product == "global":
+        body["country_id"] = entry.country_id
+    if request.area_code is not None:
+        body["area_code"] = request.area_code
+    return body

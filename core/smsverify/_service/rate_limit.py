@@ -1,0 +1,305 @@
+"""The account's requests per minute, shared by every process and host that uses the same store.
+
+The rate limit of a key is `limit` slots. A request acquires a slot just before it leaves, and releases it
+when the reply is there. The slot is free again one period later: the service has counted the request no later
+than its reply, so no window of the service's ever holds more requests than there are slots, whatever the
+network did in between. A holder that dies costs its slot for one lease.
+
+Nothing is booked ahead: a request that has to wait stands in a queue in the store, and `turns` says whose
+turn it is. A cancellation never waits behind purchases that came earlier.
+
+A 429 holds all who share the key for as long as the service asks, but for no longer than five of its minutes:
+a service that means more says so again when it is asked then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import sqlalchemy as sa
+
+from smsverify._service.slots import SIGN_OF_LIFE, HeldSlot, Queue, QueueEntry, Slots
+from smsverify._service.turns import Priority, Snapshot, Waiting
+from smsverify._store.store import Store
+from smsverify._store.tables import rate_limits
+from smsverify.errors import RateLimitedError, StoreError, WaitStoppedError
+from smsverify.text import log_of
+
+__all__ = ["HeldSlot", "Load", "Priority", "RateLimit", "RateLimitState"]
+
+log = log_of(__name__)
+
+# Seconds of a service whose minute lasts a minute: the shortest and the longest time between two looks at the
+# queue, and a wait for a slot that is worth a line in the log.
+SHORTEST_LOOK = 0.01
+LONGEST_LOOK = 2.0
+LONG_WAIT = 5.0
+WHILE_WAITING = 1.0  # seconds between two calls of what a caller wants to do while it waits
+MOST_REFUSALS = 2**31 - 1  # that the database can count
+
+
+@dataclass(frozen=True)
+class RateLimitState:
+    """What is left of the account's requests per minute.
+
+    Attributes:
+        limit: requests allowed in `period` seconds.
+        period: seconds.
+        available: requests that could be sent now.
+        waiting: requests that wait for their turn, of all processes.
+        blocked_until: UTC; no request is sent before, because the service answered 429. Otherwise `None`.
+        refusals: how often the service has answered 429 so far.
+    """
+
+    limit: int
+    period: float
+    available: int
+    waiting: int
+    blocked_until: datetime | None
+    refusals: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the requests of the last period were for.
+
+    Attributes:
+        releases: what gave money back, and reads of codes that are known to be there.
+        reads: other reads, without polls.
+        purchases: what spent money.
+        purchases_waiting: what waits to spend money.
+    """
+
+    releases: int
+    reads: int
+    purchases: int
+    purchases_waiting: int
+
+
+class RateLimit:
+    """The rate limit of one API key.
+
+    Args:
+        store: where all who use the key meet.
+        key_id: names the key without showing it.
+        limit: requests in `period`.
+        period: seconds.
+        lease: seconds that a request may take at the most, from its slot to its reply.
+        begin_within: seconds from its slot after which a request may not begin to leave any more; the lease
+            by default.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        key_id: str,
+        *,
+        limit: int,
+        period: float,
+        lease: float,
+        begin_within: float | None = None,
+    ) -> None:
+        self.store = store
+        self.limit = limit
+        self.period = period
+        self._begin_within = lease if begin_within is None else begin_within
+        self._time_scale = period / 60
+        self._slots = Slots(store, key_id, limit=limit, period=period, lease=lease)
+        self._queue = Queue(store, key_id, time_scale=self._time_scale)
+        self._row = rate_limits.c.key_id == key_id
+        self._is_tight = False
+
+    @contextmanager
+    def acquire(
+        self,
+        priority: Priority,
+        *,
+        deadline: float,
+        stop: threading.Event | None = None,
+        while_waiting: Callable[[], None] | None = None,
+        instead_of: HeldSlot | None = None,
+    ) -> Iterator[HeldSlot]:
+        """Waits for the request's turn, hands out a slot, and releases it at the end.
+
+        Args:
+            priority: goes before arrival.
+            deadline: `time.monotonic()` by which the request must have its turn.
+            stop: ends the waiting when it is set.
+            while_waiting: called at each look at the queue; what it raises ends the waiting.
+            instead_of: a slot that was released unused, because its request came too late for it. The request
+                waits at the place in the queue that it had.
+
+        Raises:
+            RateLimitedError: the turn cannot come before the deadline; nothing was sent.
+            WaitStoppedError: `stop` was set.
+            StoreError: the store cannot be used; nothing was sent.
+        """
+        entry = QueueEntry(priority, arrived_at=None if instead_of is None else instead_of.arrived_at)
+        slot = self._wait_for_turn(entry, deadline, stop or threading.Event(), while_waiting)
+        try:
+            yield slot
+        except BaseException:
+            slot.release(is_answered=False)
+            raise
+        slot.release(is_answered=True)
+
+    def codes_are_polled_for(self, connection: sa.Connection, polled: bool = True) -> None:
+        """Whether codes are read by polls from now on, so that purchases have to leave slots for them.
+
+        Part of the caller's transaction. It counts for one period.
+        """
+        now = self.store.now(connection)
+        until = now + self.period if polled else now
+        connection.execute(sa.update(rate_limits).where(self._row).values(polled_until=until))
+
+    def load(self) -> Load:
+        """What the requests of the last period were for, and how many purchases wait."""
+        with self.store.read() as connection:
+            snapshot = self._slots.snapshot(connection)
+            if snapshot is None:
+                return Load(0, 0, 0, 0)
+            waiting = self._queue.waiting(connection, snapshot.now)
+        return Load(
+            releases=snapshot.held(Priority.RELEASE),
+            reads=snapshot.held(Priority.READ),
+            purchases=snapshot.held(Priority.PURCHASE),
+            purchases_waiting=waiting.get(Priority.PURCHASE, Waiting()).count,
+        )
+
+    def block(self, seconds: float) -> None:
+        """Holds all who share the key for so long, because the service asked for it (429)."""
+        seconds = min(max(seconds, 0.0), self._slots.longest_block)
+        with self.store.write() as connection:
+            snapshot = self._slots.locked(connection)
+            until = snapshot.now + seconds
+            one_more = sa.update(rate_limits).where(self._row, rate_limits.c.refusals < MOST_REFUSALS)
+            connection.execute(one_more.values(refusals=rate_limits.c.refusals + 1))
+            longest = max(until, snapshot.blocked_until)
+            connection.execute(sa.update(rate_limits).where(self._row).values(blocked_until=longest))
+        if until - snapshot.blocked_until > seconds / 2:  # not for each request that was under way
+            log.warning(
+                "The service answered 429: all who share this API key send nothing before %s (for %.1f s)",
+                f"{self._utc(until):%Y-%m-%d %H:%M:%S} UTC",
+                seconds,
+            )
+
+    def state(self) -> RateLimitState:
+        """What is left, as of now."""
+        with self.store.write() as connection:
+            snapshot = self._slots.locked(connection)
+            waiting = self._queue.waiting(connection, snapshot.now)
+        return RateLimitState(
+            limit=self.limit,
+            period=self.period,
+            available=0 if snapshot.is_blocked else snapshot.limit - len(snapshot.taken),
+            waiting=sum(one.count for one in waiting.values()),
+            blocked_until=self._utc(snapshot.blocked_until) if snapshot.is_blocked else None,
+            refusals=snapshot.refusals,
+        )
+
+    def _utc(self, moment: float) -> datetime:
+        return datetime.fromtimestamp(self.store.as_wall(moment), timezone.utc)
+
+    # -------------------------------------------------------------- the turn
+
+    def _wait_for_turn(
+        self,
+        entry: QueueEntry,
+        deadline: float,
+        stop: threading.Event,
+        while_waiting: Callable[[], None] | None,
+    ) -> HeldSlot:
+        try:
+            while True:
+                turn = self._look(entry)
+                if turn.seconds <= 0:
+                    taken = self._take(entry)
+                    if isinstance(taken, HeldSlot):
+                        return taken
+                    turn = taken
+                seconds = turn.seconds
+                if time.monotonic() + seconds > deadline:
+                    raise RateLimitedError(
+                        f"nothing was sent, because no request may leave for another {seconds:.1f} s: "
+                        f"{turn.reason}",
+                        retry_after=seconds,
+                    )
+                self._queue.stand(entry)
+                self._log_if_tight(turn)
+                # The turn may come sooner, if others give up; the farther it is, the less that matters.
+                longest = max(seconds / 4, LONGEST_LOOK * self._time_scale)
+                self._sleep(min(seconds, longest, SIGN_OF_LIFE), stop, while_waiting)
+        except BaseException:
+            if entry.is_queued:
+                # An entry that cannot be taken out of the queue is dropped as abandoned later.
+                with contextlib.suppress(StoreError), self.store.write() as connection:
+                    self._queue.leave(connection, entry)
+            raise
+
+    def _sleep(self, seconds: float, stop: threading.Event, while_waiting: Callable[[], None] | None) -> None:
+        look_at = time.monotonic() + seconds
+        while True:
+            if while_waiting is not None:
+                while_waiting()
+            left = max(look_at - time.monotonic(), SHORTEST_LOOK)
+            if stop.wait(min(left, WHILE_WAITING)):
+                raise WaitStoppedError("stopped while waiting for the rate limit; nothing was sent")
+            if time.monotonic() >= look_at:
+                return
+
+    def _log_if_tight(self, turn: _Turn) -> None:
+        if turn.seconds > LONG_WAIT * self._time_scale and not self._is_tight:
+            self._is_tight = True
+            log.info("Requests wait for their turn, this one about %.0f s: %s", turn.seconds, turn.reason)
+
+    def _look(self, entry: QueueEntry) -> _Turn:
+        """When it may be this entry's turn, never later than it will be. Keeps no other caller waiting."""
+        with self.store.read() as connection:
+            snapshot = self._slots.snapshot(connection)
+            if snapshot is None:
+                return _Turn(0.0, "")
+            waiting = self._queue.waiting(connection, snapshot.now, entry)
+            return self._turn(snapshot, snapshot.turn(entry.priority, waiting)[0])
+
+    def _take(self, entry: QueueEntry) -> HeldSlot | _Turn:
+        """A slot, or when it may be this entry's turn."""
+        with self.store.write() as connection:
+            snapshot = self._slots.locked(connection)
+            waiting = self._queue.waiting(connection, snapshot.now, entry)
+            turn_at, slot = snapshot.turn(entry.priority, waiting)
+            if turn_at > snapshot.now:
+                return self._turn(snapshot, turn_at)
+            self._slots.take(connection, slot, entry, snapshot.now)
+            if entry.is_queued:
+                self._queue.leave(connection, entry)
+            elif len(snapshot.taken) < self.limit / 2:
+                self._is_tight = False
+            if entry.arrived_at is None:
+                entry.arrived_at = snapshot.now
+        return HeldSlot(
+            self._slots,
+            slot.number,
+            entry,
+            taken_at=snapshot.read_at,
+            begin_within=self._begin_within,
+        )
+
+    def _turn(self, snapshot: Snapshot, turn_at: float) -> _Turn:
+        reason = f"the {self.limit} requests per {self.period:g} s are used up"
+        if snapshot.is_blocked:
+            reason = f"the service asked for silence until {self._utc(snapshot.blocked_until):%H:%M:%S} UTC"
+        return _Turn(turn_at - snapshot.now, reason)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """In how many seconds it may be a request's turn, and why not sooner."""
+
+    seconds: float
+    reason: str

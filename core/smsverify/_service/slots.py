@@ -1,0 +1,262 @@
+"""The slots of a key in the store, when each is free again and who holds it, and the queue before them.
+
+`turns` says who is next.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._runtime.clock import boottime
+from smsverify._service.turns import Priority, Slot, Snapshot, Waiting
+from smsverify._store.store import Store
+from smsverify._store.tables import queue, rate_limits, slots
+from smsverify.errors import StoreError
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+# Seconds of a service whose minute lasts a minute: in which a request without a reply may still reach the
+# service, and for which one 429 is obeyed at the most.
+LATE = 2.0
+LONGEST_BLOCK = 300.0
+# A request that waits and has not looked for so many seconds is dead, and out of the queue.
+ABANDONED_AFTER = 10.0
+# Seconds between two signs of life of a request that waits, however far its turn is.
+SIGN_OF_LIFE = 3.0
+
+
+@dataclass
+class QueueEntry:
+    """A request that waits for a slot, or would if it had to.
+
+    Attributes:
+        priority: goes before arrival.
+        arrived_at: by the store's time; `None` before the first look.
+        id: names the request, in the queue and as the holder of a slot.
+        is_queued: whether the store's queue has it.
+        next_sign: `time.monotonic()` of the next sign of life.
+    """
+
+    priority: Priority
+    arrived_at: float | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    is_queued: bool = False
+    next_sign: float = 0.0
+
+
+class Slots:
+    """The slots of one key.
+
+    Args:
+        store: where they are.
+        key_id: of the key.
+        limit: how many there are.
+        period: seconds after the reply for which a slot stays taken.
+        lease: seconds for which a request holds a slot at the most, until its reply.
+    """
+
+    def __init__(self, store: Store, key_id: str, *, limit: int, period: float, lease: float) -> None:
+        self.period = period
+        self.lease = lease
+        self.late = LATE * period / 60
+        self.longest_block = LONGEST_BLOCK * period / 60
+        self._store = store
+        self._key_id = key_id
+        self._limit = limit
+
+    def snapshot(self, connection: sa.Connection, *, locked: bool = False) -> Snapshot | None:
+        """The slots as of now; `None` where they have to be made or repaired first."""
+        query = sa.select(rate_limits).where(rate_limits.c.key_id == self._key_id)
+        row = connection.execute(query.with_for_update() if locked else query).one_or_none()
+        read_at, now = boottime(), self._store.now(connection)
+        rows = connection.execute(
+            sa.select(slots.c.slot, slots.c.free_at, slots.c.holder, slots.c.priority).where(
+                slots.c.key_id == self._key_id, slots.c.slot < self._limit
+            )
+        ).all()
+        if row is None or len(rows) < self._limit or any(row.free_at > self._latest(now) for row in rows):
+            return None
+        return Snapshot(
+            now=now,
+            read_at=read_at,
+            period=self.period,
+            slots=sorted((self._slot(slot, now) for slot in rows), key=lambda slot: slot.free_at),
+            blocked_until=_unless_beyond(row.blocked_until, now + self.longest_block),
+            polled_until=_unless_beyond(row.polled_until, now + self.period),
+            refusals=row.refusals,
+        )
+
+    def locked(self, connection: sa.Connection) -> Snapshot:
+        """The slots as of now, repaired. Other callers wait until this transaction ends."""
+        while (snapshot := self.snapshot(connection, locked=True)) is None:
+            self._repair(connection)
+        return snapshot
+
+    def take(self, connection: sa.Connection, slot: Slot, entry: QueueEntry, now: float) -> None:
+        """Gives a slot to a request until its lease is over."""
+        connection.execute(
+            sa.update(slots)
+            .where(slots.c.key_id == self._key_id, slots.c.slot == slot.number)
+            .values(free_at=now + self.lease + self.period, holder=entry.id, priority=int(entry.priority))
+        )
+
+    def free(self, number: int, holder: QueueEntry, *, after: float) -> None:
+        """Takes a slot from its holder; others may have it `after` seconds."""
+        free_at = boottime() + after
+        this = sa.and_(slots.c.key_id == self._key_id, slots.c.slot == number, slots.c.holder == holder.id)
+        try:
+            with self._store.write() as connection:
+                # However long this had to wait for others to write, the period began with the reply. The
+                # machine's clock is read before the store's, so that the slot is never free too early.
+                after = free_at - boottime()
+                values = {"free_at": self._store.now(connection) + after, "holder": None}
+                connection.execute(sa.update(slots).where(this).values(**values))
+        except StoreError as error:
+            # The reply matters more than the slot, which comes back by itself when its lease is over.
+            log.warning("A request's slot stays taken for up to %.0f s: %s", self.lease, error)
+
+    def _latest(self, now: float) -> float:
+        """No slot is free later than this, unless the store is an old copy or the limit was another one."""
+        return now + self.lease + 2 * self.period
+
+    def _repair(self, connection: sa.Connection) -> None:
+        rate_limit = self._store.insert(rate_limits).values(key_id=self._key_id, blocked_until=0, refusals=0)
+        connection.execute(rate_limit.on_conflict_do_nothing())
+        rows = [{"key_id": self._key_id, "slot": slot, "free_at": 0.0} for slot in range(self._limit)]
+        connection.execute(self._store.insert(slots).values(rows).on_conflict_do_nothing())
+        # An old copy of the store, or a clock that was set while no process looked, must not park a slot.
+        now = self._store.now(connection)
+        connection.execute(
+            sa.update(slots)
+            .where(slots.c.key_id == self._key_id, slots.c.free_at > self._latest(now))
+            .values(free_at=now + self.lease + self.period, holder=None)
+        )
+
+    def _slot(self, row: Any, now: float) -> Slot:
+        priority = None if row.priority is None else Priority(row.priority)
+        if row.holder is None:
+            return Slot(row.slot, row.free_at, row.free_at - self.period, priority)
+        # A slot in use comes back with its reply and is free one period later: no sooner, and rarely as late
+        # as its lease would have it.
+        free_at = min(row.free_at, now + self.period)
+        return Slot(row.slot, free_at, row.free_at - self.lease - self.period, priority)
+
+
+class HeldSlot:
+    """The right to send one request.
+
+    Args:
+        slots: of the key.
+        number: of the slot.
+        holder: the request.
+        taken_at: `boottime()` at which it was taken, or a little before.
+        begin_within: seconds after that within which the request has to leave.
+    """
+
+    def __init__(
+        self, slots: Slots, number: int, holder: QueueEntry, *, taken_at: float, begin_within: float
+    ) -> None:
+        self.taken_at = taken_at
+        self._slots = slots
+        self._number = number
+        self._holder = holder
+        self._begin_within = begin_within
+
+    def may_begin(self) -> bool:
+        """Whether a request that begins to leave now will be over within the lease.
+
+        Where it will not, another request may have the slot by the time that the service counts this one: it
+        must not be sent. Call `release_unused`, and acquire another slot `instead_of` this one.
+        """
+        return boottime() - self.taken_at <= self._begin_within
+
+    @property
+    def arrived_at(self) -> float | None:
+        """The store's time at which its holder came."""
+        return self._holder.arrived_at
+
+    def release(self, *, is_answered: bool) -> None:
+        """Frees the slot one period after the service has counted the request: by now if it has answered,
+        otherwise a little later.
+        """
+        after = self._slots.period + (0.0 if is_answered else self._slots.late)
+        self._slots.free(self._number, self._holder, after=after)
+
+    def release_unused(self) -> None:
+        """Frees the slot at once, because nothing was sent."""
+        self._slots.free(self._number, self._holder, after=0.0)
+
+
+class Queue:
+    """The requests of one key that wait for a slot, of all processes.
+
+    Args:
+        store: where the queue is.
+        key_id: of the key.
+        time_scale: how long the service's minute is in minutes.
+    """
+
+    def __init__(self, store: Store, key_id: str, *, time_scale: float) -> None:
+        self._store = store
+        self._key_id = key_id
+        self._patience = ABANDONED_AFTER * max(time_scale, 1)
+
+    def waiting(
+        self, connection: sa.Connection, now: float, entry: QueueEntry | None = None
+    ) -> dict[Priority, Waiting]:
+        """By class, how many others wait, and how many of them came before this entry."""
+        arrived_at = now if entry is None or entry.arrived_at is None else entry.arrived_at
+        came_before = sa.func.sum(sa.case((queue.c.arrived_at < arrived_at, 1), else_=0))
+        rows = connection.execute(
+            sa.select(queue.c.priority, sa.func.count(), came_before)
+            .where(
+                queue.c.key_id == self._key_id,
+                queue.c.entry != ("" if entry is None else entry.id),
+                self._is_alive(now),
+            )
+            .group_by(queue.c.priority)
+        )
+        return {Priority(priority): Waiting(int(count), int(before)) for priority, count, before in rows}
+
+    def stand(self, entry: QueueEntry) -> None:
+        """Enters the queue, or gives a sign of life where one is due. Drops the entries of the dead."""
+        if entry.is_queued and time.monotonic() < entry.next_sign:
+            return
+        entry.next_sign = time.monotonic() + SIGN_OF_LIFE / 2
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            if not entry.is_queued:
+                entry.is_queued = True
+                entry.arrived_at = now if entry.arrived_at is None else entry.arrived_at
+                dead = sa.and_(queue.c.key_id == self._key_id, sa.not_(self._is_alive(now)))
+                connection.execute(sa.delete(queue).where(dead))
+            insert = self._store.insert(queue).values(
+                entry=entry.id,
+                key_id=self._key_id,
+                priority=int(entry.priority),
+                arrived_at=entry.arrived_at,
+                seen_at=now,
+            )
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=[queue.c.entry], set_={"seen_at": now})
+            )
+
+    def leave(self, connection: sa.Connection, entry: QueueEntry) -> None:
+        """Takes an entry out of the queue, in the caller's transaction."""
+        connection.execute(sa.delete(queue).where(queue.c.entry == entry.id))
+
+    def _is_alive(self, now: float) -> sa.ColumnElement[bool]:
+        return queue.c.seen_at.between(now - self._patience, now + self._patience)
+
+
+def _unless_beyond(moment: float, latest: float) -> float:
+    """A moment that is farther ahead than it can be comes from an old copy of the store, or from a clock that
+    was set while no process looked.
+    """
+    return float(moment) if moment <= latest else 0.0

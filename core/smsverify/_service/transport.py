@@ -1,0 +1,284 @@
+"""Requests to the service: each with a slot of the rate limit, and repeated where that is safe."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import requests
+import tenacity
+
+from smsverify._service.answers import Answer, Reply, as_error, as_reply, is_rejection, unexpected
+from smsverify._service.rate_limit import HeldSlot, Priority, RateLimit
+from smsverify._service.wire import Exchange, Wire, WireError
+from smsverify.errors import (
+    RateLimitedError,
+    ServiceError,
+    ServiceUnavailableError,
+    WaitStoppedError,
+)
+from smsverify.settings import Settings
+from smsverify.text import log_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+log = log_of(__name__)
+
+ATTEMPTS = 4
+# Seconds, doubled with every attempt, of a service whose minute lasts a minute.
+BACKOFF_BASE = 0.5
+BACKOFF_MAX = 30.0
+MOST_DOUBLINGS = 10  # a number of refusals has no end, a float has
+HASTE = 10.0  # seconds for the answer to a hasty call, which has two attempts
+
+
+class OutcomeUnknown(Exception):
+    """A POST may have been carried out, or not; `cause` is what was seen."""
+
+    def __init__(self, cause: ServiceError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class NotReady(Exception):
+    """`before_sending` raises this where something has to be done first that needs no slot, or another one.
+
+    Args:
+        prepare: does it. Then the request waits for its turn again, at the place in the queue that it had.
+    """
+
+    def __init__(self, prepare: Callable[[], None]) -> None:
+        super().__init__("something has to be done before this is sent")
+        self.prepare = prepare
+
+
+class CallOptions(TypedDict, total=False):
+    """How a request is sent.
+
+    Attributes:
+        stop: ends the waiting for a slot, and the pauses, when it is set.
+        hasty: whether to give up sooner, because the caller is about to end.
+        before_sending: called when the request has its slot, and again right before its first byte where much
+            time has passed since. What it raises keeps the request from leaving.
+        while_waiting: called now and then until the request has its slot. What it raises ends the waiting.
+    """
+
+    stop: threading.Event | None
+    hasty: bool
+    before_sending: Callable[[], None] | None
+    while_waiting: Callable[[], None] | None
+
+
+@dataclass
+class _Call:
+    """A request, and how it may be sent.
+
+    `unused` is the slot with which it could not leave. It waits for the next one at the same place in the
+    queue.
+    """
+
+    endpoint: str
+    request: requests.Request
+    priority: Priority
+    is_repeatable: bool
+    stop: threading.Event | None = None
+    hasty: bool = False
+    before_sending: Callable[[], None] | None = None
+    while_waiting: Callable[[], None] | None = None
+    unused: HeldSlot | None = None
+
+
+class _CannotPrepare(Exception):
+    """What `NotReady` asked for has failed, and is not tried again with the request."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class Transport:
+    """Sends requests to the service within the shared rate limit. Safe to use from several threads.
+
+    Args:
+        settings: address, key and times.
+        rate_limit: the key's; every attempt takes a slot of it.
+    """
+
+    def __init__(self, settings: Settings, rate_limit: RateLimit) -> None:
+        self._settings = settings
+        self._rate_limit = rate_limit
+        self._wire = Wire(settings)
+
+    def get(
+        self,
+        path: str,
+        params: dict[str, str] | None = None,
+        *,
+        priority: Priority = Priority.READ,
+        **options: Unpack[CallOptions],
+    ) -> Reply:
+        """Reads. Repeats what failed for no fault of the request, within `call_timeout` seconds.
+
+        Raises:
+            ServiceError: by what the service answered, or `ServiceUnavailableError`.
+            WaitStoppedError: `stop` was set.
+        """
+        request = requests.Request("GET", self._settings.base_url + path, params=params)
+        try:
+            return self._repeat(_Call(f"GET {path}", request, priority, is_repeatable=True, **options))
+        except OutcomeUnknown as unknown:
+            raise unknown.cause from unknown.cause.__cause__
+
+    def post(
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        priority: Priority,
+        is_repeatable: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> Reply:
+        """Changes something. Repeats only what provably was not carried out, unless it is harmless to repeat.
+
+        Raises:
+            ServiceError: the request was not carried out.
+            OutcomeUnknown: the request may have been carried out.
+            WaitStoppedError: `stop` was set before anything was sent.
+        """
+        request = requests.Request("POST", self._settings.base_url + path, json=body)
+        return self._repeat(_Call(f"POST {path}", request, priority, is_repeatable, **options))
+
+    # -------------------------------------------------------------- repeating
+
+    def _repeat(self, call: _Call) -> Reply:
+        call_timeout = self._settings.call_timeout
+        deadline = time.monotonic() + call_timeout
+
+        def may_repeat(error: BaseException) -> bool:
+            if isinstance(error, OutcomeUnknown):
+                return call.is_repeatable
+            return isinstance(error, ServiceUnavailableError)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(may_repeat),
+            wait=self._pause,
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(2 if call.hasty else ATTEMPTS),
+                tenacity.stop_before_delay(call_timeout),
+            ),
+            sleep=lambda seconds: _sleep(seconds, call),
+            before_sleep=_log_repetition,
+            reraise=True,
+        )
+        try:
+            return retrying(self._attempt, call, deadline)
+        except _CannotPrepare as failed:
+            raise failed.reason from failed.reason.__cause__
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = getattr(error, "retry_after", None) or 0.0
+        return max(asked, self._backoff(state.attempt_number - 1))
+
+    def _backoff(self, failures: int) -> float:
+        longest: float = min(BACKOFF_BASE * 2.0 ** min(failures, MOST_DOUBLINGS), BACKOFF_MAX)
+        return self._settings.time_scale * longest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+
+    def _attempt(self, call: _Call, deadline: float) -> Reply:
+        """One attempt. A 429 is no failure: all wait as long as it says, then the request goes again."""
+        refusal: ServiceError | None = None
+        refusals = 0
+        while True:
+            try:
+                answer = self._exchange(call, deadline)
+            except NotReady as not_ready:
+                if time.monotonic() > deadline:
+                    raise ServiceUnavailableError(
+                        f"{call.endpoint} was not sent within call_timeout={self._settings.call_timeout:g} "
+                        "s: each time that its turn came, what it depends on was out of date, such as its "
+                        "price",
+                        endpoint=call.endpoint,
+                    ) from None
+                _prepare(not_ready)
+                continue
+            except RateLimitedError as error:
+                # The turn does not come in time. What the service itself said explains more.
+                if refusal is not None:
+                    refusal.retry_after = error.retry_after
+                    raise refusal from error
+                raise
+            if answer.status_code != 429:
+                return self._understand(answer, is_post=call.request.method == "POST")
+            refusal = as_error(answer)
+            self._rate_limit.block(max(refusal.retry_after or 0.0, self._backoff(refusals)))
+            refusals += 1
+
+    def _exchange(self, call: _Call, deadline: float) -> Answer:
+        timeout = min(self._settings.read_timeout, HASTE if call.hasty else math.inf)
+        with self._rate_limit.acquire(
+            call.priority,
+            deadline=deadline,
+            stop=call.stop,
+            while_waiting=call.while_waiting,
+            instead_of=call.unused,
+        ) as slot:
+            exchange = Exchange(
+                call.endpoint,
+                call.request,
+                slot,
+                call.before_sending,
+                timeout=timeout,
+                longest=self._settings.longest_exchange,
+            )
+            try:
+                exchange.announce()
+                return self._wire.send(exchange)
+            except WireError as error:
+                how = "answered" if exchange.may_have_left else "sent"
+                unavailable = ServiceUnavailableError(
+                    f"{call.endpoint} was not {how}: {error}", endpoint=call.endpoint
+                )
+                if exchange.may_have_left:
+                    raise OutcomeUnknown(unavailable) from None
+                raise unavailable from None
+            finally:
+                if not exchange.may_have_left:
+                    call.unused = slot
+                    slot.release_unused()
+
+    def _understand(self, answer: Answer, *, is_post: bool) -> Reply:
+        try:
+            reply = as_reply(answer)
+        except ValueError:
+            # Nothing can be read out of it. What was sent may have been carried out.
+            raise OutcomeUnknown(unexpected(answer)) from None
+        if reply is not None:
+            return reply
+        error = as_error(answer)
+        if is_post and not is_rejection(answer, error):
+            raise OutcomeUnknown(error)
+        raise error
+
+
+def _prepare(not_ready: NotReady) -> None:
+    try:
+        not_ready.prepare()
+    except Exception as error:
+        raise _CannotPrepare(error) from error
+
+
+def _sleep(seconds: float, call: _Call) -> None:
+    if (call.stop or threading.Event()).wait(seconds):
+        raise WaitStoppedError(f"{call.endpoint} was stopped before it was repeated")
+
+
+def _log_repetition(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    pause = state.next_action.sleep if state.next_action else 0.0
+    log.info("%s; trying again in %.1f s", error, pause)

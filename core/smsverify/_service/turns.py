@@ -1,0 +1,179 @@
+"""Whose turn it is: which request goes next, and when, by the slots of a key and by what waits.
+
+Requests wait in a queue, by priority and then by arrival. A slot goes to the first of them when it becomes
+free. So that no class starves, each goes first while it holds less than a twelfth of the slots; releases
+(what gives money back, and reads of codes that are known to be there) while they hold less than a quarter.
+
+A release does not wait for a minute because others have just spent all slots. Every other request leaves one
+of 20 slots to releases, unless as many others are free again within 4 s of the service's minute. So with 60
+slots three releases find one at once after a burst of all the others, and within 4 s where the requests are
+spread over the minute, where nothing has to be kept for that. With fewer than 20 slots nothing is kept, since
+one is more than 5 % of the limit: a release is the first to have the next one that is free, which after a
+burst is up to a minute later.
+
+Each number whose code is polled for costs a second request, to read the code. If all slots were spent on
+numbers, none would be left for the codes until the numbers' slots come back, a whole period later. So while
+codes are polled for, purchases hold 45 of 100 slots at the most: as many are left for their codes, and the
+rest for the polls. They also leave a fifteenth free, so that a code that has come need not wait. Before the
+first poll, all this is true for a moment too, because it is not known yet whether the codes will be polled
+for. A user who only buys, or gets the codes by callbacks, is not held back.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Shares of the slots. While codes are polled for, purchases hold the first at the most, and leave the second.
+PURCHASE_SHARE = 0.45
+FREE_SHARE = 1 / 15
+LEAST_SHARE = 1 / 12  # each class gets this, whatever the others want
+RELEASE_SHARE = 1 / 4  # releases get this
+KEPT_SHARE = 1 / 20  # others leave this to releases
+# In seconds of a service whose minute lasts a minute.
+FIRST_POLL = 10.0  # after the first purchase, codes are expected to be polled for within this time
+RELEASE_WITHIN = 4.0  # a release waits no longer
+
+
+class Priority(enum.IntEnum):
+    """Who goes first when requests wait for the rate limit."""
+
+    RELEASE = 0
+    """What gives money back, and reads of codes that are known to be there."""
+    POLL = 1
+    """The poll that is due, for all waits for codes."""
+    READ = 2
+    """Other reads."""
+    PURCHASE = 3
+    """What spends money."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The requests of one class that wait.
+
+    Attributes:
+        count: how many.
+        before: how many of them came before the request in question.
+    """
+
+    count: int = 0
+    before: int = 0
+
+
+_NONE = Waiting()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot: when it is free again, when it was last used, and for what."""
+
+    number: int
+    free_at: float
+    used_at: float
+    priority: Priority | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The slots of a key, as of one moment.
+
+    Attributes:
+        now: the store's time.
+        read_at: the machine's uptime at that moment, or a little before.
+        period: seconds after which a slot is free again.
+        slots: the slots, the first to be free first.
+        blocked_until: no request is sent before this.
+        polled_until: codes are polled for until then.
+        refusals: how often the service has answered 429.
+    """
+
+    now: float
+    read_at: float
+    period: float
+    slots: list[Slot]
+    blocked_until: float
+    polled_until: float
+    refusals: int
+
+    @property
+    def limit(self) -> int:
+        """How many slots there are."""
+        return len(self.slots)
+
+    @property
+    def taken(self) -> list[Slot]:
+        """The slots that are not free."""
+        return [slot for slot in self.slots if slot.free_at > self.now]
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the service has asked for silence."""
+        return self.blocked_until > self.now
+
+    def held(self, priority: Priority) -> int:
+        """How many requests of a class the last period has seen."""
+        return sum(slot.priority is priority for slot in self.taken)
+
+    def turn(self, mine: Priority, waiting: Mapping[Priority, Waiting]) -> tuple[float, Slot]:
+        """When it is a request's turn at the earliest, and which slot it takes then.
+
+        Args:
+            mine: its class.
+            waiting: the other requests that wait.
+        """
+        ahead = self._ahead(mine, waiting)
+        turn_at = max(self._free_at(ahead), self.blocked_until)
+        if mine is not Priority.RELEASE:
+            turn_at = max(turn_at, self._leaves_enough_for_releases_at(ahead))
+        if mine is Priority.PURCHASE:
+            place = waiting.get(mine, _NONE).before
+            turn_at = max(turn_at, self._leaves_enough_for_codes_at(place, ahead))
+        return turn_at, self.slots[ahead % self.limit]
+
+    def _free_at(self, place: int) -> float:
+        """When a slot is free for the request at this place of the queue; the first is at 0."""
+        return self.slots[place % self.limit].free_at + (place // self.limit) * self.period
+
+    def _ahead(self, mine: Priority, waiting: Mapping[Priority, Waiting]) -> int:
+        """How many waiting requests go before a request of this class."""
+        ahead = place = waiting.get(mine, _NONE).before
+        is_urgent = place < self._urgent(mine)
+        for other, others in waiting.items():
+            if other < mine:
+                ahead += min(others.count, self._urgent(other)) if is_urgent else others.count
+            elif other > mine and not is_urgent:
+                ahead += min(others.count, self._urgent(other))
+        return ahead
+
+    def _urgent(self, priority: Priority) -> int:
+        """How many more requests of a class go before all others."""
+        share = RELEASE_SHARE if priority is Priority.RELEASE else LEAST_SHARE
+        return max(0, int(self.limit * share) - self.held(priority))
+
+    def _leaves_enough_for_releases_at(self, ahead: int) -> float:
+        """When a request, with so many before it, leaves enough, or as much will be free again in time."""
+        kept = int(self.limit * KEPT_SHARE)
+        if not kept or not self._urgent(Priority.RELEASE):
+            return self.now
+        return self._free_at(ahead + kept) - RELEASE_WITHIN * self.period / 60
+
+    def _leaves_enough_for_codes_at(self, place: int, ahead: int) -> float:
+        """When a purchase, with so many purchases and so many requests before it, leaves enough for codes."""
+        held = [slot for slot in self.taken if slot.priority is Priority.PURCHASE]
+        if len(held) + place < int(self.limit * LEAST_SHARE):
+            return self.now
+        share = max(1, int(self.limit * PURCHASE_SHARE))
+        behind = place - (share - len(held))
+        if behind < 0:
+            has_share_at = self.now
+        elif behind < len(held):
+            has_share_at = held[behind].free_at
+        else:
+            has_share_at = self.now + self.period * (1 + (behind - len(held)) // share)
+        last_taken = min(ahead + int(self.limit * FREE_SHARE), self.limit - 1)
+        leaves_some_free_at = self.slots[last_taken].free_at
+        first = min((slot.used_at for slot in held), default=self.now)
+        free_for_all_at = max(self.polled_until, first + FIRST_POLL * self.period / 60)
+        return min(max(has_share_at, leaves_some_free_at), free_for_all_at)

@@ -1,0 +1,308 @@
+"""One request on the wire: its connection, the last moment before its first byte, and its answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from smsverify._runtime.clock import boottime
+from smsverify._service.answers import Answer
+from smsverify._service.slots import HeldSlot
+from smsverify._version import __version__
+from smsverify.settings import Settings
+
+LARGEST_BODY = 10 * 1024 * 1024  # bytes
+# What is on record about a request is good for so many seconds, and for no more than a quarter of the longest
+# exchange. How often it is put on record anew before the request is given up.
+GOOD_FOR = 2.0
+ANNOUNCEMENTS = 5
+
+
+class WireError(Exception):
+    """A request has no answer. Its `Exchange` says whether it may have left."""
+
+
+class Exchange:
+    """A request on its way from its slot to its answer.
+
+    The way to the first byte may take long: a connection does, and a process can be stopped between any two
+    steps (SIGSTOP, a suspended machine) while others go on. What others know of the request holds for a
+    limited time: that it is being sent, for `longest` seconds; that its slot is in use, a little longer. So
+    both are looked at again right before the first byte, by a clock that counts the time in which nothing
+    ran. What is old is announced anew, which finds out whether others have decided meanwhile. A slot that is
+    too old is not used any more.
+
+    One instant is left, between this check and the one call that hands the whole request to the kernel. A
+    process that is stopped there for longer than `longest` sends when it goes on. By then, others have looked
+    for the outcome in the service's list, which did not show it yet. The answer is then put on record as an
+    order that no one has asked for, and `reconcile` names it.
+
+    Args:
+        endpoint: method and path, for errors.
+        request: what is sent.
+        slot: the request's.
+        before_sending: puts on record that the request is being sent; `None` where no one has to know.
+        timeout: seconds that the headers may take, and the body again; a connection takes no longer either.
+        longest: seconds for which others believe that it is being sent.
+
+    Attributes:
+        may_have_left: whether a byte of the request may have left.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        request: requests.Request,
+        slot: HeldSlot,
+        before_sending: Callable[[], None] | None,
+        *,
+        timeout: float,
+        longest: float,
+    ) -> None:
+        self.endpoint = endpoint
+        self.request = request
+        self.timeout = timeout
+        self.may_have_left = False
+        self._slot = slot
+        self._before_sending = before_sending
+        self._good_for = min(GOOD_FOR, longest / 4)
+        self._announced_at = 0.0
+
+    @property
+    def is_post(self) -> bool:
+        """Whether the request changes something."""
+        return bool(self.request.method == "POST")
+
+    def announce(self) -> None:
+        """Does what has to be done before the request may leave. What that raises keeps it from leaving."""
+        self._announced_at = boottime()
+        if self._before_sending is not None:
+            self._before_sending()
+
+    def check(self) -> None:
+        """Raises where the request may not leave now."""
+        for _ in range(ANNOUNCEMENTS):
+            if self._before_sending is None or boottime() - self._announced_at <= self._good_for:
+                break
+            self.announce()
+        else:
+            raise WireError("too much time passed each time that it was put on record")
+        if not self._slot.may_begin():
+            raise WireError("its turn was over before it could leave")
+
+
+class Wire:
+    """Sends requests to the service. Safe to use from several threads.
+
+    Args:
+        settings: address, key and time-outs.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._reading: tuple[int, requests.Session] | None = None
+
+    def send(self, exchange: Exchange) -> Answer:
+        """Sends a request once, and reads its answer.
+
+        Raises:
+            WireError: there is no answer.
+        """
+        session = self._session(is_post=exchange.is_post)
+        exchange.may_have_left = True  # only a connection that watches it knows better
+        _this_thread.exchange = exchange
+        try:
+            return self._exchange(session, exchange)
+        except _KeptBack as kept:
+            raise kept.reason from kept.reason.__cause__
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise WireError(_reason(error)) from None
+        finally:
+            if exchange.is_post:
+                session.close()
+
+    def _exchange(self, session: requests.Session, exchange: Exchange) -> Answer:
+        prepared = session.prepare_request(exchange.request)
+        options = session.merge_environment_settings(prepared.url, {}, True, None, None)
+        if self._settings.is_local:
+            options["proxies"] = {}  # from a proxy, this machine's own address would be another machine's
+        timeout = (min(self._settings.connect_timeout, exchange.timeout), exchange.timeout)
+        response = session.send(prepared, timeout=timeout, allow_redirects=False, **options)
+        with response:
+            text = _read(response, time.monotonic() + exchange.timeout)
+            secret = self._settings.api_key.get_secret_value()
+            return Answer(response.status_code, response.headers, text, exchange.endpoint, secret)
+
+    def _session(self, *, is_post: bool) -> requests.Session:
+        """Each process keeps one session for its reads. Every POST gets a session of its own.
+
+        On a kept connection, a POST could meet the server's closing of it. Then no one could say whether the
+        server has read it.
+        """
+        if is_post:
+            return self._make_session()
+        if self._reading is None or self._reading[0] != os.getpid():
+            self._reading = (os.getpid(), self._make_session())
+        return self._reading[1]
+
+    def _make_session(self) -> requests.Session:
+        session = requests.Session()
+        session.auth = _Bearer(self._settings)
+        session.headers.update({"Accept": "application/json", "User-Agent": f"smsverify/{__version__}"})
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        session.mount("http://", _WatchedAdapter())
+        session.mount("https://", _WatchedAdapter())
+        return session
+
+
+class _Bearer(AuthBase):
+    """The key as an auth object of the session, so that a `.netrc` of the machine cannot replace it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._settings.api_key.get_secret_value()}"
+        return request
+
+
+# -------------------------------------------------------------- the connection
+
+
+class _ThisThread(threading.local):
+    """What this thread sends. requests and urllib3 have no way to hand it to the connection."""
+
+    exchange: Exchange
+
+
+_this_thread = _ThisThread()
+
+
+class _KeptBack(Exception):
+    """The check kept a request from leaving. urllib3 and requests take some errors for their own."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class WatchedConnection(HTTPConnection):
+    """Checks a last time whether a request may leave, notes that it does, and ends an answer whose headers
+    are too slow.
+
+    The request is collected, and leaves in one piece over a connection that is there already, with its proxy
+    and its TLS. So nothing that takes long lies between the check and the first byte, nor between the first
+    byte and the last.
+    """
+
+    _collected: list[bytes] | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        self._collected = []
+        try:
+            super().request(*args, **kwargs)
+            whole = b"".join(self._collected)
+        finally:
+            self._collected = None
+        exchange = _this_thread.exchange
+        try:
+            exchange.check()
+        except BaseException as error:
+            raise _KeptBack(error) from error
+        exchange.may_have_left = True
+        self.send(whole)
+
+    def send(self, data: Any) -> None:
+        if self._collected is None:
+            super().send(data)
+        else:
+            self._collected.append(bytes(data))
+
+    def getresponse(self) -> Any:
+        # The time-out of the socket begins anew with each byte.
+        timer = threading.Timer(_this_thread.exchange.timeout, _shut, (self.sock,))
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _HTTPSConnection(WatchedConnection, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = WatchedConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+class _WatchedAdapter(HTTPAdapter):
+    """Uses connections that note whether a request has left: only one that has not is safe to repeat.
+
+    requests reports a TLS handshake that failed and a connection that broke after the request as the same
+    error.
+    """
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> urllib3.ProxyManager:
+        manager: urllib3.ProxyManager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        _this_thread.exchange.may_have_left = False
+        return super().send(*args, **kwargs)
+
+
+# -------------------------------------------------------------- the answer
+
+
+def _read(response: requests.Response, deadline: float) -> str:
+    """The body. A server that drips it has until the deadline; one that floods is cut off."""
+    parts: list[bytes] = []
+    size = 0
+    while part := response.raw.read1(65536, decode_content=True):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_BODY or time.monotonic() > deadline:
+            raise requests.exceptions.ConnectionError("the answer is too long or came too slowly")
+    return b"".join(parts).decode("utf-8", errors="replace")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in the words of the lowest layer, without the addresses of objects."""
+    cause: Any = error.args[0] if error.args else error
+    cause = getattr(cause, "reason", None) or cause
+    text = re.sub(r"<[^>]*>:? ?|\(?<?urllib3\.\S+ object at 0x[0-9a-f]+>?,? ?", "", str(cause)).strip()
+    return f"{type(error).__name__}: {text or type(cause).__name__}"

@@ -1,0 +1,183 @@
+"""PostgreSQL: a server for several machines, and what every connection and transaction relies on.
+
+Nothing is left to what the server, the database, the role or the environment has for a default: each
+transaction sets it for itself, in the one message that begins it. So it also holds behind a pooler that gives
+every transaction another connection (PgBouncer), where nothing may be prepared or set for longer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
+
+from smsverify._store.tables import schema
+from smsverify.errors import StoreError
+
+# Any number will do that no other program uses in the same database.
+_UPGRADE_LOCK = 5_067_836
+# What a connection is like, unless the URL says otherwise. The server's host may vanish without a word.
+_DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": "",  # not PGOPTIONS
+    "port": 5432,  # not PGPORT
+}
+_ALWAYS: dict[str, Any] = {
+    "autocommit": True,  # The driver shall not begin transactions, `_begin` does.
+    "prepare_threshold": None,  # Behind a pooler, the next transaction has another connection.
+    "client_encoding": "utf8",
+}
+_SETTINGS = {
+    "synchronous_commit": "on",  # An intent has to survive a power cut.
+    "statement_timeout": "'60s'",
+    "idle_in_transaction_session_timeout": "'60s'",  # A process that is stopped in one holds others up.
+    "extra_float_digits": "1",  # All digits of a time.
+    "standard_conforming_strings": "on",
+}
+_REPLICA = ". The store needs the primary server, which writes, and not a replica"
+_HINTS = {
+    "25006": _REPLICA,
+    "0A000": _REPLICA,
+    "55P03": ". Another session has held a lock for too long",
+    "57014": ". It took too long",
+    "25001": ". The store needs a pooler in transaction or session mode",
+}
+_MADE_AS: sa.ColumnClause[int] = sa.literal_column(
+    "tableoid::bigint"
+)  # another number for a table that was made anew
+_ENCODINGS = ("UTF8", "SQL_ASCII")  # SQL_ASCII keeps the bytes as they come
+
+
+class PostgresServer:
+    """The database of a store, and connections to it.
+
+    Args:
+        url: where it is.
+        timeout: seconds to wait for others who write.
+    """
+
+    def __init__(self, url: sa.URL, timeout: float) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._place: str | None = None
+        self._known: tuple[str, int] | None = None
+
+    def make_engine(self, **options: Any) -> sa.Engine:
+        """An engine whose transactions all are alike."""
+        given = {*self._url.query, *(["port"] if self._url.port is not None else [])}
+        arguments = {name: value for name, value in _DEFAULTS.items() if name not in given}
+        try:
+            engine = sa.create_engine(
+                self._url, connect_args=arguments | _ALWAYS, use_native_hstore=False, **options
+            )
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"a PostgreSQL store needs the driver {error.name}: pip install 'smsverify[postgres]'"
+            ) from None
+        event.listen(engine, "checkout", self._check_out)
+        event.listen(engine, "begin", self._begin)
+        return engine
+
+    def find(self, connection: sa.Connection) -> bool:
+        """Whether the database has a store, in whichever schema; the transaction works there from now on.
+
+        Raises:
+            StoreError: it has several, or cannot hold every text.
+        """
+        encoding, current = connection.execute(
+            sa.text("SELECT getdatabaseencoding(), quote_ident(current_schema())")
+        ).one()
+        if encoding not in _ENCODINGS:
+            raise StoreError(
+                f"the store's database has the encoding {encoding}, in which not every SMS can be kept: make "
+                "one with ENCODING 'UTF8' (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+            )
+        found = connection.execute(
+            sa.text(
+                "SELECT quote_ident(n.nspname) AS place, pg_table_is_visible(c.oid) AS is_visible "
+                "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = :name "
+                "AND c.relkind = 'r' AND c.relpersistence = 'p' AND has_schema_privilege(n.oid, 'USAGE') "
+                "AND has_table_privilege(c.oid, 'SELECT')"
+            ),
+            {"name": schema.name},
+        ).all()
+        places = [row.place for row in found if row.is_visible] or [row.place for row in found]
+        if len(places) > 1:
+            raise StoreError(
+                f"the database holds several stores, in the schemas {', '.join(sorted(places))}: the one "
+                "that is meant has to be in the role's search_path (ALTER ROLE … SET search_path = …)"
+            )
+        place = places[0] if places else current
+        if place is None:
+            raise StoreError(
+                "there is no schema in which the store's tables could be made: the role's search_path names "
+                "none that it may use"
+            )
+        connection.exec_driver_sql(f"SET LOCAL search_path TO {place}, pg_temp")
+        self._place = place
+        return bool(places)
+
+    def lock_for_upgrade(self, connection: sa.Connection) -> None:
+        """Lets one at a time make or change tables, however long that takes."""
+        connection.exec_driver_sql(
+            "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; "
+            f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"
+        )
+
+    def recognise(self, connection: sa.Connection, store_id: str) -> None:
+        """From now on it has to be this store, in the tables of now."""
+        made_as = connection.execute(sa.select(_MADE_AS).select_from(schema)).scalar_one()
+        self._known = (store_id, made_as)
+
+    # -------------------------------------------------------------- inside
+
+    def _check_out(self, connection: Any, record: Any, proxy: Any) -> None:
+        """Finds out whether a connection is alive, and leads to the same store as before."""
+        look = "SELECT 1"
+        if self._known:
+            look = f"SELECT store_id, {_MADE_AS} FROM {self._place}.{schema.name}"  # noqa: S608 (all ours)
+        try:
+            with connection.cursor() as cursor:
+                found = cursor.execute(look).fetchone()
+        except Exception as error:
+            if connection.closed or connection.broken:
+                raise DisconnectionError from error
+            if getattr(error, "sqlstate", None) in ("42P01", "3F000"):  # no such table, no such schema
+                raise _another("they are not there any more") from error
+            raise
+        if self._known and found != self._known:
+            raise _another("they were dropped and made anew" if found else "they are empty")
+
+    def _begin(self, connection: sa.Connection) -> None:
+        is_reader = connection.get_execution_options().get("read_only")
+        settings = _SETTINGS | {
+            "lock_timeout": f"{self._timeout * 1000:.0f}",
+            "search_path": "DEFAULT" if self._place is None else f"{self._place}, pg_temp",
+        }
+        if (connection.dialect.server_version_info or (0,)) >= (17,):
+            settings["transaction_timeout"] = "0"
+        mode = "READ ONLY" if is_reader else "READ WRITE"
+        begin = [f"BEGIN ISOLATION LEVEL READ COMMITTED {mode} NOT DEFERRABLE"]
+        begin += [f"SET LOCAL {name} TO {value}" for name, value in settings.items()]
+        cursor = connection.connection.cursor()
+        cursor.execute("; ".join(begin))
+        cursor.close()
+
+
+def hint_of(error: Any) -> str:
+    """What to do about what the server says, where its own words do not say that."""
+    return _HINTS.get(getattr(error, "sqlstate", None) or "", "")
+
+
+def _another(how: str) -> StoreError:
+    return StoreError(
+        f"the store's tables were deleted or restored while this process used them: {how}. What was bought "
+        "since the backup is not on record, so nothing more is: run `smsverify reconcile`, then start this "
+        "process anew"
+    )

@@ -1,0 +1,58 @@
+"""The order in which things became known of an account, by numbers in which no clock has a part.
+
+A paid call gets its number in the transaction that lets it leave, an order in the transaction that puts on
+record that the service has shown it. Numbers are given in the order of the commits: what has a lower one
+than a call was known before that call was sent, whatever any clock says. The last number is noted before a
+request leaves that asks for something: every call with a number up to that was sent before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from smsverify._store.store import Store
+from smsverify._store.tables import accounts
+
+
+@dataclass(frozen=True)
+class Asked:
+    """When the service was asked for something.
+
+    Attributes:
+        number: the last one of the account's sequence before the request left.
+        at: seconds by the store's clock.
+    """
+
+    number: int
+    at: float
+
+
+def asked(store: Store, connection: sa.Connection, account: str) -> Asked:
+    """What to note before the service is asked for what decides on paid calls."""
+    return Asked(last(connection, account), store.now(connection))
+
+
+def last(connection: sa.Connection, account: str) -> int:
+    """The number of what became known last; 0 where nothing has."""
+    number = sa.select(accounts.c.number).where(accounts.c.account == account)
+    return connection.execute(number).scalar() or 0
+
+
+def advance(store: Store, connection: sa.Connection, account: str) -> int:
+    """The next number, for what a transaction puts on record.
+
+    Until the transaction ends, no other one gets a number of this account. Take it before any row of an
+    order is written, so that no two transactions wait for each other.
+    """
+    return int(
+        connection.execute(
+            store.insert(accounts)
+            .values(account=account, number=1)
+            .on_conflict_do_update(
+                index_elements=[accounts.c.account], set_={"number": accounts.c.number + 1}
+            )
+            .returning(accounts.c.number)
+        ).scalar_one()
+    )

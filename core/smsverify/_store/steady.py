@@ -1,0 +1,307 @@
+"""The time that all users of a store share, for lengths: it goes on evenly, whatever clock is set.
+
+It looks like seconds since 1970, but it is not the calendar: it begins with the calendar and never follows it
+when that is set. How it is kept depends on where the store is.
+
+On one machine it is the machine's own uptime plus an offset, a row of the store that is made once for each
+start of the machine: from the calendar, but never before anything that is on record.
+
+In a database that several machines use it is the database's clock plus a shift, a row of the store. Every
+process compares what that clock did between two of its looks with what its own machine's uptime did; where
+the two differ by more than clocks do, the database's clock was set, and the first process that sees it
+corrects the shift for all. For processes that live for a moment only, each machine has a row with a recent
+look. A step that happens while no process of any kind is there is not seen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from smsverify._runtime.clock import boot_id, boottime
+from smsverify._store.tables import accounts, clocks, looks, orders, purchases, queue, shifts, slots, waits
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+NOTE_PAUSE = 30.0  # seconds between two notes of what the time is
+FORGOTTEN_AFTER = 30 * 86_400.0  # seconds after which a machine that is not seen any more is gone
+# By how much two clocks that are not set may differ: seconds, and seconds in each of them.
+STEP = 0.02
+DRIFT = 5e-4
+# A look is what later ones are compared with for so many seconds; for a longer time where the next ones took
+# long, since how the clocks stood is less certain then.
+BASE_AGE = 60.0
+OLDEST_BASE = 600.0
+SHORT_LOOK = 0.1
+
+# Moments that are past when they are put on record; among them is the latest one that any row has.
+_RECORDED = (
+    clocks.c.steady,
+    accounts.c.asked_at,
+    purchases.c.sent_at,
+    purchases.c.resolved_at,
+    orders.c.first_seen_at,
+    looks.c.status_at,
+    waits.c.seen_at,
+    queue.c.seen_at,
+)
+
+
+class Time(Protocol):
+    """The time of a store."""
+
+    def find(self, connection: sa.Connection) -> bool:
+        """Learns the time of a store that is opened; `False` where it has to begin first."""
+
+    def begin(self, connection: sa.Connection) -> None:
+        """Lets it begin or go on, in a transaction that writes, where `find` was `False`."""
+
+    def note(self, connection: sa.Connection) -> None:
+        """Keeps on record what the time is, now and then, at the end of a transaction that writes."""
+
+    def forget(self) -> None:
+        """Lets go of what a fork must not share with its parent."""
+
+    def now(self, connection: sa.Connection) -> float:
+        """The time."""
+
+    def column(self) -> sa.ColumnElement[float]:
+        """The time as a column."""
+
+    def wall(self, connection: sa.Connection) -> float:
+        """The calendar."""
+
+    def as_wall(self, moment: float) -> float:
+        """When a moment was, by the calendar as it is set now."""
+
+
+class MachineTime:
+    """The time of a store that one machine uses."""
+
+    def __init__(self) -> None:
+        self._boot = boot_id()
+        self._offset = 0.0
+        self._next_note = 0.0
+
+    def find(self, connection: sa.Connection) -> bool:
+        """Finds the offset; `False` where the machine has started since it was made."""
+        row = connection.execute(sa.select(clocks).where(clocks.c.boot == self._boot)).one_or_none()
+        if row is None or row.boottime > boottime():
+            return False
+        self._offset = row.steady - row.boottime
+        self._next_note = row.boottime + NOTE_PAUSE
+        return True
+
+    def begin(self, connection: sa.Connection) -> None:
+        """Makes the offset: from the calendar, but nothing that is on record lies ahead."""
+        if self.find(connection):
+            return
+        moments = (sa.select(sa.func.max(column)).scalar_subquery() for column in _RECORDED)
+        last = max(moment or 0.0 for moment in connection.execute(sa.select(*moments)).one())
+        now, uptime = max(last, time.time()), boottime()
+        # It is not known how long the machine was off: what was sent before may have been sent just now.
+        later = sa.update(slots).where(slots.c.free_at > last)
+        connection.execute(later.values(free_at=slots.c.free_at + (now - last)))
+        is_old = sa.or_(clocks.c.boot == self._boot, clocks.c.steady < now - FORGOTTEN_AFTER)
+        connection.execute(sa.delete(clocks).where(is_old))
+        connection.execute(sa.insert(clocks).values(boot=self._boot, boottime=uptime, steady=now, version=0))
+        self._offset = now - uptime
+        self._next_note = uptime + NOTE_PAUSE
+
+    def note(self, connection: sa.Connection) -> None:
+        """Notes it in the transaction, which has the database to itself."""
+        uptime = boottime()
+        if uptime >= self._next_note:
+            self._next_note = uptime + NOTE_PAUSE
+            connection.execute(
+                sa.update(clocks)
+                .where(clocks.c.boot == self._boot)
+                .values(boottime=uptime, steady=uptime + self._offset)
+            )
+
+    def forget(self) -> None:
+        """There is nothing of that kind."""
+
+    def now(self, connection: sa.Connection) -> float:
+        """The machine's uptime, from the offset on."""
+        return boottime() + self._offset
+
+    def column(self) -> sa.ColumnElement[float]:
+        """The same, as of each execution."""
+        return sa.bindparam(None, callable_=lambda: boottime() + self._offset, type_=sa.Double)
+
+    def wall(self, connection: sa.Connection) -> float:
+        """The machine's calendar."""
+        return time.time()
+
+    def as_wall(self, moment: float) -> float:
+        """Reckoned back from now."""
+        return moment - boottime() - self._offset + time.time()
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a process saw when it looked at the database's clock.
+
+    Attributes:
+        before, after: the machine's uptime before and after the look.
+        database: what the database's clock said in between.
+        version, shift: what that is corrected by, and how often it has been.
+    """
+
+    before: float
+    after: float
+    database: float
+    version: int
+    shift: float
+
+    @property
+    def steady(self) -> float:
+        """The store's time."""
+        return self.database + self.shift
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it shows well how the two clocks stood."""
+        return self.after - self.before <= SHORT_LOOK
+
+    def is_even_with(self, base: _Look) -> bool:
+        """Whether the store's time has gone on since an earlier look as the machine's has."""
+        passed = self.steady - base.steady
+        least, most = self.before - base.after, self.after - base.before
+        tolerance = STEP + DRIFT * abs(most)
+        return least - tolerance <= passed <= most + tolerance
+
+    def corrected_by(self, base: _Look) -> _Look:
+        """The same look at a time that has gone on since an earlier one, no faster than it may have."""
+        steady = base.steady + self.before - base.after
+        return replace(self, version=self.version + 1, shift=steady - self.database)
+
+
+class SharedTime:
+    """The time of a store that several machines use.
+
+    Args:
+        begin: begins a transaction on a connection of its own.
+    """
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+        self._begin = begin
+        self._boot = boot_id()
+        self._base: _Look | None = None
+        self._newest: _Look | None = None
+        self._next_note = 0.0
+        self._clock = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+        self._shift = sa.func.coalesce(sa.select(shifts.c.seconds).scalar_subquery(), 0.0)
+        version = sa.func.coalesce(sa.select(shifts.c.version).scalar_subquery(), 0)
+        self._looking = sa.select(self._clock, version, self._shift)
+        self.forget()
+
+    def forget(self) -> None:
+        """The locks may be held by a thread of the parent's."""
+        self._lock = threading.Lock()
+        self._correcting = threading.Lock()
+
+    def find(self, connection: sa.Connection) -> bool:
+        """Takes up the machine's last look, so that a step between two short processes is seen.
+
+        Where it has none, nothing that another machine has seen may lie ahead.
+        """
+        row = connection.execute(sa.select(clocks).where(clocks.c.boot == self._boot)).one_or_none()
+        last = connection.execute(sa.select(sa.func.max(clocks.c.steady))).scalar()
+        look = self._look(connection)
+        if row is not None and row.version == look.version and row.boottime <= look.after:
+            self._base = replace(
+                look,
+                before=row.boottime - SHORT_LOOK / 2,
+                after=row.boottime + SHORT_LOOK / 2,
+                database=row.steady - look.shift,
+            )
+            self._next_note = row.boottime + NOTE_PAUSE
+        elif last is not None and look.steady < last:
+            self._base = replace(look, database=last - look.shift)
+        self._checked(look)
+        return True
+
+    def begin(self, connection: sa.Connection) -> None:
+        """It goes on with the database's clock."""
+        self.find(connection)
+        self.note(connection)
+
+    def note(self, connection: sa.Connection) -> None:
+        """Notes it as the transaction's last statement, so that others wait for it as shortly as can be."""
+        look = self._newest
+        if look is None or look.before < self._next_note or not look.is_short:
+            return
+        self._next_note = look.before + NOTE_PAUSE
+        values = {
+            "boottime": (look.before + look.after) / 2,
+            "steady": look.steady,
+            "version": look.version,
+        }
+        note = insert(clocks).values(boot=self._boot, **values)
+        connection.execute(note.on_conflict_do_update(index_elements=[clocks.c.boot], set_=values))
+        connection.execute(sa.delete(clocks).where(clocks.c.steady < look.steady - FORGOTTEN_AFTER))
+
+    def now(self, connection: sa.Connection) -> float:
+        """The database's clock, corrected."""
+        return self._checked(self._look(connection)).steady
+
+    def column(self) -> sa.ColumnElement[float]:
+        """The same, but for a step that no process has seen yet."""
+        return self._clock + self._shift
+
+    def wall(self, connection: sa.Connection) -> float:
+        """The database's calendar."""
+        return self._look(connection).database
+
+    def as_wall(self, moment: float) -> float:
+        """Reckoned from the last look."""
+        return moment - (0.0 if self._newest is None else self._newest.shift)
+
+    def _look(self, connection: sa.Connection) -> _Look:
+        before = boottime()
+        database, version, shift = connection.execute(self._looking).one()
+        return _Look(before, boottime(), float(database), int(version), float(shift))
+
+    def _checked(self, look: _Look) -> _Look:
+        """A look that goes with the earlier ones; where this one does not, the shift is corrected for all."""
+        with self._lock:
+            base = self._base
+            if base is None or look.version > base.version:
+                # Another process has corrected it, which knew the time before.
+                self._base = self._newest = look
+                self._next_note = 0.0
+                return look
+            if look.version == base.version and look.is_even_with(base):
+                if look.before - base.after > (BASE_AGE if look.is_short else OLDEST_BASE):
+                    self._base = look
+                self._newest = look
+                return look
+        return self._checked(self._correct())
+
+    def _correct(self) -> _Look:
+        """Looks again while no other process corrects the shift, and corrects it if it still has to be."""
+        with self._correcting, self._begin() as connection:
+            first = insert(shifts).values(id=1, version=0, seconds=0.0)
+            connection.execute(first.on_conflict_do_nothing())
+            connection.execute(sa.select(shifts).with_for_update())
+            look, base = self._look(connection), self._base
+            if base is None or look.version != base.version or look.is_even_with(base):
+                return look
+            corrected = look.corrected_by(base)
+            values = {"version": corrected.version, "seconds": corrected.shift}
+            connection.execute(sa.update(shifts).values(**values))
+        log.warning(
+            "The database's clock was set by %+.3f s. What takes its time goes on as if it had not been",
+            look.shift - corrected.shift,
+        )
+        return corrected

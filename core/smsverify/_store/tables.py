@@ -1,0 +1,361 @@
+"""The tables. What their rows mean is for the rooms above.
+
+One schema for both databases. Times are seconds since 1970 by the store's clock, amounts are text, so that
+both keep them exactly.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+# The first real migration will be made with Alembic.
+SCHEMA_VERSION = 1
+
+metadata = sa.MetaData()
+
+schema = sa.Table(
+    "smsverify_schema",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True),
+    # Names this store: another one that is put in its place knows nothing of what was bought.
+    sa.Column("store_id", sa.Text, nullable=False),
+)
+
+# A machine's newest look at the time: what its uptime was then, and the store's time.
+clocks = sa.Table(
+    "smsverify_clocks",
+    metadata,
+    sa.Column("boot", sa.Text, primary_key=True),
+    sa.Column("boottime", sa.Double, nullable=False),
+    sa.Column("steady", sa.Double, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+
+# What the database's clock is corrected by where several machines share the store: one row, or none yet.
+shifts = sa.Table(
+    "smsverify_shifts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+)
+
+# The order in which things became known of an account, and how far its list of orders was read.
+accounts = sa.Table(
+    "smsverify_accounts",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    # The last reading of the list that is on record: when it was, and when the service was asked for it.
+    sa.Column("listed_number", sa.BigInteger),
+    sa.Column("asked_number", sa.BigInteger),
+    sa.Column("asked_at", sa.Double),
+    # The last reading that may have missed orders since the one before.
+    sa.Column("gap_number", sa.BigInteger, nullable=False, default=0),
+    # The first readings are made until then.
+    sa.Column("introducing_until", sa.Double),
+)
+
+# What the wallet held, as far as that may still be compared with anything.
+balances = sa.Table(
+    "smsverify_balances",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("asked_number", sa.BigInteger, nullable=False),
+    sa.Column("asked_at", sa.Double, nullable=False),
+    sa.Column("read_at", sa.Double, nullable=False),
+    sa.Column("amount", sa.Text, nullable=False),
+)
+
+# What one transaction at a time works on, and how often that has been: the number only rises.
+locks = sa.Table(
+    "smsverify_locks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+
+rate_limits = sa.Table(
+    "smsverify_rate_limits",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("blocked_until", sa.Double, nullable=False, default=0),
+    sa.Column("refusals", sa.Integer, nullable=False, default=0),
+    sa.Column("polled_until", sa.Double, nullable=False, default=0),
+)
+
+# Where each key was used: one at two addresses may be the service's and a simulator's.
+addresses = sa.Table(
+    "smsverify_addresses",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("address", sa.Text, primary_key=True),
+)
+
+slots = sa.Table(
+    "smsverify_slots",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("slot", sa.Integer, primary_key=True),
+    sa.Column("free_at", sa.Double, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("priority", sa.Integer),
+)
+
+queue = sa.Table(
+    "smsverify_queue",
+    metadata,
+    sa.Column("entry", sa.Text, primary_key=True),
+    sa.Column("key_id", sa.Text, nullable=False, index=True),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("arrived_at", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+)
+
+catalogues = sa.Table(
+    "smsverify_catalogues",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("fetched_at", sa.Double, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("read_until", sa.Double),
+    sa.Column("unreadable", sa.Integer),
+)
+
+purchases = sa.Table(
+    "smsverify_purchases",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("namespace", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("price", sa.Text),
+    sa.Column("charge", sa.Text),
+    sa.Column("run", sa.Text),
+    # What was allowed to be spent.
+    sa.Column("max_price", sa.Text),
+    sa.Column("daily_budget", sa.Text),
+    sa.Column("run_budget", sa.Text),
+    sa.Column("unclaimed", sa.Boolean, nullable=False, default=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Text, nullable=False),
+    sa.Column("sent_at", sa.Double, nullable=False),
+    sa.Column("resolved_at", sa.Double),
+    # The same by the account's sequence, which says what was first.
+    sa.Column("sent_number", sa.BigInteger),
+    sa.Column("resolved_number", sa.BigInteger),
+    # Of the service, whose orders' ids these are.
+    sa.Column("address", sa.Text),
+    sa.Column("order_id", sa.BigInteger),
+    sa.Column("candidates", sa.Text),
+    sa.Column("note", sa.Text),
+    sa.UniqueConstraint("account", "namespace", "key", "generation"),
+    sa.Index("smsverify_purchases_state", "account", "state"),
+    sa.Index("smsverify_purchases_order", "order_id"),
+)
+
+orders = sa.Table(
+    "smsverify_orders",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("order_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("product", sa.Text),
+    sa.Column("service", sa.Text),
+    sa.Column("country", sa.Text),
+    sa.Column("duration", sa.Integer),
+    sa.Column("phone", sa.Text),
+    sa.Column("price", sa.Text),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double),
+    sa.Column("first_seen_at", sa.Double, nullable=False),
+    # By the account's sequence: when the service first showed it, and that it had ended.
+    sa.Column("seen_number", sa.BigInteger),
+    sa.Column("ended_number", sa.BigInteger),
+    # When it was made, by the store's clock, as the list said first.
+    sa.Column("made_at", sa.Double),
+    sa.Column("expires_at", sa.Double),
+    sa.Column(
+        "expires_estimated",
+        sa.Boolean,
+        nullable=False,
+        default=False,
+    ),
+    sa.Column("activation_code", sa.Text),
+    sa.Column("key", sa.Text),
+    sa.Column("used_at", sa.Double),
+    sa.Column("cancelled_from", sa.Text),
+    sa.Column("refunded_at", sa.Double),
+    sa.Column("waiter", sa.Text),
+    sa.Column("waiter_since", sa.Double),
+    # When its cancellation was asked for, and since when the wallet lacks its refund.
+    sa.Column("cancelled_at", sa.Double),
+    sa.Column("refund_missing_since", sa.Double),
+    # When a reconciliation has last dealt with it.
+    sa.Column("reconciled_at", sa.Double),
+    # Since when it is bought and not handed over; null once it is.
+    sa.Column("unclaimed_since", sa.Double),
+)
+
+# The wishes to cancel an order: a row exists only as long as the wish does.
+releases = sa.Table(
+    "smsverify_releases",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("order_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("asked_at", sa.Double, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("planned", sa.Boolean, nullable=False),
+    # When it is to be tried again, and how often and when it was tried last.
+    sa.Column("next_at", sa.Double, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("tried_at", sa.Double, nullable=False),
+)
+
+# The numbers that were tried for one purpose. What is decided here is never bought again.
+attempts = sa.Table(
+    "smsverify_attempts",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("series", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("product", sa.Text, nullable=False),
+    sa.Column("service", sa.Text),
+    sa.Column("order_id", sa.BigInteger),
+    # Null while the number is tried; then `code`, `no_code`, `unavailable` or `given_up`, and why.
+    sa.Column("outcome", sa.Text),
+    sa.Column("why", sa.Text),
+)
+
+waits = sa.Table(
+    "smsverify_waits",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False, index=True),
+    sa.Column("order_id", sa.BigInteger, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+)
+
+polls = sa.Table(
+    "smsverify_polls",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("next_at", sa.Double, nullable=False),
+    sa.Column("list_misses", sa.Integer, nullable=False, default=0),
+    sa.Column("refused_at", sa.Double),
+    sa.Column("refusal", sa.Text),
+    # When the secret URL was last called with an SMS of an order that is known.
+    sa.Column("callback_at", sa.Double),
+    # Before this, no hint is followed that came without a secret.
+    sa.Column("hint_next_at", sa.Double),
+)
+
+looks = sa.Table(
+    "smsverify_looks",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("order_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("listed_status", sa.Text),
+    sa.Column("status", sa.Text),
+    sa.Column("status_at", sa.Double),
+    sa.Column("empty_ends", sa.Integer, nullable=False, default=0),
+    # A callback that proves nothing by itself: there may be an SMS to read.
+    sa.Column("hinted_at", sa.Double),
+    sa.Column("hint_by_secret", sa.Boolean, nullable=False, default=False),
+    sa.Column("hint_tries", sa.Integer, nullable=False, default=0),
+    sa.Column("hint_followed_at", sa.Double),
+    sa.Index(
+        "smsverify_looks_hinted",
+        "account",
+        sqlite_where=sa.text("hinted_at IS NOT NULL"),
+        postgresql_where=sa.text("hinted_at IS NOT NULL"),
+    ),
+)
+
+messages = sa.Table(
+    "smsverify_messages",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("order_id", sa.BigInteger, nullable=False),
+    sa.Column("otp", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("sender", sa.Text),
+    sa.Column("phone", sa.Text),
+    sa.Column("received_at", sa.Double, nullable=False),
+    # The same SMS is one row, whichever way it came: the digests of what the order's status shows and of what
+    # a callback brought, and when that was.
+    sa.Column("shown_as", sa.Text),
+    sa.Column("called_as", sa.Text),
+    sa.Column("called_at", sa.Double),
+    # `received_at` is of the calendar, for people; so much less is the store's time at which it came.
+    sa.Column("calendar_ahead", sa.Double),
+    sa.Index("smsverify_messages_order", "account", "order_id"),
+    # For what every look asks for, a few times a second.
+    sa.Index("smsverify_messages_newest", "account", "id"),
+)
+
+callbacks = sa.Table(
+    "smsverify_callbacks",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("by_secret", sa.Boolean, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("is_documented", sa.Boolean, nullable=False),
+    sa.Column("order_id", sa.BigInteger),
+    sa.Column("phone", sa.Text),
+    sa.Column("sender", sa.Text),
+    sa.Column("otp", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("body", sa.Text),
+    sa.Column("received_at", sa.Double, nullable=False),
+    sa.Column("number", sa.BigInteger),
+    sa.UniqueConstraint("account", "digest"),
+    sa.Index("smsverify_callbacks_state", "account", "state", "order_id"),
+    sa.Index("smsverify_callbacks_received", "account", "received_at"),
+)
+
+# Who reads all messages as they come, the cursor of each, and which process holds its place at the moment.
+consumers = sa.Table(
+    "smsverify_consumers",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("seen_at", sa.Double, nullable=False),
+)
+
+followed = sa.Table(
+    "smsverify_followed",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("consumer", sa.Text, primary_key=True),
+    sa.Column("order_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("asked_at", sa.Double),
+)
+
+# Which run of those that handle messages each message belongs to.
+handled = sa.Table(
+    "smsverify_handled",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("handler", sa.Text, primary_key=True),
+    sa.Column("message_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+)

@@ -1,0 +1,184 @@
+"""The code of one order, for one caller: looked for once, or waited for until a time-out gives it back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from smsverify._messages.filters import MessageFilter
+from smsverify._messages.inbox import Inbox
+from smsverify._orders.orders import Orders
+from smsverify._orders.wording import arrival, end_of_wait, named, refund
+from smsverify._runtime.threads import result_of
+from smsverify._service.rate_limit import Priority
+from smsverify._waiting.waiter import Wait, Waiter
+from smsverify.errors import NotFoundError, OrderEndedError, SmsVerifyError, WaitTimeoutError
+from smsverify.models import Message
+from smsverify.options import MessageOptions
+from smsverify.text import log_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+log = log_of(__name__)
+
+NO_CODE = "no code came in time"
+
+
+class OtpWaits:
+    """Looks for codes, and waits for them.
+
+    Args:
+        orders: of the account.
+        inbox: the messages that have come.
+        waiter: gives the waiter that all waits of this process share; another one after a fork.
+    """
+
+    def __init__(self, orders: Orders, inbox: Inbox, waiter: Callable[[], Waiter]) -> None:
+        self._orders = orders
+        self._inbox = inbox
+        self._waiter = waiter
+
+    def look(self, order_id: int, wanted: MessageFilter, *, ask: bool) -> Message | None:
+        """Looks once; see `SmsVerifyHook.check_otp`."""
+        message = self._inbox.find(order_id, wanted)
+        if message is None and ask:
+            self._orders.handover.touch(order_id)
+            message = self._ask(order_id, wanted)
+        if message is not None and not self._orders.handover.was_used(order_id):
+            return self._handed_out(order_id, message)
+        return message
+
+    def wait(
+        self,
+        order_id: int,
+        seconds: float,
+        *,
+        cancel_on_timeout: bool = True,
+        stop: threading.Event | None = None,
+        waiter: str | None = None,
+        **wanted: Unpack[MessageOptions],
+    ) -> Message:
+        """Waits in this thread; see `SmsVerifyHook.wait_for_otp`."""
+        wait = self._begin(order_id, seconds, MessageFilter.check(**wanted), stop, waiter)
+        try:
+            message = result_of(wait.future)
+        except WaitTimeoutError:
+            return self._after_timeout(wait, cancels=cancel_on_timeout)
+        finally:
+            wait.future.cancel()
+        return self._handed_out(order_id, message)
+
+    async def wait_in_loop(
+        self,
+        order_id: int,
+        seconds: float,
+        *,
+        cancel_on_timeout: bool = True,
+        stop: threading.Event | None = None,
+        waiter: str | None = None,
+        **wanted: Unpack[MessageOptions],
+    ) -> Message:
+        """Waits in an event loop, which is never blocked; the wait holds no thread."""
+        wait = await asyncio.to_thread(
+            self._begin, order_id, seconds, MessageFilter.check(**wanted), stop, waiter
+        )
+        try:
+            message = await asyncio.wrap_future(wait.future)
+        except WaitTimeoutError:
+            return await asyncio.to_thread(self._after_timeout, wait, cancels=cancel_on_timeout)
+        finally:
+            wait.future.cancel()
+        return await asyncio.to_thread(self._handed_out, order_id, message)
+
+    def _begin(
+        self,
+        order_id: int,
+        seconds: float,
+        wanted: MessageFilter,
+        stop: threading.Event | None,
+        waiter: str | None,
+    ) -> Wait:
+        self._orders.handover.refer_to(order_id)
+        self.log_wait(order_id, seconds)
+        if wanted.sender is not None and not self._inbox.has_callbacks():
+            log.warning(
+                "The wait for order %d filters by sender. Only callbacks carry the sender, and this account "
+                "has received none yet",
+                order_id,
+            )
+        return self._waiter().add(order_id, seconds, wanted=wanted, stop=stop, waiter=waiter)
+
+    def _ask(self, order_id: int, wanted: MessageFilter) -> Message | None:
+        try:
+            status = self._orders.status.read(order_id)
+        except NotFoundError:
+            if self._orders.status.is_fresh(order_id):
+                return None
+            raise
+        there = self._inbox.all_of([order_id]).get(order_id, [])
+        message = wanted.first(there)
+        if message is not None or not status.ended:
+            return message
+        if there and not wanted.may_still_pass(there):
+            raise OrderEndedError(
+                f"order {order_id} is {status.status}, and not the message that was asked for has come, but "
+                "another",
+                order_id=order_id,
+                status=status.status,
+            )
+        # A completed order without its code may show it at the next look.
+        if not status.arrived and status.status.strip().lower() != "completed":
+            raise OrderEndedError(
+                f"order {order_id} is {status.status}, and no code has come",
+                order_id=order_id,
+                status=status.status,
+            )
+        return None
+
+    def log_wait(self, order_id: int, seconds: float) -> None:
+        """Logs that a wait begins, for which number, and until when."""
+        order = self._orders.records.get(order_id)
+        log.info("Waiting for %s until %s", named(order_id, order), end_of_wait(seconds))
+
+    def missing_code(self, order_id: int, *, is_cancelled: bool, wanted: MessageFilter | None = None) -> str:
+        """Says that no SMS came in time, whether another one did, and what became of the order."""
+        order = self._orders.records.get(order_id)
+        text = f"{NO_CODE} for {named(order_id, order)}"
+        is_any = wanted is None or wanted.is_open
+        others = [] if is_any else self._inbox.all_of([order_id]).get(order_id, [])
+        if others:
+            text = f"another SMS came for {named(order_id, order)}, but not the message that was asked for"
+        if wanted is not None and wanted.sender is not None and any(other.sender is None for other in others):
+            text += " (its sender is not known: only callbacks carry it)"
+        return f"{text}: {f'cancelled{refund(order)}' if is_cancelled else 'it is not cancelled'}"
+
+    def _handed_out(self, order_id: int, message: Message) -> Message:
+        """Notes that a caller has the message."""
+        what = "The code" if message.otp is not None else "An SMS without a code that can be read"
+        order = self._orders.records.get(order_id)
+        log.info("%s for order %d %s", what, order_id, arrival(order, message))
+        self._orders.handover.note_use(order_id)
+        return message
+
+    def _after_timeout(self, wait: Wait, *, cancels: bool) -> Message:
+        """Releases the order. A code that came at the last moment is handed out after all."""
+        is_cancelled = cancels and self._orders.cancelling.release(
+            wait.order_id, NO_CODE, waiter=wait.waiter, stop=wait.stop
+        )
+        late = self._inbox.find(wait.order_id, wait.wanted)
+        if late is None and not is_cancelled:
+            # The order stays, and its code may have come since the last request.
+            with contextlib.suppress(SmsVerifyError):
+                self._orders.status.read(wait.order_id, priority=Priority.RELEASE, stop=wait.stop, hasty=True)
+            late = self._inbox.find(wait.order_id, wait.wanted)
+        if late is not None:
+            return self._handed_out(wait.order_id, late)
+        raise WaitTimeoutError(
+            self.missing_code(wait.order_id, is_cancelled=is_cancelled, wanted=wait.wanted),
+            order_id=wait.order_id,
+            cancelled=is_cancelled,
+        )

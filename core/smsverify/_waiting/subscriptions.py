@@ -1,0 +1,382 @@
+"""Consumers: those who read all messages as they come, each message once, for as long as they run.
+
+A consumer has a name, under which the store keeps how far it has read. One at a time has its place: one that
+starts while another still shows signs of life waits for its turn, so that two triggerers, or a service that
+is started twice, do not read the same messages. The service is asked for their orders now and then, much more
+rarely than for those whose code somebody waits for; hardly at all where callbacks bring the messages.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from smsverify._messages.inbox import Inbox
+from smsverify._service.rate_limit import Priority
+from smsverify._store.store import Store
+from smsverify._store.tables import consumers, followed, looks, messages, orders, polls
+from smsverify._waiting.hints import alive_for
+from smsverify.errors import WaitStoppedError
+from smsverify.models import RENTALS, Message, has_ended
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+NOT_FOUND = "not found"  # stands for the status of an order that the service does not know
+
+DAY = 86_400.0
+BATCH = 1000  # messages that a consumer is given at once, at the most
+
+# In seconds of a service whose minute lasts a minute.
+PAUSE = 20.0  # between two looks at an order that is followed
+CALLED_PAUSE = 600.0  # the same where callbacks come
+GAP = 3.0  # between two looks at whichever of them
+REFUSED_PAUSE = 600.0  # after the service has refused the key
+
+CALLED = DAY  # seconds for which callbacks are relied on after one has come; the service repeats so long
+
+
+class Consumers:
+    """The consumers of one account.
+
+    Args:
+        store: where they meet.
+        account: whose messages they read.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(self, store: Store, account: str, *, time_scale: float) -> None:
+        self._store = store
+        self._account = account
+        self._time_scale = time_scale
+        self._alive = alive_for(time_scale)
+        self._told_unknown: set[int] = set()
+
+    @property
+    def alive(self) -> float:
+        """Seconds after which a holder that gives no sign of life is taken for dead."""
+        return self._alive
+
+    # -------------------------------------------------------------- a consumer's place
+
+    def take(self, name: str, holder: str) -> int | None:
+        """Takes a consumer's place; a new consumer begins with what comes from now on.
+
+        Returns:
+            the id of the last message that it has read; `None` where another holder is alive.
+        """
+        newest = sa.select(sa.func.coalesce(sa.func.max(messages.c.id), 0)).where(
+            messages.c.account == self._account
+        )
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            insert = self._store.insert(consumers).values(
+                account=self._account, name=name, cursor=newest.scalar_subquery(), seen_at=now
+            )
+            connection.execute(insert.on_conflict_do_nothing())
+            poll = self._store.insert(polls).values(account=self._account, next_at=0)
+            connection.execute(poll.on_conflict_do_nothing())
+            is_free = sa.or_(
+                consumers.c.holder.is_(None),
+                consumers.c.holder == holder,
+                sa.not_(consumers.c.seen_at.between(now - self._alive, now + self._alive)),
+            )
+            taken = connection.execute(
+                sa.update(consumers).where(self._consumer(name), is_free).values(holder=holder, seen_at=now)
+            )
+            if not taken.rowcount:
+                return None
+            return int(
+                connection.execute(sa.select(consumers.c.cursor).where(self._consumer(name))).scalar_one()
+            )
+
+    def keep(self, name: str, holder: str, order_ids: Iterable[int] | None) -> bool:
+        """A sign of life, with the orders that are followed: `None` for all that may get messages.
+
+        Returns:
+            whether the place is still this holder's.
+        """
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            mine = sa.and_(self._consumer(name), consumers.c.holder == holder)
+            if not connection.execute(sa.update(consumers).where(mine).values(seen_at=now)).rowcount:
+                return False
+            wanted = set(self._receiving(connection, now) if order_ids is None else order_ids)
+            for order_id in wanted:
+                insert = self._store.insert(followed).values(
+                    account=self._account, consumer=name, order_id=order_id, seen_at=now
+                )
+                key = [followed.c.account, followed.c.consumer, followed.c.order_id]
+                connection.execute(insert.on_conflict_do_update(index_elements=key, set_={"seen_at": now}))
+            self._forget(connection, name, but=wanted)
+            return True
+
+    def advance(self, name: str, holder: str, message_id: int) -> bool:
+        """Notes how far a consumer has read; `False` where its place is another holder's by now."""
+        mine = sa.and_(self._consumer(name), consumers.c.holder == holder)
+        with self._store.write() as connection:
+            moved = connection.execute(
+                sa.update(consumers)
+                .where(mine)
+                .values(
+                    cursor=sa.case((consumers.c.cursor < message_id, message_id), else_=consumers.c.cursor)
+                )
+            )
+            return bool(moved.rowcount)
+
+    def leave(self, name: str, holder: str) -> None:
+        """Gives a consumer's place up at once."""
+        mine = sa.and_(self._consumer(name), consumers.c.holder == holder)
+        with self._store.write() as connection:
+            if connection.execute(sa.update(consumers).where(mine).values(holder=None)).rowcount:
+                self._forget(connection, name, but=())
+
+    # -------------------------------------------------------------- what is to be asked for
+
+    def take_due(self) -> list[tuple[int, Priority]]:
+        """Claims the order to ask for now, if one is due, with the priority of the request."""
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            rows = connection.execute(self._of_followed(now)).all()
+            if not rows:
+                return []
+            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one()
+        if now - (poll.refused_at or 0) < REFUSED_PAUSE * self._time_scale:
+            return []
+        is_called = now - (poll.callback_at or 0) < CALLED
+        pause = (CALLED_PAUSE if is_called else PAUSE) * self._time_scale
+        # What lies ahead was noted by a clock that was set while nobody looked: it is as good as never.
+        asked_at = {row.order_id: row.asked_at if row.asked_at <= now else 0.0 for row in rows}
+        if max(asked_at.values()) > now - GAP * self._time_scale:
+            return []
+        for row in rows:
+            seen_at = row.seen_at if row.seen_at <= now else 0.0
+            is_due = max(asked_at[row.order_id], seen_at) <= now - pause
+            if row.status == NOT_FOUND and row.order_id not in self._told_unknown:
+                self._told_unknown.add(row.order_id)
+                log.warning("Order %d is followed, but the service does not know it", row.order_id)
+            if is_due and not _is_over(row) and self._claim(row.order_id, asked_at[row.order_id], now):
+                return [(row.order_id, Priority.POLL)]
+        return []
+
+    def _of_followed(self, now: float) -> sa.Select[tuple[int, float, float, str | None, str | None]]:
+        """The orders that are followed, those first that were asked for longest ago."""
+        asked_at = sa.func.max(sa.func.coalesce(followed.c.asked_at, 0.0))
+        seen_at = sa.func.max(sa.func.coalesce(looks.c.status_at, 0.0))
+        of_look = sa.and_(looks.c.account == followed.c.account, looks.c.order_id == followed.c.order_id)
+        of_order = sa.and_(orders.c.account == followed.c.account, orders.c.order_id == followed.c.order_id)
+        return (
+            sa.select(
+                followed.c.order_id,
+                asked_at.label("asked_at"),
+                seen_at.label("seen_at"),
+                sa.func.max(looks.c.status).label("status"),
+                sa.func.max(orders.c.product).label("product"),
+            )
+            .outerjoin(looks, of_look)
+            .outerjoin(orders, of_order)
+            .where(
+                followed.c.account == self._account,
+                followed.c.seen_at.between(now - self._alive, now + self._alive),
+            )
+            .group_by(followed.c.order_id)
+            .order_by(asked_at, followed.c.order_id)
+        )
+
+    def _claim(self, order_id: int, asked_at: float, now: float) -> bool:
+        """Takes the look at an order, if no other process was quicker."""
+        is_as_read = sa.or_(
+            followed.c.asked_at.is_(None), followed.c.asked_at <= asked_at, followed.c.asked_at > now
+        )
+        this = sa.and_(followed.c.account == self._account, followed.c.order_id == order_id)
+        with self._store.write() as connection:
+            return bool(
+                connection.execute(sa.update(followed).where(this, is_as_read).values(asked_at=now)).rowcount
+            )
+
+    def _receiving(self, connection: sa.Connection, now: float) -> list[int]:
+        """The rentals that run, as far as is known, and the orders that a callback hints at."""
+        may_run = sa.or_(orders.c.expires_at.is_(None), orders.c.expires_at > now - DAY)
+        rows = connection.execute(
+            sa.select(orders.c.order_id, orders.c.status).where(
+                orders.c.account == self._account, orders.c.product.in_(sorted(RENTALS)), may_run
+            )
+        )
+        running = [row.order_id for row in rows if row.status == "completed" or not has_ended(row.status)]
+        hinted = connection.execute(
+            sa.select(looks.c.order_id).where(
+                looks.c.account == self._account, looks.c.hinted_at.is_not(None), looks.c.hint_by_secret
+            )
+        )
+        return running + [row.order_id for row in hinted]
+
+    def _forget(self, connection: sa.Connection, name: str, *, but: Iterable[int]) -> None:
+        connection.execute(
+            sa.delete(followed).where(
+                followed.c.account == self._account,
+                followed.c.consumer == name,
+                followed.c.order_id.not_in(list(but)),
+            )
+        )
+
+    def _consumer(self, name: str) -> sa.ColumnElement[bool]:
+        return sa.and_(consumers.c.account == self._account, consumers.c.name == name)
+
+
+def _is_over(row: sa.Row[tuple[int, float, float, str | None, str | None]]) -> bool:
+    """Whether an order gets no message any more; a rental does after its first one."""
+    if row.status == NOT_FOUND:
+        return True
+    if row.status is None or not has_ended(row.status):
+        return False
+    return row.status != "completed" or (row.product is not None and row.product not in RENTALS)
+
+
+Batch = list[tuple[int, Message]]
+
+
+class Subscription:
+    """One who reads all messages of some orders, or of all; see `SmsVerifyHook.subscribe`."""
+
+    def __init__(self, consumers: Consumers, consumer: str, order_ids: frozenset[int] | None) -> None:
+        self.consumer = consumer
+        self.order_ids = order_ids
+        self.id = uuid.uuid4().hex
+        self.read_to: int | None = None  # while it is not its turn
+        self.next_try = 0.0  # to take the place
+        self.asked: concurrent.futures.Future[Batch] | None = None
+        self.is_over = False
+        self._consumers = consumers
+
+    def next(self) -> concurrent.futures.Future[Batch]:
+        """The next messages, each with its id, the oldest first; ends as soon as there are any.
+
+        Ends with a `WaitStoppedError` where somebody else has taken the consumer's place meanwhile.
+        """
+        asked: concurrent.futures.Future[Batch] = concurrent.futures.Future()
+        self.asked = asked
+        if self.is_over:
+            self.fail(self._displaced())
+        return asked
+
+    def advance(self, message_id: int) -> None:
+        """Puts on record that all messages up to this one are dealt with: none of them comes again.
+
+        Raises:
+            WaitStoppedError: somebody else has taken the consumer's place meanwhile.
+            StoreError: it is not on record.
+        """
+        if not self._consumers.advance(self.consumer, self.id, message_id):
+            raise self._displaced()
+
+    def close(self) -> None:
+        """Ends the reading and gives the place up, soon: it does not block."""
+        self.is_over = True
+
+    def serve(self) -> None:
+        """Takes the consumer's place where that is free; else this is tried again after a while."""
+        if self.read_to is not None or time.monotonic() < self.next_try:
+            return
+        self.read_to = self._consumers.take(self.consumer, self.id)
+        if self.read_to is not None:
+            self.keep()
+        elif not self.next_try:
+            log.info("The messages for %r are read elsewhere; this consumer waits", self.consumer)
+        self.next_try = time.monotonic() + self._consumers.alive / 10
+
+    def keep(self) -> None:
+        """Shows that it is alive, and learns whether its place was taken."""
+        if self.read_to is not None and not self._consumers.keep(self.consumer, self.id, self.order_ids):
+            log.warning("Somebody else reads the messages for %r now", self.consumer)
+            self.fail(self._displaced())
+
+    def take(self, batch: Batch) -> None:
+        """Hands over what is new to it out of these messages."""
+        read_to = self.read_to or 0
+        mine = [
+            (message_id, message)
+            for message_id, message in batch
+            if message_id > read_to and (self.order_ids is None or message.order_id in self.order_ids)
+        ]
+        self.read_to = max(read_to, batch[-1][0])
+        if mine and self.asked is not None:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.asked.set_result(mine)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends it with an error."""
+        self.is_over = True
+        if self.asked is not None:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.asked.set_exception(error)
+
+    def _displaced(self) -> WaitStoppedError:
+        return WaitStoppedError(f"the messages for {self.consumer!r} are read elsewhere now")
+
+
+class Subscriptions:
+    """The subscriptions of this process on one account.
+
+    Args:
+        consumers: where the consumers of all processes meet.
+        inbox: of the account.
+    """
+
+    def __init__(self, consumers: Consumers, inbox: Inbox) -> None:
+        self._consumers = consumers
+        self._inbox = inbox
+        self._lock = threading.Lock()
+        self._all: list[Subscription] = []
+
+    def add(self, consumer: str, order_ids: frozenset[int] | None) -> Subscription:
+        """A new consumer, which has no place yet."""
+        subscription = Subscription(self._consumers, consumer, order_ids)
+        with self._lock:
+            self._all.append(subscription)
+        return subscription
+
+    def current(self) -> list[Subscription]:
+        """Those who read or want to."""
+        return [subscription for subscription in self._all if not subscription.is_over]
+
+    def sweep(self) -> None:
+        """Gives up the places of those who have ended."""
+        with self._lock:
+            over = [subscription for subscription in self._all if subscription.is_over]
+            self._all = [subscription for subscription in self._all if not subscription.is_over]
+        for subscription in over:
+            self._consumers.leave(subscription.consumer, subscription.id)
+
+    def show_alive(self) -> None:
+        """A sign of life from each."""
+        for subscription in self.current():
+            subscription.keep()
+
+    def serve(self) -> None:
+        """Gives those who ask what is new, with one look for all of them."""
+        current = self.current()
+        for subscription in current:
+            subscription.serve()
+        asking = [
+            subscription
+            for subscription in current
+            if subscription.asked is not None and not subscription.asked.done()
+        ]
+        read_to = [subscription.read_to for subscription in asking if subscription.read_to is not None]
+        if not read_to:
+            return
+        batch = self._inbox.since(min(read_to), limit=BATCH)
+        for subscription in asking if batch else ():
+            if subscription.read_to is not None:
+                subscription.take(batch)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends all with an error."""
+        for subscription in self.current():
+            subscription.fail(error)

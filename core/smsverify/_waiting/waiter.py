@@ -1,0 +1,433 @@
+"""Waiting for codes: everybody who waits on an account shares one poll, in this process and in all others.
+
+A process has one `Waiter` for an account, with one thread while anybody waits. The thread reads the store a
+few times a second for all its waiters at once: whatever any process has put into the inbox ends their waits.
+When the account's next poll is due, whoever claims it first (one conditional update) asks the service for
+everybody who waits anywhere.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import math
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from smsverify._input.patterns import Matching
+from smsverify._messages.filters import MessageFilter
+from smsverify._messages.inbox import Inbox
+from smsverify._orders.handover import Handover
+from smsverify._store.store import Store
+from smsverify._store.tables import followed, looks, messages, polls, waits
+from smsverify._waiting.hints import alive_for
+from smsverify._waiting.poller import Poller
+from smsverify._waiting.subscriptions import NOT_FOUND, Subscription, Subscriptions
+from smsverify.errors import (
+    AuthenticationError,
+    NotFoundError,
+    OrderEndedError,
+    StoreError,
+    WaitStoppedError,
+    WaitTimeoutError,
+)
+from smsverify.models import Message, has_ended
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+LOOK = 0.25  # seconds between two looks into the store, of a service whose minute lasts a minute
+SHORTEST_LOOK = 0.02
+FULL_LOOKS = 20  # looks until one for all waits though no message has come: others may know of an end
+LAST_LOOKS = 3  # how often an order has to be seen completed without a code before that is believed
+
+
+@dataclass
+class Wait:
+    """One that waits for a message of an order; `future` ends with the message or the error."""
+
+    order_id: int
+    deadline: float
+    stop: threading.Event | None
+    waiter: str
+    wanted: MessageFilter
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    since: float = 0.0
+    is_new: bool = True
+    future: concurrent.futures.Future[Message] = field(default_factory=concurrent.futures.Future)
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """What one query tells of all that a process may have to do.
+
+    Attributes:
+        now: by the store's clock.
+        newest: the id of the account's newest message.
+        next_poll_at: when its next poll is.
+        has_hints: whether callbacks hint at orders, or orders are followed.
+    """
+
+    now: float
+    newest: int
+    next_poll_at: float
+    has_hints: bool
+
+
+@dataclass(frozen=True)
+class WaitsSeen:
+    """How the waits on an account go on.
+
+    Attributes:
+        polls: requests for those who wait, by whatever process, since this one waits.
+        waiting: orders that any process waits for now.
+    """
+
+    polls: int
+    waiting: int
+
+
+class Waiter:
+    """All waits of this process on one account, and all consumers of its messages.
+
+    Args:
+        store: where the waits of all processes meet.
+        handover, inbox: of the account.
+        poller: asks the service.
+        account: whose waits they are.
+        subscriptions: of this process.
+        time_scale: how long the service's minute is in real minutes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        handover: Handover,
+        inbox: Inbox,
+        poller: Poller,
+        account: str,
+        *,
+        subscriptions: Subscriptions,
+        time_scale: float,
+    ) -> None:
+        self._store = store
+        self._handover = handover
+        self._inbox = inbox
+        self._poller = poller
+        self._account = account
+        self._subscriptions = subscriptions
+        self._look = min(LOOK, max(LOOK * time_scale, SHORTEST_LOOK))
+        self._alive = alive_for(time_scale)
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._waits: dict[str, Wait] = {}
+        self._thread: threading.Thread | None = None
+        self._is_store_failing = False
+        self._next_sign_of_life = 0.0
+        self._has_asked = threading.Event()
+        self._next_full_look = 0.0
+        self._newest = 0
+        self._polls = 0
+        self._next_poll_at = math.inf
+        self._matching = Matching()
+        self._glancing = _glancing(store, account)  # made once: making it takes longer than it does
+
+    def add(
+        self,
+        order_id: int,
+        timeout: float,
+        *,
+        wanted: MessageFilter,
+        stop: threading.Event | None = None,
+        waiter: str | None = None,
+    ) -> Wait:
+        """Starts to wait.
+
+        Args:
+            order_id: the order.
+            timeout: seconds from now.
+            wanted: which of its messages.
+            stop: ends the wait when it is set.
+            waiter: names who waits, for claims; random by default.
+
+        Raises:
+            StoreError: the store can not be used.
+        """
+        wait = Wait(order_id, time.monotonic() + timeout, stop, waiter or uuid.uuid4().hex, wanted)
+        self._handover.claim(order_id, wait.waiter)
+        self._register(wait)
+        with self._lock:
+            self._waits[wait.id] = wait
+            self._start()
+        self._wake.set()
+        return wait
+
+    def seen(self) -> WaitsSeen:
+        """How the waits on this account go on."""
+        with self._store.read() as connection:
+            is_alive = waits.c.seen_at > self._store.now(connection) - self._alive
+            awaited = sa.func.count(waits.c.order_id.distinct())
+            waiting = connection.execute(
+                sa.select(awaited).where(waits.c.account == self._account, is_alive)
+            ).scalar_one()
+        return WaitsSeen(self._polls, waiting)
+
+    def subscribe(self, consumer: str, order_ids: frozenset[int] | None) -> Subscription:
+        """Starts to read messages.
+
+        Args:
+            consumer: the name under which the cursor is kept.
+            order_ids: the orders; `None` for all.
+        """
+        with self._lock:
+            subscription = self._subscriptions.add(consumer, order_ids)
+            self._start()
+        self._wake.set()
+        return subscription
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="smsverify-waiter", daemon=True)
+            self._thread.start()
+
+    # -------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                over = [wait for wait in self._waits.values() if wait.future.done()]
+                for wait in over:
+                    del self._waits[wait.id]
+                current = list(self._waits.values())
+                is_idle = not current and not self._subscriptions.current()
+                if is_idle:
+                    self._thread = None
+            try:
+                self._unregister(over)
+                self._subscriptions.sweep()
+                if is_idle:
+                    return
+                self._serve(current)
+                self._is_store_failing = False
+            except StoreError as error:
+                if is_idle:
+                    return
+                if not self._is_store_failing:
+                    self._is_store_failing = True
+                    log.warning(
+                        "Waiting goes on, but nothing can be delivered meanwhile: %s",
+                        error,
+                    )
+            except Exception as error:
+                # Whatever this is, a wait that nobody serves any more must not hang.
+                log.exception("Waiting came to an unexpected end")
+                for wait in current:
+                    _fail(wait, error)
+                self._subscriptions.fail(error)
+            self._end_what_is_due(current)
+            self._wake.wait(self._look)
+            self._wake.clear()
+
+    def _serve(self, current: list[Wait]) -> None:
+        """Hands out what is there, and asks the service if that is due."""
+        if time.monotonic() >= self._next_sign_of_life:
+            self._next_sign_of_life = time.monotonic() + self._alive / 3
+            self._show_alive(current)
+            self._subscriptions.show_alive()
+        self._subscriptions.serve()
+        glance = self._glance()
+        # The process that makes a poll puts it off; nothing but a poll does.
+        self._polls += glance.next_poll_at > self._next_poll_at
+        self._next_poll_at = glance.next_poll_at
+        self._deliver(current, glance.newest)
+        is_waited_for = not all(wait.future.done() for wait in current)
+        if glance.has_hints and (is_waited_for or self._subscriptions.current()):
+            self._poller.follow_hints(self._asked)
+        if is_waited_for and self._poller.is_due(glance.next_poll_at, glance.now):
+            self._poller.poll(self._asked)
+
+    def _glance(self) -> _Glance:
+        """Whether there is anything to do, which most of the time there is not, with one query."""
+        with self._store.read() as connection:
+            now, newest, next_poll_at, has_hints = connection.execute(self._glancing).one()
+        return _Glance(float(now), int(newest), float(next_poll_at), bool(has_hints))
+
+    def _end_what_is_due(self, current: Iterable[Wait]) -> None:
+        for wait in current:
+            if wait.stop is not None and wait.stop.is_set():
+                _fail(
+                    wait,
+                    WaitStoppedError(f"the wait for order {wait.order_id} was stopped"),
+                )
+            elif time.monotonic() > wait.deadline:
+                _fail(
+                    wait,
+                    WaitTimeoutError(
+                        f"no code came in time for order {wait.order_id}",
+                        order_id=wait.order_id,
+                    ),
+                )
+
+    def _deliver(self, current: list[Wait], newest: int) -> None:
+        """Ends the waits that the store has something for, with one look for all of them.
+
+        Most of the time nothing has come, and a thousand waits cost no more than one.
+        """
+        is_due = self._has_asked.is_set() or time.monotonic() >= self._next_full_look
+        if newest == self._newest and not is_due:
+            self._deliver_to([wait for wait in current if wait.is_new])
+            return
+        self._has_asked.clear()
+        self._newest = newest
+        self._next_full_look = time.monotonic() + FULL_LOOKS * self._look
+        self._deliver_to(current)
+
+    def _asked(self) -> None:
+        """The service has answered this process: some waits may end."""
+        self._has_asked.set()
+        self._wake.set()
+
+    def _deliver_to(self, some: list[Wait]) -> None:
+        order_ids = {wait.order_id for wait in some}
+        if not order_ids:
+            return
+        with self._store.read() as connection:
+            ends = {
+                row.order_id: row
+                for row in connection.execute(
+                    sa.select(looks).where(
+                        looks.c.account == self._account,
+                        looks.c.order_id.in_(order_ids),
+                    )
+                )
+            }
+            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
+        # After the statuses: of an order that was seen to have ended, the message is there already.
+        newest = self._inbox.newest(order_ids)
+        particular = {wait.order_id for wait in some if wait.wanted.concerns_content}
+        all_of = self._inbox.all_of(particular) if particular else {}
+        for wait in some:
+            wait.is_new = False
+            there = [newest[wait.order_id]] if wait.order_id in newest else []
+            if wait.wanted.concerns_content:
+                there = all_of.get(wait.order_id, [])
+            if unknown := wait.wanted.unknown(there):
+                self._look_for_pattern(wait, unknown)
+                continue
+            message, end = wait.wanted.first(there), ends.get(wait.order_id)
+            if end is not None and (end.status_at or 0) < wait.since:
+                end = None  # What an earlier wait was told may not be so any more.
+            if message is not None:
+                _end(wait, message)
+            elif poll is not None and poll.refused_at is not None and poll.refused_at >= wait.since:
+                _fail(wait, AuthenticationError(poll.refusal, status_code=401))
+            elif end is not None and end.status == NOT_FOUND:
+                _fail(
+                    wait,
+                    NotFoundError(f"the service knows no order {wait.order_id}", status_code=404),
+                )
+            elif end is not None and end.empty_ends >= (LAST_LOOKS if end.status == "completed" else 1):
+                _fail(
+                    wait,
+                    OrderEndedError(
+                        f"order {wait.order_id} is {end.status}, and no code has come",
+                        order_id=wait.order_id,
+                        status=end.status,
+                    ),
+                )
+            elif end is not None and _has_ended_otherwise(end.status, wait.wanted, there):
+                _fail(
+                    wait,
+                    OrderEndedError(
+                        f"order {wait.order_id} is {end.status}, and not the message that was asked for has "
+                        "come, but another",
+                        order_id=wait.order_id,
+                        status=end.status,
+                    ),
+                )
+
+    def _look_for_pattern(self, wait: Wait, texts: list[str]) -> None:
+        """In another thread, because it may take long; then the wait has its turn again."""
+        if wait.wanted.pattern is not None:
+            for text in texts:
+                self._matching.look(wait.wanted.pattern, text, self._asked)
+
+    # -------------------------------------------------------------- rows of waits
+
+    def _register(self, wait: Wait) -> None:
+        with self._store.write() as connection:
+            wait.since = self._store.now(connection)
+            connection.execute(
+                sa.insert(waits).values(
+                    id=wait.id,
+                    account=self._account,
+                    order_id=wait.order_id,
+                    since=wait.since,
+                    seen_at=wait.since,
+                )
+            )
+            self._poller.expect(connection)
+
+    def _unregister(self, over: list[Wait]) -> None:
+        if over:
+            with self._store.write() as connection:
+                connection.execute(sa.delete(waits).where(self._among(over)))
+
+    def _show_alive(self, current: list[Wait]) -> None:
+        if not current:
+            return
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            connection.execute(sa.update(waits).where(self._among(current)).values(seen_at=now))
+
+    def _among(self, some: list[Wait]) -> sa.ColumnElement[bool]:
+        return waits.c.id.in_([wait.id for wait in some])
+
+
+def _has_ended_otherwise(status: str | None, wanted: MessageFilter, there: list[Message]) -> bool:
+    """Whether an order has ended with messages of which none is or will be the one that is waited for."""
+    return status is not None and has_ended(status) and bool(there) and not wanted.may_still_pass(there)
+
+
+def _glancing(store: Store, account: str) -> sa.Executable:
+    """What a `_Glance` is made of. It reads indexes alone, so old orders and messages cost it nothing."""
+    newest = sa.select(sa.func.max(messages.c.id)).where(messages.c.account == account)
+    next_poll_at = sa.select(polls.c.next_at).where(polls.c.account == account)
+    is_hinted = sa.exists().where(looks.c.account == account, looks.c.hinted_at.is_not(None))
+    is_followed = sa.exists().where(followed.c.account == account)
+    return sa.select(
+        store.clock(),
+        sa.func.coalesce(newest.scalar_subquery(), 0),
+        sa.func.coalesce(next_poll_at.scalar_subquery(), 0.0),
+        sa.or_(is_hinted, is_followed),
+    )
+
+
+def _end(wait: Wait, message: Message) -> None:
+    # Its waiter may have given up at this very moment.
+    with contextlib.suppress(concurrent.futures.InvalidStateError):
+        wait.future.set_result(message)
+
+
+def _fail(wait: Wait, error: BaseException) -> None:
+    with contextlib.suppress(concurrent.futures.InvalidStateError):
+        wait.future.set_exception(error)
+
+
+_waiters: dict[tuple[int, str], Waiter] = {}
+_waiters_lock = threading.Lock()
+
+
+def shared_waiter(name: str, make: Callable[[], Waiter]) -> Waiter:
+    """The one `Waiter` of this process under a name; a fork, which inherits no threads, makes its own."""
+    with _waiters_lock:
+        this = (os.getpid(), name)
+        if this not in _waiters:
+            _waiters[this] = make()
+        return _waiters[this]

@@ -1,0 +1,374 @@
+"""Arguments of callers, checked before anything is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from smsverify._input.ids import order_id_of
+from smsverify._input.names import plain
+from smsverify._input.patterns import Pattern, as_pattern
+from smsverify._input.templates import is_left_over
+from smsverify.errors import InvalidRequestError
+from smsverify.models import LONGEST_NAME, PRODUCTS, RENTAL_DURATIONS, Message, Product
+
+LONGEST_KEY: Final = 500  # characters that are kept as they are; a database's index takes no more than some
+
+
+class _Later:
+    """The type of `LATER`."""
+
+    def __repr__(self) -> str:
+        return "LATER"
+
+
+LATER: Final = _Later()
+"""Stands for a value that is given but not known yet, such as a template that a framework renders later."""
+
+# What each product needs and may have besides, in the words of `hook.order`.
+_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "temporary": ("service",),
+    "best-temp": ("service",),
+    "rental": ("service", "duration"),
+    "rent-1day": ("service",),
+    "rent-30days": ("service",),
+    "global": ("service", "country"),
+    "esim": ("plan",),
+}
+_MAY_HAVE: Final[Mapping[str, tuple[str, ...]]] = {"temporary": ("area_code",)}
+
+
+_OF_AN_ALTERNATIVE = frozenset({"product", "service", "country", "area_code", "duration", "max_price"})
+
+
+class OrderRequest(BaseModel):
+    """A purchase that has been checked as far as it can be without asking the service.
+
+    Attributes:
+        product: the API's word for the kind of number.
+        service: id (a number is one, a text may be one) or name of the service; `None` for an eSIM.
+        country: id or name of the country, for `global`, likewise.
+        area_code: three digits, for `temporary`.
+        duration: 3 or 30 days, for `rental`.
+        plan: name of the plan, for `esim`.
+        max_price: most that may be paid, in USD.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    product: Product
+    service: int | str | None = None
+    country: int | str | None = None
+    area_code: str | None = None
+    duration: int | None = None
+    plan: str | None = None
+    max_price: Decimal | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes two requests the same: everything as it was asked for, but the price limit."""
+        asked = self.model_dump(exclude={"max_price"})
+        folded = {name: str(value).casefold() for name, value in asked.items() if value is not None}
+        return hashlib.sha256(json.dumps(folded, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def check(cls, **given: Any) -> OrderRequest:
+        """Checks the parameters of a purchase.
+
+        Raises:
+            InvalidRequestError: a value is unknown, malformed, missing or does not go with the product.
+        """
+        return cls(**check_order_fields(**given))
+
+    @classmethod
+    def check_all(
+        cls, product: str, alternatives: Sequence[Mapping[str, Any]] = (), **wanted: Any
+    ) -> list[OrderRequest]:
+        """Checks a purchase and what may be bought instead, in that order.
+
+        Args:
+            product: of the purchase.
+            alternatives: each a dict of what differs from it: `product`, `service`, …
+            **wanted: the parameters of the purchase. An alternative takes those that its product has.
+
+        Raises:
+            InvalidRequestError: as for `check`; or one of them gets no SMS.
+        """
+        if isinstance(alternatives, (str, Mapping)) or not isinstance(alternatives, Sequence):
+            raise InvalidRequestError(
+                'alternatives must be a list of dicts, such as [{"product": "best-temp"}]',
+                field="alternatives",
+            )
+        requests = [cls.check(product=product, **wanted)]
+        for nth, alternative in enumerate(alternatives, 1):
+            if not isinstance(alternative, Mapping) or not set(alternative) <= _OF_AN_ALTERNATIVE:
+                raise InvalidRequestError(
+                    f"alternatives: number {nth} must be a dict of {', '.join(sorted(_OF_AN_ALTERNATIVE))}",
+                    field="alternatives",
+                )
+            try:
+                other = check_product(alternative.get("product", product))
+                takes = {*_NEEDS[other], *_MAY_HAVE.get(other, ()), "max_price"}
+                same = {name: value for name, value in wanted.items() if name in takes}
+                requests.append(cls.check(**{**same, **alternative, "product": other}))
+            except InvalidRequestError as error:
+                raise InvalidRequestError(
+                    f"alternatives: number {nth}: {error}", field="alternatives"
+                ) from error
+        if any(request.product == "esim" for request in requests):
+            raise InvalidRequestError("product: an eSIM gets no SMS, so it has no code", field="product")
+        return requests
+
+
+def check_order_fields(
+    *,
+    product: Any,
+    service: Any = None,
+    country: Any = None,
+    area_code: Any = None,
+    duration: Any = None,
+    plan: Any = None,
+    max_price: Any = None,
+) -> dict[str, Any]:
+    """Checks what is known of a purchase; `LATER` stands for values that are not known yet.
+
+    Returns:
+        the normalised values by name, without those that are `None` or `LATER`.
+
+    Raises:
+        InvalidRequestError: a value is unknown, malformed, missing or does not go with the product; `field`
+            names it.
+    """
+    given = {
+        "service": service,
+        "country": country,
+        "area_code": area_code,
+        "duration": duration,
+        "plan": plan,
+    }
+    checked = {
+        "product": None if product is LATER else check_product(product),
+        "service": _unless_later(service, lambda value: check_id_or_name(value, "service")),
+        "country": _unless_later(country, lambda value: check_id_or_name(value, "country")),
+        "area_code": _unless_later(area_code, _area_code),
+        "duration": _unless_later(duration, _duration),
+        "plan": _unless_later(plan, lambda value: str(check_id_or_name(value, "plan"))),
+        "max_price": _unless_later(max_price, check_price_limit),
+    }
+    if product is not LATER:
+        _check_combination(checked["product"], given)
+    return {name: value for name, value in checked.items() if value is not None}
+
+
+def _unless_later(value: Any, check: Any) -> Any:
+    return None if value is None or value is LATER else check(value)
+
+
+def _check_combination(product: str, given: Mapping[str, Any]) -> None:
+    needed = _NEEDS[product]
+    for field in needed:
+        if given[field] is None:
+            raise InvalidRequestError(
+                f"{field} is missing: a {product} order needs {' and '.join(needed)}",
+                field=field,
+            )
+    for field, value in given.items():
+        if value is not None and field not in needed + _MAY_HAVE.get(product, ()):
+            hint = "the product says how long" if field == "duration" else f"it takes {', '.join(needed)}"
+            raise InvalidRequestError(f"{field} does not go with a {product} order: {hint}", field=field)
+
+
+def refuse_left_over(value: Any, field: str) -> None:
+    """Refuses what an empty template or a missing result leaves; `InvalidRequestError` names the field."""
+    if is_left_over(value):
+        raise InvalidRequestError(
+            f"{field} {value!r} is malformed: it is empty, or what a template without a value leaves. Give "
+            f"{field} a value, or leave it out",
+            field=field,
+        )
+
+
+def check_product(value: Any) -> Product:
+    """The API's word for a kind of number; `InvalidRequestError` where it is none."""
+    for product in PRODUCTS:
+        if value == product:
+            return product
+    raise InvalidRequestError(
+        f"product {value!r} is unknown: choose one of {', '.join(PRODUCTS)}",
+        field="product",
+    )
+
+
+def check_listed_product(value: Any) -> Product:
+    """Checks a product that has a list of services.
+
+    Raises:
+        InvalidRequestError: it is none, or its list is another one; `field` is "product".
+    """
+    product = check_product(value)
+    if product in ("global", "esim"):
+        other = "list_global_services(country)" if product == "global" else "list_esim_plans()"
+        raise InvalidRequestError(f"product {product!r} has a list of its own: use {other}", field="product")
+    return product
+
+
+def check_order_id(value: Any, field: str = "order_id") -> int:
+    """An order's id, given as a number or as its digits; `InvalidRequestError` where it is none."""
+    if isinstance(value, Mapping) and "order_id" in value:
+        raise InvalidRequestError(
+            f'{field} is a whole result: take its order_id, such as order.output["order_id"]', field=field
+        )
+    order_id = order_id_of(value)
+    if order_id is None:
+        raise _refused(field, value, "is malformed: it must be a positive whole number, as it was answered")
+    return order_id
+
+
+def check_key(value: Any, field: str = "key") -> str:
+    """The name of a paid call, or another one, as it is kept; `InvalidRequestError` where it is none."""
+    refuse_left_over(value, field)
+    if not _is_word(value):
+        raise _refused(field, value, "is malformed: it must be a text that is not empty")
+    key = str(value).replace("\0", "")
+    if len(key) <= LONGEST_KEY:
+        return key
+    return f"{key[:LONGEST_KEY]}…{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def check_price_limit(value: Any, field: str = "max_price") -> Decimal:
+    """An amount of USD, zero or more; `InvalidRequestError` where it is none."""
+    text = str(value).strip()
+    try:
+        # Python reads 1_000 as a thousand, and the digits of other scripts.
+        amount = Decimal(text if text.isascii() and "_" not in text else "NaN")
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if isinstance(value, bool) or not amount.is_finite() or amount < 0:
+        raise _refused(field, value, "is not an amount: it must be USD, zero or more, such as 0.50")
+    return amount
+
+
+def check_order_ids(value: Any, field: str) -> tuple[int, ...]:
+    """Orders' ids: one, several, or a text with commas between them, as a template renders a list.
+
+    Raises:
+        InvalidRequestError: one of them is no order's id.
+    """
+    if isinstance(value, str):
+        value = [part for part in re.split(r"[\s,]+", value.strip(" ()[]")) if part]
+    given = value if isinstance(value, Iterable) and not isinstance(value, Mapping) else (value,)
+    try:
+        return tuple(dict.fromkeys(check_order_id(one) for one in given))
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{field}: {error}", field=field) from None
+
+
+def check_count(value: Any, field: str) -> int:
+    """Checks a number of things: a whole number from 1 on.
+
+    Raises:
+        InvalidRequestError: it is none; `field` names it.
+    """
+    refuse_left_over(value, field)
+    try:
+        count = int(str(value))
+    except ValueError:
+        count = 0
+    if isinstance(value, bool) or count < 1:
+        raise InvalidRequestError(f"{field} must be a whole number from 1 on, not {value!r}", field=field)
+    return count
+
+
+def check_seconds(value: Any, field: str) -> float:
+    """A time span in seconds, zero or more, or a `timedelta`; `InvalidRequestError` where it is none."""
+    try:
+        if isinstance(value, timedelta):
+            value = value.total_seconds()
+        seconds = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = float("nan")
+    if not 0 <= seconds < float("inf"):
+        raise _refused(field, value, "is not a time span: it must be seconds, zero or more, or a timedelta")
+    return seconds
+
+
+def check_after(value: Any) -> datetime:
+    """A point in time in UTC, given as a message that came then, as an aware datetime, or in ISO 8601."""
+    given = value.received_at if isinstance(value, Message) else value
+    try:
+        when = datetime.fromisoformat(_iso(given)) if isinstance(given, str) else given
+    except ValueError:
+        when = None
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise InvalidRequestError(
+            f"after {given!r} is no point in time: it must be a message, an aware datetime, or that in ISO "
+            "8601, such as a message's received_at",
+            field="after",
+        )
+    return when.astimezone(timezone.utc)
+
+
+def _refused(field: str, value: Any, why: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{field} {value!r} {why}", field=field)
+
+
+def _is_word(value: Any) -> bool:
+    """Whether it is a text that is not empty, or a whole number."""
+    return isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).strip() != ""
+
+
+def _iso(text: str) -> str:
+    """Python 3.10 reads neither a Z nor fractions of a second that have not three or six digits."""
+    text = re.sub("[Zz]$", "+00:00", text.strip())
+    return re.sub(r"[.,]([0-9]{1,6})[0-9]*", lambda part: f".{part[1]:0<6}", text, count=1)
+
+
+def check_sender(value: Any) -> str:
+    """The name or number of a sender."""
+    refuse_left_over(value, "sender")
+    if not _is_word(value):
+        raise _refused("sender", value, "is malformed: it must be a name or a number, as callbacks name it")
+    return str(value).strip()
+
+
+def check_pattern(value: Any) -> Pattern:
+    """A regular expression for texts, as text or compiled."""
+    refuse_left_over(value, "pattern")
+    return as_pattern(value)
+
+
+def check_id_or_name(value: Any, field: str) -> int | str:
+    """What names a service, a country or a plan: a number, which is an id, or a text, which may be one."""
+    refuse_left_over(value, field)
+    text = str(value).strip()
+    if (
+        not _is_word(value)
+        or not plain(text)
+        # The service's own names may hold spaces of all kinds, and what has no width.
+        or not all(char.isprintable() or unicodedata.category(char) in ("Zs", "Cf") for char in text)
+        or len(text) > LONGEST_NAME
+    ):
+        raise _refused(field, value, "is malformed: it must be an id or a name")
+    return text if isinstance(value, str) else value
+
+
+def _area_code(value: Any) -> str:
+    text = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"[2-9][0-9]{2}", text):
+        raise _refused("area_code", value, "is malformed: it must be three digits, such as 212")
+    return text
+
+
+def _duration(value: Any) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or text not in {str(days) for days in RENTAL_DURATIONS}:
+        raise _refused("duration", value, "is not offered: it must be 3 or 30 (days)")
+    return int(text)

@@ -1,0 +1,84 @@
+"""The account: its wallet, its rate limit, and setting right what is in doubt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from smsverify._runtime.interrupts import interrupts
+from smsverify.cli import output, verbs
+from smsverify.cli.verbs import FINDINGS, Common
+from smsverify.text import printable
+
+PANEL = "Account"
+
+
+def balance(common: Common) -> None:
+    """Show the wallet's balance."""
+    found = common.hook().get_balance()
+    output.show(found, f"{found.amount:.2f} {found.currency}", as_json=common.json)
+
+
+def rate_limit(common: Common) -> None:
+    """Show what is left of the requests per minute. Sends no request."""
+    state = common.hook().rate_limit()
+    if common.json:
+        output.say(json.dumps(asdict(state), default=str))
+        return
+    blocked = f", blocked until {state.blocked_until:%H:%M:%S} UTC" if state.blocked_until else ""
+    output.say(
+        f"{state.available} of {state.limit} requests per {state.period:g} s free, "
+        f"{state.waiting} waiting, {state.refusals} times refused so far{blocked}"
+    )
+
+
+def reconcile(
+    common: Common,
+    cancel_after: Annotated[
+        float | None,
+        typer.Option(
+            help="Cancel the numbers for which nobody has waited in so long; without it, they are reported.",
+            metavar="SECONDS",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
+    """Compare the records with the service, and set right what can be.
+
+    The exit code is 4 where a person is needed.
+    """
+    with interrupts("`smsverify reconcile` goes on") as stop:
+        report = common.hook().reconcile(cancel_after=cancel_after, stop=stop)
+    output.say(json.dumps(report.as_dict()) if common.json else report.as_text())
+    return FINDINGS if report.findings else 0
+
+
+def resolve(
+    common: Common,
+    key: Annotated[str, typer.Argument(help="The call's key, as reconcile names it.", show_default=False)],
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="The order that the call has bought or renewed.", metavar="ORDER_ID", show_default=False
+        ),
+    ] = None,
+    not_made: Annotated[
+        bool, typer.Option("--not-made", help="The call was not carried out.", show_default=False)
+    ] = False,
+) -> None:
+    """Say what became of a paid call whose outcome is unknown."""
+    if (order is None) == (not not_made):
+        raise typer.BadParameter("give one of --order and --not-made")
+    common.hook().resolve(key, order_id=order)
+    outcome = "was not carried out" if order is None else f"is order {order}"
+    text = json.dumps({"key": key, "order_id": order}) if common.json else f"{printable(key)} {outcome}"
+    output.say(text)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    for verb in (balance, rate_limit, reconcile, resolve):
+        verbs.add(app, PANEL, verb)

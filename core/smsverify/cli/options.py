@@ -1,0 +1,30 @@
+"""Options and arguments that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+PRODUCTS = "temporary, best-temp, rental, rent-1day, rent-30days, global or esim"
+
+
+def _products() -> list[str]:
+    from smsverify.models import PRODUCTS as ALL
+
+    return list(ALL)
+
+
+Product = Annotated[
+    str,
+    typer.Argument(
+        help=f"What is rented: {PRODUCTS}.", metavar="PRODUCT", autocompletion=_products, show_default=False
+    ),
+]
+OrderId = Annotated[str, typer.Argument(help="The order's id.", metavar="ORDER_ID", show_default=False)]
+MaxPrice = Annotated[
+    str | None, typer.Option(help="The most that may be paid, in USD.", metavar="USD", show_default=False)
+]
+Key = Annotated[
+    str | None, typer.Option(help="Names the call: the same key never pays twice.", show_default=False)
+]

@@ -1,0 +1,154 @@
+"""What all commands share: their common options, how they end, and what is said then."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from smsverify.cli import output
+from smsverify.errors import (
+    InvalidRequestError,
+    OrderEndedError,
+    PurchaseUnknownError,
+    SmsVerifyError,
+    WaitTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from smsverify.hook import SmsVerifyHook
+
+ERROR = 1
+USAGE = 2
+NO_CODE = 3
+FINDINGS = 4
+INTERRUPTED = 128 + signal.SIGINT
+UNREAD = 128 + signal.SIGPIPE
+
+_COMMON = "Common options"
+
+Verb = Callable[..., int | None]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options that every command has; each is one of its parameters."""
+
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_COMMON, show_default=False)
+    ] = False
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Log each change of state.", rich_help_panel=_COMMON, show_default=False
+        ),
+    ] = False
+    base_url: Annotated[
+        str | None, typer.Option(help="The service's address.", rich_help_panel=_COMMON, metavar="URL")
+    ] = None
+    store_url: Annotated[
+        str | None, typer.Option(help="The store's SQLAlchemy URL.", rich_help_panel=_COMMON, metavar="URL")
+    ] = None
+
+    def hook(self) -> SmsVerifyHook:
+        """The client, with the settings of the environment and of these options."""
+        from smsverify.hook import SmsVerifyHook
+
+        return SmsVerifyHook(base_url=self.base_url, store_url=self.store_url)
+
+
+def add(app: typer.Typer, panel: str, verb: Verb, name: str | None = None) -> None:
+    """Makes a function a command.
+
+    Args:
+        app: where it belongs.
+        panel: the group in which the help shows it.
+        verb: takes `Common` and its own parameters, and returns the exit code, 0 by default. Its docstring is
+            the help.
+        name: what people type; the function's name by default.
+    """
+    given = inspect.signature(verb)
+    common = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+        for field in fields(Common)
+    ]
+
+    @functools.wraps(verb)
+    def command(**arguments: Any) -> None:
+        options = Common(**{parameter.name: arguments.pop(parameter.name) for parameter in common})
+        raise typer.Exit(_run(options, lambda: verb(options, **arguments), set(arguments)))
+
+    hints = get_type_hints(Common, include_extras=True) | get_type_hints(verb, include_extras=True)
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in list(given.parameters.values())[1:]
+    ]
+    parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in (*own, *common)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del command.__wrapped__
+    app.command(name or verb.__name__.replace("_", "-"), rich_help_panel=panel)(command)
+
+
+def _run(options: Common, run: Callable[[], int | None], own: set[str]) -> int:  # noqa: PLR0911 (an exit code each)
+    try:
+        with output.logs_shown(logging.INFO if options.verbose else logging.WARNING):
+            return run() or 0
+    except InvalidRequestError as error:
+        return output.complain(f"{error}{_source_of(error, own)}", USAGE)
+    except (WaitTimeoutError, OrderEndedError) as error:
+        return output.complain(error, NO_CODE)
+    except SmsVerifyError as error:
+        return output.complain(error, ERROR)
+    except KeyboardInterrupt as error:
+        return output.complain(str(error), INTERRUPTED) if str(error) else INTERRUPTED
+    except output.UnwritableError as error:
+        # The interpreter must not trip over it at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error.__cause__, BrokenPipeError):  # head or less has gone
+            return UNREAD
+        text = f"the output cannot be written; what was done is on record: {error.__cause__}"
+        return output.complain(text, ERROR)
+
+
+def _source_of(error: InvalidRequestError, own: set[str]) -> str:
+    """Where a setting comes from that is not allowed."""
+    from smsverify.settings import ENVIRONMENT_PREFIX, Settings
+
+    name = f"{ENVIRONMENT_PREFIX}{(error.field or '').upper()}"
+    is_setting = error.field in Settings.model_fields and error.field not in own
+    return (
+        f" (it comes from {name})" if is_setting and os.environ.get(name) and name not in str(error) else ""
+    )
+
+
+@contextmanager
+def going_on(how: str) -> Iterator[None]:
+    """Says how to go on after a paid call whose outcome is unknown."""
+    try:
+        yield
+    except PurchaseUnknownError as error:
+        error.args = (f"{error}. {how}",)
+        raise
+
+
+@contextmanager
+def paid(what: str) -> Iterator[None]:
+    """Says on standard error what was paid for, where standard output does not take it."""
+    try:
+        yield
+    except output.UnwritableError:
+        with contextlib.suppress(OSError):  # of a terminal that is gone altogether
+            output.complain(what, ERROR)
+        raise

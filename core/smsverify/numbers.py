@@ -1,0 +1,136 @@
+"""A number while it is used: its phone, and the wait for its code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from smsverify.errors import OrderEndedError, WaitTimeoutError
+from smsverify.models import Message, Order
+from smsverify.options import WaitOptions
+from smsverify.verification import Verification
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+DEFAULT_TIMEOUT = 600.0  # seconds to wait for a code; the service's short-term numbers live about as long
+ATTEMPT_TIMEOUT = 120.0  # seconds for one of several attempts; most codes come within a minute
+
+
+class _Waits(Protocol):
+    """What a number needs of the hook."""
+
+    def wait_for_otp(
+        self, order_id: int | str, timeout: float = ..., **options: Unpack[WaitOptions]
+    ) -> Message: ...
+
+    async def await_otp(
+        self, order_id: int | str, timeout: float = ..., **options: Unpack[WaitOptions]
+    ) -> Message: ...
+
+
+@dataclass
+class RentedNumber:
+    """A number inside `SmsVerifyHook.rented_number` or `SmsVerifyHook.attempts`.
+
+    Attributes:
+        order: the order.
+        timeout: seconds to wait for its code where a wait is given none.
+    """
+
+    _hook: _Waits = field(repr=False)
+    order: Order
+    timeout: float = DEFAULT_TIMEOUT
+
+    @property
+    def order_id(self) -> int:
+        """The order's id."""
+        return self.order.order_id
+
+    @property
+    def phone(self) -> str | None:
+        """The number as the service writes it."""
+        return self.order.phone
+
+    def wait_for_otp(self, timeout: float | None = None, **options: Unpack[WaitOptions]) -> Message:
+        """`SmsVerifyHook.wait_for_otp` for this number."""
+        return self._hook.wait_for_otp(self.order_id, self._or_own(timeout), **options)
+
+    async def await_otp(self, timeout: float | None = None, **options: Unpack[WaitOptions]) -> Message:
+        """`SmsVerifyHook.await_otp` for this number."""
+        return await self._hook.await_otp(self.order_id, self._or_own(timeout), **options)
+
+    def _or_own(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else timeout
+
+
+class _Series(Protocol):
+    """What an attempt needs of its series."""
+
+    def next_number(self) -> Order: ...
+
+    def succeed(self, order: Order) -> None: ...
+
+    def fail(self, order: Order, outcome: str, why: str) -> None: ...
+
+    def give_up(self, order: Order, why: str) -> None: ...
+
+    def verification(self, order: Order, message: Message, result: Any) -> Verification: ...
+
+
+@dataclass
+class Attempt:
+    """One number of `SmsVerifyHook.attempts`.
+
+    As a `with` block it gives the number. A wait in it that brings no code ends the attempt, and the next
+    number follows. Any other error gives the number back and is raised.
+    """
+
+    number: RentedNumber
+    _series: _Series = field(repr=False)
+    is_over: bool = field(default=False, init=False, repr=False)
+    is_done: bool = field(default=False, init=False, repr=False)
+
+    def __enter__(self) -> RentedNumber:
+        return self.number
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return self.end(error)
+
+    def end(self, error: BaseException | None) -> bool:
+        """Ends the attempt as its block has ended; returns whether the next number is to be tried."""
+        order = self.number.order
+        self.is_over = True
+        if error is None:
+            self.is_done = True
+            self._series.succeed(order)
+            return False
+        if isinstance(error, (WaitTimeoutError, OrderEndedError)) and error.order_id == order.order_id:
+            self._series.fail(order, "no_code", str(error))
+            return True
+        self._series.give_up(order, f"its block has raised {type(error).__name__}")
+        return False
+
+    def verification(self, message: Message, result: Any = None) -> Verification:
+        """What this attempt has brought, after its block.
+
+        Args:
+            message: the SMS with the code.
+            result: what the caller wants to keep beside it.
+        """
+        return self._series.verification(self.number.order, message, result)
+
+
+def attempts_in(series: _Series, hook: _Waits, timeout: float) -> Iterator[Attempt]:
+    """The attempts of a series, until one is done; `VerificationError` where nothing is left to try."""
+    while True:
+        attempt = Attempt(RentedNumber(hook, series.next_number(), timeout), series)
+        yield attempt
+        if not attempt.is_over:
+            attempt.end(None)  # its block was never entered
+        if attempt.is_done:
+            return

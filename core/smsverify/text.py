@@ -1,0 +1,90 @@
+"""Text from outside (the service, an SMS, a name, a setting) on its way into a log, an error or a terminal.
+
+Nothing of it may begin a line, act on a terminal or turn the direction of what stands beside it, and a code
+may not be readable in it. Errors and the core's logs escape by themselves (`SmsVerifyError`, `log_of`); who
+quotes what the service has written masks it too.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from typing import Any
+
+LONGEST_SMS = 4000  # characters; what is longer is no SMS, and nothing is read out of it
+LONGEST = 500  # characters of one text that are shown
+
+# Between the digits of a code may stand what looks like nothing or like a gap.
+_GAP = r"[^\w\x21-\x2c\x2e-\x7e]{0,3}"
+_CODE = re.compile(
+    r"(?i:\bLPA:\S+)"
+    # A7K-2Q9, also where one part has letters only.
+    r"|(?<![\w-])(?=[A-Z0-9-]{5})(?=[A-Z-]*[0-9])(?=[0-9-]*[A-Z])[A-Z0-9]+(?:-[A-Z0-9]+)+\b"
+    # A7K2Q9, not a number with its unit such as 30days.
+    r"|(?<![A-Za-z0-9_])(?![0-9]{1,2}[a-z]+\b)(?=[A-Za-z_]*[0-9])(?=[0-9_]*[A-Za-z])[A-Za-z0-9_]{4,}"
+    # Letters that cannot be a word.
+    r"|\b[B-DF-HJ-NP-TV-XZ]{5,8}\b"
+    rf"|\d(?:{_GAP}\d){{2,}}"
+)
+
+
+def printable(text: object, longest: int = LONGEST) -> str:
+    """The text on one line, with everything escaped that a terminal or a log would act on.
+
+    Args:
+        text: a text, or what is written as one, such as an exception.
+        longest: characters after which it is cut.
+    """
+    return _cut("".join(_escaped(char) for char in str(text)[: longest + 1]), longest)
+
+
+def masked(text: object, longest: int = LONGEST) -> str:
+    """The text on one line, without all that may be a code, and with `?` for what a terminal would act on.
+
+    Args:
+        text: a text, or what is written as one, such as an exception.
+        longest: characters after which it is cut.
+    """
+    # Not cut before: the rest of a code that was cut in two would have no shape.
+    without_codes = _CODE.sub("***", str(text)[: 100 * longest])
+    # An escape would have digits of its own.
+    return _cut("".join(char if char.isprintable() else _blank(char, "?") for char in without_codes), longest)
+
+
+def visible(text: str) -> str:
+    """Drops bidi marks and whatever else has no width; makes the digits of every script ASCII."""
+    return "".join(
+        str(unicodedata.decimal(char)) if char.isdecimal() else char
+        for char in text
+        if unicodedata.category(char) != "Cf"
+    )
+
+
+def log_of(name: str) -> logging.Logger:
+    """The log of a module; what it is given to quote is escaped. People see `smsverify.waiting.polling`."""
+    log = logging.getLogger(name.replace("._", "."))
+    log.addFilter(_escape_arguments)
+    return log
+
+
+def _escape_arguments(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(_quoted(argument) for argument in record.args)
+    return True
+
+
+def _quoted(argument: Any) -> Any:
+    return printable(argument) if isinstance(argument, (str, BaseException)) else argument
+
+
+def _escaped(char: str) -> str:
+    return char if char.isprintable() else _blank(char, char.encode("unicode_escape").decode())
+
+
+def _blank(char: str, otherwise: str) -> str:
+    return " " if char.isspace() else otherwise
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,0 +1,137 @@
+"""What the integrations with a framework build on, beside the hook. Pipelines do not need it.
+
+The wings import public modules only. What they share with the core's rooms, and what is of no use to anybody
+else, is named here and documented where it is defined.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from smsverify.checks import check_key, check_order_id, check_seconds
+
+if TYPE_CHECKING:
+    from smsverify._input.phones import phone_digits
+    from smsverify._input.storeurl import secrets_of
+    from smsverify._orders.handover import Handover
+    from smsverify._orders.holding import Held
+    from smsverify._purchases.attempts import Series
+    from smsverify._purchases.run_context import RunContext
+    from smsverify._receiver.masking import mask
+    from smsverify._runtime.threads import result_of
+    from smsverify._waiting.subscriptions import Batch, Subscription
+    from smsverify.hook import SmsVerifyHook
+    from smsverify.models import Message
+
+__all__ = [
+    "Batch",
+    "Handover",
+    "Held",
+    "RunContext",
+    "Series",
+    "Subscription",
+    "assign_messages",
+    "attempts_of",
+    "claim",
+    "log_wait",
+    "mask",
+    "missing_code",
+    "phone_digits",
+    "plan_release",
+    "result_of",
+    "secrets_of",
+    "store_name",
+]
+
+# Each is loaded when it is first used: a Dag file that names an operator needs none of the client.
+_HOMES = {
+    "Batch": "_waiting.subscriptions",
+    "Handover": "_orders.handover",
+    "Held": "_orders.holding",
+    "RunContext": "_purchases.run_context",
+    "Series": "_purchases.attempts",
+    "Subscription": "_waiting.subscriptions",
+    "mask": "_receiver.masking",
+    "phone_digits": "_input.phones",
+    "result_of": "_runtime.threads",
+    "secrets_of": "_input.storeurl",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"smsverify.{_HOMES[name]}"), name)
+
+
+def attempts_of(
+    hook: SmsVerifyHook, product: str, limit: int, **purchase: Any
+) -> contextlib.AbstractContextManager[Series]:
+    """The attempts of `SmsVerifyHook.attempts`, number by number, for a task that does not wait itself."""
+    return hook._parts.checkout.attempts(product, limit, **purchase)
+
+
+def claim(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> None:
+    """Records who waits for an order from now on, so that an earlier waiter does not give it back."""
+    hook._parts.orders.handover.claim(hook._named(order_id), waiter)
+
+
+def plan_release(
+    hook: SmsVerifyHook, order_id: int | str, reason: str, *, waiter: str | None = None, patience: float
+) -> bool:
+    """Puts on record that an order is to be cancelled in a while, unless somebody claims it until then.
+
+    Args:
+        hook: on the order's account.
+        order_id: the order.
+        reason: why, for people.
+        waiter: who gives it up; `None` for somebody who decides for all.
+        patience: seconds.
+
+    Returns:
+        whether it is on record: `False` where another waiter has the order, or its code was handed out.
+    """
+    order_id, seconds = check_order_id(order_id), check_seconds(patience, "patience")
+    return hook._parts.orders.releases.request(
+        order_id, reason, waiter=waiter, patience=seconds, is_planned=True
+    )
+
+
+def assign_messages(
+    hook: SmsVerifyHook, message_ids: Iterable[int | str], *, handler: str, run: str
+) -> list[tuple[int, Message]]:
+    """Gives messages to one run of what handles them: an announcement may reach several runs.
+
+    Args:
+        hook: on the messages' account.
+        message_ids: the messages that were announced to the run.
+        handler: names what handles them, the same in all of its runs.
+        run: names the run; called again for the same run, it gets the same messages again.
+
+    Returns:
+        those of them that no other run of the handler has, each with its id, the oldest first; those whose
+        text has been purged are left out.
+    """
+    return hook._parts.inbox.assign(
+        [check_order_id(message_id, "message_id") for message_id in message_ids],
+        handler=check_key(handler, "handler"),
+        run=check_key(run, "run"),
+    )
+
+
+def log_wait(hook: SmsVerifyHook, order_id: int, seconds: float) -> None:
+    """Logs that a wait begins, in the words of `SmsVerifyHook.wait_for_otp`, which does so by itself."""
+    hook._parts.otp_waits.log_wait(order_id, seconds)
+
+
+def missing_code(hook: SmsVerifyHook, order_id: int, *, is_cancelled: bool) -> str:
+    """Says that no code came in time and what became of the order, as `SmsVerifyHook.wait_for_otp` does."""
+    return hook._parts.otp_waits.missing_code(order_id, is_cancelled=is_cancelled)
+
+
+def store_name(hook: SmsVerifyHook) -> str:
+    """Names the store itself: two processes that get the same name share their records."""
+    return hook._parts.store.name()

@@ -1,0 +1,45 @@
+"""One task for a verified account: it tries numbers until one has its code, and holds no worker meanwhile.
+
+Needs the connection `smsverify_default` and nothing else. `sign_up` and `confirm` stand for your own
+application and touch no network; put your form there.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import dag, task
+
+
+@dag(
+    schedule=None,
+    params={"service": "WhatsApp", "timeout": 120},
+    # A retry goes on with the same number while that lives, otherwise with the next.
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
+    tags=["smsverify", "example"],
+)
+def verify_account() -> None:
+    @task.smsverify(
+        product="temporary",
+        service="{{ params.service }}",
+        max_price="0.50",  # of one number: nothing is bought where the price has risen above this
+        attempts=3,
+        timeout="{{ params.timeout }}",  # seconds for each number; without a code it is refunded
+        alternatives=[{"product": "best-temp"}],  # where no number of the first kind is available
+    )
+    def sign_up(number: dict[str, Any]) -> str:
+        """Stands for your own sign-up form, which makes the service send its SMS. Called with each number."""
+        return f"test-{number['phone'][-4:]}"
+
+    @task
+    def confirm(verified: dict[str, Any]) -> str:
+        """Stands for the step that enters the code."""
+        if verified["otp"] is None:
+            raise ValueError("no code can be read in the SMS; see `message` in the result of sign_up")
+        return str(verified["result"])
+
+    confirm(sign_up())  # type: ignore[call-arg]  # the task calls sign_up with the number
+
+
+verify_account()

@@ -1,0 +1,67 @@
+"""What callers give to a task: the account, and an order."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, cast
+
+import httpx
+from prefect.futures import PrefectFuture
+
+from prefect_smsverify.credentials import SmsVerifyCredentials
+from smsverify.checks import check_order_id, refuse_left_over
+from smsverify.errors import InvalidRequestError, SettingsUnavailableError
+from smsverify.models import Order
+
+
+def block_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyCredentials:
+    """The block, which a caller may give by its name.
+
+    Raises:
+        InvalidRequestError: there is no such block, or the value is neither a block nor a name; `field` is
+            "credentials".
+        SettingsUnavailableError: Prefect's server does not answer.
+    """
+    if isinstance(credentials, SmsVerifyCredentials):
+        return credentials
+    _refuse_unfinished(credentials, "credentials")
+    if not isinstance(credentials, str):
+        raise InvalidRequestError(
+            f"credentials is a {type(credentials).__name__}: give a SmsVerifyCredentials block or its name; "
+            "with .map, write unmapped(credentials), because Prefect maps over the fields of a block",
+            field="credentials",
+        )
+    refuse_left_over(credentials, "credentials")
+    # Without _sync, Prefect guesses from the running task whether to answer with a coroutine.
+    load = cast(Any, SmsVerifyCredentials.load)
+    try:
+        return cast(SmsVerifyCredentials, load(credentials, _sync=True))
+    except httpx.HTTPError as error:
+        raise SettingsUnavailableError(
+            f"the block {credentials!r} cannot be read now ({type(error).__name__}). Nothing was sent; try "
+            "again"
+        ) from error
+    except ValueError as error:
+        if isinstance(error, InvalidRequestError):
+            raise
+        raise InvalidRequestError(
+            f"credentials {credentials!r}: there is no block of this name and of the type SmsVerify "
+            "Credentials. `prefect block ls` lists the saved blocks",
+            field="credentials",
+        ) from None
+
+
+def id_of(order: Order | int | str) -> int:
+    """The id of an order, or of an `Order`."""
+    _refuse_unfinished(order, "order_id")
+    return order.order_id if isinstance(order, Order) else check_order_id(order)
+
+
+def _refuse_unfinished(value: object, field: str) -> None:
+    """Refuses a coroutine and a future: they stand for a value that is not there yet."""
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise InvalidRequestError(f"{field} is a coroutine: put await before the call", field=field)
+    if isinstance(value, PrefectFuture):
+        raise InvalidRequestError(f"{field} is a future: take its result()", field=field)

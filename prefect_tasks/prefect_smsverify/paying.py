@@ -1,0 +1,149 @@
+"""Paid calls: no interruption cuts one off, and an order that the run does not need is given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+from prefect import get_run_logger
+from prefect.transactions import get_transaction
+
+from prefect_smsverify.stopping import Stop, current_stop
+from prefect_smsverify.threads import in_thread
+from prefect_smsverify.transactions import block_around, on_undo, transactions
+from smsverify.errors import SmsVerifyError, WaitStoppedError
+from smsverify.wings import result_of
+
+if TYPE_CHECKING:
+    from prefect_smsverify.credentials import SmsVerifyCredentials
+    from smsverify import RentalsReport, SmsVerifyHook
+    from smsverify.models import Order
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PaidCall(Generic[T]):
+    """A paid call that is not made yet.
+
+    Attributes:
+        call: `pay` makes it once, and to its end.
+        stop: what `call` looks at, so that it sends nothing after the run goes down.
+        undo: takes back what the call has bought, when the run goes down meanwhile.
+        keep: called with what the call has bought, when the run goes on.
+    """
+
+    call: Callable[[], T]
+    stop: Stop
+    undo: Callable[[T], object] | None = None
+    keep: Callable[[T], object] = lambda _: None
+
+
+def purchase(account: SmsVerifyCredentials, **what: Any) -> PaidCall[Order]:
+    """The purchase of a number, which is given back when the transaction around it is undone."""
+    hook = account.get_hook()
+    if block := block_around():
+        stop = current_stop(undone=False)
+
+        def buy_for_block() -> Order:
+            block.hook, block.order = hook, hook.order(**what, stop=stop)
+            return block.order
+
+        # The block gives its order back by itself.
+        return PaidCall(buy_for_block, stop, undo=lambda _: None)
+    stop = current_stop()
+    _refuse_if_rolled_back()
+    return PaidCall(
+        partial(hook.order, **what, stop=stop),
+        stop,
+        undo=lambda order: hook.release(order.order_id, "the run that ordered it is going down", undo=True),
+        keep=lambda order: _release_on_undo(hook, order),
+    )
+
+
+def renewal(account: SmsVerifyCredentials, order_id: int, **what: Any) -> PaidCall[Order]:
+    """The renewal of a rental. The service has no way to undo it."""
+    hook, stop = account.get_hook(), current_stop()
+    return PaidCall(partial(hook.renew, order_id, **what, stop=stop), stop)
+
+
+def renewals(account: SmsVerifyCredentials, within: Any, **selection: Any) -> PaidCall[RentalsReport]:
+    """The renewals of the rentals that end soon."""
+    hook, stop = account.get_hook(), current_stop()
+    return PaidCall(partial(hook.renew_expiring, within, **selection, stop=stop), stop)
+
+
+def pay(paid: PaidCall[T]) -> T:
+    """Makes a paid call in a thread that no signal reaches: a call that is cut off has no known outcome."""
+    _refuse_if_stopped(paid.stop)
+    paying = in_thread(paid.call, "pay")
+    try:
+        result = result_of(paying)
+        if paid.undo is not None:
+            _refuse_if_stopped(paid.stop)
+    except BaseException:
+        paid.stop.set()
+        # In a thread too: a second interruption may reach this one.
+        wait([in_thread(partial(_undo, paying, paid.undo), "undo")])
+        raise
+    paid.keep(result)
+    return result
+
+
+async def apay(paid: PaidCall[T]) -> T:
+    """`pay` for an event loop."""
+    _refuse_if_stopped(paid.stop)
+    paying = in_thread(paid.call, "pay")
+    try:
+        result = await asyncio.wrap_future(paying)
+        if paid.undo is not None:
+            _refuse_if_stopped(paid.stop)
+    except BaseException:
+        paid.stop.set()
+        with anyio.CancelScope(shield=True):
+            await asyncio.to_thread(_undo, paying, paid.undo)
+        raise
+    paid.keep(result)
+    return result
+
+
+def _undo(paying: Future[T], undo: Callable[[T], object] | None) -> None:
+    wait([paying])
+    if undo is not None and not paying.cancelled() and paying.exception() is None:
+        undo(paying.result())
+
+
+def _refuse_if_stopped(stop: Stop) -> None:
+    if stop.is_set():
+        raise WaitStoppedError(
+            "nothing is bought, or it is given back: the run goes down, or its transaction was rolled back"
+        )
+
+
+def _refuse_if_rolled_back() -> None:
+    if any(transaction.is_rolled_back() for transaction in transactions()):
+        raise WaitStoppedError(
+            "nothing is bought: a task failed before in the same transaction (each task run is one), so "
+            "Prefect has rolled that back and would not give the number back any more. Order before the "
+            "steps that may fail, use rented_number, or let the flow call the steps that are retried or "
+            "whose errors are caught"
+        )
+
+
+def _release_on_undo(hook: SmsVerifyHook, order: Order) -> None:
+    """Gives the order back when a later step of its transaction fails for good."""
+
+    def release_order() -> None:
+        try:
+            hook.release(order.order_id, "a later step of its transaction has failed", undo=True)
+        except SmsVerifyError as error:  # Prefect would skip the other hooks
+            get_run_logger().error("Order %d could not be given back: %s", order.order_id, error)
+
+    transaction = get_transaction()
+    if transaction is not None:
+        on_undo(transaction, release_order)

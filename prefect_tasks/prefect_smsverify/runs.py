@@ -1,0 +1,87 @@
+"""The run that this code is a part of: whose purchases they are, and when they are handed over."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import PrefectException
+
+from prefect_smsverify.keys import RunKey, enclosing, run_key
+from prefect_smsverify.transactions import hand_over_at_the_end, is_in_a_run
+from smsverify.wings import Handover, RunContext
+
+LOCAL_POOLS = frozenset({"process"})  # the work pools whose flows run on the worker's machine
+RESTART = 600.0  # seconds in which the next attempt of a run begins, beside its delay
+
+
+class PrefectRun(RunContext):
+    """The task run and the flow runs around this code, if any."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, RunKey] = {}
+
+    def default_key(self, fingerprint: str) -> str | None:
+        """Derives the key from the runs around the call."""
+        key = run_key(fingerprint)
+        if key is None:
+            return super().default_key(fingerprint)
+        self._keys[key.text] = key
+        return key.text
+
+    def key_failed(self, key: str) -> None:
+        """The next equal call of the run gets the key again."""
+        self._keys.pop(key).give_back()
+
+    def next_try_within(self) -> float | None:
+        """The delay until the next attempt of a task or flow around this code, with the time to start it."""
+        delays: list[float] = []
+        for task in enclosing(TaskRunContext):
+            if task.task_run.run_count <= (task.task.retries or 0):
+                delays.append(_longest(task.task.retry_delay_seconds))
+        for flow in enclosing(FlowRunContext):
+            if flow.flow and flow.flow_run and flow.flow_run.run_count <= (flow.flow.retries or 0):
+                delays.append(_longest(flow.flow.retry_delay_seconds))
+        return RESTART + max(delays) if delays else None
+
+    def name(self) -> str:
+        """The root flow run."""
+        runs = [context.flow_run for context in enclosing(FlowRunContext) if context.flow_run is not None]
+        return f"prefect:{runs[-1].id}" if runs else super().name()
+
+    def why_unshared(self) -> str | None:
+        """The work pool that runs flows on other machines."""
+        # A subflow runs where the flow run around it does, but only that one knows its work pool.
+        runs = (context.flow_run for context in enclosing(FlowRunContext))
+        pools = [run.work_pool_name for run in runs if run is not None and run.work_pool_name]
+        # None where it was run by hand, or is served by a process that is its own worker.
+        return _why_elsewhere(pools[0]) if pools else None
+
+    def hand_over(self, order_id: int, handover: Handover) -> None:
+        """Hands an order over when what it was bought in has come to a good end."""
+        if is_in_a_run():
+            hand_over_at_the_end(handover.hold(order_id))
+        else:
+            handover.hand_over(order_id)
+
+
+def _longest(delay: Any) -> float:
+    several = delay if isinstance(delay, (list, tuple)) else [delay or 0]
+    return max((float(one) for one in several), default=0.0)
+
+
+def _why_elsewhere(pool: str) -> str | None:
+    try:
+        kind = _kind_of(pool)
+    except (PrefectException, httpx.HTTPError) as error:
+        return f"it is not known where the work pool {pool!r} runs flows ({type(error).__name__})"
+    return None if kind in LOCAL_POOLS else f"the {kind} work pool {pool!r} runs flows elsewhere"
+
+
+@cache
+def _kind_of(pool: str) -> str:
+    with get_client(sync_client=True) as client:
+        return client.read_work_pool(pool).type

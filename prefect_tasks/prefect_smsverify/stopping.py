@@ -1,0 +1,161 @@
+"""When the work of a run has to stop: the run goes down.
+
+A signal or a cancellation raises in the main thread only. Prefect waits for the threads of submitted and
+mapped tasks and does not inform them, so each wait checks a `Stop`.
+
+A task that runs in another process than its flow, such as a task of `ProcessPoolTaskRunner`, sees nothing of
+the flow's process. There a thread checks now and then whether that process is gone, and whether the flow run
+is being cancelled or has ended. It cannot see a SIGTERM or SIGINT that only the flow's process receives: that
+process does not end before the waits of its tasks, or before it is killed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from multiprocessing import parent_process
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext, TaskRunContext
+
+from prefect_smsverify.keys import enclosing
+from prefect_smsverify.transactions import on_undo, transactions
+from smsverify.text import log_of
+
+LOOK = 0.2  # seconds between two checks of a `Stop`
+FLOW_RUN_LOOK = 3.0  # seconds between two requests for the flow run; Prefect kills a cancelled one after 30
+
+log = log_of(__name__)
+
+_stops: ContextVar[tuple[threading.Event, ...]] = ContextVar("smsverify_stops", default=())
+
+
+class Stop(threading.Event):
+    """An event that is set too when one of several conditions holds."""
+
+    def __init__(self, *conditions: Callable[[], bool]) -> None:
+        super().__init__()
+        self._conditions = conditions
+
+    def is_set(self) -> bool:
+        """Whether it is set, or a condition holds."""
+        return super().is_set() or any(condition() for condition in self._conditions)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Blocks until `is_set`, for `timeout` seconds at most."""
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            super().wait(min(left, LOOK))
+        return True
+
+
+def current_stop(*, undone: bool = True) -> Stop:
+    """A `Stop` that is set when the run that this code is a part of goes down.
+
+    Args:
+        undone: whether it is set too when a transaction around this code is undone.
+    """
+    stop = Stop(*_block_conditions(), *_task_runner_conditions(), *_other_process_conditions())
+    for transaction in transactions() if undone else ():
+        on_undo(transaction, stop.set)
+    return stop
+
+
+@contextmanager
+def stopping_waits() -> Iterator[None]:
+    """Ends all waits that are started in a `with` block, in whatever thread, when an exception leaves it."""
+    stop = threading.Event()
+    token = _stops.set((*_stops.get(), stop))
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        _stops.reset(token)
+
+
+def _block_conditions() -> Iterator[Callable[[], bool]]:
+    for event in _stops.get():
+        yield event.is_set
+
+
+def _task_runner_conditions() -> Iterator[Callable[[], bool]]:
+    # A flow that goes down sets an event for each task that it has submitted. Prefect checks it only before
+    # the task starts, and has no public way to it.
+    tasks = [context.task_run.id for context in enclosing(TaskRunContext)]
+    for flow in enclosing(FlowRunContext):
+        events = getattr(flow.task_runner, "_cancel_events", {})
+        for task_id in tasks:
+            if isinstance(event := events.get(task_id), threading.Event):
+                yield event.is_set
+
+
+# -------------------------------------------------------------- a flow in another process
+
+_looks: weakref.WeakValueDictionary[UUID, _Look] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def _other_process_conditions() -> Iterator[Callable[[], bool]]:
+    for flow in enclosing(FlowRunContext):
+        if flow.detached and flow.flow_run is not None:
+            yield _look_at(flow.flow_run.id).has_ended
+
+
+def _look_at(flow_run_id: UUID) -> _Look:
+    with _lock:
+        look = _looks.get(flow_run_id)
+        if look is None:
+            look = _looks[flow_run_id] = _Look()
+            # With the context of this run, whose settings say where the server is.
+            thread = threading.Thread(
+                target=copy_context().run,
+                args=(_keep_looking, flow_run_id, weakref.ref(look)),
+                name="smsverify-flow-run",
+                daemon=True,
+            )
+            thread.start()
+        return look
+
+
+class _Look:
+    """What was seen of a flow run; the thread that looks ends with the last reference."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def has_ended(self) -> bool:
+        return self.ended.is_set()
+
+
+def _keep_looking(flow_run_id: UUID, wanted: weakref.ref[_Look]) -> None:
+    while (look := wanted()) is not None:
+        if _parent_is_gone() or _is_ending(flow_run_id):
+            look.ended.set()
+            return
+        del look
+        threading.Event().wait(FLOW_RUN_LOOK)
+
+
+def _parent_is_gone() -> bool:
+    parent = parent_process()
+    return parent is not None and not parent.is_alive()
+
+
+def _is_ending(flow_run_id: UUID) -> bool:
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run_id).state
+    except Exception as error:  # the next look asks the server again
+        log.debug("Flow run %s cannot be read: %s", flow_run_id, error)
+        return False
+    return state is not None and (state.is_cancelling() or state.is_final())

@@ -1,0 +1,155 @@
+"""What the end of a transaction, a block or a flow run means for the orders that were bought in it.
+
+An order is handed over when the code around it has come to a good end: a block that holds it, otherwise the
+transaction (each task run is one), otherwise the flow run. Until then only this process knows of it.
+
+An order is given back when its transaction is undone. Prefect rolls a transaction back as soon as a task in
+it fails, also when that task has retries left. Then the transaction goes on, the next attempt may succeed,
+and the order is still needed. So a transaction counts as undone when an error leaves it, or when a task in it
+fails that is not tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.transactions import BaseTransaction, TransactionState, get_transaction
+
+from prefect_smsverify.keys import enclosing
+
+if TYPE_CHECKING:
+    from smsverify import SmsVerifyHook
+    from smsverify.models import Order
+    from smsverify.wings import Held
+
+# -------------------------------------------------------------- undoing
+
+
+def transactions() -> Iterator[BaseTransaction]:
+    """The transactions that this code is a part of, the innermost first. Each task run is one."""
+    transaction = get_transaction()
+    while transaction is not None:
+        yield transaction
+        transaction = transaction.get_parent()
+
+
+def on_undo(transaction: BaseTransaction, undo: Callable[[], object]) -> None:
+    """Calls `undo` when a transaction that this code is a part of is undone."""
+    around = frozenset(context.task_run.id for context in enclosing(TaskRunContext))
+
+    def undo_unless_tried_again(_: BaseTransaction) -> None:
+        step, rolled_back = TaskRunContext.get(), get_transaction()
+        if step is not None and step.task_run.id not in around and _is_tried_again(step):
+            if rolled_back is not None:
+                join(rolled_back)
+                # Otherwise Prefect would neither roll it back a second time, nor what joins it from now on.
+                rolled_back.state = TransactionState.ACTIVE
+        else:
+            undo()
+
+    def join(joined: BaseTransaction) -> None:
+        # As a child, since Prefect rolls children back after it has changed the transaction's own state; and
+        # not as a hook of the task, which `Task.with_options` of Prefect 3.7 drops.
+        child = type(joined)(state=TransactionState.STAGED, on_rollback_hooks=[undo_unless_tried_again])
+        joined.add_child(child)
+
+    # Keeps Prefect from logging the hook: `undo` logs what it does.
+    undo_unless_tried_again.log_on_run = False  # type: ignore[attr-defined]
+    join(transaction)
+
+
+def _is_tried_again(step: TaskRunContext) -> bool:
+    """Whether a task that has just failed is likely to be tried again.
+
+    Its `retry_condition_fn` may refuse. Then its error goes on, and undoes the transactions that it leaves.
+    """
+    return step.task_run.run_count <= step.task.retries
+
+
+# -------------------------------------------------------------- handing over
+
+
+@dataclass
+class Bought:
+    """Takes the order that a block buys at once: a signal may come before the task returns it."""
+
+    hook: SmsVerifyHook | None = None
+    order: Order | None = None
+    held: Held | None = None
+
+
+_bought: ContextVar[Bought | None] = ContextVar("smsverify_bought", default=None)
+
+
+@contextmanager
+def buying_for(block: Bought) -> Iterator[None]:
+    """Leaves an order that is bought in it to a block, which gives it back at its end; no rollback does."""
+    token = _bought.set(block)
+    try:
+        yield
+    finally:
+        _bought.reset(token)
+
+
+def block_around() -> Bought | None:
+    """The block that an order bought here is left to."""
+    return _bought.get()
+
+
+def is_in_a_run() -> bool:
+    """Whether an order that is bought here is handed over later."""
+    return block_around() is not None or get_transaction() is not None or FlowRunContext.get() is not None
+
+
+def hand_over_at_the_end(held: Held) -> None:
+    """Hands an order over when the code around it has come to a good end."""
+    transaction, flow = get_transaction(), FlowRunContext.get()
+    if block := block_around():
+        block.held = held
+    elif transaction is not None:
+
+        def hand_over(_: Any) -> None:
+            held.hand_over()
+
+        def let_go(_: Any) -> None:
+            held.let_go()
+
+        # Keeps Prefect from logging the hooks.
+        hand_over.log_on_run = let_go.log_on_run = False  # type: ignore[attr-defined]
+        child = type(transaction)(
+            state=TransactionState.STAGED, on_commit_hooks=[hand_over], on_rollback_hooks=[let_go]
+        )
+        transaction.add_child(child)
+    elif flow is not None and flow.flow is not None and flow.flow_run is not None:
+        _at_end_of(flow.flow, flow.flow_run.id, held)
+    else:
+        held.hand_over()
+
+
+# By flow run of this process: the orders that were bought in it outside of any task.
+_held_by: dict[Any, list[Held]] = {}
+
+
+def _at_end_of(flow: Any, run_id: Any, held: Held) -> None:
+    _held_by.setdefault(run_id, []).append(held)
+    if hand_over_orders not in flow.on_completion_hooks:
+        flow.on_completion_hooks.append(hand_over_orders)
+        for hooks in (flow.on_failure_hooks, flow.on_cancellation_hooks, flow.on_crashed_hooks):
+            hooks.append(let_orders_go)
+
+
+def hand_over_orders(_flow: Any, flow_run: Any, _state: Any) -> None:
+    """A flow hook: the run has completed, so its orders are handed over."""
+    for held in _held_by.pop(flow_run.id, []):
+        held.hand_over()
+
+
+def let_orders_go(_flow: Any, flow_run: Any, _state: Any) -> None:
+    """A flow hook: the run has not completed, so its orders are let go."""
+    for held in _held_by.pop(flow_run.id, []):
+        held.let_go()

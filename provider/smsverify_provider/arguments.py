@@ -1,0 +1,67 @@
+"""Checks the arguments of an operator as early as they are known.
+
+A literal is checked when the Dag is parsed. The arguments of a mapped task are checked in the run, when
+Airflow makes that task. Templates and the results of other tasks are checked in `execute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from airflow.sdk import BaseOperator
+
+from smsverify.checks import LATER
+from smsverify.errors import InvalidRequestError
+
+
+def known(value: Any) -> Any:
+    """The value, or `LATER` where only the run knows it: a template, or the result of another task."""
+    is_template = isinstance(value, str) and ("{{" in value or "{%" in value)
+    return LATER if is_template or hasattr(value, "resolve") else value
+
+
+def check_known(value: Any, check: Callable[[Any], Any]) -> None:
+    """Checks an optional value where it is given and known."""
+    if value is not None and value is not LATER:
+        check(value)
+
+
+class CheckedOperator(BaseOperator):
+    """An operator whose `__init__` checks the arguments that it names in `checked`."""
+
+    checked: ClassVar[tuple[str, ...]] = ()
+    _later: frozenset[str] = frozenset()
+
+    def _check_arguments(self) -> None:
+        """Checks what is known of the arguments; the last thing that `__init__` does.
+
+        Raises:
+            InvalidRequestError: an argument is wrong, or a necessary one is missing; `field` names it.
+        """
+        given = {name: known(getattr(self, name)) for name in self.checked}
+        self._later = frozenset(name for name, value in given.items() if value is LATER)
+        self._check(given)
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """Checks arguments by name; `LATER` stands for those that are not known yet."""
+        raise NotImplementedError
+
+    def _arguments(self) -> dict[str, Any]:
+        """The arguments by name, rendered.
+
+        Raises:
+            InvalidRequestError: a template, or the task whose result it is, gave no value; `field` names it.
+        """
+        self._refuse_missing(self.checked)
+        return {name: getattr(self, name) for name in self.checked}
+
+    def _refuse_missing(self, names: Iterable[str]) -> None:
+        """Refuses a template that gives no value: for a limit, that would mean no limit."""
+        for name in names:
+            if name in self._later and getattr(self, name) is None:
+                raise InvalidRequestError(
+                    f"{name} came out as None: its template, or the task whose result it is, gave no value. "
+                    f"Nothing was sent. Leave {name} out if you want none",
+                    field=name,
+                )

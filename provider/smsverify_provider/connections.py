@@ -1,0 +1,155 @@
+"""Airflow's connections: which one is meant, and what it says.
+
+Airflow asks one secrets backend after the other, and takes each error for "not here". So it reports a
+connection that could not be read as missing, or returns another one of the same name. A task that then buys
+with the key of the environment might buy from another wallet, and its next try would buy again from the right
+one. Therefore this module makes sure that no backend has failed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from airflow.sdk import conf
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from smsverify.errors import InvalidRequestError, SettingsUnavailableError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+# The connection of a test that no `conn_type` was given for, and the type that knows no fields of its own.
+TYPES = frozenset({"smsverify", "generic"})
+
+
+def find_connection(conn_id: str, look_up: Callable[[str], Connection]) -> Connection | None:
+    """A connection as Airflow finds it; `None` if it certainly does not exist.
+
+    Args:
+        conn_id: its name.
+        look_up: Airflow's way to find it.
+
+    Raises:
+        InvalidRequestError: it is malformed; `field` is "smsverify_conn_id".
+        SettingsUnavailableError: the connection cannot be read now, or a backend has failed.
+    """
+    try:
+        found = look_up(conn_id)
+    except AirflowNotFoundException:
+        _ask_backends(conn_id)
+        _ask_server(conn_id)
+        return None
+    except Exception as error:
+        raise _unavailable(conn_id, type(error).__name__) from error
+    _ask_backends(conn_id)
+    return found
+
+
+def _ask_backends(conn_id: str) -> None:
+    """Makes sure that no backend failed that Airflow asks before it finds the connection."""
+    from airflow.sdk.execution_time.secrets.execution_api import ExecutionAPISecretsBackend
+    from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+
+    for backend in ensure_secrets_backend_loaded():
+        if isinstance(backend, ExecutionAPISecretsBackend):
+            continue  # it never fails: see `_ask_server`
+        name = type(backend).__name__
+        try:
+            found = backend.get_connection(conn_id=conn_id)
+        except Exception as error:
+            # Its text could quote the connection.
+            if name == "EnvironmentVariablesBackend":
+                raise InvalidRequestError(
+                    f"smsverify_conn_id {conn_id!r}: AIRFLOW_CONN_{conn_id.upper()} in the environment is "
+                    f"malformed ({type(error).__name__}): it must be a JSON object, or a URI",
+                    field="smsverify_conn_id",
+                ) from None
+            raise _unavailable(conn_id, f"{name}: {type(error).__name__}") from error
+        if found:
+            return
+
+
+def _ask_server(conn_id: str) -> None:
+    """Makes sure that Airflow's API server, if Airflow asks it, has found no such connection."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ErrorResponse, GetConnection, GetDRCount
+
+    comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    if comms is None:
+        return
+    if conf.get("workers", "secrets_backend", fallback="") and conf.get("secrets", "backend", fallback=""):
+        # The server has a secrets backend of its own, and its answer does not show a failure of that.
+        raise _unavailable(conn_id, "the API server's answer hides a failure of its secrets backend")
+    try:
+        # The server answers "not found" also when its database is out of reach: so ask the database first.
+        database = comms.send(GetDRCount(dag_id=conn_id))
+        answer = comms.send(GetConnection(conn_id=conn_id))
+    except Exception as error:
+        raise _unavailable(conn_id, f"the API server: {type(error).__name__}") from error
+    is_missing = isinstance(answer, ErrorResponse) and answer.error.name == "CONNECTION_NOT_FOUND"
+    if isinstance(database, ErrorResponse) or not is_missing:
+        raise _unavailable(conn_id, "the API server could not look")
+
+
+def _unavailable(conn_id: str, why: str) -> SettingsUnavailableError:
+    return SettingsUnavailableError(
+        f"the connection {conn_id!r} cannot be read now ({why}), and it may name another wallet than the "
+        "environment does. Nothing was sent; try again"
+    )
+
+
+def settings_of(connection: Connection) -> dict[str, Any]:
+    """The settings that a connection gives, by name; they are checked where they are used.
+
+    Raises:
+        InvalidRequestError: a field is in the wrong place or malformed; `field` names it.
+    """
+    kind = connection.conn_type or ""
+    if kind not in TYPES and (kind or not connection.password):
+        raise InvalidRequestError(
+            f"conn_type of the connection {connection.conn_id!r} must be smsverify", field="conn_type"
+        )
+    try:
+        settings = json.loads(connection.extra or "{}")
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise InvalidRequestError("extra must be a JSON object with settings by name", field="extra")
+    for name, place in (("api_key", "password"), ("base_url", "host")):
+        if name in settings:
+            raise InvalidRequestError(f"{name} is no extra: it is the connection's {place}", field=name)
+    store_password = settings.pop("store_password", None)
+    if store_password:
+        settings["store_url"] = _with_password(settings.get("store_url"), store_password)
+    return settings | {"api_key": connection.password, "base_url": _base_url(connection)}
+
+
+def _base_url(connection: Connection) -> str | None:
+    """The service's address: the host as it stands, or with scheme and port from fields of their own."""
+    host, scheme = (connection.host or "").strip(), (connection.schema or "").strip()
+    if not host:
+        return None
+    if scheme not in ("", "http", "https"):
+        raise InvalidRequestError(
+            "schema must be http, https or blank: a path belongs to the host", field="schema"
+        )
+    parts = urlsplit(host if "://" in host else f"{scheme or 'https'}://{host}")
+    if connection.port and not parts.netloc.endswith(f":{connection.port}"):
+        parts = parts._replace(netloc=f"{parts.netloc}:{connection.port}")
+    return parts.geturl()
+
+
+def _with_password(store_url: Any, password: Any) -> str:
+    """The store's URL with its password, which is apart from it because Airflow masks extras by name."""
+    parts = urlsplit(str(store_url or ""))
+    user, at, host = parts.netloc.rpartition("@")
+    if not at or ":" in user:
+        raise InvalidRequestError(
+            "store_password goes with a store_url that names a user without a password, such as "
+            "postgresql+psycopg://<user>@<host>/<database>",
+            field="store_password",
+        )
+    return parts._replace(netloc=f"{user}:{quote(str(password), safe='')}@{host}").geturl()

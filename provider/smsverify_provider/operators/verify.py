@@ -1,0 +1,320 @@
+"""One task for a verified account: it tries numbers until one has its code."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk.bases.decorator import determine_kwargs
+from airflow.sdk.exceptions import AirflowFailException
+
+from smsverify.checks import (
+    LATER,
+    OrderRequest,
+    check_count,
+    check_key,
+    check_order_fields,
+    check_pattern,
+    check_price_limit,
+    check_seconds,
+    check_sender,
+)
+from smsverify.errors import InvalidRequestError, OrderEndedError, StoreError, WaitTimeoutError
+from smsverify.wings import attempts_of, claim, plan_release, store_name
+from smsverify_provider.arguments import CheckedOperator, check_known
+from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from smsverify.models import Message, Order
+    from smsverify.wings import Series
+    from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+PURCHASE = ("product", "service", "country", "area_code", "duration", "max_price")
+LIMITS = ("max_cost", "run_budget")
+START = 600.0  # seconds until a trigger has begun to wait
+BACKSTOP = 600.0  # seconds that Airflow waits beyond the trigger's own deadline
+RESUME_GAP = 1.0  # seconds in which Airflow records that the task has deferred
+
+
+class SmsVerifyOperator(CheckedOperator):
+    """Gets a code with the first number that one comes for. The class of `@task.smsverify`.
+
+    It buys a number, calls the function with it (such as to type it into a form), and waits for the code.
+    Where none comes in `timeout`, the number is cancelled for a refund, and the next one is tried. A worker
+    is held while it buys and while the function runs; the wait is in the triggerer. Safe to retry: a further
+    try goes on with the same number while that lives, otherwise with the next.
+
+    The function is called with the order as a dict (`order_id`, `phone`, `service`, …), then with `op_args`
+    and `op_kwargs`; it may also name Airflow's context variables. What it returns has to be what an XCom may
+    be. An error of its own fails the task, and gives the number back unless a further try is to come.
+
+    Returns a dict: `order_id`, `phone`, `otp`, `message`, `attempts` (how many numbers were tried), `cost`
+    (USD that all of them cost, without refunds) and `result`, what the function has returned.
+
+    Args:
+        python_callable: the function.
+        op_args, op_kwargs: what it is called with besides (templated).
+        product: `temporary`, `best-temp`, `rental`, `rent-1day`, `rent-30days` or `global` (templated).
+        service, country, area_code, duration, max_price: as for `SmsVerifyOrderOperator` (templated).
+        attempts: how many numbers may be tried (templated).
+        timeout: seconds to wait for the code of each, or a `timedelta` (templated).
+        alternatives: what is bought instead where a number is not available or too expensive: dicts of
+            `product`, `service`, …, tried in their order (templated).
+        max_cost: most that all attempts may cost together, in USD, without refunds (templated).
+        sender, pattern: which SMS is wanted, as for `SmsVerifyOtpSensor` (templated).
+        run_budget: most that this Dag run may spend, in USD (templated).
+        key: names the purchases. Default: derived from the Dag, the run, the task and the map index
+            (templated).
+        deferrable: `False` waits on the worker, for deployments without a triggerer.
+        smsverify_conn_id: the connection (templated).
+
+    Raises:
+        VerificationError: no number has its code; it lists the attempts. A further try tries new numbers.
+        SmsVerifyError: what else `SmsVerifyHook.verify` raises.
+    """
+
+    template_fields: Sequence[str] = (
+        *PURCHASE,
+        *LIMITS,
+        "attempts",
+        "timeout",
+        "alternatives",
+        "sender",
+        "pattern",
+        "key",
+        "op_args",
+        "op_kwargs",
+        "smsverify_conn_id",
+    )
+    checked = (
+        *PURCHASE,
+        *LIMITS,
+        "attempts",
+        "timeout",
+        "alternatives",
+        "sender",
+        "pattern",
+        "key",
+    )
+    shallow_copy_attrs: Sequence[str] = ("python_callable",)
+    ui_color = "#d7ecd9"
+
+    _hook: SmsVerifyHook
+    _stop: threading.Event
+    _order_id: int | None = None
+    _ti: Any = None
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        product: str,
+        service: int | str | None = None,
+        country: int | str | None = None,
+        area_code: str | int | None = None,
+        duration: int | str | None = None,
+        max_price: Decimal | float | str | None = None,
+        attempts: int | str = 3,
+        timeout: float | timedelta | str = 120,
+        alternatives: Sequence[Mapping[str, Any]] = (),
+        max_cost: Decimal | float | str | None = None,
+        sender: str | None = None,
+        pattern: str | None = None,
+        run_budget: Decimal | float | str | None = None,
+        key: int | str | None = None,
+        deferrable: bool = True,
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        smsverify_conn_id: str = "smsverify_default",
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.python_callable = python_callable
+        self.product = product
+        self.service = service
+        self.country = country
+        self.area_code = area_code
+        self.duration = duration
+        self.max_price = max_price
+        self.attempts = attempts
+        self.timeout = timeout
+        self.alternatives = alternatives
+        self.max_cost = max_cost
+        self.sender = sender
+        self.pattern = pattern
+        self.run_budget = run_budget
+        self.key = key
+        self.deferrable = deferrable
+        self.op_args = op_args or ()
+        self.op_kwargs = op_kwargs or {}
+        self.smsverify_conn_id = smsverify_conn_id
+        self._check_arguments()
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        purchase = {"product": None} | {name: value for name, value in given.items() if name in PURCHASE}
+        check_order_fields(**purchase)
+        if purchase["product"] == "esim":
+            raise InvalidRequestError("product: an eSIM gets no SMS, so it has no code", field="product")
+        for name in LIMITS:
+            check_known(given.get(name), partial(check_price_limit, field=name))
+        check_known(given.get("attempts"), partial(check_count, field="attempts"))
+        check_known(given.get("timeout"), partial(check_seconds, field="timeout"))
+        check_known(given.get("sender"), check_sender)
+        check_known(given.get("pattern"), check_pattern)
+        check_known(given.get("key"), check_key)
+        alternatives = given.get("alternatives") or ()
+        if LATER not in (alternatives, *purchase.values()) and isinstance(alternatives, Sequence):
+            OrderRequest.check_all(**purchase, alternatives=alternatives)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Tries numbers until the task defers to wait for a code, or has one."""
+        self._begin(context)
+        with self._attempts(self.key) as series:
+            return self._try_numbers(series, context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Takes the code, or tries the next number."""
+        self._begin(context)
+        order_id = self._order_id = event["order_id"]
+        if event["outcome"] in ("other_store", "refused"):
+            self._give_back()
+            raise AirflowFailException(event["detail"])
+        with self._attempts(event["key"]) as series:
+            order = series.resume(order_id)
+            if order is not None and event["outcome"] == "arrived":
+                message = self._look(order_id)
+                if message is None:
+                    raise StoreError(
+                        f"the code of order {order_id} has come, but this worker does not see it: triggerer "
+                        "and workers need the same store_url"
+                    )
+                return self._done(series, order, message, event["result"])
+            if order is not None:
+                series.fail(order, "no_code", event["detail"])
+            return self._try_numbers(series, context)
+
+    def on_kill(self) -> None:
+        """Gives the number back that is tried, unless a further try is to come."""
+        within_kill_budget(self._give_back)
+
+    # -------------------------------------------------------------- one number after the other
+
+    def _try_numbers(self, series: Series, context: Context) -> dict[str, Any]:
+        while True:
+            order = series.next_number()
+            self._order_id = order.order_id
+            try:
+                result = self._call(order, context)
+            except BaseException as error:
+                series.give_up(order, f"the function has raised {type(error).__name__}")
+                raise
+            if self.deferrable:
+                message = self._look(order.order_id, ask=False)
+                if message is None:
+                    self._defer(order.order_id, series.key, result)
+            else:
+                try:
+                    message = self._wait(order.order_id)
+                except (WaitTimeoutError, OrderEndedError) as error:
+                    series.fail(order, "no_code", str(error))
+                    continue
+            return self._done(series, order, message, result)
+
+    def _call(self, order: Order, context: Context) -> Any:
+        args = (order.as_dict(), *self._given_args())
+        kwargs = determine_kwargs(self.python_callable, args, {**context, **self.op_kwargs})
+        return self.python_callable(*args, **kwargs)
+
+    def _given_args(self) -> Collection[Any]:
+        return self.op_args
+
+    def _done(self, series: Series, order: Order, message: Message, result: Any) -> dict[str, Any]:
+        series.succeed(order)
+        return series.verification(order, message, result).as_dict()
+
+    def _wait(self, order_id: int) -> Message:
+        return self._hook.wait_for_otp(
+            order_id,
+            check_seconds(self.timeout, "timeout"),
+            sender=self.sender,
+            pattern=self.pattern,
+            stop=self._stop,
+        )
+
+    def _look(self, order_id: int, *, ask: bool = True) -> Message | None:
+        return self._hook.check_otp(order_id, ask=ask, sender=self.sender, pattern=self.pattern)
+
+    def _defer(self, order_id: int, key: str, result: Any) -> NoReturn:
+        from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
+
+        seconds = check_seconds(self.timeout, "timeout")
+        waiter = f"{uuid.uuid4().hex}@{store_name(self._hook)}"
+        claim(self._hook, order_id, waiter)
+        # Airflow tells no operator of a kill that comes before the trigger has started: the number is then
+        # given back when the wait would have ended. The trigger's claim takes this off the record.
+        plan_release(
+            self._hook,
+            order_id,
+            "its task was ended before the wait had begun",
+            waiter=waiter,
+            patience=seconds + START,
+        )
+        now = time.time()
+        self.defer(
+            trigger=SmsVerifyOtpTrigger(
+                order_id=order_id,
+                deadline=now + seconds,
+                not_before=now + RESUME_GAP,
+                waiter=waiter,
+                cancel_on_timeout=True,
+                cancel_on_kill=True,
+                sender=self.sender,
+                pattern=self.pattern,
+                passed_on={"key": key, "result": result},
+                smsverify_conn_id=self.smsverify_conn_id,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=seconds + BACKSTOP),
+        )
+
+    # -------------------------------------------------------------- the hook and the end
+
+    def _begin(self, context: Context) -> None:
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        self._refuse_missing((*PURCHASE, *LIMITS, "key"))
+        self._stop, self._ti = threading.Event(), context.get("ti")
+        self._hook = SmsVerifyHook(self.smsverify_conn_id)
+
+    def _attempts(self, key: int | str | None) -> Any:
+        purchase = {name: getattr(self, name) for name in (*PURCHASE[1:], *LIMITS)}
+        return attempts_of(
+            self._hook,
+            self.product,
+            check_count(self.attempts, "attempts"),
+            alternatives=self.alternatives,
+            key=key,
+            stop=self._stop,
+            **{name: value for name, value in purchase.items() if value is not None},
+        )
+
+    def _give_back(self) -> None:
+        if self._ti is not None:
+            self._stop.set()
+        if self._order_id is not None:
+            give_back(
+                self._hook,
+                self._order_id,
+                ti=self._ti,
+                tries_left=has_tries_left(self._ti),
+                reason="the task that tried it was killed",
+            )

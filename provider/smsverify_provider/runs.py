@@ -1,0 +1,105 @@
+"""The task that runs: whose purchases they are, and when they are handed over."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from itertools import count
+from typing import Any
+
+from airflow.sdk import conf, get_current_context
+from airflow.sdk.definitions._internal.contextmanager import DagContext
+
+from smsverify.errors import InvalidRequestError
+from smsverify.wings import Handover, RunContext
+from smsverify_provider.kills import at_end, has_tries_left, retry_within
+
+TASK_LENGTH = 300  # of the 500 characters that a key may have with its namespace
+
+# The executors whose tasks all run on the scheduler's machine.
+LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor", "DebugExecutor"})
+
+# The keys that each try of a task has used: equal calls get different ones, and a retry gets the same again.
+_used_keys: set[tuple[str, str]] = set()
+_used_keys_lock = threading.Lock()
+
+
+class AirflowRun(RunContext):
+    """The task instance that runs, if any."""
+
+    def check_place(self) -> None:
+        """Refuses a paid call while a Dag is defined, besides what is refused everywhere."""
+        if DagContext.get_current() is not None and running_ti() is None:
+            raise InvalidRequestError(
+                "nothing is bought while a Dag is defined: Airflow does that over and over, and each time "
+                "would buy again. Make this call in a task"
+            )
+        super().check_place()
+
+    def default_key(self, fingerprint: str) -> str | None:
+        """Derives the key from the task; equal calls in one try are numbered."""
+        this_try = _running_try()
+        if this_try is None:
+            return super().default_key(fingerprint)
+        name, task = this_try
+        with _used_keys_lock:
+            keys = (f"airflow:{task}:{fingerprint[:32]}:{nth}" for nth in count(1))
+            key = next(key for key in keys if (name, key) not in _used_keys)
+            _used_keys.add((name, key))
+        return key
+
+    def key_failed(self, key: str) -> None:
+        """The next equal call of this try gets the key again."""
+        this_try = _running_try()
+        if this_try is not None:
+            with _used_keys_lock:
+                _used_keys.discard((this_try[0], key))
+
+    def next_try_within(self) -> float | None:
+        """The delay until the next try of the task, with the time that it may be queued."""
+        ti = running_ti()
+        return retry_within(ti) if has_tries_left(ti) else None
+
+    def name(self) -> str:
+        """The Dag run."""
+        ti = running_ti()
+        return super().name() if ti is None else f"airflow:{ti.dag_id}:{ti.run_id}"
+
+    def why_unshared(self) -> str | None:
+        """The executors that run tasks on other machines."""
+        # A pod that an executor has started gets the name of a local executor: it runs alone.
+        if os.environ.get("AIRFLOW_IS_K8S_EXECUTOR_POD"):
+            return "each task runs in a pod of its own"
+        # One or several, by name or path, with alias or team: "LocalExecutor,team=alias:my.OtherExecutor".
+        configured = re.split(r"[^\w]+", conf.get("core", "executor", fallback="LocalExecutor"))
+        distant = sorted({name for name in configured if name.endswith("Executor")} - LOCAL_EXECUTORS)
+        return f"{' and '.join(distant)} runs tasks on other machines" if distant else None
+
+    def hand_over(self, order_id: int, handover: Handover) -> None:
+        """Hands an order over when its task has succeeded; a task that is killed never does."""
+        if running_ti() is None:
+            handover.hand_over(order_id)
+        else:
+            held = handover.hold(order_id)
+            at_end(held.hand_over, held.let_go)
+
+
+def running_ti() -> Any:
+    """The task instance that runs; `None` outside of a task."""
+    try:
+        return get_current_context()["ti"]
+    except RuntimeError:
+        return None
+
+
+def _running_try() -> tuple[str, str] | None:
+    """Names the try that runs, and what all tries of its task have in common; `None` outside of a task."""
+    ti = running_ti()
+    if ti is None:
+        return None
+    task = f"{ti.dag_id}:{ti.run_id}:{ti.task_id}"
+    if len(task) > TASK_LENGTH:
+        task = hashlib.sha256(task.encode()).hexdigest()
+    return f"{ti.id} {ti.try_number}", f"{task}:{ti.map_index}"

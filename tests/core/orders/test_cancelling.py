@@ -1,0 +1,342 @@
+"""Cancelling orders, and giving back those that nobody needs: none is lost sight of."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from requests_mock import Mocker
+from rigs import eventually
+
+from smsverify import errors
+from smsverify.hook import SmsVerifyHook
+from smsverify.simulator import Fault, Simulator
+from smsverify.wings import claim
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+URL = "http://127.0.0.1:9/api/v1/order/7"
+
+
+def buy(hook: SmsVerifyHook, **given: Any) -> int:
+    return hook.order("temporary", service="WhatsApp", **given).order_id
+
+
+def to_be_cancelled(hook: SmsVerifyHook) -> list[int]:
+    """The orders that are on record as to be given back."""
+    return [release.order_id for release in hook._parts.orders.releases.all()]
+
+
+# ------------------------------------------------------------------ cancelling
+
+
+def test_a_cancellation_refunds_and_is_harmless_the_second_time(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    assert [hook.cancel(order_id).status for _ in range(3)] == ["cancelled"] * 3
+    assert simulator.balance() == Decimal(50)
+    assert hook.get_order(order_id).status == "cancelled"
+    assert to_be_cancelled(hook) == []
+
+
+PAGE = "<!DOCTYPE html><html><title>Attention Required! | Cloudflare</title></html>"
+
+
+@pytest.mark.parametrize(
+    "body", [PAGE, '{"message": "Forbidden"}', '{"title": "Error 1020", "detail": "no"}']
+)
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_page_before_the_service_ends_no_wait_and_gives_no_order_up(
+    status: int, body: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy(hook)
+    simulator.deliver_sms(order_id, otp="482913")
+    simulator.add_fault(Fault("error_before", path="order/*/status/", status=status, body=body))
+    assert hook.wait_for_otp(order_id, 20).otp == "482913"
+    other = buy(hook)
+    for path in ("order/*/cancel/", "order/*/status/"):
+        simulator.add_fault(Fault("error_before", path=path, status=status, body=body, times=None))
+    with pytest.raises(errors.ServiceError):
+        hook.cancel(other)
+    assert to_be_cancelled(hook) == [other]
+    simulator.clear_faults()
+    assert hook.cancel(other).cancelled
+
+
+def test_an_order_that_is_completed_hands_over_its_code_instead(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    simulator.deliver_sms(order_id, otp="123456")
+    for again in (hook, hook, make_hook(simulator, store_url)):
+        status = again.cancel(order_id)
+        assert (status.status, status.otp, status.cancelled) == ("completed", "123456", False)
+    assert to_be_cancelled(hook) == []
+
+
+def test_an_order_that_somebody_else_has_cancelled_is_success(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    other = make_hook(simulator, store_url.replace("store.db", "other.db"))
+    other.cancel(order_id)
+    assert hook.cancel(order_id).cancelled
+
+
+def test_an_order_of_another_store_is_cancelled_too(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    assert make_hook(simulator, store_url.replace("store.db", "other.db")).cancel(str(order_id)).cancelled
+    assert simulator.order(order_id).status == "cancelled"
+
+
+def test_a_refusal_stays_on_record_and_says_what_the_service_said(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = hook.order("rental", service="WhatsApp", duration=3).order_id
+    with pytest.raises(errors.NotCancellableError, match="still active") as caught:
+        hook.cancel(order_id)
+    assert caught.value.status_code == 400
+    assert caught.value.service_message == "Order cannot be cancelled"
+    assert to_be_cancelled(hook) == [order_id]
+    simulator.configure(cancel_active="refund")
+    assert hook.cancel(order_id).cancelled
+    assert to_be_cancelled(hook) == []
+    assert simulator.balance() == Decimal(50)
+
+
+def test_an_order_that_does_not_exist_is_not_found_and_nothing_to_come_back_to(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    with pytest.raises(errors.NotFoundError):
+        hook.cancel(999)
+    assert to_be_cancelled(hook) == []
+    for call in (hook.get_status, hook.get_order, hook.check_otp):
+        with pytest.raises(errors.NotFoundError, match="Order not found") as caught:
+            call(999)
+        assert caught.value.status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["lost_answer", "reset", "error_before", "error_after", "cut_json", "html"])
+def test_a_cancellation_that_is_not_answered_is_repeated(
+    kind: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy(hook)
+    simulator.add_fault(Fault(kind, path="order/*/cancel/"))
+    assert hook.cancel(order_id).cancelled
+    assert simulator.balance() == Decimal(50)
+    assert to_be_cancelled(hook) == []
+
+
+def test_a_cancellation_that_fails_for_good_stays_on_record(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy(hook)
+    simulator.add_fault(Fault("error_before", path="order/**", times=None))
+    with pytest.raises(errors.ServiceError):
+        hook.cancel(order_id)
+    assert to_be_cancelled(hook) == [order_id]
+    simulator.clear_faults()
+    simulator.add_fault(Fault("unauthorized", path="order/*/cancel/"))
+    with pytest.raises(errors.AuthenticationError):
+        hook.cancel(order_id)
+    assert to_be_cancelled(hook) == [order_id]
+
+
+@pytest.mark.parametrize(
+    ("body", "cancelled"),
+    [
+        ({"success": True, "data": {"order_id": 7, "status": "cancelled"}}, True),
+        ({"order_id": 7, "status": "canceled"}, True),
+        ({"success": True, "data": {"order_id": 7, "status": "refunded"}}, True),
+        ({"success": True, "data": {"order_id": 7, "status": "pending"}}, False),
+        ({"success": True, "data": {"order_id": 7, "status": "cancelling"}}, False),
+        ({"success": True, "data": {"order_id": 8, "status": "cancelled"}}, False),
+        ({"success": True}, False),
+        ({"error": "Order cannot be cancelled"}, False),
+        ({"success": False, "error": "Order cannot be cancelled"}, False),
+        ([], False),
+    ],
+)
+def test_only_an_answer_that_says_cancelled_counts_as_one(
+    body: Any, cancelled: bool, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    requests_mock.post(f"{URL}/cancel/", json=body)
+    requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "pending"})
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    if cancelled:
+        assert hook.cancel(7).cancelled
+    else:
+        with pytest.raises(errors.NotCancellableError):
+            hook.cancel(7)
+    assert to_be_cancelled(hook) == ([] if cancelled else [7])
+    known = hook._parts.orders.records.get(7)
+    assert known is not None
+    assert known.ended is cancelled
+
+
+# ------------------------------------------------------------------ giving back
+
+
+def test_a_release_cancels_a_pending_order(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    assert hook.release(order_id, "not needed")
+    assert simulator.order(order_id).status == "cancelled"
+    assert hook.release(order_id, "not needed")  # harmless
+    assert to_be_cancelled(hook) == []
+
+
+def test_a_release_leaves_alone_what_is_of_use(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with_code, used = buy(hook), buy(hook)
+    rental = hook.order("rental", service="WhatsApp", duration=3).order_id
+    simulator.configure(cancel_active="no-refund")
+    for order_id in (with_code, used):
+        simulator.deliver_sms(order_id, otp="123456")
+    hook.wait_for_otp(used, 20)
+    cancels = simulator.stats().by_endpoint.get("POST order/{id}/cancel/", 0)
+    assert [hook.release(order_id, "not needed") for order_id in (with_code, used, rental)] == [False] * 3
+    assert simulator.stats().by_endpoint.get("POST order/{id}/cancel/", 0) == cancels
+    assert simulator.order(rental).status == "active"
+    assert to_be_cancelled(hook) == []
+
+
+def test_a_rental_that_is_still_pending_is_given_back(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    assert hook.release(order.order_id, "not needed")
+    assert simulator.balance() == Decimal(50)
+
+
+def test_an_order_in_a_state_that_nobody_knows_is_given_back_or_stays_on_record(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={"temporary": {"start_status": "waiting_for_sms"}})
+    hook = make_hook(simulator, store_url)
+    order_id = buy(hook)
+    assert not hook.release(order_id, "not needed")  # the simulator cancels what is pending only
+    assert simulator.stats().by_endpoint["POST order/{id}/cancel/"] == 1
+    assert to_be_cancelled(hook) == [order_id]
+
+
+def test_a_release_by_a_waiter_yields_to_a_newer_one(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = buy(hook)
+    claim(hook, order_id, "first")
+    claim(hook, order_id, "second")
+    assert not hook.release(order_id, "killed", waiter="first")
+    assert simulator.order(order_id).status == "pending"
+    assert hook.release(order_id, "killed", waiter="second")
+
+
+def test_a_new_waiter_takes_a_release_off_the_record_until_the_last_moment(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy(hook)
+    claim(hook, order_id, "first")
+    simulator.add_fault(Fault("slow_before", path=f"order/{order_id}/status/", seconds=1))
+    results: list[bool] = []
+    releasing = threading.Thread(
+        target=lambda: results.append(hook.release(order_id, "killed", waiter="first"))
+    )
+    releasing.start()
+    eventually(lambda: to_be_cancelled(hook), "the record")
+    claim(hook, order_id, "second")
+    releasing.join(30)
+    assert results == [False]
+    assert simulator.order(order_id).status == "pending"
+    assert to_be_cancelled(hook) == []
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault("error_before", path="order/*/status/", times=None)],
+        [Fault("reset", path="order/**", times=None)],
+        [Fault("unauthorized", path="order/*/cancel/", times=None)],
+        [Fault("html", path="order/*/status/", times=None)],
+        [Fault("error_before", path="order/*/cancel/", status=400, times=None)],
+    ],
+    ids=["status 503", "reset", "401", "HTML", "400"],
+)
+def test_a_release_never_raises_for_the_service_and_stays_on_record(
+    faults: list[Fault], simulator: Simulator, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    order_id = buy(hook)
+    for fault in faults:
+        simulator.add_fault(fault)
+    assert not hook.release(order_id, "nobody needs it")
+    assert to_be_cancelled(hook) == [order_id]
+    assert [record.levelno for record in caplog.records if "still to be cancelled" in record.message] == [
+        logging.WARNING
+    ]
+    simulator.clear_faults()
+    assert hook.release(order_id, "nobody needs it")
+    assert to_be_cancelled(hook) == []
+
+
+# ------------------------------------------------------------------ what an end is worth
+
+
+def test_an_order_that_only_the_list_has_shown_completed_hands_over_its_code(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order_id = buy(hook)
+    simulator.deliver_sms(order_id, otp="123456")
+    fresh = make_hook(simulator, store_url.replace("store.db", "other.db"))
+    fresh.list_orders()
+    assert (fresh.cancel(order_id).status, fresh.cancel(order_id).otp) == ("completed", "123456")
+
+
+def test_an_end_that_was_none_is_looked_at_again(
+    requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "failed"})
+    hook.get_status(7)
+    requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "pending"})
+    requests_mock.post(f"{URL}/cancel/", json={"order_id": 7, "status": "cancelled"})
+    assert hook.cancel(7).cancelled
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"success": False, "error": "Refunds are not possible for this service"},
+        {"error": "order_id is already completed"},
+        {"order_id": ["Number was active for its whole duration"]},
+    ],
+)
+def test_whatever_a_refusal_says_the_order_is_looked_at(
+    body: Any, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    requests_mock.post(f"{URL}/cancel/", json=body, status_code=400)
+    requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "completed", "otp": "123456"})
+    assert make_hook("http://127.0.0.1:9", store_url).cancel(7).otp == "123456"
+
+
+def test_a_fresh_order_that_the_service_does_not_show_yet_is_given_back_all_the_same(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    for _ in range(2):
+        simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=30))
+    with hook.rented_number("temporary", service="WhatsApp"):
+        pass
+    assert simulator.orders()[0].status == "cancelled"
+    order_id = buy(hook)
+    assert hook.get_status(order_id).status == "pending"
+    simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=30))
+    assert hook.cancel(buy(hook)).cancelled

@@ -1,0 +1,233 @@
+"""Orders that somebody wants to be cancelled: a row exists exactly as long as the wish does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from smsverify._orders.handover import Handover
+from smsverify._orders.records import Records
+from smsverify._orders.releases import SCOPES, Releases
+from smsverify._store.store import Store, open_store
+from smsverify._store.tables import orders, releases
+from smsverify.models import OrderStatus
+
+PAUSE, LONGEST = 10.0, 40.0
+IDS = st.sampled_from([7, 8, 9])
+WAITERS = st.sampled_from(["first", "second"])
+
+
+@dataclass
+class Wish:
+    """What the machine expects of a wish that is on record."""
+
+    reason: str
+    scope: str
+    is_planned: bool
+    asked_at: float
+    next_at: float
+    tried_at: float
+    tries: int = 0
+
+
+@dataclass
+class Known:
+    """What the machine expects of an order."""
+
+    waiter: str | None = None
+    waiter_since: float = 0.0
+    is_used: bool = False
+    wish: Wish | None = None
+
+
+class Wishes(RuleBasedStateMachine):
+    """Orders that are given up, needed again, used, tried and cancelled, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        self.store: Store = open_store(f"sqlite:///{Path(self.folder.name) / 'store.db'}")
+        self.time = 1000.0
+        self.store.now = lambda connection: self.time
+        self.records = Records(self.store, "account")
+        self.releases = Releases(self.records)
+        self.handover = Handover(self.records, self.releases)
+        self.known = {order_id: Known() for order_id in (7, 8, 9)}
+        self.requests = 0
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.folder.cleanup()
+
+    @initialize()
+    def other_account(self) -> None:
+        """What others want is nothing to this account."""
+        Releases(Records(self.store, "other")).request(7, "theirs")
+
+    @rule(seconds=st.sampled_from([1.0, 15.0, 60.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.time += seconds
+
+    @rule(
+        order_id=IDS,
+        waiter=st.none() | WAITERS,
+        scope=st.sampled_from(SCOPES),
+        patience=st.sampled_from([0.0, 30.0]),
+        is_planned=st.booleans(),
+        claimed_before=st.none() | st.sampled_from([0.0, 20.0]),
+    )
+    def somebody_gives_it_up(
+        self,
+        order_id: int,
+        waiter: str | None,
+        scope: str,
+        patience: float,
+        is_planned: bool,
+        claimed_before: float | None,
+    ) -> None:
+        known = self.known[order_id]
+        self.requests += 1
+        reason = f"reason {self.requests}"
+        limits = None if claimed_before is None else (self.time - claimed_before, self.time)
+        is_on_record = self.releases.request(
+            order_id,
+            reason,
+            waiter=waiter,
+            scope=scope,
+            patience=patience,
+            is_planned=is_planned,
+            unless_since=limits,
+        )
+        is_needed = (
+            (known.is_used and scope != "any")
+            or (waiter is not None and known.waiter not in (None, waiter))
+            or (limits is not None and known.waiter_since > limits[0])
+        )
+        assert is_on_record is not is_needed
+        if is_on_record:
+            old = known.wish or Wish(reason, scope, is_planned, self.time, self.time, self.time)
+            widest = max(old.scope, scope, key=SCOPES.index)
+            next_at = self.time + patience
+            known.wish = Wish(reason, widest, is_planned, self.time, next_at, old.tried_at, old.tries)
+
+    @rule(order_id=IDS, waiter=WAITERS)
+    def somebody_waits_for_it(self, order_id: int, waiter: str) -> None:
+        self.handover.claim(order_id, waiter)
+        known = self.known[order_id]
+        if known.waiter != waiter:
+            known.wish = None
+        known.waiter, known.waiter_since = waiter, self.time
+
+    @rule(order_id=IDS)
+    def its_key_gets_it_again(self, order_id: int) -> None:
+        self.handover.hand_out_again(order_id)
+        known = self.known[order_id]
+        if self.is_there(order_id):
+            known.waiter_since = self.time
+        if known.wish is not None and known.wish.scope != "any":
+            known.wish = None
+
+    @rule(order_id=IDS)
+    def its_code_is_used(self, order_id: int) -> None:
+        self.handover.note_use(order_id)
+        known = self.known[order_id]
+        if self.is_there(order_id) and not known.is_used:
+            known.is_used, known.wish = True, None
+
+    @rule(order_id=IDS, is_cancelled=st.booleans())
+    def it_is_over(self, order_id: int, is_cancelled: bool) -> None:
+        before, wish = self.cancelled_at(order_id), self.known[order_id].wish
+        self.releases.close(order_id, is_cancelled=is_cancelled)
+        expected = wish.asked_at if is_cancelled and wish is not None else before
+        assert self.cancelled_at(order_id) == expected
+        self.known[order_id].wish = None
+
+    @rule(limit=st.integers(1, 3), even_early=st.booleans())
+    def somebody_tries_again(self, limit: int, even_early: bool) -> None:
+        due = {
+            order_id: wish
+            for order_id, wish in self.wishes().items()
+            if wish.next_at <= self.time or (even_early and not wish.is_planned)
+        }
+        places = {
+            order_id: ((wish.tried_at,) if even_early else ()) + (wish.next_at, order_id)
+            for order_id, wish in due.items()
+        }
+        expected = sorted(due, key=lambda order_id: places[order_id])[:limit]
+        taken = self.releases.take_due(PAUSE, LONGEST, limit=limit, even_early=even_early)
+        assert [one.order_id for one in taken] == expected
+        for order_id in expected:
+            wish = due[order_id]
+            wish.next_at = self.time + min(PAUSE * 2**wish.tries, LONGEST)
+            wish.tried_at, wish.is_planned = self.time, False
+            wish.tries += 1
+
+    def is_there(self, order_id: int) -> bool:
+        return self.records.get(order_id) is not None
+
+    def cancelled_at(self, order_id: int) -> float | None:
+        this = sa.select(orders.c.cancelled_at).where(self.records.is_order(order_id))
+        with self.store.read() as connection:
+            return connection.execute(this).scalar()
+
+    def wishes(self) -> dict[int, Wish]:
+        return {order_id: known.wish for order_id, known in self.known.items() if known.wish is not None}
+
+    @invariant()
+    def rows_are_the_wishes(self) -> None:
+        with self.store.read() as connection:
+            rows = connection.execute(sa.select(releases).where(releases.c.account == "account")).all()
+            others = connection.execute(sa.select(releases.c.reason).where(releases.c.account == "other"))
+            assert others.scalars().all() == ["theirs"]
+        assert {
+            row.order_id: Wish(
+                row.reason, row.scope, row.planned, row.asked_at, row.next_at, row.tried_at, row.tries
+            )
+            for row in rows
+        } == self.wishes()
+        for order_id, known in self.known.items():
+            release = self.releases.of(order_id)
+            assert (release is None) is (known.wish is None)
+        assert {one.order_id for one in self.releases.all()} == set(self.wishes())
+
+
+TestAWishIsOnRecordExactlyAsLongAsItExists = Wishes.TestCase
+TestAWishIsOnRecordExactlyAsLongAsItExists.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def test_many_who_give_one_order_up_and_need_it_again_never_wait_for_each_other(any_store_url: str) -> None:
+    store = open_store(any_store_url)
+    records = Records(store, "account")
+    several = Releases(records)
+    handover = Handover(records, several)
+    steps: list[Callable[[], Any]] = [
+        lambda: several.request(7, "not needed"),
+        lambda: handover.claim(7, "first"),
+        lambda: several.request(7, "killed", waiter="second", scope="any"),
+        lambda: handover.claim(7, "second"),
+        lambda: several.close(7, is_cancelled=True),
+        lambda: several.take_due(0.0, 0.0, limit=3, even_early=True),
+        lambda: handover.hand_out_again(7),
+        lambda: records.put_status(OrderStatus(order_id=7, status="pending")),
+        lambda: handover.note_use(7),
+    ]
+
+    def go(first: int) -> None:
+        for number in range(first, first + 3 * len(steps)):
+            steps[number % len(steps)]()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(go, range(6)))  # which raises where two wait for each other
+    several.close(7)
+    assert several.all() == []

@@ -1,0 +1,262 @@
+"""Several numbers for one code: each is used, refunded or reported, none bought for a decided attempt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
+from smsverify._purchases.run_context import RunContext
+from smsverify.simulator import Fault, Simulator
+
+MakeHook = Callable[..., SmsVerifyHook]
+LASTING = {"temporary": {"validity": 360_000}, "best-temp": {"validity": 360_000}}
+WHATSAPP = {"service": "WhatsApp", "max_price": "0.50"}
+
+
+@pytest.fixture
+def simulator(simulate: Callable[..., Simulator]) -> Simulator:
+    """Its numbers do not end by themselves, however slow the machine is."""
+    return simulate(products=LASTING)
+
+
+@pytest.fixture
+def hook(simulator: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyHook:
+    return make_hook(simulator, store_url)
+
+
+def delivers_to(simulator: Simulator, *which: int) -> Callable[[Order], str]:
+    """A form: the nth numbers that are typed in get a code, the others none."""
+    tried: list[int] = []
+
+    def submit(number: Order) -> str:
+        tried.append(number.order_id)
+        if len(tried) in which:
+            simulator.deliver_sms(number.order_id, otp=f"54512{len(tried)}")
+        return f"account {len(tried)}"
+
+    submit.tried = tried  # type: ignore[attr-defined]
+    return submit
+
+
+def verify(hook: SmsVerifyHook, action: Callable[[Order], Any], **options: Any) -> Verification:
+    return hook.verify(action, "temporary", **{**WHATSAPP, "timeout": 0.6, "key": "sign-up", **options})
+
+
+def statuses(simulator: Simulator) -> list[str]:
+    return [order.status for order in sorted(simulator.orders(), key=lambda order: order.order_id)]
+
+
+def test_the_first_number_brings_the_code(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    done = verify(hook, delivers_to(simulator, 1))
+    assert (done.otp, done.attempts, done.cost, done.result) == ("545121", 1, Decimal("0.40"), "account 1")
+    assert done.order_id == simulator.orders()[0].order_id
+    assert "545121" not in repr(done)
+    assert done.as_dict()["otp"] == "545121"
+
+
+def test_a_number_without_a_code_is_refunded_and_the_next_one_tried(
+    simulate: Callable[..., Simulator], make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    done = verify(make_hook(simulator, any_store_url), delivers_to(simulator, 3))
+    assert (done.otp, done.attempts, done.cost) == ("545123", 3, Decimal("0.40"))
+    assert statuses(simulator) == ["cancelled", "cancelled", "completed"]
+    assert simulator.balance() == Decimal("49.60")
+
+
+def test_after_the_last_one_an_error_lists_them_all(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with pytest.raises(VerificationError) as caught:
+        verify(hook, delivers_to(simulator), attempts=2)
+    first, second = caught.value.attempts
+    assert (first.refunded, second.refunded, caught.value.cost) == (True, True, 0)
+    assert str(first.order_id) in str(caught.value)
+    assert "0.40 USD, refunded" in str(caught.value)
+    assert simulator.balance() == 50
+
+
+def test_another_call_with_the_key_tries_new_numbers(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with pytest.raises(VerificationError):
+        verify(hook, delivers_to(simulator), attempts=1)
+    assert verify(hook, delivers_to(simulator, 1), attempts=1).attempts == 1
+    assert len(simulator.orders()) == 2
+
+
+def test_what_is_not_available_or_too_expensive_leads_to_the_alternatives(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    done = hook.verify(
+        delivers_to(simulator, 1),
+        "temporary",
+        service="Nothing Like It",
+        max_price="0.90",
+        timeout=5,
+        alternatives=[
+            {"product": "global", "service": "WhatsApp", "country": "Germany"},  # 1.10
+            {"product": "best-temp", "service": "WhatsApp"},
+        ],
+    )
+    assert simulator.order(done.order_id).product == "best-temp"
+    assert done.attempts == 1
+
+
+def test_where_nothing_is_available_nothing_is_bought(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with pytest.raises(VerificationError, match="available") as caught:
+        verify(
+            hook,
+            delivers_to(simulator),
+            service="Nothing Like It",
+            alternatives=[{"product": "best-temp", "service": 1012, "max_price": "0.01"}],
+        )
+    assert [one.order_id for one in caught.value.attempts] == [None, None]
+    assert simulator.orders() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"attempts": 0}, "attempts"),
+        ({"attempts": True}, "attempts"),
+        ({"timeout": -1}, "timeout"),
+        ({"alternatives": [{"product": "best"}]}, "alternatives"),
+        ({"alternatives": [{"prodct": "best-temp"}]}, "alternatives"),
+        ({"alternatives": {"product": "best-temp"}}, "alternatives"),
+        ({"alternatives": [{"product": "global"}]}, "alternatives"),
+        ({"max_cost": "-1"}, "max_cost"),
+        ({"max_price": "cheap"}, "max_price"),
+        ({"pattern": "("}, "pattern"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(
+    options: dict[str, Any], field: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        verify(hook, delivers_to(simulator), **options)
+    assert caught.value.field == field
+    assert simulator.requests() == []
+
+
+def test_an_error_of_the_function_gives_the_number_back(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    def fails(number: Order) -> None:
+        raise RuntimeError("the form is down")
+
+    with pytest.raises(RuntimeError, match="the form is down"):
+        verify(hook, fails)
+    assert statuses(simulator) == ["cancelled"]
+    assert verify(hook, delivers_to(simulator, 1)).attempts == 2
+
+
+class WithRetries(RunContext):
+    def next_try_within(self) -> float | None:
+        return 600.0
+
+
+def test_a_further_try_of_the_run_gets_the_same_number(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, run_context=WithRetries())
+
+    def fails(number: Order) -> None:
+        raise RuntimeError("the form is down")
+
+    with pytest.raises(RuntimeError):
+        verify(hook, fails)
+    assert statuses(simulator) == ["pending"]
+    assert hook._parts.orders.releases.all()[0].is_planned
+    form = delivers_to(simulator, 1)
+    assert verify(make_hook(simulator, store_url), form).attempts == 1
+    assert len(simulator.orders()) == 1
+    assert hook._parts.orders.releases.all() == []
+
+
+def test_a_refused_cancellation_does_not_stop_the_next_number(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    refuses = Fault("out_of_stock", "order/*/cancel/", status=400, body='{"error": "not now"}', times=None)
+    simulator.add_fault(refuses)
+    done = verify(hook, delivers_to(simulator, 2))
+    assert (done.attempts, done.cost) == (2, Decimal("0.80"))
+    simulator.clear_faults()
+    hook.reconcile()
+    assert statuses(simulator) == ["cancelled", "completed"]
+    assert simulator.balance() == Decimal("49.60")
+
+
+def test_a_number_that_its_wait_has_cancelled_costs_no_further_request(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    verify(hook, delivers_to(simulator, 2))
+    first = min(order.order_id for order in simulator.orders())
+    about = [one for one in simulator.requests() if f"/order/{first}/" in one.path]
+    assert about[-1].path.endswith("/cancel/")
+
+
+def test_max_cost_ends_the_attempts_before_it_is_passed(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    simulator.add_fault(Fault("error_before", "order/*/cancel/", times=None))
+    with pytest.raises(VerificationError) as caught:
+        verify(hook, delivers_to(simulator), max_cost="0.80", attempts=5)
+    assert (len(simulator.orders()), caught.value.cost) == (2, Decimal("0.80"))
+
+
+def test_after_a_death_the_same_number_is_tried_again_while_it_lives(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    first = make_hook(simulator, store_url)
+    series = first.attempts("temporary", key="sign-up", timeout=0.6, **WHATSAPP)
+    order = next(series).number.order
+    series.close()
+    done = verify(make_hook(simulator, store_url), delivers_to(simulator, 1))
+    assert (done.order_id, done.attempts) == (order.order_id, 1)
+
+
+def test_a_number_that_has_ended_meanwhile_is_not_bought_again(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    first = make_hook(simulator, store_url)
+    order = next(first.attempts("temporary", key="sign-up", timeout=0.6, **WHATSAPP)).number.order
+    simulator.deliver_sms(order.order_id, otp="111111")
+    first.wait_for_otp(order.order_id, 5)
+    done = verify(make_hook(simulator, store_url), delivers_to(simulator, 1), attempts=2)
+    assert (done.order_id != order.order_id, done.attempts, done.cost) == (True, 2, Decimal("0.80"))
+    assert len(simulator.orders()) == 2
+
+
+def test_spelt_out_as_blocks(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    form, codes = delivers_to(simulator, 2), []
+    for attempt in hook.attempts("temporary", timeout=0.6, **WHATSAPP):
+        with attempt as number:
+            form(number.order)
+            codes.append(number.wait_for_otp().otp)
+    assert codes == ["545122"]
+    assert statuses(simulator) == ["cancelled", "completed"]
+
+
+def test_a_block_that_needs_no_code_gives_its_number_back(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    for attempt in hook.attempts("temporary", timeout=0.6, **WHATSAPP):
+        with attempt:
+            pass
+    for _ in hook.attempts("temporary", timeout=0.6, **WHATSAPP):
+        pass
+    assert statuses(simulator) == ["cancelled", "cancelled"]
+
+
+def test_many_at_once_buy_one_number_each(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    done: list[Verification] = []
+    threads = [
+        threading.Thread(
+            target=lambda nth=nth: done.append(
+                verify(hook, delivers_to(simulator, 1), key=f"sign-up {nth}", timeout=20)
+            )
+        )
+        for nth in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({one.order_id for one in done}) == 5
+    assert simulator.balance() == 48

@@ -1,0 +1,796 @@
+"""Money goes out once for a key: through prices, conflicts, lost answers, crashes and races."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from requests_mock import Mocker
+from rigs import API_KEY, eventually
+from rigs.processes import in_processes
+from rigs.wire import WireServer, answer, closed_port, closes, resets, sends
+
+from smsverify import errors
+from smsverify._store.store import open_store
+from smsverify._store.tables import purchases
+from smsverify.hook import SmsVerifyHook
+from smsverify.models import Order
+from smsverify.simulator import Fault, Simulator
+from smsverify.wings import RunContext, claim
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+BOUGHT = {"success": True, "data": {"order_id": 7, "status": "pending", "phone": "+1 415 555 0123"}}
+
+
+def posts(simulator: Simulator, path: str = "order/") -> int:
+    """How many POSTs have arrived at the service."""
+    return len(
+        [
+            request
+            for request in simulator.requests()
+            if request.method == "POST" and request.path.startswith(f"/api/v1/{path}")
+        ]
+    )
+
+
+def buy(hook: SmsVerifyHook, key: str | None = "k", **options: Any) -> Order:
+    return hook.order("temporary", service="WhatsApp", key=key, **options)
+
+
+def states(store_url: str) -> list[str]:
+    with open_store(store_url).read() as connection:
+        return list(connection.execute(sa.select(purchases.c.state).order_by(purchases.c.id)).scalars())
+
+
+# ------------------------------------------------------------------ one key, one order
+
+
+def test_the_same_key_hands_out_the_order_that_it_has_bought(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    one, other = make_hook(simulator, any_store_url), make_hook(simulator, any_store_url)
+    first = buy(one)
+    assert buy(other).as_dict() == first.as_dict()
+    assert buy(one, max_price="0.01").order_id == first.order_id  # nothing is paid any more
+    assert (posts(simulator), simulator.balance()) == (1, Decimal("49.60"))
+
+
+def test_an_order_with_its_code_not_handed_out_still_serves(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    first = buy(hook)
+    simulator.deliver_sms(first.order_id, otp="123456")
+    assert buy(hook).order_id == first.order_id
+    assert hook.wait_for_otp(first.order_id, 20).otp == "123456"
+    assert buy(hook).order_id != first.order_id  # used: the next one
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired", "completed elsewhere"])
+def test_a_key_buys_again_when_its_order_has_ended(
+    end: str, simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate(products={"temporary": {"end_status": "expired", "end_refund": False}})
+    hook = make_hook(simulator, any_store_url)
+    generations = [buy(hook).order_id]
+    for _ in range(2):
+        if end == "cancelled":
+            hook.cancel(generations[-1])
+        elif end == "expired":
+            simulator.set_time_left(generations[-1], 0)
+        else:
+            simulator.deliver_sms(generations[-1], otp="123456")
+            hook.wait_for_otp(generations[-1], 20)
+        generations.append(buy(hook).order_id)
+    assert len(set(generations)) == 3
+    assert posts(simulator, "order/temporary/") == 3
+    assert buy(hook).order_id == generations[-1]
+
+
+@pytest.mark.parametrize(
+    ("product", "given"),
+    [("rental", {"service": "WhatsApp", "duration": 3}), ("rent-30days", {"service": "Instagram"})],
+)
+def test_a_rental_serves_on_after_a_code(
+    product: str, given: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    first = hook.order(product, **given, key="k")
+    simulator.deliver_sms(first.order_id, otp="123456")
+    assert hook.wait_for_otp(first.order_id, 20).otp == "123456"
+    assert hook.order(product, **given, key="k").order_id == first.order_id
+    simulator.set_time_left(first.order_id, 0)
+    assert hook.order(product, **given, key="k").order_id != first.order_id
+
+
+def test_an_esim_is_handed_out_again_with_its_activation_code(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    first = hook.order("esim", plan="USA 1GB / 7 days", key="k")
+    again = hook.order("esim", plan="USA 1GB / 7 days", key="k")
+    assert first.activation_code == again.activation_code == simulator.orders()[0].activation_code
+    assert hook.get_order(first.order_id).activation_code == first.activation_code
+    assert posts(simulator) == 1
+
+
+def test_without_a_key_each_call_buys(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    assert buy(hook, key=None).order_id != buy(hook, key=None).order_id
+    assert posts(simulator) == 2
+
+
+def test_a_wing_derives_the_key(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    class InATask(RunContext):
+        def default_key(self, fingerprint: str) -> str | None:
+            return f"task:{fingerprint[:8]}"
+
+    inside = SmsVerifyHook(**hook._given, run_context=InATask())
+    assert buy(inside, key=None).order_id == buy(inside, key=None).order_id
+    assert inside.order("temporary", service="Telegram").order_id != buy(inside, key=None).order_id
+    assert posts(simulator) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"product": "temporary", "service": "Telegram"},
+        {"product": "best-temp", "service": "WhatsApp"},
+        {"product": "temporary", "service": "WhatsApp", "area_code": "212"},
+        {"product": "rental", "service": "WhatsApp", "duration": 3},
+        {"product": "global", "service": "WhatsApp", "country": 4},
+    ],
+)
+def test_a_key_that_stands_for_something_else_is_refused(
+    other: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    buy(hook)
+    with pytest.raises(errors.PurchaseConflictError, match="another") as caught:
+        hook.order(**other, key="k")
+    assert caught.value.key == "k"
+    assert posts(simulator) == 1
+
+
+def test_deployments_and_accounts_keep_their_keys_apart(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    places: list[tuple[dict[str, Any], str]] = [
+        ({}, "k"),
+        ({"namespace": "a"}, "k"),
+        ({"namespace": "a"}, "b:k"),
+        ({"namespace": "a:b"}, "k"),
+        ({}, "a:k"),
+        ({}, "a:b:k"),
+        ({"account": "other"}, "k"),
+    ]
+    for settings, key in places:
+        assert buy(make_hook(simulator, any_store_url, **settings), key).key == key
+    assert posts(simulator) == len(places)
+
+
+def test_keys_and_names_may_be_long(simulate: Simulate, make_hook: MakeHook, any_store_url: str) -> None:
+    hook = make_hook(simulate(), any_store_url)
+    key = "dag " + "ä" * 2000
+    order = buy(hook, key)
+    assert buy(hook, key).order_id == order.order_id
+    claim(hook, order.order_id, "waiter " + "x" * 2000)
+    assert hook.release(order.order_id, "reason " * 500, waiter="waiter " + "x" * 2000)
+
+
+# ------------------------------------------------------------------ prices
+
+
+@pytest.mark.parametrize("limit", ["0.39", 0.39, 0, Decimal("0.3999")])
+def test_nothing_is_sent_above_the_limit(limit: Any, simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with pytest.raises(errors.PriceLimitError, match=r"0\.4"):
+        buy(hook, max_price=limit)
+    assert posts(simulator) == 0
+    assert buy(hook, max_price="0.40").price == Decimal("0.40")  # the key is as good as new
+
+
+@pytest.mark.parametrize(
+    ("row", "limit", "buys"),
+    [
+        ({"price": 0.4}, "0.4", True),
+        ({"price": 0.5, "sell_price": 0.4}, "0.4", False),
+        ({"price": 0.4, "sell_price": 0.5}, "0.4", False),
+        ({"price": 0.5, "sell_price": 0.4}, "0.5", True),
+        ({"price": None}, "100", False),
+        ({"price": "ask us"}, "100", False),
+        ({}, "100", False),
+        ({}, None, True),
+        ({"price": 0.1 + 0.2}, "0.3", False),
+    ],
+)
+def test_the_limit_fails_closed(
+    row: dict[str, Any], limit: str | None, buys: bool, wire: WireServer, make_hook: MakeHook, store_url: str
+) -> None:
+    wire.on("GET", answer(200, [{"service_id": 1012, "name": "WhatsApp", **row}]))
+    wire.on("POST", answer(201, BOUGHT))
+    hook = make_hook(wire, store_url)
+    if buys:
+        assert buy(hook, max_price=limit).order_id == 7
+    else:
+        with pytest.raises(errors.PriceLimitError):
+            buy(hook, max_price=limit)
+    assert wire.posts == int(buys)
+
+
+def test_a_rental_s_limit_is_that_of_its_duration(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with pytest.raises(errors.PriceLimitError, match="12"):
+        hook.order("rental", service="WhatsApp", duration=30, max_price=5)
+    assert hook.order("rental", service="WhatsApp", duration=3, max_price=4).price == 4
+    simulator.set_offer("global", 1012, country_id=4, price="2.00")
+    with pytest.raises(errors.PriceLimitError):
+        hook.order("global", service=1012, country=4, max_price="1.99")
+
+
+def test_a_key_s_order_is_handed_out_whatever_became_of_the_catalogue(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    first = buy(hook, max_price="0.40")
+    simulator.set_offer("temporary", 1012, price="0.90", stock=0)
+    simulator.add_fault(Fault("error_before", path="services/**", times=None))
+    assert buy(make_again(hook), max_price="0.40").order_id == first.order_id
+
+
+def make_again(hook: SmsVerifyHook) -> SmsVerifyHook:
+    """The same hook, as a task that was started again makes it; the catalogue is forgotten."""
+    with open_store(hook._given["store_url"]).write() as connection:
+        connection.exec_driver_sql("DELETE FROM smsverify_catalogues")
+    return SmsVerifyHook(**hook._given)
+
+
+# ------------------------------------------------------------------ a clear no
+
+NO: list[tuple[dict[str, Any], type[errors.SmsVerifyError]]] = [
+    ({"kind": "unauthorized"}, errors.AuthenticationError),
+    ({"kind": "forbidden"}, errors.AuthenticationError),
+    ({"kind": "out_of_stock"}, errors.NotAvailableError),
+    (
+        {"kind": "error_before", "status": 402, "body": '{"error": "Insufficient balance"}'},
+        errors.InsufficientBalanceError,
+    ),
+    (
+        {"kind": "error_before", "status": 404, "body": '{"error": "Service not found"}'},
+        errors.NotAvailableError,
+    ),
+    ({"kind": "error_before", "status": 400, "body": '{"service_id": ["Bad."]}'}, errors.InvalidRequestError),
+    (
+        {"kind": "success_false", "body": '{"success": false, "error": "Insufficient balance"}'},
+        errors.InsufficientBalanceError,
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind"), NO)
+def test_after_a_clear_no_the_key_may_try_again(
+    fault: dict[str, Any],
+    kind: type[errors.SmsVerifyError],
+    simulator: Simulator,
+    hook: SmsVerifyHook,
+) -> None:
+    simulator.add_fault(Fault(path="order/temporary/", **fault))
+    with pytest.raises(kind):
+        buy(hook)
+    assert (posts(simulator), simulator.orders()) == (1, [])
+    assert buy(hook).order_id == simulator.orders()[0].order_id
+    assert posts(simulator) == 2
+
+
+def test_an_empty_wallet_says_so(simulate: Simulate, make_hook: MakeHook, store_url: str) -> None:
+    hook = make_hook(simulate(balance="0.10"), store_url)
+    with pytest.raises(errors.InsufficientBalanceError, match="Insufficient balance") as caught:
+        buy(hook)
+    assert caught.value.status_code == 402
+    assert caught.value.endpoint == "POST /api/v1/order/temporary/"
+
+
+def test_a_wrong_key_is_an_authentication_error_before_anything_is_bought(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    with pytest.raises(errors.AuthenticationError):
+        buy(make_hook(simulator, store_url, api_key="wrong"))
+    assert posts(simulator) == 0
+
+
+def test_a_service_that_can_not_be_reached_costs_nothing_and_the_key_may_try_again(
+    wire: WireServer, make_hook: MakeHook, store_url: str
+) -> None:
+    wire.on("POST", answer(201, BOUGHT))
+    hook = make_hook(wire, store_url, account="wallet", rate_period=0.1)
+    hook.list_services("temporary")
+    hook._parts.catalogue.services("temporary")
+    elsewhere = f"http://127.0.0.1:{closed_port()}"
+    gone = make_hook(elsewhere, store_url, account="wallet", rate_period=60.0, call_timeout=1.0)
+    with pytest.raises(errors.ServiceUnavailableError, match="was not sent"):
+        buy(gone)
+    assert states(store_url) == ["rejected"]
+    assert buy(hook).order_id == 7
+
+
+# ------------------------------------------------------------------ nobody knows
+
+# The wire server lists no orders, so what became of the call can not be found out.
+LOST = {
+    "reset": resets,
+    "closed": closes,
+    "cut": sends(b"HTTP/1.1 201 Cre"),
+    "500": answer(500),
+    "no JSON": answer(201),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_an_unknown_outcome_is_an_error_now_and_later_and_never_a_second_post(
+    name: str, wire: WireServer, make_hook: MakeHook, any_store_url: str
+) -> None:
+    wire.on("POST", LOST[name])
+    hook = make_hook(wire, any_store_url, rate_period=0.1)
+    with pytest.raises(errors.PurchaseUnknownError, match="not sent again") as caught:
+        buy(hook)
+    assert (caught.value.key, caught.value.order_ids) == ("k", ())
+    assert isinstance(caught.value.__cause__, errors.ServiceError)
+    wire.on("POST", answer(201, BOUGHT))
+    for _ in range(2):
+        with pytest.raises((errors.PurchaseUnknownError, errors.ServiceError)):
+            buy(make_hook(wire, any_store_url))
+    assert wire.posts == 1
+    assert buy(hook, "another").order_id == 7
+
+
+def test_a_store_that_fails_after_the_call_does_not_hide_that_it_was_made(
+    wire: WireServer, make_hook: MakeHook, store_url: str
+) -> None:
+    for number, behaviour in enumerate((answer(500), answer(201, BOUGHT))):
+        url = store_url.replace("store.db", f"store{number}.db")
+        hook = make_hook(wire, url)
+        hook.check_store()
+
+        def break_store(*given: Any, url: str = url, behaviour: Any = behaviour) -> None:
+            with open_store(url).write() as connection:
+                connection.exec_driver_sql("ALTER TABLE smsverify_purchases RENAME TO gone")
+            behaviour(*given)
+
+        wire.on("POST", break_store)
+        with pytest.raises(errors.PurchaseUnknownError) as caught:
+            buy(hook)
+        assert caught.value.key == "k"
+        assert caught.value.order_ids == ((7,) if number else ())
+
+
+def test_without_the_store_nothing_is_bought(wire: WireServer, make_hook: MakeHook, store_url: str) -> None:
+    wire.on("POST", answer(201, BOUGHT))
+    hook = make_hook(wire, store_url)
+    hook.check_store()
+    with open_store(store_url).write() as connection:
+        connection.exec_driver_sql("ALTER TABLE smsverify_purchases RENAME TO gone")
+    with pytest.raises(errors.StoreError):
+        buy(hook)
+    assert wire.posts == 0
+
+
+def test_an_interruption_while_the_call_is_under_way_leaves_it_on_record(
+    wire: WireServer, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire.on("POST", answer(201, BOUGHT))
+    hook = make_hook(wire, store_url, connect_timeout=0.05, read_timeout=0.1, rate_period=0.1)
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("smsverify._service.wire._read", interrupt)
+        patch.setattr(hook, "list_services", None, raising=False)
+        hook._parts.catalogue  # noqa: B018 (made before the patch)
+        with pytest.raises(KeyboardInterrupt):
+            hook._parts.api.post_order(*_request(hook))
+    assert wire.posts == 1
+
+
+def _request(hook: SmsVerifyHook) -> tuple[Any, Any]:
+    from smsverify.checks import OrderRequest
+    from smsverify.models import Service
+
+    entry = Service(product="temporary", service_id=1012, name="WhatsApp")
+    return OrderRequest.check(product="temporary", service=1012), entry
+
+
+def test_a_stop_before_the_call_costs_nothing(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    hook.list_services("temporary")
+    hook._parts.catalogue.services("temporary")
+    hook._parts.rate_limit.block(10)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(errors.WaitStoppedError):
+        buy(hook, stop=stop)
+    assert posts(simulator) == 0
+    assert states(hook._given["store_url"]) == ["rejected"]
+
+
+# ------------------------------------------------------------------ races
+
+
+def test_one_key_in_many_processes_buys_one_order(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order = {"product": "temporary", "service": "WhatsApp", "key": "k"}
+    results = in_processes("buy", 4, settings=hook._given, order=order)
+    assert len(simulator.orders()) == 1
+    assert posts(simulator) == 1
+    assert set(results) == {simulator.orders()[0].order_id}
+
+
+def test_one_key_with_a_slow_service_buys_one_order(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    simulator.add_fault(Fault("slow_before", path="order/temporary/", seconds=1.0))
+    hook = make_hook(simulator, any_store_url)
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(buy(hook).order_id)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6
+    assert set(results) == {simulator.orders()[0].order_id}
+    assert posts(simulator) == 1
+
+
+def test_a_purchase_that_is_planned_but_not_sent_is_taken_over(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    """One waits for the budget of its API key; another, with a key not held up, comes with the same."""
+    held_up = make_hook(simulator, store_url, account="wallet", api_key=API_KEY, rate_limit=59)
+    hook = make_hook(simulator, store_url, account="wallet", api_key=API_KEY)
+    held_up._parts.catalogue.services("temporary")
+    held_up._parts.rate_limit.block(1.5)
+    results: list[int] = []
+    waiting = threading.Thread(target=lambda: results.append(buy(held_up).order_id))
+    waiting.start()
+    eventually(lambda: states(store_url), "the plan")
+    results.append(buy(hook).order_id)
+    waiting.join(30)
+    assert len(set(results)) == 1
+    assert posts(simulator) == 1
+
+
+def test_a_key_whose_order_has_ended_is_bought_anew_once_by_many(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    first = buy(hook)
+    hook.cancel(first.order_id)
+    order = {"product": "temporary", "service": "WhatsApp", "key": "k"}
+    results = in_processes("buy", 4, settings=hook._given, order=order)
+    assert len(simulator.orders()) == 2
+    assert set(results) == {simulator.orders()[1].order_id}
+
+
+# ------------------------------------------------------------------ renewals
+
+
+def test_a_renewal_extends_by_the_period_and_the_default_key_lets_each_be_followed_by_the_next(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(speed=1.0, rate_limit=None)
+    hook = make_hook(simulator, store_url, rate_period=1.0)
+    order = hook.order("rental", service="WhatsApp", duration=3)
+    assert order.expires_at is not None
+    expiries = [order.expires_at]
+    for _ in range(2):
+        renewed = hook.renew(order.order_id, max_price="4.00")
+        assert renewed.expires_at is not None
+        assert renewed.expires_estimated  # the service tells it nowhere
+        assert (renewed.product, renewed.duration, renewed.phone) == ("rental", 3, order.phone)
+        expiries.append(renewed.expires_at)
+    assert expiries[2] - expiries[1] == expiries[1] - expiries[0]
+    assert (expiries[1] - expiries[0]).days == 3
+    assert simulator.order(order.order_id).renewals == 2
+    assert hook.get_order(order.order_id).expires_at == expiries[-1]
+
+
+def test_a_renewal_extends_by_what_the_service_has_shown_where_that_is_much_less(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    """So that a service whose days are minutes is believed."""
+    simulator = simulate(products={"rental": {"validity": 60 * 900.0}}, balance="200")
+    hook = make_hook(simulator, store_url)
+    for duration in (3, 30):
+        order = hook.order("rental", service="WhatsApp", duration=duration)
+        for _ in range(3):
+            order = hook.renew(order.order_id)
+        assert order.expires_at is not None
+        shown = simulator.order(order.order_id).expires_at
+        assert abs((order.expires_at - shown).total_seconds()) < 20  # it answers whole seconds, four times
+
+
+def test_the_expiry_of_a_rental_by_the_day_is_read_not_reckoned(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(speed=1.0, rate_limit=None)
+    hook = make_hook(simulator, store_url, rate_period=1.0)
+    order = hook.order("rent-1day", service="Tinder")
+    renewed = hook.renew(order.order_id)
+    assert renewed.expires_at is not None
+    assert not renewed.expires_estimated
+    assert abs((renewed.expires_at - simulator.order(order.order_id).expires_at).total_seconds()) < 30
+
+
+def test_a_key_renews_once(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    for _ in range(2):
+        assert hook.renew(order.order_id, key="monday").order_id == order.order_id
+    assert simulator.order(order.order_id).renewals == 1
+    with pytest.raises(errors.PurchaseConflictError):
+        hook.order("temporary", service="WhatsApp", key="monday")
+    other = hook.order("rent-1day", service="Discord")
+    with pytest.raises(errors.PurchaseConflictError):
+        hook.renew(other.order_id, key="monday")
+
+
+def test_an_order_s_key_is_none_for_its_renewal(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    order = hook.order("rent-1day", service="Tinder", key="k")
+    with pytest.raises(errors.PurchaseConflictError):
+        hook.renew(order.order_id, key="k")
+    hook.renew(order.order_id)
+    assert hook.order("rent-1day", service="Tinder", key="k").order_id == order.order_id
+    assert simulator.stats().orders == 1
+
+
+LOST_RENEWALS = ["lost_answer", "error_after", "cut_json", "empty_body", "cut_headers"]
+
+
+@pytest.mark.parametrize("kind", LOST_RENEWALS)
+def test_a_renewal_whose_answer_is_lost_is_found_by_the_time_left(
+    kind: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault(kind, path="order/*/renew/"))
+    for _ in range(2):
+        assert hook.renew(order.order_id, key="monday").order_id == order.order_id
+    assert simulator.order(order.order_id).renewals == 1
+    assert posts(simulator, f"order/{order.order_id}/renew/") == 1
+
+
+@pytest.mark.parametrize("kind", LOST_RENEWALS)
+def test_a_renewal_whose_answer_is_lost_is_not_sent_again_where_no_time_left_is_shown(
+    kind: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("rental", service="WhatsApp", duration=3)
+    simulator.add_fault(Fault(kind, path="order/*/renew/"))
+    for key in (None, None, "another"):
+        with pytest.raises(errors.PurchaseUnknownError) as caught:
+            hook.renew(order.order_id, key=key)
+        assert str(order.order_id) in str(caught.value)
+    assert simulator.order(order.order_id).renewals == 1
+    assert posts(simulator, f"order/{order.order_id}/renew/") == 1
+
+
+def test_a_renewal_that_was_paid_is_handed_out_whatever_became_of_its_price(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    hook.renew(order.order_id, max_price="1.20", key="monday")
+    assert hook.renew(order.order_id, max_price="0.01", key="monday").order_id == order.order_id
+    assert simulator.order(order.order_id).renewals == 1
+
+
+@pytest.mark.parametrize(
+    "body", [[], None, {"success": True, "data": {}}, {"order_id": 8, "status": "active"}]
+)
+def test_a_renewal_is_believed_only_where_the_answer_is_about_it(
+    body: Any, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    url = "http://127.0.0.1:9/api/v1/order/7"
+    requests_mock.get(f"{url}/status/", json={"order_id": 7, "status": "active"})
+    requests_mock.post(f"{url}/renew/", json=body)
+    with pytest.raises(errors.PurchaseUnknownError):
+        make_hook("http://127.0.0.1:9", store_url).renew(7)
+
+
+@pytest.mark.parametrize("key", [5, "5", "ä" * 3000, "with\0a NUL"])
+def test_a_key_may_be_a_number_or_long(
+    key: Any, simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    hook = make_hook(simulate(), any_store_url)
+    assert buy(hook, key).order_id == buy(hook, key).order_id
+
+
+@pytest.mark.parametrize("key", ["", " ", True, 1.5, ["k"]])
+def test_what_is_no_key_is_refused(key: Any, simulator: Simulator, hook: SmsVerifyHook) -> None:
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        buy(hook, key)
+    assert caught.value.field == "key"
+    assert simulator.requests() == []
+
+
+def test_a_renewal_that_was_not_made_is_made_when_its_grace_is_over(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault("reset", path="order/*/renew/"))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(order.order_id)
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(order.order_id)
+    hasty = make_hook(simulator, store_url, purchase_grace=0.25)
+    while not simulator.order(order.order_id).renewals:
+        with contextlib.suppress(errors.PurchaseUnknownError):
+            hasty.renew(order.order_id)
+    assert simulator.order(order.order_id).renewals == 1
+
+
+def test_renewals_at_the_same_time_under_different_keys_are_one(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault("slow_after", path="order/*/renew/", seconds=1.0, times=None))
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda key=key: results.append(hook.renew(order.order_id, key=key).order_id))
+        for key in ("one", "two", "three")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [order.order_id] * 3
+    assert simulator.order(order.order_id).renewals == 1
+    for key in ("one", "two", "three"):
+        hook.renew(order.order_id, key=key)
+    assert simulator.order(order.order_id).renewals == 1
+    hook.renew(order.order_id, key="four")
+    assert simulator.order(order.order_id).renewals == 2
+
+
+def test_a_renewal_keeps_to_its_limit_and_fails_closed(
+    simulator: Simulator, make_hook: MakeHook, store_url: str, any_other_store: str
+) -> None:
+    hook = make_hook(simulator, store_url)
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.set_offer("rent-1day", 4421, price="1.21")
+    hook = make_again(hook)
+    with pytest.raises(errors.PriceLimitError):
+        hook.renew(order.order_id, max_price="1.20")
+    # A store that does not know the order does not know its price either.
+    with pytest.raises(errors.PriceLimitError, match="unknown"):
+        make_hook(simulator, any_other_store).renew(order.order_id, max_price="100")
+    assert simulator.order(order.order_id).renewals == 0
+    assert hook.renew(order.order_id, max_price="1.21").price == Decimal("1.20")
+    assert make_hook(simulator, any_other_store).renew(order.order_id).order_id == order.order_id
+
+
+@pytest.fixture
+def any_other_store(store_url: str) -> str:
+    """A second store."""
+    return store_url.replace("store.db", "other.db")
+
+
+def test_only_rentals_are_renewed(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    for product, given in (("temporary", {"service": 22}), ("esim", {"plan": "USA 1GB / 7 days"})):
+        order = hook.order(product, **given)
+        with pytest.raises(errors.InvalidRequestError, match="only rentals") as caught:
+            hook.renew(order.order_id)
+        assert caught.value.field == "order_id"
+    assert posts(simulator) == 2
+    with pytest.raises(errors.NotFoundError):
+        hook.renew(999_999)
+
+
+def test_many_processes_renew_once(simulate: Simulate, make_hook: MakeHook, any_store_url: str) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault("slow_after", path="order/*/renew/", seconds=1.0, times=None))
+    in_processes("renew", 4, settings=hook._given, order_id=order.order_id)
+    renewals = posts(simulator, f"order/{order.order_id}/renew/")
+    assert renewals == simulator.order(order.order_id).renewals == 1
+
+
+def test_the_body_on_record_is_json(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    buy(hook)
+    with open_store(hook._given["store_url"]).read() as connection:
+        row = connection.execute(sa.select(purchases)).one()
+    assert json.loads(row.request)["service"] == "1012"
+    assert (row.price, row.state, row.kind) == ("0.4", "bought", "order")
+
+
+def test_what_is_wrong_is_refused_before_any_request(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"product": "sms", "service": 1},
+        {"product": "rental", "service": "WhatsApp", "duration": 7},
+        {"product": "temporary", "service": 1, "area_code": "12"},
+        {"product": "temporary", "service": 1, "plan": "USA"},
+        {"product": "temporary", "service": 1, "max_price": -1},
+    ]
+    for given in wrong:
+        with pytest.raises(errors.InvalidRequestError):
+            hook.order(**given)
+    for order_id in ("x", -1, 0, True, "../balance"):
+        for call in (
+            hook.renew,
+            hook.cancel,
+            hook.get_status,
+            hook.get_order,
+            hook.check_otp,
+            hook.wait_for_otp,
+        ):
+            with pytest.raises(errors.InvalidRequestError) as caught:
+                call(order_id)
+            assert caught.value.field == "order_id"
+    with pytest.raises(errors.InvalidRequestError):
+        hook.renew(1, max_price="dear")
+    assert simulator.requests() == []
+
+
+def test_a_response_with_more_than_it_should_is_not_believed_over_the_catalogue(
+    requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    url = "http://127.0.0.1:9/api/v1/"
+    requests_mock.get(
+        f"{url}services/temporary/", json=[{"service_id": 1012, "name": "WhatsApp", "price": 0.4}]
+    )
+    requests_mock.get(f"{url}orders/", json=[])
+    requests_mock.get(f"{url}balance/", json={"balance": 50})
+    requests_mock.post(
+        f"{url}order/temporary/", json={"order_id": 7, "product": "esim", "duration": 30, "key": "x"}
+    )
+    order = buy(make_hook("http://127.0.0.1:9", store_url))
+    assert (order.product, order.duration, order.key) == ("temporary", None, "k")
+
+
+# ------------------------------------------------------------------ answers that can not be true
+
+
+IMPLAUSIBLE: list[Any] = [
+    *[
+        {"data": {"order_id": order_id}}
+        for order_id in (None, True, False, 0, -7, 7.5, "", "7a", 10**19, [7])
+    ],
+    {"data": [{"order_id": 7}, {"order_id": 8}]},
+    {"data": {"orders": [{"order_id": 7}, {"order_id": 8}]}},
+    [{"order_id": 7}, {"order_id": 8}],
+    {"data": {"status": "pending", "phone": "+1 415 555 0123"}},
+]
+
+
+@pytest.mark.parametrize("body", IMPLAUSIBLE, ids=str)
+def test_an_answer_that_names_no_order_leaves_the_outcome_unknown(
+    body: Any, wire: WireServer, make_hook: MakeHook, store_url: str
+) -> None:
+    wire.on("POST", answer(201, body))
+    hook = make_hook(wire, store_url, rate_period=0.1)
+    for _ in range(2):
+        with pytest.raises(errors.PurchaseUnknownError):
+            buy(hook)
+    assert wire.posts == 1
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_phone_number_that_the_answer_leaves_out_is_asked_for_once(
+    is_shown: bool, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    url = "http://127.0.0.1:9/api/v1/"
+    row = {"service_id": 1012, "name": "WhatsApp", "price": 0.4}
+    requests_mock.get(f"{url}services/temporary/", json=[row])
+    requests_mock.get(f"{url}orders/", json=[])
+    requests_mock.get(f"{url}balance/", json={"balance": 50})
+    requests_mock.post(f"{url}order/temporary/", json={"order_id": "7", "status": "pending"})
+    shown = {"order_id": 7, "status": "pending"} | ({"phone": "+1 415 555 0123"} if is_shown else {})
+    status = requests_mock.get(f"{url}order/7/status/", json=shown)
+    order = buy(make_hook("http://127.0.0.1:9", store_url))
+    assert (order.order_id, order.phone) == (7, "+1 415 555 0123" if is_shown else None)
+    assert order.key == "k"
+    assert status.call_count == 1

@@ -1,0 +1,591 @@
+"""Purchases whose answer was lost are found in the service's list of orders, or told; never made twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from rigs.processes import in_processes
+
+from smsverify import errors
+from smsverify._messages.callbacks import Callback
+from smsverify._orders.records import Seen
+from smsverify._orders.status import StatusReader
+from smsverify._purchases.matching import Matching, Open, match
+from smsverify._store.store import Store, open_store
+from smsverify._store.tables import purchases
+from smsverify.hook import SmsVerifyHook
+from smsverify.models import Order
+from smsverify.simulator import Fault, Simulator
+from smsverify.simulator.phones import Phones
+from smsverify.wings import claim
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+LOST = ["lost_answer", "error_after", "cut_headers", "truncated_body", "html", "cut_json", "empty_body"]
+
+
+def buy(hook: SmsVerifyHook, key: str | None = "k", **given: Any) -> Order:
+    return hook.order(**{"product": "temporary", "service": "WhatsApp", "key": key, **given})
+
+
+def lose(simulator: Simulator, kind: str = "lost_answer", **more: Any) -> None:
+    simulator.add_fault(Fault(kind, path="order/temporary/", **more))
+
+
+def unknown(hook: SmsVerifyHook, key: str = "k", **given: Any) -> errors.PurchaseUnknownError:
+    with pytest.raises(errors.PurchaseUnknownError) as caught:
+        buy(hook, key, **given)
+    return caught.value
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Time passes, for the store."""
+    right = Store.now
+    monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + seconds)
+
+
+# ------------------------------------------------------------------ over HTTP
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_a_purchase_whose_answer_was_lost_is_found_and_handed_out(
+    kind: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    lose(simulator, kind)
+    order = buy(hook)
+    (sold,) = simulator.orders()
+    assert (order.order_id, order.phone, order.price) == (sold.order_id, sold.phone, Decimal("0.40"))
+    assert (order.product, order.service, order.key) == ("temporary", "WhatsApp", "k")
+    assert buy(hook).order_id == order.order_id
+    assert simulator.balance() == Decimal("49.60")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"product": "global", "country": "Germany"},
+        {"product": "rental", "duration": 30},
+        {"product": "best-temp"},
+        {"product": "esim", "service": None, "plan": "USA 1GB / 7 days"},
+        {"area_code": "212"},
+    ],
+    ids=str,
+)
+def test_each_product_is_found(given: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook) -> None:
+    simulator.add_fault(Fault("lost_answer", path="order/*/"))
+    order = buy(hook, **given)
+    (sold,) = simulator.orders()
+    assert (order.order_id, order.product, order.duration) == (sold.order_id, sold.product, sold.duration)
+
+
+def test_what_was_lost_before_it_was_made_is_bought_when_its_grace_is_over(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    lose(simulator, "reset")
+    unknown(hook)
+    unknown(hook)
+    assert simulator.orders() == []
+    later(monkeypatch, 130)
+    assert buy(hook).order_id == simulator.orders()[0].order_id
+    assert len(simulator.orders()) == 1
+
+
+def test_an_order_that_shows_late_is_found_within_the_grace(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    simulator.configure(list_lag=120)
+    lose(simulator)
+    unknown(hook)
+    simulator.configure(list_lag=0)
+    simulator.add_fault(Fault("out_of_stock", path="order/temporary/", times=None))  # nothing else is bought
+    order_id: int | None = None
+    while order_id is None:
+        try:
+            order_id = buy(hook).order_id
+        except errors.PurchaseUnknownError:
+            continue
+    assert [order.order_id for order in simulator.orders()] == [order_id]
+
+
+def test_an_order_that_a_glance_has_seen_is_still_found(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(simulator)
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    unknown(hook)
+    simulator.clear_faults()
+    order_id = simulator.orders()[0].order_id
+    hook.get_status(order_id)
+    claim(hook, order_id, "somebody")
+    later(monkeypatch, 130)
+    assert buy(hook).order_id == order_id
+
+
+@pytest.mark.parametrize("skew", [-300.0, 300.0])
+def test_the_service_s_clock_may_be_wrong(
+    skew: float, simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(clock_skew=skew)
+    hook = make_hook(simulator, store_url)
+    lose(simulator)
+    assert buy(hook).order_id == simulator.orders()[0].order_id
+
+
+def test_an_order_that_was_there_before_is_not_taken(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    other = SmsVerifyHook(**{**hook._given, "store_url": hook._given["store_url"].replace("store", "other")})
+    buy(other, "theirs")
+    hook.list_orders()
+    lose(simulator, "reset")
+    assert unknown(hook).order_ids == ()
+    open_store(other._given["store_url"]).close()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"order_id": null}',
+        '{"order_id": "x"}',
+        "null",
+        '{"order_id": 9, "order_id": 10}',
+        '{"order_id": 1, "service": "Telegram"}, {"order_id": 1, "service": "Gmail"}',
+    ],
+)
+def test_a_row_that_can_not_be_read_may_be_the_purchase(
+    row: str, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(simulator)
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    unknown(hook)
+    simulator.clear_faults()
+    other = '{"order_id": 3, "service": "Telegram", "created_at": "2020-01-01T00:00:00Z"}'
+    shown = Fault("error_before", path="orders/", status=200, body=f"[{row}, {other}]", times=None)
+    simulator.add_fault(shown)
+    later(monkeypatch, 130)
+    unknown(hook)
+    simulator.clear_faults()
+    assert buy(hook).order_id == simulator.orders()[0].order_id
+    assert len(simulator.orders()) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
+def test_a_page_in_the_answer_s_place_says_nothing_of_the_purchase(
+    status: int, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    lose(simulator, "error_after", status=status, body="<html><title>Attention Required!</title></html>")
+    assert buy(hook).order_id == simulator.orders()[0].order_id
+    assert buy(hook).order_id == simulator.orders()[0].order_id
+    assert len(simulator.orders()) == 1
+
+
+def test_a_list_that_can_not_be_read_decides_nothing(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(simulator)
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    unknown(hook)
+    later(monkeypatch, 130)
+    with pytest.raises(errors.SmsVerifyError):
+        buy(hook)
+    assert len(simulator.orders()) == 1
+    simulator.clear_faults()
+    assert buy(hook).order_id == simulator.orders()[0].order_id
+
+
+def test_on_an_account_that_others_use_too_a_find_is_told_and_not_taken(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url, exclusive_account=False)
+    lose(simulator)
+    error = unknown(hook)
+    assert error.order_ids == (simulator.orders()[0].order_id,)
+    later(monkeypatch, 130)
+    assert unknown(hook).order_ids == error.order_ids
+    assert len(simulator.orders()) == 1
+
+
+def test_a_price_that_does_not_fit_is_told(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    hook._parts.catalogue.services("temporary")
+    simulator.set_offer("temporary", 1012, price="0.45")
+    lose(simulator)
+    assert unknown(hook).order_ids == (simulator.orders()[0].order_id,)
+
+
+def test_many_lost_answers_in_many_processes_lose_no_order(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate(balance="100")
+    lose(simulator, times=None, probability=0.5)
+    hook = make_hook(simulator, any_store_url)
+    settings = {**hook._given, "call_timeout": 60.0}
+    order = {"product": "temporary", "service": "WhatsApp"}
+    results = in_processes("buy", 6, settings=settings, order=order)
+    bought = {result for result in results if isinstance(result, int)}
+    assert len(bought) + results.count("PurchaseUnknownError") == 6
+    assert len(simulator.orders()) == 6
+    assert bought <= {sold.order_id for sold in simulator.orders()}
+
+
+def test_no_more_is_bought_than_the_list_can_explain(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(rate_limit=None, balance="100")
+    hook = make_hook(simulator, store_url, rate_limit=1000)
+    lose(simulator, "reset")
+    unknown(hook)
+    for _ in range(40):
+        buy(hook, None)
+    with pytest.raises(errors.PurchaseUnknownError):
+        buy(hook, None)
+    assert len(simulator.orders()) == 40
+
+
+def test_a_purchase_that_died_after_it_was_sent_is_found(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row says that it is under way; when that can not be so any more, the list decides."""
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("smsverify._purchases.ledger.Ledger.record_bought", die)
+        with pytest.raises(KeyboardInterrupt):
+            buy(hook)
+    with open_store(any_store_url).read() as connection:
+        assert connection.execute(sa.select(purchases.c.state)).scalar_one() == "sent"
+    later(monkeypatch, 120)
+    assert buy(hook).order_id == simulator.orders()[0].order_id
+    assert len(simulator.orders()) == 1
+
+
+def test_an_order_that_was_found_but_has_failed_is_not_handed_out(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={"temporary": {"start_status": "failed"}})
+    hook = make_hook(simulator, store_url)
+    lose(simulator, "error_after")
+    with pytest.raises(errors.OrderEndedError, match="failed"):
+        buy(hook)
+    simulator.configure(products={"temporary": {"start_status": "pending"}})
+    assert buy(hook).order_id == simulator.orders()[1].order_id
+
+
+def test_two_lost_purchases_of_one_service_are_told_apart_by_their_price(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    simulator.set_offer("best-temp", 1012, price="0.55")
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    for product in ("temporary", "best-temp"):
+        simulator.add_fault(Fault("lost_answer", path=f"order/{product}/"))
+        unknown(hook, product, product=product)
+    simulator.clear_faults()
+    found = {product: buy(hook, product, product=product).order_id for product in ("temporary", "best-temp")}
+    assert found == {order.product: order.order_id for order in simulator.orders()}
+
+
+# ------------------------------------------------------------------ what proves no absence
+
+
+@pytest.mark.parametrize("step", [-300.0, -5.0, 5.0])
+def test_a_clock_that_is_set_while_an_answer_is_lost_decides_nothing(
+    step: float, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(simulator)
+    right = Store.now
+
+    def stepped(self: Store, connection: Any) -> float:
+        return right(self, connection) + (step if simulator.orders() else 0.0)
+
+    monkeypatch.setattr(Store, "now", stepped)
+    for seconds in (0, 130, 600):
+        later(monkeypatch, seconds)
+        with contextlib.suppress(errors.PurchaseUnknownError):
+            buy(hook)
+        assert len(simulator.orders()) == 1
+
+
+def test_a_number_of_another_area_is_told_and_not_bought_again(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Phones, "usa", lambda *_: "+1 415 555 0100")
+    lose(simulator)
+    assert unknown(hook, area_code="212").order_ids == (simulator.orders()[0].order_id,)
+    later(monkeypatch, 130)
+    assert unknown(hook, area_code="212").order_ids == (simulator.orders()[0].order_id,)
+    assert len(simulator.orders()) == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"service": "WA", "sell_price": 0.4},
+        {"service": "WA", "sell_price": 0.5, "phone": "+1 415 555 0100"},
+        {"service": "WhatsApp Messenger"},
+        {"service": "WhatsApp", "created_at": "2001-01-01T00:00:00Z"},
+        {},
+    ],
+    ids=str,
+)
+def test_an_order_that_the_list_spells_in_its_own_way_is_not_bought_again(
+    row: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buy(hook, "before")
+    lose(simulator)
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    unknown(hook)
+    simulator.clear_faults()
+    bought = simulator.orders()[-1].order_id
+    body = json.dumps([{"order_id": bought, **row}])
+    simulator.add_fault(Fault("error_before", path="orders/", status=200, body=body, times=None))
+    later(monkeypatch, 130)
+    assert unknown(hook).order_ids == (bought,)
+    assert len(simulator.orders()) == 2
+
+
+def test_while_the_wallet_is_short_nothing_is_bought_again_however_late_the_list_is(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate(list_lag=7200)
+    hook = make_hook(simulator, any_store_url)
+    lose(simulator)
+    unknown(hook)
+    later(monkeypatch, 130)
+    before = simulator.stats().by_endpoint["GET balance/"]
+    assert "the wallet holds less" in str(unknown(hook))
+    assert simulator.stats().by_endpoint["GET balance/"] == before + 1
+    assert len(simulator.orders()) == 1
+
+
+def test_a_list_that_was_asked_for_early_proves_nothing_later(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is stopped between its reading of the list and what it makes of that."""
+    simulator = simulate(list_lag=7200)
+    hook = make_hook(simulator, store_url)
+    lose(simulator)
+    unknown(hook)
+    simulator.set_balance("50")  # the wallet tells nothing
+    read = StatusReader.read_list
+
+    def stopped(self: StatusReader, **options: Any) -> Any:
+        listing = read(self, **options)
+        later(monkeypatch, 1000)
+        return listing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StatusReader, "read_list", stopped)
+        unknown(hook)
+    assert len(simulator.orders()) == 1
+
+
+def test_what_the_account_had_before_its_first_purchase_is_read_once(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    for key in ("one", "two"):
+        buy(hook, key)
+    buy(make_hook(simulator, store_url), "three")
+    counts = simulator.stats().by_endpoint
+    assert (counts["GET orders/"], counts["GET balance/"]) == (1, 1)
+
+
+def test_a_person_chooses_also_from_what_seems_to_be_another_thing(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, tmp_path: Path
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    simulator.configure(list_defects=("other_name",))
+    lose(simulator)
+    assert unknown(hook).order_ids == ()
+    simulator.configure(list_defects=())
+    simulator.set_offer("temporary", 1012, price="0.55")
+    fits_better = buy(make_hook(simulator, f"sqlite:///{tmp_path / 'other.db'}"), "other").order_id
+    mine = simulator.orders()[0].order_id
+    assert unknown(hook).order_ids == (mine, fits_better)
+    hook.resolve("k", order_id=mine)
+    assert buy(hook).order_id == mine
+
+
+# ------------------------------------------------------------------ whose an order is
+
+
+def test_what_another_name_of_the_wallet_has_bought_is_nobody_else_s(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    one, other = (make_hook(simulator, any_store_url, account=name) for name in ("one", "other"))
+    buy(other, "first")
+    bought = buy(one, "k").order_id
+    lose(simulator, "reset")
+    assert unknown(other).order_ids == ()
+    with pytest.raises(errors.InvalidRequestError, match="belongs to 'k'"):
+        other.resolve("k", order_id=bought)
+    later(monkeypatch, 130)
+    assert buy(other).order_id == simulator.orders()[2].order_id != bought
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_an_answer_that_names_an_order_from_before_is_not_believed(
+    is_ours: bool, simulate: Simulate, make_hook: MakeHook, any_store_url: str, tmp_path: Path
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    buyer = hook if is_ours else make_hook(simulator, f"sqlite:///{tmp_path / 'other.db'}")
+    first = buy(buyer, "first")
+    simulator.deliver_sms(first.order_id, otp="111111")
+    hook.list_orders()
+    body = json.dumps({"success": True, "data": {"order_id": first.order_id, "status": "pending"}})
+    lose(simulator, "error_after", status=201, body=body)
+    order = buy(hook, "k")
+    assert order.order_id == simulator.orders()[1].order_id != first.order_id
+    assert hook.get_order(first.order_id).key == ("first" if is_ours else None)
+    assert hook.check_otp(order.order_id) is None
+
+
+def test_a_callback_from_before_a_purchase_is_not_its_code(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    """A service that uses an order's id again has told of the old one's SMS."""
+    first = 458731
+    text = "Your WhatsApp code is 548921"
+    told: dict[str, Any] = {"by_secret": True, "kind": "sms", "is_documented": True, "phone": "14155550123"}
+    hook._parts.inbox.take(Callback(order_id=first, message=text, **told))
+    order = buy(hook)
+    assert order.order_id == first
+    assert hook.check_otp(order.order_id, ask=False) is None
+    assert hook._parts.inbox.take(Callback(order_id=first, message=f"{text}.", **told))
+    assert hook.check_otp(order.order_id, ask=False) is not None
+
+
+# ------------------------------------------------------------------ what is open blocks nobody else
+
+
+def test_a_call_with_candidates_blocks_nobody_else(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(rate_limit=None, balance="100")
+    hook = make_hook(simulator, store_url, rate_limit=1000)
+    hook._parts.catalogue.services("temporary")
+    simulator.set_offer("temporary", 1012, price="0.45")
+    lose(simulator)
+    assert unknown(hook).order_ids
+    for _ in range(45):
+        buy(hook, None)
+    assert len(simulator.orders()) == 46
+
+
+def test_an_old_call_that_nothing_explains_blocks_nobody_else(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate(rate_limit=None, balance="100")
+    hook = make_hook(simulator, store_url, rate_limit=1000)
+    lose(simulator, "reset")
+    unknown(hook)
+    simulator.set_balance("99.60")
+    for _ in range(40):
+        buy(hook, None)
+    with pytest.raises(errors.PurchaseUnknownError, match="nothing was sent for 'mine'") as caught:
+        buy(hook, "mine")
+    assert caught.value.key == "mine"
+    later(monkeypatch, 130)
+    for _ in range(5):
+        buy(hook, None)
+    assert unknown(hook).order_ids == ()
+    assert len(simulator.orders()) == 45
+
+
+# ------------------------------------------------------------------ renewals
+
+
+def test_a_renewal_that_its_status_does_not_show_is_found_by_the_wallet(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    rental = hook.order("rental", service="WhatsApp", duration=3, key="r").order_id
+    simulator.add_fault(Fault("lost_answer", path="order/*/renew/"))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(rental)
+    later(monkeypatch, 130)
+    assert [one.outcome for one in hook.reconcile().resolved] == ["bought"]
+    hook.renew(rental)
+    assert simulator.order(rental).renewals == 1
+
+
+# ------------------------------------------------------------------ the rule by itself
+
+NOW = 1_800_000_000.0
+
+
+def an_open(number: int, *, sent: float = 0.0, price: str | None = "0.4", **request: Any) -> Open:
+    request = {"product": "temporary", "name": "WhatsApp", "area_code": None, **request}
+    value = Decimal(price) if price else None
+    return Open(number, f"k{number}", request, value, 100 + round(sent), NOW + sent)
+
+
+def listed(order_id: int, *, created: float | None = 0.5, seen: int = 1, **fields: Any) -> Seen:
+    values = {"service": "WhatsApp (UK)", "price": Decimal("0.40"), "phone": "+1 212 555 0100", **fields}
+    when = None if created is None else datetime.fromtimestamp(NOW + created, timezone.utc)
+    return Seen(Order(order_id=order_id, created_at=when, **values), 100 + seen)
+
+
+def outcome(matching: Matching) -> tuple[dict[int, int], dict[int, tuple[int, ...]]]:
+    return {id_: order.order_id for id_, order in matching.adopted.items()}, matching.doubtful
+
+
+@pytest.mark.parametrize(
+    ("opens", "orders", "skew", "adopted", "doubtful"),
+    [
+        ([an_open(1)], [listed(7)], 0.0, {1: 7}, {}),
+        ([an_open(1)], [], 0.0, {}, {}),
+        ([an_open(1)], [listed(7), listed(8)], 0.0, {}, {1: (7, 8)}),
+        ([an_open(1), an_open(2)], [listed(7), listed(8)], 0.0, {2: 8, 1: 7}, {}),
+        ([an_open(1), an_open(2)], [listed(7)], 0.0, {2: 7}, {}),
+        ([an_open(1)], [listed(7, seen=-1)], 0.0, {}, {}),
+        ([an_open(1)], [listed(7, created=-60)], 0.0, {}, {}),
+        ([an_open(1)], [listed(7, created=-60)], -60.0, {1: 7}, {}),
+        ([an_open(1, area_code="212")], [listed(7)], 0.0, {1: 7}, {}),
+        ([an_open(1, area_code="415")], [listed(7)], 0.0, {}, {1: (7,)}),
+        ([an_open(1, area_code="415")], [listed(7, phone=None)], 0.0, {1: 7}, {}),
+        ([an_open(1)], [listed(7, created=None)], 0.0, {1: 7}, {}),
+        ([an_open(1)], [listed(7, service=None)], 0.0, {1: 7}, {}),
+        ([an_open(1)], [listed(7, service=None, price=None)], 0.0, {}, {1: (7,)}),
+        ([an_open(1)], [listed(7, service="WhatsApp Messenger")], 0.0, {}, {1: (7,)}),
+        ([an_open(1)], [listed(7, phone="+44 20 7946 0017")], 0.0, {}, {1: (7,)}),
+        ([an_open(1, product="global")], [listed(7, phone="+44 20 7946 0017")], 0.0, {1: 7}, {}),
+        ([an_open(1, product="esim")], [listed(7)], 0.0, {}, {1: (7,)}),
+        ([an_open(1)], [listed(7), listed(8, price=Decimal("0.50"))], 0.0, {1: 7}, {}),
+        ([an_open(1)], [listed(7, price=Decimal("0.50"))], 0.0, {}, {1: (7,)}),
+        ([an_open(1, price=None)], [listed(7)], 0.0, {1: 7}, {}),
+        ([an_open(1)], [listed(7, price=None)], 0.0, {1: 7}, {}),
+        ([an_open(1), an_open(2, product="best-temp")], [listed(7)], 0.0, {}, {1: (7,), 2: (7,)}),
+        (
+            [an_open(1), an_open(2, sent=10)],
+            [listed(7, created=1), listed(8, created=11, seen=12)],
+            0.0,
+            {1: 7, 2: 8},
+            {},
+        ),
+    ],
+)
+def test_the_rule(
+    opens: list[Open],
+    orders: list[Seen],
+    skew: float,
+    adopted: dict[int, int],
+    doubtful: dict[int, tuple[int, ...]],
+) -> None:
+    found, told = outcome(match(opens, orders, skew))
+    # Purchases of the same thing are interchangeable.
+    assert (sorted(found.values()), told) == (sorted(adopted.values()), doubtful)
+    assert len(found) == len(adopted)

@@ -1,0 +1,871 @@
+"""Callbacks: what comes is stored before it is answered, believed where there is no doubt, and never lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+import sqlalchemy as sa
+from rigs import await_end_of_waits, eventually
+from rigs.receiver import ROTATED, SECRET, TEXT, Receiver, Serving, payload, receiving
+from rigs.wire import closed_port
+
+from smsverify import InvalidRequestError, errors
+from smsverify._messages.callbacks import KEPT, OPEN, UNVERIFIED, VERIFIED
+from smsverify._receiver.masking import mask
+from smsverify._receiver.receiver import LONGEST_BODY
+from smsverify._store.store import open_store
+from smsverify._store.tables import callbacks, messages
+from smsverify.callback import account_of, make_app
+from smsverify.hook import SmsVerifyHook
+from smsverify.models import Order
+from smsverify.simulator import Fault, Simulator
+
+SOAK = bool(os.environ.get("SMSVERIFY_SOAK"))
+PATIENT = 60.0
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+
+
+@pytest.fixture
+def hook(simulator: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyHook:
+    return make_hook(simulator, store_url, callback_secrets=[SECRET, ROTATED])
+
+
+@pytest.fixture
+def receiver(hook: SmsVerifyHook) -> Iterator[Receiver]:
+    with receiving([hook]) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def order(hook: SmsVerifyHook) -> Order:
+    return hook.order("temporary", service="WhatsApp")
+
+
+def rows(hook: SmsVerifyHook, table: sa.Table = callbacks) -> list[Any]:
+    with open_store(hook.settings.store_url.get_secret_value()).read() as connection:
+        return list(connection.execute(sa.select(table).order_by(table.c.id)).all())
+
+
+def states(hook: SmsVerifyHook) -> list[str]:
+    return [row.state for row in rows(hook)]
+
+
+def of(order: Order, text: Any = TEXT, **message: Any) -> dict[str, Any]:
+    """The documented payload for an order."""
+    return payload(order.order_id, order.phone_digits, text, **message)
+
+
+def asked(simulator: Simulator) -> int:
+    """How many requests about orders the service has got, beside their purchase."""
+    return sum(
+        count for endpoint, count in simulator.stats().by_endpoint.items() if endpoint.startswith("GET order")
+    )
+
+
+class Waiting(threading.Thread):
+    """A wait in a thread of its own."""
+
+    def __init__(self, hook: SmsVerifyHook, order_id: int, timeout: float = PATIENT, **options: Any) -> None:
+        super().__init__(daemon=True)
+        self.end: Any = None
+        self._wait = lambda: hook.wait_for_otp(order_id, timeout, **options)
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.end = self._wait()
+        except errors.SmsVerifyError as error:
+            self.end = error
+
+    def code(self) -> str | None:
+        self.join(PATIENT + 30)
+        assert self.end is not None, "a wait hangs"
+        assert not isinstance(self.end, BaseException), self.end
+        code: str | None = self.end.otp
+        return code
+
+
+# ------------------------------------------------------------------ a code without a request
+
+
+def test_a_code_that_a_callback_brings_costs_no_request(
+    receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, order: Order
+) -> None:
+    before = simulator.stats().requests
+    assert receiver.post(of(order)) == 200
+    message = hook.wait_for_otp(order.order_id, PATIENT)
+    assert (message.otp, message.message, message.sender) == ("545123", TEXT, "8843")
+    await_end_of_waits()
+    assert hook.check_otp(order.order_id) == message
+    assert hook.get_order(order.order_id).status == "completed"
+    assert simulator.stats().requests == before
+
+
+def test_the_simulators_callbacks_end_waits(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate(balance=100)
+    hook = make_hook(simulator, any_store_url, callback_secrets=SECRET)
+    with receiving([hook]) as receiver:
+        simulator.configure(callback_url=receiver.secret_url, callback_duplicates=2)
+        orders = [hook.order("temporary", service="WhatsApp") for _ in range(5)]
+        waits = [Waiting(hook, order.order_id) for order in orders]
+        for number, order in enumerate(orders):
+            simulator.deliver_sms(order.order_id, otp=f"10000{number}")
+        assert [wait.code() for wait in waits] == [f"10000{number}" for number in range(5)]
+        eventually(lambda: len(rows(hook)) == 5, "all callbacks")
+    assert len(rows(hook, messages)) == 5  # by callback and by status: one each
+
+
+def test_what_callbacks_bring_while_a_poll_is_under_way_is_not_asked_for(
+    receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A poll for one alone would ask for its status, without the list.
+    monkeypatch.setattr(
+        "smsverify._waiting.poller.Poller.is_due", lambda *_: len(hook._parts.waiter._waits) == 5
+    )
+    orders = [hook.order("temporary", service="WhatsApp") for _ in range(5)]
+    for order in orders:
+        simulator.deliver_sms(order.order_id)
+    simulator.add_fault(Fault("slow_after", path="orders/", seconds=3, times=None))
+    waits = [Waiting(hook, order.order_id) for order in orders]
+    eventually(lambda: asked(simulator) > 0, "the list to be asked for")
+    for number, order in enumerate(orders):
+        assert receiver.post(of(order, f"Your code is 10000{number}")) == 200
+    assert [wait.code() for wait in waits] == [f"10000{number}" for number in range(5)]
+    await_end_of_waits()
+    assert not [endpoint for endpoint in simulator.stats().by_endpoint if "status" in endpoint]
+
+
+def test_a_callback_may_overtake_the_answer_to_the_purchase(
+    receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, make_hook: MakeHook
+) -> None:
+    bought = make_hook(simulator, f"{hook._given['store_url']}.other").order("temporary", service="WhatsApp")
+    early = of(bought, "Your code is 111222")
+    assert receiver.post(early) == 200
+    assert states(hook) == [OPEN]
+    hook.list_orders()  # the order becomes known
+    before = asked(simulator)
+    assert hook.wait_for_otp(bought.order_id, PATIENT).otp == "111222"
+    await_end_of_waits()
+    assert asked(simulator) == before
+    assert receiver.post(early) == 200
+    assert states(hook) == [VERIFIED]
+
+
+def test_a_late_callback_of_a_cancelled_order_is_kept_and_cancels_nothing(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order
+) -> None:
+    hook.cancel(order.order_id)
+    assert receiver.post(of(order)) == 200
+    assert hook.get_order(order.order_id).status == "cancelled"
+    assert states(hook) == [VERIFIED]
+
+
+# ------------------------------------------------------------------ what is not believed
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("/api/callback", {}),
+        ("/api/callback/", {}),
+        (f"/callback/{SECRET}", {"number": "16095170599"}),
+        (f"/callback/{SECRET}", {"sms": "Welcome to our service, dear customer"}),
+    ],
+    ids=["no secret", "no secret, with a slash", "another phone", "no certain code"],
+)
+def test_a_hint_makes_the_status_decide(
+    receiver: Receiver,
+    hook: SmsVerifyHook,
+    simulator: Simulator,
+    order: Order,
+    path: str,
+    change: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No poll is due for an hour: only the hint makes anybody ask.
+    monkeypatch.setattr("smsverify._waiting.poller.Poller.poll", lambda self, when_asked: None)
+    wait = Waiting(hook, order.order_id)
+    simulator.deliver_sms(order.order_id, otp="777888")
+    forged = of(order, "Your PayPal code is 666666", **change)
+    assert receiver.post(forged, path) == 200
+    assert wait.code() == "777888"
+    assert wait.end.message == simulator.order(order.order_id).message
+    assert states(hook) == [UNVERIFIED]
+
+
+def test_a_forged_callback_ends_no_wait_and_costs_little(
+    receiver: Receiver,
+    hook: SmsVerifyHook,
+    simulator: Simulator,
+    order: Order,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("smsverify._waiting.poller.Poller.poll", lambda self, when_asked: None)
+    stop = threading.Event()
+    wait = Waiting(hook, order.order_id, stop=stop, cancel_on_timeout=False)
+    eventually(lambda: hook._parts.waiter._waits, "the wait")
+    began = time.monotonic()
+    for number in range(60):
+        assert receiver.post(of(order, f"Your code is {100000 + number}"), "/api/callback") == 200
+    eventually(lambda: asked(simulator) >= 2, "looks")
+    minutes = (time.monotonic() - began) / simulator.rate_period
+    assert wait.is_alive()
+    stop.set()
+    wait.join(PATIENT)
+    assert isinstance(wait.end, errors.WaitStoppedError)
+    assert asked(simulator) <= 60 * 0.25 * minutes + 2  # a quarter of the budget
+    assert hook.check_otp(order.order_id, ask=False) is None
+    assert rows(hook, messages) == []
+
+
+def test_hints_for_orders_that_nobody_waits_for_cost_nothing(
+    receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, order: Order
+) -> None:
+    other = hook.order("temporary", service="WhatsApp")
+    wait = Waiting(hook, other.order_id)
+    for path in ("/api/callback", f"/callback/{SECRET}"):
+        assert receiver.post(of(order, "Hello"), path) == 200
+    simulator.deliver_sms(other.order_id, otp="123123")
+    assert wait.code() == "123123"
+    await_end_of_waits()
+    with open_store(hook.settings.store_url.get_secret_value()).read() as connection:
+        followed = sa.text("SELECT order_id FROM smsverify_looks WHERE status_at IS NOT NULL")
+        assert connection.execute(followed).scalars().all() == [other.order_id]
+
+
+@pytest.mark.parametrize(
+    ("body", "state"),
+    [
+        (payload(1, "16095170503"), OPEN),
+        ({"event": "something_else", "order_id": "7"}, OPEN),
+        ({"event": "incoming_message", "data": {"message": {"order_id": 7, "sms": "x"}}}, OPEN),
+        ({"event": "incoming_message", "message": {"order_id": 7}}, OPEN),
+        ({"event": "incoming_message", "message": "text"}, KEPT),
+        (payload(None, None, None), KEPT),
+        (payload(-1, "16095170503"), KEPT),
+        (payload(10**30, "16095170503"), KEPT),
+        (payload(True, ["16095170503"], {"a": 1}), KEPT),
+        (payload(1, "16095170503", "nul \0 and half \ud800 a pair"), OPEN),
+        (payload(1, "16095170503", TEXT, sender=None), OPEN),
+        ([], KEPT),
+        (None, KEPT),
+        ("text", KEPT),
+        (5, KEPT),
+        (b'\xef\xbb\xbf{"event": "with a mark"}', KEPT),
+        ('{"event": "sixteen bits"}'.encode("utf-16"), KEPT),
+        (b'{"event": "nul \\u0000 escaped"}', KEPT),
+        (b'{"order_id": NaN}', KEPT),
+    ],
+)
+def test_whatever_is_json_is_stored_and_answered_200(
+    any_store_url: str, simulator: Simulator, make_hook: MakeHook, body: Any, state: str
+) -> None:
+    hook = make_hook(simulator, any_store_url, callback_secrets=SECRET)
+    with receiving([hook]) as receiver:
+        assert receiver.post(body) == 200
+        assert receiver.post(body) == 200  # once is enough
+    assert states(hook) == [state]
+
+
+@pytest.mark.parametrize(
+    "order_id", [str, float, lambda number: f" {number} "], ids=["text", "float", "spaces"]
+)
+def test_an_id_may_be_written_differently(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order, order_id: Callable[[int], Any]
+) -> None:
+    assert (
+        receiver.post(of(order) | {"message": of(order)["message"] | {"order_id": order_id(order.order_id)}})
+        == 200
+    )
+    assert states(hook) == [VERIFIED]
+
+
+def test_a_deposit_is_stored_and_told_in_one_line_without_what_it_says(
+    receiver: Receiver, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert receiver.post({"amount": 12.34}, f"/callback/{SECRET}/wallet") == 200
+    assert receiver.post({"amount": 12.35}, "/api/wallet/callback") == 200
+    assert [(row.kind, row.body, row.by_secret) for row in rows(hook)] == [
+        ("wallet", '{"amount": 12.34}', True),
+        ("wallet", '{"amount": 12.35}', False),
+    ]
+    ours = [record.message for record in caplog.records if record.name == "smsverify.callback"]
+    assert ours == ["A callback about the wallet was stored"] * 2
+    assert "12.3" not in caplog.text
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    "path", [f"/callback/{SECRET}x", "/callback/x", "/callback/", "/", f"/{SECRET}", "/callback/%ff"]
+)
+def test_a_wrong_secret_is_not_found(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order, path: str
+) -> None:
+    assert receiver.post(of(order), path) == 404
+    assert rows(hook) == []
+
+
+@pytest.mark.parametrize("path", [f"/callback/{SECRET}", f"/callback/{SECRET}/wallet", "/api/callback"])
+def test_other_methods_are_not_allowed(receiver: Receiver, path: str) -> None:
+    assert {
+        requests.request(method, receiver.url + path, timeout=30).status_code
+        for method in ("GET", "PUT", "HEAD")
+    } == {405}
+
+
+def test_a_look_at_its_health_writes_nothing(receiver: Receiver, hook: SmsVerifyHook) -> None:
+    assert requests.get(f"{receiver.url}/healthz", timeout=30).status_code == 200
+    assert rows(hook) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        json.dumps(payload(1, "2")).encode()[:-10],
+        b"order_id=5",
+        '{"sms": "für Sie"}'.encode("latin-1"),
+        b"[" * 60_000,
+        b'{"a":' * 10_000,
+        b"\x00\xff\xfe",
+    ],
+    ids=["empty", "brace", "cut", "form", "latin-1", "deep list", "deep object", "bytes"],
+)
+def test_what_is_not_json_is_refused(receiver: Receiver, hook: SmsVerifyHook, body: bytes) -> None:
+    assert receiver.post(body) == 400
+    assert rows(hook) == []
+
+
+def chunks(*pieces: bytes) -> bytes:
+    head = f"POST /callback/{SECRET} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    return head + b"".join(f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces)
+
+
+class TestTooLarge:
+    def test_the_largest_that_is_taken(self, receiver: Receiver, hook: SmsVerifyHook) -> None:
+        body = json.dumps("x" * (LONGEST_BODY - 2)).encode()
+        assert len(body) == LONGEST_BODY
+        assert receiver.post(body) == 200
+        assert receiver.post(body[:-1] + b'x"') == 413
+        assert len(rows(hook)) == 1
+
+    def test_a_stated_length_is_refused_without_reading(self, receiver: Receiver) -> None:
+        head = f"POST /callback/{SECRET} HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"
+        assert b" 413 " in receiver.send(head.encode(), and_close=False)
+
+    def test_an_endless_one_is_refused_in_the_middle(self, receiver: Receiver, hook: SmsVerifyHook) -> None:
+        pieces = [b"x" * 8192] * (LONGEST_BODY // 8192 + 1)
+        assert b" 413 " in receiver.send(chunks(*pieces), and_close=False)
+        assert rows(hook) == []
+
+
+def test_a_body_in_pieces_without_a_length_is_taken(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order
+) -> None:
+    body = json.dumps(of(order)).encode()
+    raw = chunks(*(body[place : place + 7] for place in range(0, len(body), 7)), b"")
+    assert b" 200 " in receiver.send(raw, and_close=False)
+    assert states(hook) == [VERIFIED]
+
+
+def test_one_who_goes_away_or_stalls_in_the_middle_holds_nobody_up(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify._receiver.receiver.BODY_TIMEOUT", 0.3)
+    head = f"POST /callback/{SECRET} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", receiver.port)) as gone:
+        gone.sendall(head + b'{"event":')
+    assert b" 408 " in receiver.send(head + b'{"event":', and_close=False)
+    assert receiver.post(of(order)) == 200
+    assert states(hook) == [VERIFIED]
+
+
+# ------------------------------------------------------------------ accounts and their secrets
+
+
+def test_secrets_rotate(receiver: Receiver, hook: SmsVerifyHook, order: Order) -> None:
+    assert receiver.post(of(order, "Your code is 100001"), f"/callback/{SECRET}") == 200
+    assert receiver.post(of(order, "Your code is 100002"), f"/callback/{ROTATED}/") == 200
+    assert states(hook) == [VERIFIED, VERIFIED]
+
+
+def test_the_secret_selects_the_account_and_without_one_the_order_does(
+    hook: SmsVerifyHook, simulator: Simulator, make_hook: MakeHook, store_url: str, order: Order
+) -> None:
+    other = make_hook(simulator, store_url, account="other", callback_secrets="the-secret-of-the-other")
+    with receiving([hook, other]) as receiver:
+        assert receiver.post(of(order), "/callback/the-secret-of-the-other") == 200
+        assert hook.check_otp(order.order_id, ask=False) is None
+        assert receiver.post(of(order), f"/callback/{SECRET}") == 200
+        assert receiver.post(of(order, "another"), "/api/callback") == 200
+        assert receiver.post(payload(1, "2"), "/api/callback") == 200
+    mine = hook.settings.account_id
+    # Each account has a writer of its own, so the order holds within an account only.
+    assert [row.state for row in rows(hook) if row.account == mine] == [VERIFIED, UNVERIFIED, OPEN]
+    assert [row.state for row in rows(hook) if row.account == "other"] == [OPEN, OPEN]
+
+
+def test_a_secret_of_two_accounts_is_refused(
+    hook: SmsVerifyHook, simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    other = make_hook(simulator, store_url, account="other", callback_secrets=ROTATED)
+    with pytest.raises(InvalidRequestError, match="callback_secrets") as caught:
+        make_app([account_of(hook), account_of(other)])
+    assert ROTATED not in str(caught.value)
+
+
+def test_no_secret_and_no_text_is_in_any_line(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order, caplog: pytest.LogCaptureFixture, capfd: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for body in (of(order), of(order), of(order, "no code here"), {"event": TEXT}, b"{cut", b"x" * 70_000):
+        for path in (f"/callback/{SECRET}", f"/callback/{SECRET}x", "/api/callback"):
+            receiver.post(body, path)
+            requests.get(receiver.url + path, timeout=30)
+    hook.wait_for_otp(order.order_id, PATIENT)
+    out, err = capfd.readouterr()
+    ours = "\n".join(
+        record.getMessage() for record in caplog.records if not record.name.startswith("urllib3")
+    )
+    assert "A callback has brought the message of order" in ours
+    for secret in (SECRET, "545123", "PayPal", "no code here"):
+        assert secret not in ours + out + err
+    assert SECRET not in repr(account_of(hook))
+
+
+def test_a_stranger_fills_no_log(receiver: Receiver, order: Order, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="smsverify.callback")
+    for number in range(20):
+        receiver.post({"hello": number}, "/api/callback")
+        receiver.post(of(order, f"{number} is no code"), "/api/callback")
+        receiver.post({"order_id": 10**9 + number}, "/api/callback")
+    assert len(caplog.records) == 1
+    receiver.post(of(order))
+    assert "has brought the message" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize("slash", ["/", "//"], ids=["as it should be", "as a proxy may make it"])
+def test_whoever_logs_the_request_afterwards_sees_no_secret(hook: SmsVerifyHook, slash: str) -> None:
+    import asyncio
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": f"/mounted/callback{slash}{SECRET}/wallet",
+        "raw_path": f"/mounted/callback{slash}{SECRET}/wallet".encode(),
+        "root_path": "/mounted",
+        "query_string": b"",
+        "headers": [],
+    }
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(make_app([account_of(hook)])(scope, receive, send))  # type: ignore[arg-type, misc]
+    assert sent[0]["status"] in (404, 405)
+    assert SECRET not in str(scope)
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("raw", "query"),
+    [
+        (f"/callback/{SECRET}/", ""),
+        (f"//mounted//callback/{SECRET}", ""),
+        (f"/CALLBACK/{SECRET}", ""),
+        (f"/mounted/{SECRET}", ""),
+        (f"/{SECRET.upper()}/callback", ""),
+        (f"/callback%2F{SECRET}", ""),
+        ("/callback/" + "".join(f"%{ord(char):02x}" for char in SECRET), ""),
+        ("/else/" + "".join(f"%{ord(char):02X}" for char in SECRET), ""),
+        ("/else/" + "".join(f"%25{ord(char):02x}" for char in SECRET), ""),
+        ("/callback", f"secret={SECRET}"),
+        ("/else", "a=%2Fcallback%2F" + SECRET.replace("-", "%2D")),
+    ],
+)
+def test_a_secret_at_a_slightly_wrong_address_is_seen_by_nobody(
+    hook: SmsVerifyHook, method: str, raw: str, query: str
+) -> None:
+    import asyncio
+    from urllib.parse import unquote
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": unquote(raw),
+        "raw_path": raw.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": [],
+    }
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        seen.append(str(scope))  # as a server does that logs when the answer begins
+
+    seen: list[str] = []
+    asyncio.run(make_app([account_of(hook)])(scope, receive, send))  # type: ignore[arg-type, misc]
+    for said in (*seen, str(scope)):
+        plain = unquote(unquote(unquote(said))).casefold()
+        assert SECRET.casefold() not in plain
+    assert "***" in str(scope)
+
+
+def test_what_holds_no_secret_is_logged_as_it_came() -> None:
+    path = "/api/v2/dags/a%2Fb/callbacks/x"
+    scope = {"path": "/api/v2/dags/a/b/callbacks/x", "raw_path": path.encode(), "query_string": b"a=%25+b"}
+    assert mask(scope, [SECRET]) is scope
+    assert scope["raw_path"] == path.encode()
+
+
+# ------------------------------------------------------------------ bodies as nobody documented them
+
+
+def twice(order: Order) -> bytes:
+    """One object with two messages."""
+    first, second = (
+        json.dumps(of(order, text)["message"]) for text in ("Your code is 111222", "code 333444")
+    )
+    return f'{{"event": "incoming_message", "message": {first}, "message": {second}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        (lambda body, order: {**body, "message": [body["message"]]}, UNVERIFIED),
+        (lambda body, order: {**body, "message": [{"order_id": 7}, body["message"]]}, UNVERIFIED),
+        (lambda body, order: {"data": body}, UNVERIFIED),
+        (lambda body, order: [body], UNVERIFIED),
+        (lambda body, order: twice(order), UNVERIFIED),
+        (lambda body, order: json.dumps(body).encode("utf-8-sig"), VERIFIED),
+        (lambda body, order: json.dumps(body).encode("utf-16"), VERIFIED),
+        (lambda body, order: json.dumps(body).encode("utf-32-le"), VERIFIED),
+        (lambda body, order: json.dumps(body).replace("Your", "F\u00fcr").encode("latin-1"), UNVERIFIED),
+        (lambda body, order: json.dumps(body).replace('"paypal"', "1" + "0" * 5000).encode(), VERIFIED),
+        (
+            lambda body, order: {**body, "message": {**body["message"], "number": float(order.phone_digits)}},
+            VERIFIED,
+        ),
+    ],
+    ids=[
+        *("a list", "several", "nested", "in a list", "a name twice", "a mark", "16 bits", "32 bits"),
+        *("8 bits", "a huge number", "a phone as a float"),
+    ],
+)
+def test_a_genuine_callback_of_another_shape_is_not_lost(
+    receiver: Receiver,
+    hook: SmsVerifyHook,
+    order: Order,
+    change: Callable[[dict[str, Any], Order], Any],
+    state: str,
+) -> None:
+    body = change(of(order), order)
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    assert receiver.post(body) == 200
+    assert [row.state for row in rows(hook) if row.order_id == order.order_id] == [state]
+
+
+@pytest.mark.parametrize(
+    "order_id",
+    [
+        "1e30",
+        "1e400",
+        "-5",
+        "9223372036854775807",
+        "9223372036854775808",
+        "1" + "0" * 5000,
+        '"9e9"',
+        "{}",
+        "[[]]",
+    ],
+)
+def test_an_id_that_is_none_is_kept(
+    any_store_url: str, simulator: Simulator, make_hook: MakeHook, order_id: str
+) -> None:
+    hook = make_hook(simulator, any_store_url, callback_secrets=SECRET)
+    with receiving([hook]) as receiver:
+        body = json.dumps(payload("ID", "16095170503")).replace('"ID"', order_id)
+        assert receiver.post(body.encode()) == 200
+        assert receiver.post(body.encode(), "/api/callback") == 200
+    assert states(hook) == [KEPT, KEPT]
+
+
+def test_a_text_with_what_no_database_keeps_is_one_message_whichever_way_it_comes(
+    simulator: Simulator, make_hook: MakeHook, any_store_url: str
+) -> None:
+    hook = make_hook(simulator, any_store_url, callback_secrets=SECRET)
+    order = hook.order("temporary", service="WhatsApp")
+    text = "Your code \0is 545123 \ud83d"
+    simulator.deliver_sms(order.order_id, text=text, otp="545123")
+    with receiving([hook]) as receiver:
+        assert receiver.post(of(order, text)) == 200
+    assert hook.get_status(order.order_id).otp == "545123"
+    assert [row.otp for row in rows(hook, messages)] == ["545123"]
+
+
+# ------------------------------------------------------------------ a code that nobody waits for any more
+
+
+def test_a_code_that_came_by_callback_is_handed_out_after_the_time_out(
+    receiver: Receiver,
+    hook: SmsVerifyHook,
+    simulator: Simulator,
+    order: Order,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It comes when the wait has ended, and before its order is given back."""
+    release = hook._parts.orders.cancelling.release
+
+    def late(*args: Any, **options: Any) -> bool:
+        assert receiver.post(of(order)) == 200
+        return release(*args, **options)
+
+    monkeypatch.setattr(hook._parts.orders.cancelling, "release", late)
+    monkeypatch.setattr("smsverify._waiting.poller.Poller.poll", lambda self, when_asked: None)
+    before = simulator.stats().requests
+    assert hook.wait_for_otp(order.order_id, 0.1).otp == "545123"
+    assert simulator.stats().requests == before
+    assert simulator.order(order.order_id).status == "pending"  # the simulated SMS has not come
+    assert hook.get_order(order.order_id).status == "completed"
+
+
+def test_an_order_is_not_given_back_when_a_callback_has_brought_its_code(
+    receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, order: Order
+) -> None:
+    assert receiver.post(of(order)) == 200
+    before = simulator.stats().requests
+    assert hook.release(order.order_id, "nobody needs it") is False
+    assert hook.release(order.order_id, "the purchase is undone", undo=True) is False
+    assert hook.cancel(order.order_id).otp == "545123"
+    assert simulator.stats().requests == before
+    report = hook.reconcile(cancel_after=0)
+    assert report.cancelled == []
+    assert report.to_cancel == []
+    assert simulator.order(order.order_id).status == "pending"
+    assert hook.check_otp(order.order_id) is not None
+    assert hook.reconcile().leaks == []
+
+
+def test_a_block_with_a_number_keeps_it_when_its_code_came_by_callback(
+    receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator
+) -> None:
+    with hook.rented_number("temporary", service="WhatsApp") as number:
+        assert receiver.post(of(number.order)) == 200
+        before = simulator.stats().requests
+        assert number.wait_for_otp(PATIENT).otp == "545123"
+    assert simulator.stats().requests == before
+
+
+def test_a_code_that_comes_between_the_look_and_the_cancellation_keeps_the_order(
+    receiver: Receiver,
+    hook: SmsVerifyHook,
+    simulator: Simulator,
+    order: Order,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = hook._parts.orders.status.read
+
+    def late(*args: Any, **options: Any) -> Any:
+        status = look(*args, **options)
+        assert receiver.post(of(order)) == 200
+        return status
+
+    monkeypatch.setattr(hook._parts.orders.status, "read", late)
+    assert hook.release(order.order_id, "nobody needs it") is False
+    assert simulator.stats().by_endpoint.get("POST order/{id}/cancel/", 0) == 0
+    assert hook._parts.inbox.newest([order.order_id])[order.order_id].otp == "545123"
+
+
+# ------------------------------------------------------------------ a store that fails
+
+
+def test_a_locked_store_is_told_in_time_and_the_repeat_is_taken(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify._receiver.receiver.STORE_TIMEOUT", 0.3)
+    other = sqlite3.connect(store_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert [receiver.post(of(order, f"code {number}")) for number in (100001, 100002)] == [503, 503]
+    assert time.monotonic() - began < 5
+    other.execute("ROLLBACK")
+    other.close()
+    assert [receiver.post(of(order, f"code {number}")) for number in (100001, 100002)] == [200, 200]
+    assert sorted(row.message for row in rows(hook)) == ["code 100001", "code 100002"]
+
+
+def test_a_store_that_is_gone_for_a_while_loses_nothing(
+    simulate: Simulate, make_hook: MakeHook, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate(callback_backoff=1.0)
+    url = postgres.create_database()
+    hook = make_hook(simulator, url, callback_secrets=SECRET)
+    order = hook.order("temporary", service="WhatsApp")
+    from smsverify._store.store import Store
+
+    is_gone = threading.Event()
+    is_gone.set()
+    prepare = Store._make_ready
+
+    def gone(store: Store) -> None:
+        if is_gone.is_set():
+            raise errors.StoreError("the store is gone")
+        prepare(store)
+
+    with receiving([hook]) as receiver:
+        monkeypatch.setattr(Store, "_make_ready", gone)
+        simulator.configure(callback_url=receiver.secret_url)
+        simulator.deliver_sms(order.order_id, otp="424242")
+        eventually(lambda: any(record.status == 503 for record in simulator.callbacks()), "a refusal")
+        is_gone.clear()
+        eventually(lambda: any(record.delivered for record in simulator.callbacks()), "the repeat")
+    before = asked(simulator)
+    assert hook.wait_for_otp(order.order_id, PATIENT).otp == "424242"
+    await_end_of_waits()
+    assert asked(simulator) == before
+
+
+# ------------------------------------------------------------------ many at once, and deaths
+
+
+def send_all(receiver_url: Callable[[], str], bodies: list[dict[str, Any]], connections: int) -> list[int]:
+    """Posts all of these, and again whatever is not answered 200, as the service does."""
+    acknowledged: list[int] = []
+    todo = list(enumerate(bodies))
+    lock = threading.Lock()
+
+    def run() -> None:
+        session = requests.Session()
+        while True:
+            with lock:
+                if not todo:
+                    return
+                number, body = todo.pop()
+            try:
+                status = session.post(receiver_url(), json=body, timeout=10).status_code
+            except requests.RequestException:
+                status = 0
+            with lock:
+                if status == 200:
+                    acknowledged.append(number)
+                else:
+                    todo.insert(0, (number, body))
+            if status != 200:
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=run) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return acknowledged
+
+
+def test_a_burst_loses_nothing(make_hook: MakeHook, simulator: Simulator, any_store_url: str) -> None:
+    hook = make_hook(simulator, any_store_url, callback_secrets=SECRET)
+    bodies = [payload(1 + number % 50, "16095170503", f"message {number}") for number in range(1000)]
+    with receiving([hook]) as receiver:
+        send_all(lambda: receiver.secret_url, [*bodies, *bodies[:200]], 16)
+    assert sorted(row.message for row in rows(hook)) == sorted(body["message"]["sms"] for body in bodies)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_it_is_told_to_end(
+    hook: SmsVerifyHook, order: Order, how: signal.Signals
+) -> None:
+    serving = Serving(hook)
+    assert serving.receiver is not None, serving.first_line
+    assert serving.receiver.post(of(order)) == 200
+    assert serving.receiver.post(of(order), f"/callback/{SECRET}-wrong") == 404
+    assert hook.check_otp(order.order_id, ask=False) is not None
+    code, said = serving.end(how)
+    assert code == (0 if how is signal.SIGTERM else 130)
+    assert "/callback/<secret>" in said
+    assert f"has brought the message of order {order.order_id}" in said
+    for secret in (SECRET, ROTATED, "545123"):
+        assert secret not in said
+
+
+def test_the_command_says_what_is_missing(hook: SmsVerifyHook) -> None:
+    code, said = Serving(hook, SMSVERIFY_CALLBACK_SECRETS="").wait()
+    assert (code, "callback_secrets" in said) == (2, True)
+    code, said = Serving(hook, SMSVERIFY_CALLBACK_SECRETS="short").wait()
+    assert (code, "callback_secrets" in said, "short" in said) == (2, True, False)
+    code, said = Serving(
+        hook, SMSVERIFY_STORE_URL=f"postgresql+psycopg://u:p@127.0.0.1:{closed_port()}/x"
+    ).wait()
+    assert (code, "store" in said) == (1, True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, said = Serving(hook, "--port", port).wait()
+    assert (code, port in said) == (2, True)
+
+
+def test_without_the_extra_the_command_says_what_to_install(hook: SmsVerifyHook) -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None; from smsverify.cli import main\n"
+        "sys.exit(main(['callbacks', 'serve']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, "smsverify[server]" in done.stderr) == (1, True)
+
+
+def test_what_was_acknowledged_survives_kills(
+    make_hook: MakeHook, simulator: Simulator, any_store_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The receiver is killed under load and started again; the sender repeats what got no 200."""
+    count, kills = (20_000, 40) if SOAK else (400, 3)
+    hook = make_hook(simulator, any_store_url, callback_secrets=SECRET)
+    hook.check_store()
+    chance = random.Random(5)
+    serving = Serving(hook)
+    assert serving.receiver is not None, serving.first_line
+    url = [serving.receiver.secret_url]
+    bodies = [payload(1 + number % 50, "16095170503", f"message {number}") for number in range(count)]
+    acknowledged: list[int] = []
+    sender = threading.Thread(target=lambda: acknowledged.extend(send_all(lambda: url[0], bodies, 8)))
+    sender.start()
+    for number in range(kills):
+        stored = (number + 1) * count // (kills + 2)
+        eventually(lambda: len(rows(hook)) >= stored, "progress", timeout=600)  # noqa: B023
+        time.sleep(chance.uniform(0, 0.05))
+        serving.end(signal.SIGKILL)
+        serving = Serving(hook)
+        assert serving.receiver is not None, serving.first_line
+        url[0] = serving.receiver.secret_url
+    sender.join()
+    assert serving.end(signal.SIGTERM)[0] == 0
+    kept = sorted(row.message for row in rows(hook))
+    assert sorted(acknowledged) == list(range(count))
+    assert kept == sorted(body["message"]["sms"] for body in bodies)
+    if SOAK:
+        with capsys.disabled():
+            print(f"  {count} callbacks, {kills} kills of the receiver: none lost, none twice")

@@ -1,0 +1,58 @@
+"""Clocks that a test sets: a process's own, and a database's."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+# The server calls its own functions by number, and this one by the name that it had.
+_MAKE = """
+SET allow_system_table_mods = on;
+CREATE TABLE public.clock_step (seconds DOUBLE PRECISION NOT NULL);
+INSERT INTO public.clock_step VALUES (0);
+ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO true_clock_timestamp;
+CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE SQL VOLATILE AS $$
+    SELECT true_clock_timestamp() + (SELECT seconds FROM public.clock_step) * INTERVAL '1 second'
+$$;
+"""
+
+
+class DatabaseClock:
+    """The clock of a database of `rigs.postgres`, as all who use it read it: a function that can be set."""
+
+    def __init__(self, url: str) -> None:
+        address = sa.engine.make_url(url).set(drivername="postgresql")
+        self._connection = psycopg.connect(address.render_as_string(hide_password=False), autocommit=True)
+        self._connection.execute(_MAKE)
+
+    def step(self, seconds: float) -> None:
+        """Sets the clock by so much."""
+        self._connection.execute("UPDATE public.clock_step SET seconds = seconds + %s", (seconds,))
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._connection.close()
+
+
+_right = time.time
+_steps: list[float] = []
+
+
+class _Datetime(datetime.datetime):
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+        return cls.fromtimestamp(time.time(), tz)
+
+
+def step_own_clock(seconds: float) -> None:
+    """Sets this process's clock by so much, for all that has been imported, until the process ends."""
+    _steps.append(seconds)
+    time.time = lambda: _right() + sum(_steps)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("smsverify") and getattr(module, "datetime", None) is datetime.datetime:
+            module.datetime = _Datetime  # type: ignore[attr-defined]

@@ -1,0 +1,165 @@
+"""What the fields `otp` and `message` of a status say, whatever the service puts into them."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from smsverify import errors
+from smsverify._service.codes import read_fields
+from smsverify.hook import SmsVerifyHook
+
+URL = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("otp", "code"),
+    [
+        ("548921", "548921"),
+        (" 548921\n", "548921"),
+        (548921, "548921"),
+        (548921.0, "548921"),
+        (Decimal("548921.0"), "548921"),
+        ("548921.0", "548921"),
+        ("012345.00", "012345"),
+        ("0000", "0000"),
+        ("000", "000"),
+        ("\uff15\uff14\uff18\uff19\uff12\uff11", "548921"),
+        ("\u2068548921\u2069", "548921"),
+        ("[548921]", "548921"),
+        ("#548921.", "548921"),
+        ("G-548921", "G-548921"),
+        ("123-456", "123-456"),
+        ("123 456", "123 456"),
+        ("A7K2Q9", "A7K2Q9"),
+        ("QWXZP", "QWXZP"),  # which can be no word
+    ],
+)
+def test_a_code_is_handed_out_as_it_stands(otp: Any, code: str) -> None:
+    assert read_fields(otp, None) == (code, None)
+    assert read_fields(otp, "Welcome") == (code, "Welcome")
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        *(
+            None,
+            "",
+            " ",
+            "None",
+            "null",
+            "NULL",
+            "nil",
+            "NaN",
+            "N/A",
+            "n.a.",
+            "-",
+            "--",
+            "\u2014",
+            "\u2026",
+            "...",
+            "?",
+        ),
+        *(
+            "waiting",
+            "Waiting...",
+            "pending",
+            "PENDING",
+            "false",
+            "undefined",
+            "not received",
+            "Not available",
+        ),
+        *(
+            "Waiting for SMS",
+            "waiting for the code",
+            "no sms yet",
+            "No OTP received yet",
+            "SMS not received yet",
+        ),
+        *("Please wait for the SMS", "Still waiting for message\u2026", "0", "00", "\0"),
+    ],
+)
+@pytest.mark.parametrize("status", ["pending", "active", "completed"])
+def test_what_stands_for_nothing_is_nothing(nothing: Any, status: str) -> None:
+    assert read_fields(nothing, nothing, status=status) == (None, None)
+    assert read_fields(nothing, "Your code is 548921", status=status) == (None, "Your code is 548921")
+    assert read_fields("548921", nothing, status=status) == ("548921", None)
+
+
+@pytest.mark.parametrize(
+    "otp",
+    [
+        *(
+            True,
+            False,
+            0,
+            0.0,
+            -5,
+            -548921.0,
+            5.5,
+            7,
+            "12",
+            1e30,
+            float("nan"),
+            float("inf"),
+            Decimal("1E+999999"),
+        ),
+        *(["548921"], {"code": "548921"}, "completed", "error", "hello", "x" * 5000, "9" * 5000, 10**400),
+    ],
+)
+def test_what_can_be_no_code_is_none(otp: Any) -> None:
+    assert read_fields(otp, None) == (None, None)
+
+
+def test_a_number_that_has_lost_its_zeros_gets_them_back() -> None:
+    assert read_fields(0, "Your code is 000000") == ("000000", "Your code is 000000")
+    assert read_fields(12345.0, "Your code is 012345")[0] == "012345"
+    assert read_fields(12345, "9" * 5000)[0] == "12345"  # more digits than Python likes to convert
+
+
+@pytest.mark.parametrize(
+    ("sentence", "code"),
+    [
+        ("Your code is 548921", "548921"),
+        ("548921 is your Foo code", "548921"),
+        ("Code: 548921", "548921"),
+        ("Ваш код: 548921", "548921"),
+        ("Dial 112 now", None),
+    ],
+)
+def test_a_sentence_is_the_text_and_its_code_is_read(sentence: str, code: str | None) -> None:
+    assert read_fields(sentence, None) == (code, sentence)
+    assert read_fields(sentence, "Another text") == (code, "Another text")
+
+
+def test_words_are_an_sms_only_where_the_status_vouches_for_it() -> None:
+    for words in ("hello", "Welcome to Foo", "\u043e\u0436\u0438\u0434\u0430\u043d\u0438\u0435"):
+        assert read_fields(words, None, status="pending") == (None, None)
+        assert read_fields(words, None, status="Completed ") == (None, words)
+    assert read_fields("FOXTROT", "Say FOXTROT")[0] == "FOXTROT"
+    assert read_fields("FOXTROT", "Say nothing") == (None, "Say nothing")
+
+
+def test_the_orders_own_number_and_a_date_are_no_codes() -> None:
+    assert read_fields("14155550123", None, phone="+1 415 555 0123") == (None, None)
+    assert read_fields("2026-05-12", "x")[0] is None
+
+
+@pytest.mark.parametrize("otp", ["null", "Waiting for SMS", "-", 0])
+def test_a_wait_goes_on_where_nothing_has_come(
+    requests_mock: Any, make_hook: Any, store_url: str, otp: Any
+) -> None:
+    hook: SmsVerifyHook = make_hook(URL, store_url)
+    status = f"{URL}/api/v1/order/7/status/"
+    requests_mock.get(status, json={"order_id": 7, "status": "active", "otp": otp, "message": otp or None})
+    requests_mock.get(f"{URL}/api/v1/orders/", json=[])
+    with pytest.raises(errors.WaitTimeoutError):
+        hook.wait_for_otp(7, 0.5, cancel_on_timeout=False)
+    requests_mock.get(status, text='{"order_id": 7, "status": "active", "otp": 548921.0}')
+    assert hook.wait_for_otp(7, 30).otp == "548921"
+    assert json.loads(json.dumps(hook.get_status(7).as_dict()))["otp"] == "548921"

@@ -1,0 +1,257 @@
+"""The time that all users of a store share: it goes on evenly, whoever sets whichever clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+from rigs.clocks import DatabaseClock
+from rigs.processes import in_processes
+
+from smsverify._runtime import clock
+from smsverify._service.rate_limit import Priority, RateLimit
+from smsverify._store import steady
+from smsverify._store.store import Store, open_store
+from smsverify._store.tables import clocks, purchases, shifts, slots
+
+DAY = 86_400.0
+STEPS = [61.0, -61.0, DAY, -DAY, 0.5, -0.5]
+
+
+def now_of(store: Store) -> float:
+    with store.write() as connection:
+        return store.now(connection)
+
+
+@pytest.fixture
+def make_store() -> Iterator[Callable[[str], Store]]:
+    """Makes stores as other processes would have them."""
+    made: list[Store] = []
+
+    def make(url: str) -> Store:
+        made.append(Store(url))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+class Stopwatch:
+    """Checks that a store's time goes on as this machine's uptime does."""
+
+    def __init__(self, store: Store) -> None:
+        self._before = clock.boottime()
+        self._began = now_of(store)
+        self._after = clock.boottime()
+
+    def check(self, store: Store, tolerance: float = 0.05) -> None:
+        """Passes where the store's time is what it should be by now."""
+        before, now, after = clock.boottime(), now_of(store), clock.boottime()
+        passed = now - self._began
+        assert before - self._after - tolerance <= passed <= after - self._before + tolerance
+
+
+# ------------------------------------------------------------------ a machine's own store
+
+
+@pytest.mark.parametrize("seconds", STEPS)
+def test_a_machine_whose_clock_is_set_counts_on(
+    make_store: Callable[[str], Store], seconds: float, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(any_store_url)
+    stopwatch, right = Stopwatch(store), time.time
+    monkeypatch.setattr(time, "time", lambda: right() + seconds)
+    stopwatch.check(store)
+    stopwatch.check(make_store(any_store_url))  # as another process sees it
+
+
+@pytest.mark.parametrize("seconds", [61.0, -DAY])
+def test_processes_whose_clocks_differ_share_one_time(seconds: float, any_store_url: str) -> None:
+    stopwatch = Stopwatch(open_store(any_store_url))
+    told = in_processes("tell_time", 2, url=any_store_url, seconds=seconds)
+    now = now_of(open_store(any_store_url))
+    assert all(now - 60 < one <= now for one in told)
+    stopwatch.check(open_store(any_store_url))
+
+
+def test_the_time_begins_with_the_calendar(any_store_url: str) -> None:
+    assert abs(now_of(open_store(any_store_url)) - time.time()) < 1
+
+
+def restart(
+    monkeypatch: pytest.MonkeyPatch, *, wall: float, uptime: float = 5.0, has_name: bool = True
+) -> None:
+    """The machine starts anew, and its clock is `wall` seconds ahead of the right time."""
+    right, began = time.time, clock.boottime()
+    monkeypatch.setattr(steady, "boot_id", lambda: "the next" if has_name else "")
+    monkeypatch.setattr(steady, "boottime", lambda: clock.boottime() - began + uptime)
+    monkeypatch.setattr(time, "time", lambda: right() + wall)
+
+
+def test_after_a_restart_the_time_goes_on_with_the_calendar(
+    make_store: Callable[[str], Store], store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = now_of(open_store(store_url))
+    restart(monkeypatch, wall=DAY)
+    assert DAY <= now_of(make_store(store_url)) - before < DAY + 60
+
+
+@pytest.mark.parametrize("has_name", [True, False])
+def test_after_a_restart_the_time_is_not_before_anything_on_record(
+    make_store: Callable[[str], Store], has_name: bool, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_name:
+        monkeypatch.setattr(steady, "boot_id", lambda: "")
+    store = make_store(store_url)
+    before = now_of(store)
+    with store.write() as connection:
+        connection.execute(
+            sa.insert(purchases).values(
+                account="a",
+                namespace="n",
+                key="k",
+                generation=1,
+                kind="order",
+                fingerprint="f",
+                request="{}",
+                state="sent",
+                attempt="x",
+                sent_at=before + 20,
+            )
+        )
+    restart(monkeypatch, wall=-DAY, has_name=has_name)
+    again = make_store(store_url)
+    assert before + 20 <= now_of(again) < before + 60
+    Stopwatch(again).check(make_store(store_url))
+
+
+def test_what_the_time_is_is_on_record_now_and_then(
+    make_store: Callable[[str], Store], store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(store_url)
+    began = now_of(store)
+    right = clock.boottime
+    monkeypatch.setattr(steady, "boottime", lambda: right() + 40)  # 40 s later
+    now_of(store)
+    with store.read() as connection:
+        noted = connection.execute(sa.select(clocks.c.steady)).scalar_one()
+    assert began + 40 <= noted < began + 60
+
+
+def test_a_restart_frees_no_slot_however_far_the_calendar_has_jumped(
+    make_store: Callable[[str], Store], store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate_limit = RateLimit(make_store(store_url), "key", limit=2, period=60.0, lease=90.0)
+    with rate_limit.acquire(Priority.POLL, deadline=time.monotonic() + 30):
+        pass
+    restart(monkeypatch, wall=DAY)
+    assert RateLimit(make_store(store_url), "key", limit=2, period=60.0, lease=90.0).state().available == 1
+    with open_store(store_url).read() as connection:
+        latest = connection.execute(sa.select(sa.func.max(slots.c.free_at))).scalar_one()
+        assert 0 < latest - open_store(store_url).now(connection) <= 61
+
+
+# ------------------------------------------------------------------ a store that several machines use
+
+
+@pytest.mark.parametrize("seconds", STEPS)
+def test_a_database_whose_clock_is_set_is_corrected_for_all(
+    make_store: Callable[[str], Store], seconds: float, shared_store_url: str, database_clock: DatabaseClock
+) -> None:
+    one, other = make_store(shared_store_url), make_store(shared_store_url)
+    now_of(one), now_of(other)
+    stopwatch = Stopwatch(one)
+    for step in (seconds, -seconds, seconds):
+        database_clock.step(step)
+        stopwatch.check(one)
+        stopwatch.check(other)
+        stopwatch.check(make_store(shared_store_url))
+    with one.read() as connection:
+        assert connection.execute(sa.select(shifts.c.version)).scalar_one() == 3
+
+
+@pytest.mark.parametrize("seconds", STEPS)
+def test_a_step_between_two_short_processes_is_seen(
+    make_store: Callable[[str], Store], seconds: float, shared_store_url: str, database_clock: DatabaseClock
+) -> None:
+    stopwatch = Stopwatch(make_store(shared_store_url))
+    database_clock.step(seconds)
+    stopwatch.check(make_store(shared_store_url), tolerance=0.2)
+
+
+def test_a_database_that_was_set_back_while_nobody_looked_goes_on_where_it_was(
+    make_store: Callable[[str], Store],
+    shared_store_url: str,
+    database_clock: DatabaseClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = now_of(make_store(shared_store_url))
+    monkeypatch.setattr(steady, "boot_id", lambda: "another machine")
+    database_clock.step(-DAY)
+    assert before - 1 <= now_of(make_store(shared_store_url)) < before + 60  # what was noted last
+
+
+def test_what_is_asked_for_as_a_column_is_corrected_too(
+    make_store: Callable[[str], Store], shared_store_url: str, database_clock: DatabaseClock
+) -> None:
+    store = make_store(shared_store_url)
+    now_of(store)
+    database_clock.step(DAY)
+    now = now_of(store)
+    with store.read() as connection:
+        assert 0 <= connection.execute(sa.select(store.clock())).scalar_one() - now < 30
+
+
+def test_a_clock_that_runs_a_little_differently_is_left_alone(
+    make_store: Callable[[str], Store], shared_store_url: str, database_clock: DatabaseClock
+) -> None:
+    store = make_store(shared_store_url)
+    for _ in range(10):
+        now_of(store)
+        database_clock.step(0.001)
+    with store.read() as connection:
+        assert connection.execute(sa.select(shifts.c.version)).scalar() is None
+
+
+def test_many_threads_correct_one_step_once(
+    make_store: Callable[[str], Store], shared_store_url: str, database_clock: DatabaseClock
+) -> None:
+    store = make_store(shared_store_url)
+    stopwatch = Stopwatch(store)
+    database_clock.step(-DAY)
+    all_there = threading.Barrier(18)
+    wrong: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            with store.write() as connection:
+                all_there.wait(30)  # each has one of the connections that there are, and needs the time
+                store.now(connection)
+            stopwatch.check(store)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(18)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    with store.read() as connection:
+        assert connection.execute(sa.select(shifts.c.version)).scalar_one() == 1
+
+
+def test_the_calendar_is_the_one_that_is_set(
+    make_store: Callable[[str], Store], shared_store_url: str, database_clock: DatabaseClock
+) -> None:
+    store = make_store(shared_store_url)
+    before = now_of(store)
+    database_clock.step(DAY)
+    now_of(store)
+    with store.read() as connection:
+        assert abs(store.wall(connection) - time.time() - DAY) < 1
+    assert abs(store.as_wall(before) - time.time() - DAY) < 5

@@ -1,0 +1,55 @@
+"""The documentation: its pages are short, its settings are complete, and its code runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smsverify.settings import Settings
+from smsverify.simulator import Simulator
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts and path.name != "cli.md")
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(DOCS)) for page in PAGES])
+def test_a_page_is_no_book(page: Path) -> None:
+    assert len(page.read_text().splitlines()) <= 250
+
+
+def test_every_setting_is_described_with_its_variable() -> None:
+    text = (DOCS / "reference" / "settings.md").read_text()
+    described = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, flags=re.M)
+    assert described == [(name, f"SMSVERIFY_{name.upper()}") for name, _ in described]
+    assert {name for name, _ in described} == set(Settings.model_fields)
+
+
+def test_the_tests_on_the_pages_pass() -> None:
+    plugin = ["-p", "no:cacheprovider", "-p", "no:randomly", "--override-ini", "addopts="]
+    command = [sys.executable, "-m", "pytest", "-q", *plugin, str(DOCS / "snippets")]
+    done = subprocess.run(command, cwd=DOCS / "snippets", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+def test_the_python_of_the_readme_runs(
+    simulator: Simulator, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.configure(sms_delay=0.1)
+    for name, value in simulator.environment(store_url).items():
+        monkeypatch.setenv(name, value)
+    (source,) = re.findall(r"```python\n([^`]*hook\.attempts[^`]*)```", (ROOT / "README.md").read_text())
+    given = re.search(r"SmsVerifyHook\((.*?)\)", source, flags=re.S)
+    assert given is not None
+    # The simulator of this test listens elsewhere.
+    exec(compile(source.replace(given[1], ""), "README.md", "exec"), {})
+    assert [order.status for order in simulator.orders()] == ["completed"] * 4

@@ -1,0 +1,323 @@
+"""Reading all messages: each once and in order, over restarts, with one consumer at a time."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from rigs import eventually
+
+from smsverify import errors
+from smsverify._messages.inbox import Inbox
+from smsverify._store.store import open_store
+from smsverify._store.tables import consumers, followed, looks, messages, orders, polls
+from smsverify._waiting import subscriptions
+from smsverify._waiting.subscriptions import Subscription
+from smsverify.hook import SmsVerifyHook
+from smsverify.models import Message
+from smsverify.simulator import Simulator
+from smsverify.wings import assign_messages
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+PATIENT = 60.0  # seconds; for what ends by itself
+NOWHERE = "http://127.0.0.1:9"  # a service that nobody asks
+
+
+def inbox_of(hook: SmsVerifyHook) -> Inbox:
+    return hook._parts.inbox
+
+
+def put(hook: SmsVerifyHook, *numbers: int, order_id: int = 7) -> None:
+    for number in numbers:
+        assert inbox_of(hook).put(
+            Message(order_id=order_id, otp=f"{number:06}", message=f"Your code is {number:06}")
+        )
+
+
+def rent(hook: SmsVerifyHook) -> int:
+    return hook.order("rent-1day", service="Tinder").order_id
+
+
+def codes(batch: list[tuple[int, Message]]) -> list[int]:
+    return [int(message.otp or 0) for _, message in batch]
+
+
+def read(subscription: Subscription, count: int) -> list[tuple[int, Message]]:
+    """The next messages, so many that are there in all."""
+    found: list[tuple[int, Message]] = []
+    while len(found) < count:
+        found += subscription.next().result(PATIENT)
+    return found
+
+
+def started(subscription: Subscription) -> Subscription:
+    """Returns when it is the consumer's turn."""
+    eventually(lambda: subscription.read_to is not None, "the consumer's turn")
+    return subscription
+
+
+@pytest.fixture
+def hook(make_hook: MakeHook, any_store_url: str) -> Any:
+    made = make_hook(NOWHERE, any_store_url)
+    yield made
+    for subscription in made._parts.waiter._subscriptions.current():
+        subscription.close()
+
+
+def test_a_new_consumer_gets_what_comes_from_now_on_in_order(hook: SmsVerifyHook) -> None:
+    put(hook, 1, 2)
+    subscription = started(hook.subscribe("a"))
+    put(hook, 3, 4, 5)
+    found = read(subscription, 3)
+    assert codes(found) == [3, 4, 5]
+    assert [message_id for message_id, _ in found] == sorted(message_id for message_id, _ in found)
+
+
+def test_it_goes_on_where_it_has_advanced_to(hook: SmsVerifyHook) -> None:
+    first = started(hook.subscribe("a"))
+    put(hook, 1, 2, 3)
+    (one, _), _, _ = read(first, 3)
+    first.advance(one)
+    first.close()
+    put(hook, 4)
+    assert codes(read(hook.subscribe("a"), 3)) == [2, 3, 4]
+
+
+def test_consumers_of_different_names_get_every_message_each(hook: SmsVerifyHook) -> None:
+    all_of_them = [started(hook.subscribe(name)) for name in "ab"]
+    put(hook, 1, 2)
+    assert [codes(read(subscription, 2)) for subscription in all_of_them] == [[1, 2], [1, 2]]
+
+
+def test_one_that_has_read_further_than_another_gets_nothing_twice(hook: SmsVerifyHook) -> None:
+    ahead, behind = (started(hook.subscribe(name)) for name in "ab")
+    put(hook, 1, 2)
+    read(ahead, 2)
+    coming = ahead.next()
+    assert codes(read(behind, 2)) == [1, 2]
+    put(hook, 3)
+    assert codes(coming.result(PATIENT)) == [3]
+
+
+def test_it_gets_the_messages_of_its_orders_only(hook: SmsVerifyHook) -> None:
+    one = started(hook.subscribe("one", order_ids=8))
+    two = started(hook.subscribe("two", order_ids=["8", 9]))
+    put(hook, 1)
+    put(hook, 2, order_id=8)
+    put(hook, 3, order_id=9)
+    assert codes(read(one, 1)) == [2]
+    assert codes(read(two, 2)) == [2, 3]
+
+
+def test_a_second_one_of_the_same_name_waits_until_the_first_has_ended(hook: SmsVerifyHook) -> None:
+    first = started(hook.subscribe("a"))
+    put(hook, 1)
+    ((message_id, _),) = read(first, 1)
+    second = hook.subscribe("a")
+    coming = second.next()
+    put(hook, 2)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        coming.result(1.0)
+    first.advance(message_id)
+    first.close()
+    assert codes(coming.result(PATIENT)) == [2]
+
+
+def test_one_whose_place_was_taken_reads_and_advances_no_more(hook: SmsVerifyHook) -> None:
+    subscription = started(hook.subscribe("a"))
+    put(hook, 1)
+    ((message_id, _),) = read(subscription, 1)
+    coming = subscription.next()
+    with hook._parts.store.write() as connection:
+        connection.execute(sa.update(consumers).values(holder="another"))
+    with pytest.raises(errors.WaitStoppedError):
+        subscription.advance(message_id)
+    with pytest.raises(errors.WaitStoppedError):
+        coming.result(PATIENT)
+
+
+def test_the_place_of_one_that_was_killed_is_free_after_a_while(hook: SmsVerifyHook) -> None:
+    first = started(hook.subscribe("a"))
+    put(hook, 1, 2)
+    (one, _), _ = read(first, 2)
+    first.advance(one)
+    first.close()
+    eventually(lambda: not hook._parts.waiter._subscriptions._all, "the end of the subscription")
+    last_seen(hook, "killed", 0)
+    subscription = hook.subscribe("a")
+    with pytest.raises(concurrent.futures.TimeoutError):
+        subscription.next().result(1.0)
+    last_seen(hook, "killed", -3600)
+    assert codes(read(subscription, 1)) == [2]
+
+
+def last_seen(hook: SmsVerifyHook, holder: str, ago: float) -> None:
+    with hook._parts.store.write() as connection:
+        seen_at = hook._parts.store.now(connection) + ago
+        connection.execute(sa.update(consumers).values(holder=holder, seen_at=seen_at))
+
+
+def test_a_message_is_read_by_its_id_until_it_is_purged(hook: SmsVerifyHook) -> None:
+    subscription = started(hook.subscribe("a"))
+    put(hook, 1)
+    ((message_id, message),) = read(subscription, 1)
+    assert hook.get_message(message_id) == message
+    with hook._parts.store.write() as connection:
+        connection.execute(sa.update(messages).values(otp=None, message=None))
+    for unknown in (message_id, 999_999):
+        with pytest.raises(errors.NotFoundError, match=str(unknown)):
+            hook.get_message(unknown)
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        hook.get_message("first")
+    assert caught.value.field == "message_id"
+
+
+def test_a_message_belongs_to_one_run_of_a_handler(hook: SmsVerifyHook) -> None:
+    subscription = started(hook.subscribe("a"))
+    put(hook, 1, 2, 3)
+    ids = [message_id for message_id, _ in read(subscription, 3)]
+    assert codes(assign_messages(hook, ids[:2], handler="h", run="one")) == [1, 2]
+    assert codes(assign_messages(hook, ids, handler="h", run="two")) == [3]
+    assert codes(assign_messages(hook, ids, handler="h", run="one")) == [1, 2]
+    assert codes(assign_messages(hook, ids, handler="other", run="two")) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("wrong", [{"consumer": " "}, {"consumer": "a", "order_ids": ["x"]}])
+def test_wrong_arguments_are_refused(hook: SmsVerifyHook, wrong: Any) -> None:
+    with pytest.raises(errors.InvalidRequestError):
+        hook.subscribe(**wrong)
+
+
+# ------------------------------------------------------------------ without callbacks
+
+
+def test_without_callbacks_a_rental_is_asked_for_its_messages(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    order_id = rent(hook)
+    subscription = started(hook.subscribe("a"))
+    for code in ("111111", "222222"):
+        simulator.deliver_sms(order_id, otp=code)
+        assert codes(read(subscription, 1)) == [int(code)]
+    subscription.close()
+
+
+def test_an_order_of_a_subscription_costs_few_requests_and_one_that_has_ended_none(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    order_ids = [rent(hook) for _ in range(3)]
+    short = hook.order("temporary", service="WhatsApp").order_id
+    hook.cancel(short)
+    subscription = started(hook.subscribe("a", order_ids=[*order_ids, short]))
+    eventually(lambda: all(_looks(simulator, order_id) >= 3 for order_id in order_ids), "three looks at each")
+    took = time.monotonic()
+    first = simulator.stats().requests
+    eventually(lambda: all(_looks(simulator, order_id) >= 9 for order_id in order_ids), "nine looks at each")
+    minutes = (time.monotonic() - took) / simulator.rate_period
+    assert simulator.stats().requests - first <= 3 * len(order_ids) * minutes + 3
+    assert _looks(simulator, short) <= 1
+    subscription.close()
+
+
+def test_an_order_that_is_not_there_is_told_of_once_and_asked_for_once(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    subscription = started(hook.subscribe("a", order_ids=999))
+    eventually(lambda: "999" in caplog.text, "the complaint")
+    time.sleep(2 * simulator.rate_period)
+    assert caplog.text.count("the service does not know it") == 1
+    assert [request.path for request in simulator.requests()] == ["/api/v1/order/999/status/"]
+    subscription.close()
+
+
+def test_a_rental_that_is_long_over_is_not_asked_for(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    over, running = rent(hook), rent(hook)
+    with open_store(store_url).write() as connection:
+        is_over = orders.c.order_id == over
+        connection.execute(sa.update(orders).where(is_over).values(expires_at=time.time() - 100_000))
+    subscription = started(hook.subscribe("a"))
+    eventually(lambda: _looks(simulator, running) >= 2, "two looks at the other")
+    assert _looks(simulator, over) == 0
+    subscription.close()
+
+
+@pytest.mark.parametrize(("is_called", "pause"), [(False, 20), (True, 600)])
+def test_each_order_of_a_subscription_is_asked_for_now_and_then(
+    store_url: str, is_called: bool, pause: int
+) -> None:
+    store = open_store(store_url)
+    reading = subscriptions.Consumers(store, "mine", time_scale=1.0)
+    assert reading.take("a", "me") == 0
+    assert reading.keep("a", "me", [1, 2])
+
+    def due_after(seconds: float) -> list[int]:
+        with store.write() as connection:
+            now = store.now(connection)
+            connection.execute(sa.update(followed).values(seen_at=now, asked_at=now - seconds))
+            connection.execute(sa.update(polls).values(callback_at=now if is_called else None))
+        return [order_id for order_id, _ in reading.take_due()]
+
+    assert due_after(pause - 1) == []
+    assert due_after(pause + 1) == [1]
+    assert reading.take_due() == []  # the other one has to wait a little, too
+
+
+def _looks(simulator: Simulator, order_id: int) -> int:
+    return simulator.order(order_id).status_requests
+
+
+def test_a_callback_that_proves_nothing_lets_an_order_of_a_subscription_be_looked_at(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "CALLED_PAUSE", 60_000.0)  # without it, nobody would look for long
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    order_id = rent(hook)
+    subscription = started(hook.subscribe("a"))
+
+    def hint() -> bool:
+        with open_store(store_url).write() as connection:
+            connection.execute(sa.update(polls).values(callback_at=time.time()))
+            seen = sa.update(looks).where(looks.c.status_at.is_not(None))
+            hinted = seen.values(hinted_at=time.time(), hint_by_secret=True, hint_tries=0)
+            return bool(connection.execute(hinted).rowcount)
+
+    eventually(hint, "the first look")
+    simulator.deliver_sms(order_id, text="We are open again")
+    ((_, message),) = read(subscription, 1)
+    assert (message.otp, message.message) == (None, "We are open again")
+    subscription.close()
+
+
+def test_a_refused_key_is_not_tried_again_and_again(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    order_id = rent(make_hook(simulator, store_url, account="mine"))
+    hook = make_hook(simulator, store_url, account="mine", api_key="wrong")
+    subscription = started(hook.subscribe("a", order_ids=order_id))
+    eventually(lambda: refusals(simulator), "the refusal")
+    time.sleep(2 * simulator.rate_period)
+    assert refusals(simulator) == 1
+    put(hook, 1, order_id=order_id)
+    assert codes(read(subscription, 1)) == [1]
+    subscription.close()
+
+
+def refusals(simulator: Simulator) -> int:
+    return sum(request.status == 401 for request in simulator.requests())

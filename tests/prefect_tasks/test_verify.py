@@ -1,0 +1,134 @@
+"""One task for a verified account, in flows that are functions and in flows that are coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from prefect import flow, unmapped
+
+from prefect_smsverify import SmsVerifyCredentials, averify_number, verify_number
+from smsverify import Order, VerificationError
+from smsverify.simulator import Simulator
+
+WHATSAPP: dict[str, Any] = {"service": "WhatsApp", "max_price": "0.50", "timeout": 0.6}
+
+
+@pytest.fixture
+def simulator(simulate: Callable[..., Simulator]) -> Simulator:
+    return simulate(sms_delay="never")
+
+
+class Form:
+    """A form that numbers are typed into; the nth of them get a code."""
+
+    def __init__(self, simulator: Simulator, *delivering: int) -> None:
+        self.simulator, self.delivering, self.typed = simulator, delivering, list[int]()
+
+    def submit(self, number: Order) -> str:
+        self.typed.append(number.order_id)
+        if len(self.typed) in self.delivering:
+            self.simulator.deliver_sms(number.order_id, otp=f"54512{len(self.typed)}")
+        return f"account {len(self.typed)}"
+
+
+def statuses(simulator: Simulator) -> list[str]:
+    return [order.status for order in sorted(simulator.orders(), key=lambda order: order.order_id)]
+
+
+def test_the_next_number_is_tried_until_a_code_comes(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    form = Form(simulator, 2)
+
+    @flow
+    def sign_up() -> Any:
+        return verify_number(account, form.submit, "temporary", **WHATSAPP)
+
+    done = sign_up()
+    assert (done.otp, done.attempts, done.cost, done.result) == ("545122", 2, Decimal("0.40"), "account 2")
+    assert statuses(simulator) == ["cancelled", "completed"]
+
+
+def test_the_same_for_coroutines(simulator: Simulator, account: SmsVerifyCredentials) -> None:
+    form = Form(simulator, 2)
+
+    async def submit(number: Order) -> str:
+        await asyncio.sleep(0)
+        return form.submit(number)
+
+    @flow
+    async def sign_up() -> Any:
+        return await averify_number(account, submit, "temporary", **WHATSAPP)
+
+    done = asyncio.run(sign_up())
+    assert (done.otp, done.attempts, done.result) == ("545122", 2, "account 2")
+    assert statuses(simulator) == ["cancelled", "completed"]
+
+
+def test_where_no_number_gets_a_code_the_error_lists_them(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    form = Form(simulator)
+
+    @flow
+    def sign_up() -> Any:
+        return verify_number(account, form.submit, "temporary", attempts=2, **WHATSAPP)
+
+    with pytest.raises(VerificationError) as caught:
+        sign_up()
+    assert [one.order_id for one in caught.value.attempts] == form.typed
+    assert simulator.balance() == 50
+
+
+def test_an_error_of_the_function_gives_the_number_back(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    def submit(number: Order) -> None:
+        raise RuntimeError("the form is down")
+
+    @flow
+    def sign_up() -> Any:
+        return verify_number(account, submit, "temporary", **WHATSAPP)
+
+    with pytest.raises(RuntimeError, match="the form is down"):
+        sign_up()
+    assert statuses(simulator) == ["cancelled"]
+
+
+def test_a_retry_of_the_task_gets_the_same_number(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    form = Form(simulator, 2)
+
+    def submit(number: Order) -> str:
+        done = form.submit(number)
+        if len(form.typed) == 1:
+            raise RuntimeError("the form is down")
+        return done
+
+    @flow
+    def sign_up() -> Any:
+        task = verify_number.with_options(retries=1)
+        return task(account, submit, "temporary", **{**WHATSAPP, "timeout": 5})
+
+    assert sign_up().attempts == 1
+    assert form.typed[0] == form.typed[1]
+    assert statuses(simulator) == ["completed"]
+
+
+def test_many_are_mapped_over_services(simulator: Simulator, account: SmsVerifyCredentials) -> None:
+    def submit(number: Order) -> str | None:
+        simulator.deliver_sms(number.order_id, otp="123456")
+        return number.service
+
+    @flow
+    def sign_up() -> Any:
+        return verify_number.map(
+            unmapped(account), unmapped(submit), unmapped("temporary"), service=["WhatsApp", "Telegram"]
+        ).result()
+
+    assert sorted(done.result for done in sign_up()) == ["Telegram", "WhatsApp"]

@@ -1,0 +1,170 @@
+"""What stands in the Dag file is checked when that is parsed, wherever in a task it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, BaseOperator, task
+
+from smsverify.errors import InvalidRequestError
+from smsverify.simulator import Simulator
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyCancelOrderOperator as Cancel,
+)
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyOrderOperator as Order,
+)
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyReconcileOperator as Reconcile,
+)
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyRenewExpiringOperator as Expiring,
+)
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyRenewOperator as Renew,
+)
+from smsverify_provider.sensors.smsverify import SmsVerifyBalanceSensor as Wallet
+from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor as Sensor
+
+WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
+RENTAL = {"product": "rental", "service": "WhatsApp"}
+
+
+@task
+def some() -> list[Any]:
+    """Its result is known only in the run."""
+    return []
+
+
+def refused(make: Callable[[], Any], field: str) -> None:
+    with DAG("parsed"), pytest.raises(InvalidRequestError) as caught:
+        make()
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("operator", "given", "field"),
+    [
+        (Order, {"product": "bogus", "service": "WhatsApp"}, "product"),
+        (Order, {"product": "temporary"}, "service"),
+        (Order, {"product": "temporary", "service": ""}, "service"),
+        (Order, {"product": "temporary", "service": ["WhatsApp"]}, "service"),
+        (Order, {**RENTAL, "duration": 7}, "duration"),
+        (Order, RENTAL, "duration"),
+        (Order, {**WHATSAPP, "area_code": "12"}, "area_code"),
+        (Order, {**WHATSAPP, "plan": "USA 5GB / 30 days"}, "plan"),
+        (Order, {**WHATSAPP, "max_price": -1}, "max_price"),
+        (Order, {**WHATSAPP, "country": "Germany"}, "country"),
+        (Order, {"product": "global", "service": "WhatsApp"}, "country"),
+        (Order, {"product": "esim"}, "plan"),
+        (Order, {**WHATSAPP, "run_budget": -1}, "run_budget"),
+        (Order, {**WHATSAPP, "key": " "}, "key"),
+        (Order, {**WHATSAPP, "key": ["a"]}, "key"),
+        (Cancel, {"order_id": "12a"}, "order_id"),
+        (Cancel, {"order_id": -1}, "order_id"),
+        (Renew, {"order_id": 0}, "order_id"),
+        (Renew, {"order_id": None}, "order_id"),
+        (Renew, {"order_id": 5, "max_price": -0.5}, "max_price"),
+        (Renew, {"order_id": 5, "run_budget": "much"}, "run_budget"),
+        (Renew, {"order_id": 5, "key": True}, "key"),
+        (Expiring, {"within": "soon"}, "within"),
+        (Expiring, {"within": timedelta(days=-1)}, "within"),
+        (Expiring, {"within": 60, "max_price": -1}, "max_price"),
+        (Expiring, {"within": 60, "run_budget": "much"}, "run_budget"),
+        (Expiring, {"within": 60, "order_ids": [1, "x"]}, "order_ids"),
+        (Expiring, {"within": 60, "only": "1, 2, x"}, "only"),
+        (Expiring, {"within": 60, "exclude": 0}, "exclude"),
+        (Wallet, {"minimum": "much"}, "minimum"),
+        (Wallet, {"minimum": -1}, "minimum"),
+        (Reconcile, {"cancel_after": -1}, "cancel_after"),
+        (Sensor, {"order_id": "x"}, "order_id"),
+        (Sensor, {"order_id": None}, "order_id"),
+        (Sensor, {"order_id": 5, "timeout": -1}, "timeout"),
+        (Sensor, {"order_id": 5, "timeout": "soon"}, "timeout"),
+        (Sensor, {"order_id": 5, "timeout": float("inf")}, "timeout"),
+        (Sensor, {"order_id": 5, "after": "yesterday"}, "after"),
+        (Sensor, {"order_id": 5, "after": "2026-11-24T14:22:10"}, "after"),
+        (Sensor, {"order_id": 5, "sender": ""}, "sender"),
+        (Sensor, {"order_id": 5, "pattern": "(unclosed"}, "pattern"),
+        (Sensor, {"order_id": 5, "pattern": re.compile("[0-9]+")}, "pattern"),
+    ],
+)
+def test_a_literal_that_is_wrong_is_refused(
+    operator: type[BaseOperator], given: dict[str, Any], field: str
+) -> None:
+    refused(lambda: operator(task_id="task", **given), field)
+
+
+@pytest.mark.parametrize(
+    ("operator", "fixed", "mapped", "field"),
+    [
+        (Order, {"product": "rental", "service": "WhatsApp"}, {"duration": [7]}, "duration"),
+        (Order, {**WHATSAPP, "max_price": "{{ params.most }}"}, {"key": [""]}, "key"),
+        (Renew, {"max_price": -1}, {"order_id": [5]}, "max_price"),
+        (Expiring, {"within": 60}, {"only": [["x"]]}, "only"),
+        (Sensor, {"timeout": "soon"}, {"order_id": [5]}, "timeout"),
+    ],
+)
+def test_a_mapped_task_with_a_wrong_argument_fails_before_anything_is_sent(
+    run_dag: Any,
+    connection: Any,
+    sim: Simulator,
+    operator: type[BaseOperator],
+    fixed: dict[str, Any],
+    mapped: dict[str, Any],
+    field: str,
+) -> None:
+    errors = []
+    with DAG("mapped", params={"most": 1}) as dag:
+        mapping = operator.partial(
+            task_id="task", on_failure_callback=lambda context: errors.append(context["exception"]), **fixed
+        )
+        mapping.expand(**mapped)
+    run_dag(dag)
+    assert [error.field for error in errors] == [field]
+    assert sim.requests() == []
+
+
+def test_what_default_args_bring_is_checked() -> None:
+    with pytest.raises(InvalidRequestError, match="max_price"), DAG("dag", default_args={"max_price": -1}):
+        Order(task_id="task", **WHATSAPP)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Order(task_id="task", product="{{ params.product }}", service="WhatsApp"),
+        lambda: Order(task_id="task", **WHATSAPP, area_code="{{ params.area_code }}", key="{{ run_id }}"),
+        lambda: Order(task_id="task", **RENTAL, duration="{{ params.duration }}"),
+        lambda: Order(task_id="task", product="esim", plan="{% if params.big %}USA 5GB / 30 days{% endif %}"),
+        lambda: Order(task_id="task", **RENTAL, duration="30", max_price="{{ params.most }}", key=7),
+        lambda: Order.partial(task_id="task", max_price="0.5").expand_kwargs(some()),
+        lambda: Order.partial(task_id="task", **RENTAL).expand(duration=["{{ params.days }}", 3]),
+        lambda: Order.partial(task_id="task", **RENTAL).expand(duration=some()),
+        lambda: Order.partial(task_id="task").expand_kwargs(
+            [{**WHATSAPP, "max_price": "{{ 1 }}"}, {"product": "esim", "plan": "USA 5GB / 30 days"}]
+        ),
+        lambda: Order.partial(task_id="task").expand(
+            product=["temporary", "best-temp"], service=some().map(str)
+        ),
+        lambda: Cancel.partial(task_id="task").expand(order_id=[None, "5", 7]),
+        lambda: Cancel(task_id="task", order_id=None),
+        lambda: Renew(task_id="task", order_id=some(), max_price="{{ 1 }}"),
+        lambda: Sensor(task_id="task", order_id=some(), timeout=timedelta(minutes=1)),
+        lambda: Sensor(task_id="task", order_id="5", timeout="{{ params.timeout }}"),
+        lambda: Sensor.partial(task_id="task", timeout=timedelta(minutes=1)).expand(order_id=some()),
+        lambda: Reconcile(task_id="task", cancel_after="{{ params.after }}"),
+        lambda: Expiring(task_id="task", within="{{ params.within }}", only=[some(), "{{ params.id }}"]),
+        lambda: Expiring(task_id="task", within=timedelta(hours=1), order_ids=some(), exclude="1, {{ 2 }}"),
+        lambda: Expiring.partial(task_id="task", within=60).expand(only=[[1, 2], "3, 4"]),
+        lambda: Wallet(task_id="task", minimum=some()),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_only_the_run_knows_raises_no_false_alarm(make: Callable[[], Any]) -> None:
+    with DAG("parsed"):
+        make()

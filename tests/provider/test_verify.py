@@ -1,0 +1,182 @@
+"""One task for a verified account: `@task.smsverify`, deferred and on a worker, mapped and retried."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, TaskInstanceState, task
+
+from smsverify.errors import InvalidRequestError
+from smsverify.simulator import Simulator
+from smsverify_provider.operators.smsverify import SmsVerifyOperator
+
+pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+WHATSAPP = {"product": "temporary", "service": "WhatsApp", "max_price": "0.50", "timeout": 0.5}
+BOTH = pytest.mark.parametrize("deferrable", [True, False])
+
+
+class Form:
+    """A form that numbers are typed into; the nth of them get a code."""
+
+    def __init__(self, sim: Simulator, *delivering: int) -> None:
+        self.sim, self.delivering, self.typed = sim, delivering, list[int]()
+
+    def submit(self, number: dict[str, Any]) -> str:
+        self.typed.append(number["order_id"])
+        if len(self.typed) in self.delivering:
+            self.sim.deliver_sms(number["order_id"], otp=f"54512{len(self.typed)}")
+        return f"account {number['phone']}"
+
+
+@pytest.fixture
+def run(dag_maker: Any, session: Any, connection: Any) -> Callable[..., tuple[str, Any]]:
+    """Runs a function as `@task.smsverify` with Airflow's own `Dag.test()`; gives its state and result."""
+    from airflow.models.xcom import XComModel
+
+    def run(function: Callable[..., Any], **arguments: Any) -> tuple[str, Any]:
+        with dag_maker(f"verify_{uuid.uuid4().hex[:8]}") as dag:
+            task.smsverify(task_id="sign_up", **{**WHATSAPP, **arguments})(function)()
+        (ti,) = dag.test().get_task_instances()
+        rows = XComModel.get_many(run_id=ti.run_id, dag_ids=ti.dag_id, task_ids="sign_up", key="return_value")
+        values = [XComModel.deserialize_value(row) for row in session.scalars(rows)]
+        return str(ti.state), values[0] if values else None
+
+    return run
+
+
+@BOTH
+def test_the_next_number_is_tried_until_a_code_comes(
+    run: Callable[..., Any], sim: Simulator, deferrable: bool
+) -> None:
+    form = Form(sim, 2)
+
+    def sign_up(number: dict[str, Any]) -> str:
+        return form.submit(number)
+
+    state, returned = run(sign_up, deferrable=deferrable)
+    assert state == "success"
+    bought = {order.order_id: order for order in sim.orders()}
+    assert [bought[order_id].status for order_id in form.typed] == ["cancelled", "completed"]
+    last = bought[form.typed[-1]]
+    assert returned == {
+        "order_id": last.order_id,
+        "phone": last.phone,
+        "otp": "545122",
+        "message": last.message,
+        "attempts": 2,
+        "cost": returned["cost"],
+        "result": f"account {last.phone}",
+    }
+    assert Decimal(returned["cost"]) == Decimal("0.40")
+    assert sim.balance() == Decimal("49.60")
+
+
+@BOTH
+def test_where_no_number_gets_a_code_the_error_lists_them(
+    run: Callable[..., Any], sim: Simulator, deferrable: bool, caplog: Any, capsys: Any
+) -> None:
+    form = Form(sim)
+
+    def sign_up(number: dict[str, Any]) -> str:
+        return form.submit(number)
+
+    assert run(sign_up, deferrable=deferrable, attempts=2) == ("failed", None)
+    output = caplog.text + capsys.readouterr().out
+    assert len(form.typed) == 2
+    for order_id in form.typed:
+        assert f"order {order_id} (temporary" in output
+    assert sim.balance() == 50
+
+
+def test_an_error_of_the_function_gives_the_number_back(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    def sign_up(number: dict[str, Any]) -> None:
+        raise RuntimeError("the form is down")
+
+    with DAG("verify_fails") as dag:
+        task.smsverify(task_id="sign_up", **WHATSAPP)(sign_up)()
+    result = run_task(dag.get_task("sign_up"))
+    assert isinstance(result.error, RuntimeError)
+    assert sim.balance() == 50
+
+
+def test_a_further_try_gets_the_same_number(run_task: Any, connection: Any, sim: Simulator) -> None:
+    form = Form(sim, 2)
+
+    def sign_up(number: dict[str, Any]) -> str:
+        account = form.submit(number)
+        if len(form.typed) == 1:
+            raise RuntimeError("the form is down")
+        return account
+
+    with DAG("verify_again") as dag:
+        task.smsverify(task_id="sign_up", deferrable=False, retries=1, retry_delay=timedelta(0), **WHATSAPP)(
+            sign_up
+        )()
+    assert run_task(dag.get_task("sign_up")).state == TaskInstanceState.UP_FOR_RETRY
+    assert [order.status for order in sim.orders()] == ["pending"]
+    again = run_task(dag.get_task("sign_up"), try_number=2)
+    assert again.state == TaskInstanceState.SUCCESS, again.error
+    assert form.typed[0] == form.typed[1] == sim.orders()[0].order_id
+    assert again.xcoms["return_value"]["attempts"] == 1
+
+
+def test_it_can_be_mapped_and_takes_arguments_and_context(
+    run_dag: Any, connection: Any, sim: Simulator
+) -> None:
+    def sign_up(number: dict[str, Any], name: str, *, ti: Any = None) -> str:
+        sim.deliver_sms(number["order_id"], otp="123456")
+        return f"{name} {ti.map_index}"
+
+    with DAG("verify_mapped") as dag:
+        task.smsverify(task_id="sign_up", **WHATSAPP)(sign_up).expand(name=["ada", "grace"])
+    results = run_dag(dag, run_triggerer=True)
+    mapped = [results["sign_up", nth] for nth in range(2)]
+    assert [one.xcom["result"] for one in mapped] == ["ada 0", "grace 1"]
+    assert len({one.xcom["order_id"] for one in mapped}) == 2
+
+
+def test_the_class_does_the_same(run_dag: Any, connection: Any, sim: Simulator) -> None:
+    form = Form(sim, 1)
+    with DAG("verify_class") as dag:
+        SmsVerifyOperator(task_id="sign_up", python_callable=form.submit, **WHATSAPP)
+    result = run_dag(dag, run_triggerer=True)["sign_up"]
+    assert str(result.state) == "success", result.error
+    assert result.xcom["otp"] == "545121"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"product": "esim", "service": None}, "plan"),
+        ({"attempts": 0}, "attempts"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"alternatives": [{"product": "best"}]}, "alternatives"),
+        ({"max_cost": -1}, "max_cost"),
+        ({"pattern": "("}, "pattern"),
+        ({"service": None}, "service"),
+    ],
+)
+def test_what_stands_in_the_dag_file_is_checked_when_that_is_parsed(
+    arguments: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        SmsVerifyOperator(task_id="sign_up", python_callable=print, **{**WHATSAPP, **arguments})
+    assert caught.value.field == field
+
+
+def test_templates_wait_for_their_values() -> None:
+    SmsVerifyOperator(
+        task_id="sign_up",
+        python_callable=print,
+        product="{{ params.product }}",
+        service="{{ params.service }}",
+        attempts="{{ params.attempts }}",
+        timeout="{{ params.timeout }}",
+    )
