@@ -25,7 +25,13 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{"integration-name": NAME, "python-modules": ["smsverify_provider.hooks.smsverify"]}],
         "operators": [
-            {"integration-name": NAME, "python-modules": ["smsverify_provider.operators.smsverify"]}
+            {
+                "integration-name": NAME,
+                "python-modules": [
+                    "smsverify_provider.operators.smsverify",
+                    "smsverify_provider.operators.verify",
+                ],
+            }
         ],
         "sensors": [{"integration-name": NAME, "python-modules": ["smsverify_provider.sensors.smsverify"]}],
         "triggers": [{"integration-name": NAME, "python-modules": ["smsverify_provider.triggers.smsverify"]}],

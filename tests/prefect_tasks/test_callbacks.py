@@ -55,7 +55,7 @@ def test_a_flow_gets_its_code_by_a_callback(
             if "taking callbacks at" in said:
                 break
             before_it.append(said)
-        assert sum("taken for the block missing" in line for line in before_it) == 1
+        assert sum("taken for the block 'missing'" in line for line in before_it) == 1
         assert sum("An account gets no callbacks now: callback_secrets" in line for line in before_it) == 1
         url = said.split()[3].replace("<secret>", SECRET)
         assert sign_up() == "545123"

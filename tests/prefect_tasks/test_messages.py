@@ -46,7 +46,7 @@ def order(silent: Simulator, account: SmsVerifyCredentials) -> Order:
 def called(order: Order, *numbers: int) -> None:
     """Callbacks come, each of them twice."""
     for number in numbers * 2:
-        SmsVerifyCredentials().get_hook().inbox.take(
+        SmsVerifyCredentials().get_hook()._parts.inbox.take(
             Callback(
                 True, "sms", True, order.order_id, order.phone, "8843", f"{TEXT}, your code is {number:06}"
             )

@@ -144,8 +144,8 @@ def test_every_number_is_bought_once_and_the_rate_limit_is_never_met(evidence: E
 
 
 def test_the_servers_database_holds_no_secret(evidence: Evidence) -> None:
-    told = in_database(evidence.database, {"order": f"order {evidence.orders['WhatsApp'].order_id}"})
-    assert Trace("order", "log.message", "prefect.task_runs") in told
+    lines = in_database(evidence.database, {"order": f"order {evidence.orders['WhatsApp'].order_id}"})
+    assert Trace("order", "log.message", "smsverify.purchases.purchasing") in lines
     assert in_database(evidence.database, evidence.secrets) == []
 
 

@@ -217,6 +217,7 @@ def test_deferring_costs_no_request_and_hands_no_secret_over(
         "after",
         "sender",
         "pattern",
+        "passed_on",
     }
     assert 60 < deferral.trigger_kwargs["deadline"] - time.time() <= 64
     # Airflow's own limit is only for the case that nobody runs the trigger.
