@@ -6,10 +6,7 @@ because it shows only the 50 newest or no completions at all, are asked for one 
 each poll: those first that are longest unseen for their age, so that fresh ones come more often than old
 ones.
 
-The pace follows the limit. What purchases, reads of codes yet to come and other reads leave of it is spread
-evenly over its period: a poll every 1.5 s where nobody else needs it, every 10 s where everybody does. While
-callbacks bring the codes, the first poll for a wait comes after 15 s, or after a minute where they have
-proven themselves, and the next ones ever more rarely, until a poll finds a code that no callback has brought.
+How often that is, `pace` says.
 """
 
 from __future__ import annotations
@@ -25,9 +22,9 @@ import sqlalchemy as sa
 from smsverify._messages.inbox import came_at
 from smsverify._orders.orders import Orders
 from smsverify._service.rate_limit import Priority, RateLimit
-from smsverify._service.turns import PURCHASE_SHARE
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, polls, waits
+from smsverify._waiting import pace
 from smsverify._waiting.hints import Hints, alive_for
 from smsverify._waiting.subscriptions import NOT_FOUND, Consumers
 from smsverify.errors import (
@@ -43,18 +40,6 @@ from smsverify.text import log_of, masked
 
 log = log_of(__name__)
 
-# In seconds of a service whose minute lasts a minute.
-FASTEST_POLL = 1.5  # between two polls, where the rate limit is idle
-SLOWEST_POLL = 10.0  # where it is not
-FIRST_SAFETY_POLL = 15.0  # from the start of a wait to its first poll, while callbacks bring the codes
-PROVEN_SAFETY_POLL = 60.0  # the same, where they have proven themselves
-LATELY = 60.0  # so long ago the last one may be then
-SLOWEST_SAFETY_POLL = 120.0  # between two polls for a long wait then
-CALLBACK_LATE = 5.0  # after a poll has found a code, its callback may still come
-
-PROOF = 10  # codes in a row that callbacks have brought
-SLACK = 1 / 20  # of the slots, that polls leave unused
-DIRECT_LOOKS = 4  # orders that one poll asks for one by one, at the most
 # So often in a row an order has to have news that the list did not show, before the list counts as blind;
 # then the orders are asked for one by one. Now and then the list gets another chance.
 BLIND_AFTER = 2
@@ -109,7 +94,7 @@ class Poller:
         self._hints = Hints(store, account, time_scale=self._time_scale, rate_limit=rate_limit.limit)
         self._polls = 0
         self._unlisted = 0
-        self._looks = 1
+        self._one_by_one = 1
         self._thread: threading.Thread | None = None
         self._hint_thread: threading.Thread | None = None
         self._told_statuses: set[tuple[int, str]] = set()
@@ -136,7 +121,7 @@ class Poller:
 
     def is_due(self, next_at: float, now: float) -> bool:
         """Whether a poll that is on record for `next_at` is due."""
-        return not now < next_at < now + self._farthest
+        return pace.is_due(next_at, now, self._rate_limit.period)
 
     def poll(self, when_asked: Callable[[], None]) -> None:
         """Asks the service, in a thread of its own, unless somebody else does: for a poll that is due."""
@@ -156,7 +141,7 @@ class Poller:
         """Somebody begins to wait, in the caller's transaction: when his first poll is, and what it needs."""
         now = self._store.now(connection)
         called = self._first_safety_poll(connection)
-        first_at = now + (called or FIRST_SAFETY_POLL * self._time_scale)
+        first_at = now + (called or pace.FIRST_SAFETY_POLL * self._time_scale)
         new = self._store.insert(polls).values(account=self._account, next_at=0)
         connection.execute(new.on_conflict_do_nothing())
         connection.execute(
@@ -169,37 +154,33 @@ class Poller:
 
     # -------------------------------------------------------------- when
 
-    @property
-    def _farthest(self) -> float:
-        """Seconds beyond which no poll is put off; what lies beyond was noted by a clock that was set
-        while nobody looked.
-        """
-        return 2 * SLOWEST_SAFETY_POLL * self._time_scale + 60
-
     def _claim_poll(self) -> list[_Awaited]:
         """The orders that are waited for; none where another process was quicker, or it is not time yet."""
         with self._store.read() as connection:
             awaited = self._awaited(connection)
-            first = self._first_safety_poll(connection)
-        pause = self._pause(awaited)
-        oldest = max((one.age for one in awaited), default=0.0)
-        is_time = bool(awaited)
-        if awaited and first is not None:
-            is_time = oldest >= first
-            youngest = min(one.age for one in awaited)
-            rarely = max(youngest, FIRST_SAFETY_POLL * self._time_scale)
-            rarely = min(rarely, SLOWEST_SAFETY_POLL * self._time_scale)
-            pause = max(pause, rarely) if is_time else first - oldest
+            first_poll = self._first_safety_poll(connection)
+        rate_limit = self._rate_limit
+        poll = pace.next_poll(
+            rate_limit.limit,
+            rate_limit.period,
+            ages=[one.age for one in awaited],
+            load=rate_limit.load(),
+            unlisted=None if self._list_is_blind() else self._unlisted,
+            first_poll=first_poll,
+        )
+        self._one_by_one = poll.one_by_one
         with self._store.write() as connection:
             now = self._store.now(connection)
-            is_due = sa.or_(polls.c.next_at <= now, polls.c.next_at > now + self._farthest)
+            is_due = sa.or_(polls.c.next_at <= now, polls.c.next_at > now + pace.farthest(rate_limit.period))
             claimed = connection.execute(
-                sa.update(polls).where(polls.c.account == self._account, is_due).values(next_at=now + pause)
+                sa.update(polls)
+                .where(polls.c.account == self._account, is_due)
+                .values(next_at=now + poll.pause)
             )
             if not claimed.rowcount or not awaited:
                 return []
-            self._rate_limit.codes_are_polled_for(connection, first is None)
-        return awaited if is_time else []
+            self._rate_limit.codes_are_polled_for(connection, first_poll is None)
+        return awaited if poll.is_made else []
 
     def _awaited(self, connection: sa.Connection) -> list[_Awaited]:
         now = self._store.now(connection)
@@ -221,47 +202,21 @@ class Poller:
             for row in rows
         ]
 
-    def _pause(self, awaited: list[_Awaited]) -> float:
-        """Seconds until the next poll: what others leave of the rate limit, spread evenly over its period."""
-        rate_limit, load, misses = self._rate_limit, self._rate_limit.load(), self._misses()
-        is_listed = len(awaited) > 1 and misses < BLIND_AFTER
-        purchases = min(load.purchases + load.purchases_waiting, int(rate_limit.limit * PURCHASE_SHARE))
-        codes = sum(one.age < rate_limit.period for one in awaited) if is_listed else 0
-        # As many codes as the last period had, or as many as there are fresh orders, are to be read.
-        others = max(load.purchases, purchases) + max(load.releases, codes) + load.reads
-        left = max(rate_limit.limit * (1 - SLACK) - others, 1.0)
-        one_by_one = self._unlisted if is_listed else len(awaited)
-        cost = is_listed + min(one_by_one, DIRECT_LOOKS)
-        pause = min(
-            max(rate_limit.period * cost / left, FASTEST_POLL * self._time_scale),
-            SLOWEST_POLL * self._time_scale,
-        )
-        self._looks = max(1, min(int(left * pause / rate_limit.period) - is_listed, DIRECT_LOOKS))
-        return pause
-
     def _first_safety_poll(self, connection: sa.Connection) -> float | None:
-        """Seconds from the start of a wait to its first poll, where callbacks bring the codes, else `None`.
-
-        They do if one has come, and polls have found no code since without one.
-        """
+        """What `pace` says of the callbacks that have come, and of what they have not brought."""
         last = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
-        callback_at = connection.execute(last).scalar()
-        now = self._store.now(connection)
-        if callback_at is None or callback_at > now:  # set while nobody looked
-            return None
-        # As many as polls can have found while their callbacks may have been late.
         newest = connection.execute(
             sa.select(messages.c.called_at, came_at.label("came_at"))
             .where(messages.c.account == self._account)
             .order_by(messages.c.id.desc())
-            .limit(max(self._rate_limit.limit, PROOF))
-        ).all()
-        late = now - CALLBACK_LATE * self._time_scale
-        if any(one.called_at is None and callback_at <= one.came_at <= late for one in newest):
-            return None
-        is_recent = callback_at > now - LATELY * self._time_scale
-        is_proven = len(newest) >= PROOF and all(one.called_at is not None for one in newest[:PROOF])
-        return (PROVEN_SAFETY_POLL if is_recent and is_proven else FIRST_SAFETY_POLL) * self._time_scale
+            .limit(max(self._rate_limit.limit, pace.PROOF))
+        )
+        return pace.first_safety_poll(
+            self._rate_limit.period,
+            now=self._store.now(connection),
+            callback_at=connection.execute(last).scalar(),
+            newest=[pace.Arrival(row.came_at, row.called_at) for row in newest],
+        )
 
     # -------------------------------------------------------------- for which orders
 
@@ -301,14 +256,14 @@ class Poller:
         order_ids = by_turn(awaited)
         self._polls += 1
         if len(order_ids) == 1 or (self._list_is_blind() and self._polls % CHANCES):
-            return [(order_id, Priority.POLL, None) for order_id in order_ids[: self._looks]]
+            return [(order_id, Priority.POLL, None) for order_id in order_ids[: self._one_by_one]]
         try:
             orders = self._orders.status.read_list(priority=Priority.POLL).rows
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
             log.warning("The list of orders can not be read, they are asked for one by one: %s", error)
-            return [(order_id, Priority.POLL, None) for order_id in order_ids[: self._looks]]
+            return [(order_id, Priority.POLL, None) for order_id in order_ids[: self._one_by_one]]
         listed = {order.order_id: order.status for order in orders}
         before = self._note_listed(order_ids, listed)
         changed = [
@@ -323,7 +278,7 @@ class Poller:
         checked = unchanged[:1] if not self._polls % self._checks_every() else []
         return [
             *((order_id, Priority.RELEASE, True) for order_id in changed),
-            *((order_id, Priority.POLL, None) for order_id in unlisted[: self._looks]),
+            *((order_id, Priority.POLL, None) for order_id in unlisted[: self._one_by_one]),
             *((order_id, Priority.POLL, False) for order_id in checked),
         ]
 

@@ -303,10 +303,10 @@ def test_orders_that_are_asked_for_one_by_one_share_what_is_left(account: Accoun
     account.wait(*range(20))
     account.take(Priority.PURCHASE, 17)
     assert account.poll() == (20, 6.0)  # four at a time, 40 in a minute
-    assert account.poller._looks == 4
+    assert account.poller._one_by_one == 4
     account.take(Priority.READ, 34)
     assert account.poll() == (20, 10.0)
-    assert account.poller._looks == 1
+    assert account.poller._one_by_one == 1
 
 
 def test_fresh_orders_are_asked_for_more_often_than_old_ones() -> None:

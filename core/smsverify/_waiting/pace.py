@@ -1,0 +1,144 @@
+"""How often the service is asked for those who wait: pure functions, with the constants and their reasons.
+
+The pace follows the limit. What purchases, reads of codes yet to come and other reads leave of it is spread
+evenly over its period: a poll every 1.5 s where nobody else needs it, every 10 s where everybody does. While
+callbacks bring the codes, the first poll for a wait comes after 15 s, or after a minute where they have
+proven themselves, and the next ones ever more rarely, until a poll finds a code that no callback has brought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from smsverify._service.rate_limit import Load
+from smsverify._service.turns import PURCHASE_SHARE
+
+MINUTE = 60.0  # All seconds below are of a service whose minute lasts a minute.
+
+# Between two polls. Faster, a code would hardly be in hand sooner, since people and pages take seconds.
+FASTEST_POLL = 1.5  # where the rate limit is idle
+SLOWEST_POLL = 10.0  # where it is not
+SLACK = 1 / 20  # of the slots, that polls leave unused, since the next minute may need more than the last one
+ONE_BY_ONE = 4  # orders that one poll asks for one by one, at the most: the others have their turn soon
+
+# While callbacks bring the codes, polls only make up for those that were lost.
+FIRST_SAFETY_POLL = 15.0  # from the start of a wait to its first poll
+PROVEN_SAFETY_POLL = 60.0  # the same, where they have proven themselves
+SLOWEST_SAFETY_POLL = 120.0  # between two polls for a long wait
+CALLBACK_LATE = 5.0  # after a poll has found a code, its callback may still come
+PROOF = 10  # codes in a row that callbacks have brought, the last one of them
+LATELY = 60.0  # seconds ago at the most
+
+# What lies farther ahead than any poll was noted by a clock that was set while nobody looked.
+FARTHEST = 2 * SLOWEST_SAFETY_POLL
+SURELY = 60.0  # and so many seconds more, however short the service's minute
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A message that has come.
+
+    Attributes:
+        came_at: when, by the store's clock.
+        called_at: when its callback came; `None` where none has.
+    """
+
+    came_at: float
+    called_at: float | None
+
+
+@dataclass(frozen=True)
+class Poll:
+    """What is to become of a poll that is due.
+
+    Attributes:
+        is_made: whether the service is asked at all.
+        pause: seconds until the next one is due.
+        one_by_one: orders that are asked for by their status, where the list does not help.
+    """
+
+    is_made: bool
+    pause: float
+    one_by_one: int
+
+
+def next_poll(
+    limit: int,
+    period: float,
+    *,
+    ages: Sequence[float],
+    load: Load,
+    unlisted: int | None,
+    first_poll: float | None,
+) -> Poll:
+    """Whether a poll that is due is made, and when the next one is due.
+
+    Args:
+        limit: requests that the service allows in `period` seconds.
+        period: seconds.
+        ages: of the orders that are waited for, each in seconds since somebody began to wait.
+        load: what the requests of the last period were for.
+        unlisted: orders that the list does not show; `None` where the list is of no use.
+        first_poll: what `first_safety_poll` says.
+    """
+    if not ages:
+        return Poll(False, FASTEST_POLL * period / MINUTE, 1)
+    poll = _by_what_is_left(limit, period, ages, load, unlisted if len(ages) > 1 else None)
+    if first_poll is None:
+        return poll
+    oldest, youngest = max(ages), min(ages)
+    if oldest < first_poll:
+        return Poll(False, first_poll - oldest, poll.one_by_one)
+    rarely = max(youngest, FIRST_SAFETY_POLL * period / MINUTE)
+    rarely = min(rarely, SLOWEST_SAFETY_POLL * period / MINUTE)
+    return Poll(True, max(poll.pause, rarely), poll.one_by_one)
+
+
+def _by_what_is_left(
+    limit: int, period: float, ages: Sequence[float], load: Load, unlisted: int | None
+) -> Poll:
+    """What others leave of the rate limit, spread evenly over its period."""
+    purchases = min(load.purchases + load.purchases_waiting, int(limit * PURCHASE_SHARE))
+    # As many codes as the last period had, or as many as there are fresh orders, are to be read.
+    codes = sum(age < period for age in ages) if unlisted is not None else 0
+    others = max(load.purchases, purchases) + max(load.releases, codes) + load.reads
+    left = max(limit * (1 - SLACK) - others, 1.0)
+    lists = 0 if unlisted is None else 1
+    cost = lists + min(len(ages) if unlisted is None else unlisted, ONE_BY_ONE)
+    pause = min(max(period * cost / left, FASTEST_POLL * period / MINUTE), SLOWEST_POLL * period / MINUTE)
+    return Poll(True, pause, max(1, min(int(left * pause / period) - lists, ONE_BY_ONE)))
+
+
+def first_safety_poll(
+    period: float, *, now: float, callback_at: float | None, newest: Sequence[Arrival]
+) -> float | None:
+    """Seconds from the start of a wait to its first poll, where callbacks bring the codes, otherwise `None`.
+
+    They do if one has come, and polls have found no code since without one.
+
+    Args:
+        period: seconds of the service's minute.
+        now: by the store's clock.
+        callback_at: when the last callback with a secret came; `None` where none has.
+        newest: the newest messages, the newest first: as many as polls can have found while their callbacks
+            may have been late.
+    """
+    if callback_at is None or callback_at > now:  # set while nobody looked
+        return None
+    late = now - CALLBACK_LATE * period / MINUTE
+    if any(one.called_at is None and callback_at <= one.came_at <= late for one in newest):
+        return None
+    is_recent = callback_at > now - LATELY * period / MINUTE
+    is_proven = len(newest) >= PROOF and all(one.called_at is not None for one in newest[:PROOF])
+    return (PROVEN_SAFETY_POLL if is_recent and is_proven else FIRST_SAFETY_POLL) * period / MINUTE
+
+
+def is_due(next_at: float, now: float, period: float) -> bool:
+    """Whether a poll that is on record for `next_at` is due."""
+    return not now < next_at < now + farthest(period)
+
+
+def farthest(period: float) -> float:
+    """Seconds beyond which no poll is put off."""
+    return FARTHEST * period / MINUTE + SURELY
