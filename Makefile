@@ -9,7 +9,7 @@ extras-core := server,postgres
 extras-airflow := airflow,server,postgres
 extras-prefect := prefect,server,postgres
 extras-prefect-floor := $(extras-prefect)
-group-core := docs
+group-core := dev-core
 group-airflow := dev-airflow
 group-prefect := dev
 group-prefect-floor := dev
@@ -131,6 +131,10 @@ types-prefect: $(VENV)/prefect/installed
 .PHONY: docs
 docs: $(VENV)/core/installed ## build the documentation into docs/_build (a warning is an error)
 	$(CORE)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
+
+.PHONY: dist
+dist: $(VENV)/core/installed $(VENV)/tools/installed ## build wheel and sdist into dist/, and install both into fresh environments
+	$(CORE)/python scripts/check_distribution.py --uv $(VENV)/tools/bin/uv
 
 .PHONY: format
 format: $(VENV)/core/installed ## rewrite the code as `make check` wants it, where a tool can
