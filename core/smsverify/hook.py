@@ -360,8 +360,8 @@ class SmsVerifyHook:
             timeout: seconds that a wait in the block waits, unless it is given others.
             **purchase: see `smsverify.options.AttemptOptions`.
 
-        Yields:
-            an attempt: a `with` block on a number.
+        Returns:
+            the attempts as they are needed, each a `with` block on a number.
 
         Raises:
             VerificationError: nothing is left to try; it lists the attempts.
@@ -369,8 +369,7 @@ class SmsVerifyHook:
                 on record.
         """
         seconds = check_seconds(timeout, "timeout")
-        with self._parts.checkout.attempts(product, attempts, **purchase) as series:
-            yield from attempts_in(series, self, seconds)
+        return attempts_in(self._parts.checkout.attempts(product, attempts, **purchase), self, seconds)
 
     def verify(
         self,

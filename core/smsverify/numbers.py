@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -125,12 +126,13 @@ class Attempt:
         return self._series.verification(self.number.order, message, result)
 
 
-def attempts_in(series: _Series, hook: _Waits, timeout: float) -> Iterator[Attempt]:
+def attempts_in(opening: AbstractContextManager[_Series], hook: _Waits, timeout: float) -> Iterator[Attempt]:
     """The attempts of a series, until one is done; `VerificationError` where nothing is left to try."""
-    while True:
-        attempt = Attempt(RentedNumber(hook, series.next_number(), timeout), series)
-        yield attempt
-        if not attempt.is_over:
-            attempt.end(None)  # its block was never entered
-        if attempt.is_done:
-            return
+    with opening as series:
+        while True:
+            attempt = Attempt(RentedNumber(hook, series.next_number(), timeout), series)
+            yield attempt
+            if not attempt.is_over:
+                attempt.end(None)  # its block was never entered
+            if attempt.is_done:
+                return

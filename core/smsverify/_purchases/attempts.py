@@ -19,7 +19,7 @@ from smsverify._orders.holding import Held
 from smsverify._orders.orders import Orders
 from smsverify._purchases.run_context import RunContext
 from smsverify._store.store import Store
-from smsverify._store.tables import attempts
+from smsverify._store.tables import attempts, purchases
 from smsverify.checks import OrderRequest
 from smsverify.errors import NotAvailableError, OrderEndedError, PriceLimitError, VerificationError
 from smsverify.models import Message, Order
@@ -31,10 +31,17 @@ log = log_of(__name__)
 LONGEST_BASE = 440  # characters of a key that leave room for the numbers of the series and of the attempt
 
 Buy = Callable[[OrderRequest, str], Order]
+Find = Callable[[str, str], "Order | None"]
+
+
+# What the purchase of an attempt is called in the ledger.
+_PURCHASE_KEY = (
+    attempts.c.key + ":" + sa.cast(attempts.c.series, sa.Text) + "." + sa.cast(attempts.c.number, sa.Text)
+)
 
 
 class AttemptRecords:
-    """The attempts under one key.
+    """The attempts under one key. What an attempt has bought, the ledger says, under the attempt's own key.
 
     Args:
         store: where they are kept.
@@ -47,9 +54,19 @@ class AttemptRecords:
         self._mine = sa.and_(*(attempts.c[name] == value for name, value in self._whose.items()))
 
     def last_series(self) -> list[Any]:
-        """The rows of the newest series, in their order."""
+        """The rows of the newest series, in their order, each with the order that it has bought."""
         newest = sa.select(sa.func.max(attempts.c.series)).where(self._mine).scalar_subquery()
-        this = sa.select(attempts).where(self._mine, attempts.c.series == newest)
+        has_bought = sa.and_(
+            purchases.c.account == attempts.c.account,
+            purchases.c.namespace == attempts.c.namespace,
+            purchases.c.key == _PURCHASE_KEY,
+            purchases.c.state == "bought",
+        )
+        this = (
+            sa.select(attempts, _PURCHASE_KEY.label("purchase_key"), purchases.c.order_id)
+            .outerjoin(purchases, has_bought)
+            .where(self._mine, attempts.c.series == newest)
+        )
         with self._store.read() as connection:
             return list(connection.execute(this.order_by(attempts.c.number)).all())
 
@@ -66,16 +83,8 @@ class AttemptRecords:
         with self._store.write() as connection:
             connection.execute(self._store.insert(attempts).values(**values).on_conflict_do_nothing())
 
-    def note_order(self, row: Any, order_id: int) -> None:
-        """Puts the order of an attempt on record."""
-        self._update(row, order_id=order_id)
-
-    def decide(self, row: Any, outcome: str, why: str, order_id: int | None = None) -> None:
+    def decide(self, row: Any, outcome: str, why: str) -> None:
         """Puts the end of an attempt on record; the first decision counts."""
-        known = {} if order_id is None else {"order_id": order_id}
-        self._update(row, outcome=outcome, why=why, **known)
-
-    def _update(self, row: Any, **values: Any) -> None:
         this = sa.and_(
             self._mine,
             attempts.c.series == row.series,
@@ -83,7 +92,7 @@ class AttemptRecords:
             attempts.c.outcome.is_(None),
         )
         with self._store.write() as connection:
-            connection.execute(sa.update(attempts).where(this).values(**values))
+            connection.execute(sa.update(attempts).where(this).values(outcome=outcome, why=why))
 
 
 class Series:
@@ -95,6 +104,7 @@ class Series:
         run: the run that the call is made in.
         buy: buys under a key, and buys nothing more where that key's order has ended.
         requests: what may be bought, in the order of preference.
+        find: what a key has bought of something with this fingerprint; buys nothing.
         limit: how many numbers may be tried.
         max_cost: USD that all may cost together without refunds.
         key: what the keys of the purchases begin with; with it, another process goes on.
@@ -108,6 +118,7 @@ class Series:
         buy: Buy,
         requests: Sequence[OrderRequest],
         *,
+        find: Find,
         limit: int,
         max_cost: Decimal | None,
         key: str,
@@ -116,6 +127,7 @@ class Series:
         self._orders = orders
         self._run = run
         self._buy = buy
+        self._find = find
         # Of equal ones, the first counts.
         self._requests = {request.fingerprint: request for request in reversed(requests)}
         self._preferred = list(dict.fromkeys(request.fingerprint for request in requests))
@@ -140,18 +152,16 @@ class Series:
             row = self._row = self._open_row()
             request = self._requests.get(row.fingerprint)
             if request is None:
-                # The alternatives have changed since. What it has bought is given back.
                 self._give_up(row, "the call no longer asks for it")
                 continue
             try:
-                order = self._buy(self._within_max_cost(request), f"{self.key}:{row.series}.{row.number}")
+                order = self._buy(self._within_max_cost(request), row.purchase_key)
             except OrderEndedError as error:
-                self._records.decide(row, "no_code", str(error), error.order_id)
+                self._records.decide(row, "no_code", str(error))
             except (NotAvailableError, PriceLimitError) as error:
                 log.info("Attempt %d is not possible with %s: %s", row.number, row.product, error)
                 self._records.decide(row, "unavailable", str(error))
             else:
-                self._records.note_order(row, order.order_id)
                 self._held = self._orders.handover.hold(order.order_id)
                 tried = sum(one.order_id is not None for one in self._records.last_series())
                 log.info("Attempt %d of %d: order %d, %s", tried, self._limit, order.order_id, order.phone)
@@ -169,7 +179,7 @@ class Series:
         self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
         if not is_used:
             self._orders.cancelling.release(order.order_id, "its code was not used", undo=True)
-        self._let_go()
+        self.let_go()
         if is_used:
             self._run.hand_over(order.order_id, self._orders.handover)
 
@@ -180,7 +190,7 @@ class Series:
             self.fail(order, "given_up", why)
             return
         self._orders.releases.request(order.order_id, why, scope="unused", patience=patience, is_planned=True)
-        self._let_go()
+        self.let_go()
         log.info(
             "Order %d is kept for the next try of its task, for at most %.0f s", order.order_id, patience
         )
@@ -189,13 +199,19 @@ class Series:
         """The attempt is over without a code: its number is given back, and stays on record until it is."""
         self._records.decide(self._row, outcome, why)
         is_cancelled = self._cancel(order.order_id, why)
-        self._let_go()
+        self.let_go()
         log.info(
             "Order %d: %s; %s",
             order.order_id,
             why,
             "cancelled and refunded" if is_cancelled else "not refunded",
         )
+
+    def let_go(self) -> None:
+        """This process no longer holds the number that is tried: who waits for its code has it."""
+        if self._held is not None:
+            self._held.let_go()
+            self._held = None
 
     def verification(self, order: Order, message: Message, result: Any) -> Verification:
         """What the attempt with this order has brought."""
@@ -254,9 +270,11 @@ class Series:
         return is_exhausted or rows[-1].outcome in ("code", "unavailable")
 
     def _give_up(self, row: Any, why: str) -> None:
+        """Ends an attempt whose alternative has gone. What it has bought is found out first."""
+        order = self._find(row.purchase_key, row.fingerprint)
         self._records.decide(row, "given_up", why)
-        if row.order_id is not None:
-            self._orders.cancelling.release(row.order_id, why, undo=True)
+        if order is not None:
+            self._orders.cancelling.release(order.order_id, why, undo=True)
 
     def _within_max_cost(self, request: OrderRequest) -> OrderRequest:
         if self._max_cost is None:
@@ -273,11 +291,6 @@ class Series:
             attempts=tried,
             cost=_cost(tried),
         )
-
-    def _let_go(self) -> None:
-        if self._held is not None:
-            self._held.let_go()
-            self._held = None
 
     def _as_tried(self, row: Any) -> TriedNumber:
         order = None if row.order_id is None else self._orders.records.get(row.order_id)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from smsverify._orders.orders import Orders
@@ -81,7 +82,6 @@ class Checkout:
         with self._key(key, request.fingerprint) as known:
             return self._purchases.buy(request, known or f"random:{uuid.uuid4().hex}", caps=caps, stop=stop)
 
-    @contextmanager
     def attempts(
         self,
         product: str,
@@ -92,28 +92,33 @@ class Checkout:
         stop: threading.Event | None = None,
         max_cost: Any = None,
         **wanted: Any,
-    ) -> Iterator[Series]:
-        """The attempts to get a code under one key; see `SmsVerifyHook.attempts`."""
+    ) -> AbstractContextManager[Series]:
+        """The attempts to get a code under one key; see `SmsVerifyHook.attempts`. Checks its arguments."""
         requests = OrderRequest.check_all(product, **wanted)
         caps, cost_limit = self._caps(run_budget), _price_limit(max_cost, "max_cost")
+        limit, given = check_count(attempts, "attempts"), None if key is None else check_key(key)
 
         def buy(request: OrderRequest, key: str) -> Order:
             return self._purchases.buy(request, key, caps=caps, again=False, stop=stop)
 
-        settings = self._settings
-        with self._key(key, f"code of {requests[0].fingerprint}") as known:
-            base = series_key(known)
-            records = AttemptRecords(self._store, settings.account_id, settings.namespace, base)
-            yield Series(
-                records,
-                self._orders,
-                self._run,
-                buy,
-                requests,
-                limit=check_count(attempts, "attempts"),
-                max_cost=cost_limit,
-                key=base,
-            )
+        @contextmanager
+        def opened() -> Iterator[Series]:
+            settings = self._settings
+            with self._key(given, f"code of {requests[0].fingerprint}") as known:
+                base = series_key(known)
+                yield Series(
+                    AttemptRecords(self._store, settings.account_id, settings.namespace, base),
+                    self._orders,
+                    self._run,
+                    buy,
+                    requests,
+                    find=partial(self._purchases.find, stop=stop),
+                    limit=limit,
+                    max_cost=cost_limit,
+                    key=base,
+                )
+
+        return opened()
 
     def renew(
         self,

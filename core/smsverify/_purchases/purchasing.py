@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import named
@@ -33,6 +34,8 @@ from smsverify.models import RENTALS, Order, Service
 from smsverify.text import log_of
 
 log = log_of(__name__)
+
+T = TypeVar("T")
 
 
 class Purchases:
@@ -136,37 +139,57 @@ class Purchases:
             )
         return order
 
+    def find(self, key: str, fingerprint: str, *, stop: threading.Event | None = None) -> Order | None:
+        """What a key has bought, if it has; buys nothing.
+
+        Args:
+            key: names the purchase.
+            fingerprint: what it stands for.
+            stop: ends the waiting for another process that buys under the key.
+
+        Raises:
+            PurchaseUnknownError: whether it has bought anything cannot be found out yet.
+        """
+        purchase = Purchase(key, "order", fingerprint, Caps())
+        return self._when_known(key, lambda: self._ledger.find(purchase), stop)
+
     # -------------------------------------------------------------- inside
 
     def _plan(
         self, purchase: Purchase, request: OrderRequest, ended: int | None, stop: threading.Event | None
     ) -> PlannedCall[Quote] | Order:
         """What the key has bought, otherwise the plan on record, with its price found and checked."""
+
+        def plan() -> PlannedCall[Quote] | Order:
+            # The key comes first: what it has bought is handed out whatever became of the catalogue.
+            bought = self._ledger.find(purchase, after=ended)
+            if bought is not None:
+                return bought
+            quote = self._catalogue.quote(request, is_strict=purchase.caps.is_set, stop=stop)
+            entry, what = quote.entry, f"{quote.entry.name} ({request.product})"
+            price, highest = prices(entry, request.duration)
+            check_price(highest, request.max_price, what)
+            self._recovery.introduce(stop)
+            intent = self._ledger.plan(purchase, _in_ids(request, entry), price, charge=highest, after=ended)
+            if not isinstance(intent, Intent):
+                return intent
+            return PlannedCall(intent, quote, request.duration, what)
+
+        return self._when_known(purchase.key, plan, stop)
+
+    def _when_known(self, key: str, read: Callable[[], T], stop: threading.Event | None) -> T:
+        """What `read` says of a key as soon as its last call is over; a lost answer is looked for once."""
         has_looked = False
         while True:
             try:
-                # The key comes first: what it has bought is handed out whatever became of the catalogue.
-                bought = self._ledger.find(purchase, after=ended)
-                if bought is not None:
-                    return bought
-                quote = self._catalogue.quote(request, is_strict=purchase.caps.is_set, stop=stop)
-                entry, what = quote.entry, f"{quote.entry.name} ({request.product})"
-                price, highest = prices(entry, request.duration)
-                check_price(highest, request.max_price, what)
-                self._recovery.introduce(stop)
-                intent = self._ledger.plan(
-                    purchase, _in_ids(request, entry), price, charge=highest, after=ended
-                )
-                if not isinstance(intent, Intent):
-                    return intent
-                return PlannedCall(intent, quote, request.duration, what)
+                return read()
             except UnderWay:
-                self._sender.wait_for_another(purchase.key, stop)
+                self._sender.wait_for_another(key, stop)
             except PurchaseUnknownError:
                 if has_looked:
                     raise
                 has_looked = True
-                self._look_for(purchase.key)
+                self._look_for(key)
 
     def _send(self, call: PlannedCall[Quote], request: OrderRequest, stop: threading.Event | None) -> Order:
         """Sends a purchase, and returns the order that its key has."""

@@ -218,7 +218,8 @@ releases = sa.Table(
     sa.Column("tried_at", sa.Double, nullable=False),
 )
 
-# The numbers that were tried for one purpose. What is decided here is never bought again.
+# The numbers that were tried for one purpose. What is decided here is never bought again. What an attempt has
+# bought is in the row of its purchase, whose key is `key:series.number`.
 attempts = sa.Table(
     "smsverify_attempts",
     metadata,
@@ -230,7 +231,6 @@ attempts = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("product", sa.Text, nullable=False),
     sa.Column("service", sa.Text),
-    sa.Column("order_id", sa.BigInteger),
     # Null while the number is tried; then `code`, `no_code`, `unavailable` or `given_up`, and why.
     sa.Column("outcome", sa.Text),
     sa.Column("why", sa.Text),

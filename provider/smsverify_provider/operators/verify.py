@@ -220,7 +220,7 @@ class SmsVerifyOperator(CheckedOperator):
             if self.deferrable:
                 message = self._look(order.order_id, ask=False)
                 if message is None:
-                    self._defer(order.order_id, series.key, result)
+                    self._defer(order.order_id, series, result)
             else:
                 try:
                     message = self._wait(order.order_id)
@@ -253,7 +253,7 @@ class SmsVerifyOperator(CheckedOperator):
     def _look(self, order_id: int, *, ask: bool = True) -> Message | None:
         return self._hook.check_otp(order_id, ask=ask, sender=self.sender, pattern=self.pattern)
 
-    def _defer(self, order_id: int, key: str, result: Any) -> NoReturn:
+    def _defer(self, order_id: int, series: Series, result: Any) -> NoReturn:
         from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
         seconds = check_seconds(self.timeout, "timeout")
@@ -268,6 +268,7 @@ class SmsVerifyOperator(CheckedOperator):
             waiter=waiter,
             patience=seconds + START,
         )
+        series.let_go()
         now = time.time()
         self.defer(
             trigger=SmsVerifyOtpTrigger(
@@ -279,7 +280,7 @@ class SmsVerifyOperator(CheckedOperator):
                 cancel_on_kill=True,
                 sender=self.sender,
                 pattern=self.pattern,
-                passed_on={"key": key, "result": result},
+                passed_on={"key": series.key, "result": result},
                 smsverify_conn_id=self.smsverify_conn_id,
             ),
             method_name="execute_complete",

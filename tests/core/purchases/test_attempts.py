@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from rigs.money import Deaths, Died
 
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
 from smsverify._purchases.run_context import RunContext
@@ -223,6 +225,34 @@ def test_a_number_that_has_ended_meanwhile_is_not_bought_again(
     done = verify(make_hook(simulator, store_url), delivers_to(simulator, 1), attempts=2)
     assert (done.order_id != order.order_id, done.attempts, done.cost) == (True, 2, Decimal("0.80"))
     assert len(simulator.orders()) == 2
+
+
+@pytest.mark.parametrize("places", range(12, 19))
+def test_an_alternative_that_is_no_longer_asked_for_is_given_back_wherever_its_process_died(
+    places: int, simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried = {"purchase_grace": 1.0, "connect_timeout": 0.5, "read_timeout": 0.5}
+    deaths, hook = Deaths(monkeypatch), make_hook(simulator, store_url, **hurried)
+    hook.list_services("temporary")
+    deaths.arm(places)
+    with contextlib.suppress(Died):
+        next(hook.attempts("temporary", key="sign-up", **WHATSAPP))
+    deaths.arm(None)
+    again = make_hook(simulator, store_url, **hurried)
+    done = again.verify(
+        delivers_to(simulator, 1), "best-temp", service="WhatsApp", max_price="0.90", key="sign-up", timeout=5
+    )
+    assert simulator.order(done.order_id).product == "best-temp"
+    first = [order for order in simulator.orders() if order.product == "temporary"]
+    assert {order.status for order in first} <= {"cancelled"}
+    assert again.reconcile().findings == []
+
+
+def test_bad_arguments_raise_at_the_call(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    for bad in ({"attempts": 0}, {"timeout": -1}, {"key": ""}, {"max_cost": "-1"}, {"service": None}):
+        with pytest.raises(errors.InvalidRequestError):
+            hook.attempts("temporary", **{**WHATSAPP, **bad})  # type: ignore[arg-type]
+    assert simulator.requests() == []
 
 
 def test_spelt_out_as_blocks(simulator: Simulator, hook: SmsVerifyHook) -> None:
