@@ -34,7 +34,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
         if name.upper().startswith("SMSVERIFY_") or name.upper().endswith(("_PROXY", "_CA_BUNDLE")):
             monkeypatch.delenv(name)
-    monkeypatch.delenv("NETRC", raising=False)
+    for name in ("NETRC", "PYTEST_ADDOPTS"):  # which a test that starts pytest would hand on
+        monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
