@@ -115,8 +115,8 @@ def without_a_look_at_the_wallet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recovery, "_read_wallet", lambda self: None)
 
 
-# Damages that a random walk meets often enough. Rarer ones have examples in test_recovery.py, and so has one that
-# adopts nothing: the look at the wallet keeps such a purchase unknown, so that no money is lost by it.
+# Damages that a random walk meets often enough. Rarer ones have examples in test_recovery.py, and so has one
+# that adopts nothing: the look at the wallet keeps such a purchase unknown, so that no money is lost by it.
 BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [
     without_an_intent,
     with_a_second_post_after_a_5xx,
