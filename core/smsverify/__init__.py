@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         Service,
     )
     from smsverify.numbers import Attempt, RentedNumber
-    from smsverify.reports import KeptRental, Reconciliation, RentalsReport
+    from smsverify.reports import Delivery, KeptRental, Reconciliation, RentalsReport
     from smsverify.verification import TriedNumber, Verification
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "AuthenticationError",
     "Balance",
     "Country",
+    "Delivery",
     "EsimPlan",
     "FindingsError",
     "InsufficientBalanceError",
@@ -114,6 +115,7 @@ _HOMES = {
     "Balance": "models",
     "RateLimitState": "_service.rate_limit",
     "Country": "models",
+    "Delivery": "reports",
     "EsimPlan": "models",
     "FindingsError": "errors",
     "InsufficientBalanceError": "errors",

@@ -9,6 +9,7 @@ from smsverify._orders.orders import Orders
 from smsverify._orders.records import Records
 from smsverify._purchases.checkout import Checkout
 from smsverify._purchases.decisions import Decisions
+from smsverify._purchases.deliveries import Deliveries
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.purchasing import Purchases
@@ -144,7 +145,12 @@ class Parts:
             purchases=self.purchases,
             renewals=self.renewals,
             rentals=self.rentals,
+            deliveries=self.deliveries,
         )
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        return Deliveries(self.store, self.settings.account_id)
 
     @cached_property
     def sender(self) -> Sender:

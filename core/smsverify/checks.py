@@ -46,6 +46,11 @@ _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 _MAY_HAVE: Final[Mapping[str, tuple[str, ...]]] = {"temporary": ("area_code",)}
 
 
+BEST: Final = "best"
+"""Stands for the alternatives that a product has by itself, the one first that delivers best."""
+
+# The products whose numbers can stand in for each other: bought by the same service, for the same short time.
+_SHORT_TERM: Final = ("temporary", "best-temp")
 _OF_AN_ALTERNATIVE = frozenset({"product", "service", "country", "area_code", "duration", "max_price"})
 
 
@@ -90,21 +95,23 @@ class OrderRequest(BaseModel):
 
     @classmethod
     def check_all(
-        cls, product: str, alternatives: Sequence[Mapping[str, Any]] = (), **wanted: Any
+        cls, product: str, alternatives: Sequence[Mapping[str, Any]] | str = (), **wanted: Any
     ) -> list[OrderRequest]:
         """Checks a purchase and what may be bought instead, in that order.
 
         Args:
             product: of the purchase.
-            alternatives: each a dict of what differs from it: `product`, `service`, …
+            alternatives: each a dict of what differs from it: `product`, `service`, …; or `BEST`.
             **wanted: the parameters of the purchase. An alternative takes those that its product has.
 
         Raises:
             InvalidRequestError: as for `check`; or one of them gets no SMS.
         """
+        if alternatives == BEST:
+            alternatives = _short_term(product, wanted)
         if isinstance(alternatives, (str, Mapping)) or not isinstance(alternatives, Sequence):
             raise InvalidRequestError(
-                'alternatives must be a list of dicts, such as [{"product": "best-temp"}]',
+                'alternatives must be a list of dicts, such as [{"product": "best-temp"}], or "best"',
                 field="alternatives",
             )
         requests = [cls.check(product=product, **wanted)]
@@ -126,6 +133,18 @@ class OrderRequest(BaseModel):
         if any(request.product == "esim" for request in requests):
             raise InvalidRequestError("product: an eSIM gets no SMS, so it has no code", field="product")
         return requests
+
+
+def _short_term(product: str, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What can stand in for a short-term number: one of the other product, or from any area."""
+    if product not in _SHORT_TERM:
+        raise InvalidRequestError(
+            f'alternatives: "best" is for {" and ".join(_SHORT_TERM)}, not for {product!r}: give a list of '
+            "dicts",
+            field="alternatives",
+        )
+    others: list[dict[str, Any]] = [{"product": one} for one in _SHORT_TERM if one != product]
+    return others if wanted.get("area_code") is None else [*others, {"area_code": None}]
 
 
 def check_order_fields(

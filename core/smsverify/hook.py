@@ -17,6 +17,7 @@ from smsverify._service.rate_limit import RateLimitState
 from smsverify._store.schema import StoreState
 from smsverify._waiting.subscriptions import Subscription
 from smsverify.checks import (
+    check_count,
     check_id_or_name,
     check_key,
     check_listed_product,
@@ -36,7 +37,7 @@ from smsverify.options import (
     RenewalOptions,
     WaitOptions,
 )
-from smsverify.reports import Reconciliation, RentalsReport
+from smsverify.reports import Delivery, Reconciliation, RentalsReport
 from smsverify.settings import Settings
 from smsverify.verification import Verification
 
@@ -149,6 +150,16 @@ class SmsVerifyHook:
     def rate_limit(self) -> RateLimitState:
         """What is left of the requests per minute that all users of the key share. Costs no request."""
         return self._parts.rate_limit.state()
+
+    def delivery(self, days: int = 30) -> list[Delivery]:
+        """Which numbers deliver: an entry for each product, service, country and area code, from the store.
+
+        Costs no request. Of a long time, the newest 20,000 purchases count.
+
+        Args:
+            days: how far back.
+        """
+        return self._parts.deliveries.of_last(check_count(days, "days"))
 
     def check_store(self) -> int:
         """Makes sure that the store can be used: makes its tables or brings them up to date.
@@ -322,18 +333,8 @@ class SmsVerifyHook:
     @contextmanager
     def rented_number(self, product: str, **purchase: Unpack[PurchaseOptions]) -> Iterator[RentedNumber]:
         """Orders a number as `order` does, for a `with` block that releases it unless its code was used."""
-        order = self._parts.checkout.buy(product, **purchase)
-        handover = self._parts.orders.handover
-        held = handover.hold(order.order_id)
-        try:
+        with self._parts.checkout.rented(product, **purchase) as order:
             yield RentedNumber(self, order)
-        finally:
-            is_used = handover.was_used(order.order_id)
-            if not is_used:
-                self.release(order.order_id, "its code was not used", undo=order.product != "esim")
-            held.let_go()
-            if is_used or order.product == "esim":
-                self._run_context.hand_over(order.order_id, handover)
 
     def attempts(
         self,

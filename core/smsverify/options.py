@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from smsverify.models import Message
 
@@ -60,11 +60,13 @@ class AttemptOptions(NumberOptions, total=False):
     Attributes:
         alternatives: what is bought instead where a number is not available, or too expensive: each a dict of
             `product`, `service`, `country`, `area_code`, `duration`, tried in their order. What one leaves
-            out is as in the call; an option that its product does not have is left out too.
+            out is as in the call; an option that its product does not have is left out too. `"best"` is for
+            `temporary` and `best-temp`: both are tried, and with an `area_code` also without it, in the order
+            in which their numbers have delivered in the last 30 days (`SmsVerifyHook.delivery`).
         max_cost: most that all attempts may cost together, in USD, without what is refunded.
     """
 
-    alternatives: Sequence[Mapping[str, Any]]
+    alternatives: Sequence[Mapping[str, Any]] | Literal["best"]
     max_cost: Decimal | float | str | None
 
 

@@ -41,7 +41,7 @@ def verify_number(
     max_price: Decimal | float | str | None = None,
     attempts: int = 3,
     timeout: float = 120,
-    alternatives: Sequence[Mapping[str, Any]] = (),
+    alternatives: Sequence[Mapping[str, Any]] | str = (),
     max_cost: Decimal | float | str | None = None,
     sender: str | None = None,
     pattern: str | re.Pattern[str] | None = None,
@@ -64,7 +64,7 @@ def verify_number(
         attempts: how many numbers may be tried.
         timeout: seconds to wait for the code of each, from the end of `action` on.
         alternatives: what is bought instead where a number is not available or too expensive: dicts of
-            `product`, `service`, …, tried in their order.
+            `product`, `service`, …, tried in their order; or `"best"`, as for `SmsVerifyHook.verify`.
         max_cost: most that all attempts may cost together, in USD, without refunds.
         sender, pattern: which SMS is wanted, as for `wait_for_otp`.
         run_budget: most that this flow run and its subflows may spend, in USD.
@@ -115,7 +115,7 @@ async def averify_number(
     max_price: Decimal | float | str | None = None,
     attempts: int = 3,
     timeout: float = 120,
-    alternatives: Sequence[Mapping[str, Any]] = (),
+    alternatives: Sequence[Mapping[str, Any]] | str = (),
     max_cost: Decimal | float | str | None = None,
     sender: str | None = None,
     pattern: str | re.Pattern[str] | None = None,

@@ -13,6 +13,7 @@ from typing import Any
 
 from smsverify._orders.orders import Orders
 from smsverify._purchases.attempts import AttemptRecords, Series, series_key
+from smsverify._purchases.deliveries import Deliveries
 from smsverify._purchases.due import Selection
 from smsverify._purchases.purchasing import Purchases
 from smsverify._purchases.renewing import Renewals
@@ -21,6 +22,7 @@ from smsverify._purchases.run_context import RunContext
 from smsverify._purchases.spending import Caps
 from smsverify._store.store import Store
 from smsverify.checks import (
+    BEST,
     OrderRequest,
     check_count,
     check_key,
@@ -46,6 +48,7 @@ class Checkout:
         purchases: buys.
         renewals: renews one rental.
         rentals: renews those that end soon.
+        deliveries: which numbers have delivered.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Checkout:
         purchases: Purchases,
         renewals: Renewals,
         rentals: Rentals,
+        deliveries: Deliveries,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -66,6 +70,7 @@ class Checkout:
         self._purchases = purchases
         self._renewals = renewals
         self._rentals = rentals
+        self._deliveries = deliveries
 
     def buy(
         self,
@@ -82,6 +87,22 @@ class Checkout:
         with self._key(key, request.fingerprint) as known:
             return self._purchases.buy(request, known or f"random:{uuid.uuid4().hex}", caps=caps, stop=stop)
 
+    @contextmanager
+    def rented(self, product: str, **purchase: Any) -> Iterator[Order]:
+        """A number for a block; see `SmsVerifyHook.rented_number`."""
+        order, handover = self.buy(product, **purchase), self._orders.handover
+        held = handover.hold(order.order_id)
+        try:
+            yield order
+        finally:
+            is_used = handover.was_used(order.order_id)
+            if not is_used:
+                undo = order.product != "esim"
+                self._orders.cancelling.release(order.order_id, "its code was not used", undo=undo)
+            held.let_go()
+            if is_used or order.product == "esim":
+                self._run.hand_over(order.order_id, handover)
+
     def attempts(
         self,
         product: str,
@@ -90,11 +111,12 @@ class Checkout:
         run_budget: Any = None,
         key: int | str | None = None,
         stop: threading.Event | None = None,
+        alternatives: Any = (),
         max_cost: Any = None,
         **wanted: Any,
     ) -> AbstractContextManager[Series]:
         """The attempts to get a code under one key; see `SmsVerifyHook.attempts`. Checks its arguments."""
-        requests = OrderRequest.check_all(product, **wanted)
+        requests = OrderRequest.check_all(product, alternatives, **wanted)
         caps, cost_limit = self._caps(run_budget), _price_limit(max_cost, "max_cost")
         limit, given = check_count(attempts, "attempts"), None if key is None else check_key(key)
 
@@ -111,7 +133,7 @@ class Checkout:
                     self._orders,
                     self._run,
                     buy,
-                    requests,
+                    self._deliveries.best_first(requests) if alternatives == BEST else requests,
                     find=partial(self._purchases.find, stop=stop),
                     limit=limit,
                     max_cost=cost_limit,

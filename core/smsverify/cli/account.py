@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,24 @@ from smsverify.cli import output, verbs
 from smsverify.cli.verbs import FINDINGS, Common
 from smsverify.text import printable
 
+if TYPE_CHECKING:
+    from smsverify.reports import Delivery
+
 PANEL = "Account"
+
+DELIVERY = (
+    "product",
+    "service",
+    "country",
+    "area",
+    "bought",
+    "codes",
+    "rate (95 %)",
+    "p50",
+    "p95",
+    "USD per code",
+    "refunds",
+)
 
 
 def balance(common: Common) -> None:
@@ -32,6 +49,34 @@ def rate_limit(common: Common) -> None:
     output.say(
         f"{state.available} of {state.limit} requests per {state.period:g} s free, "
         f"{state.waiting} waiting, {state.refusals} times refused so far{blocked}"
+    )
+
+
+def delivery(
+    common: Common,
+    days: Annotated[int, typer.Option(help="How far back.", metavar="DAYS")] = 30,
+) -> None:
+    """Show which numbers deliver. Sends no request."""
+    found = common.hook().delivery(days)
+    if common.json:
+        output.say(json.dumps([one.as_dict() for one in found]))
+    else:
+        output.table(DELIVERY, [_delivered(one) for one in found])
+
+
+def _delivered(one: Delivery) -> tuple[str, ...]:
+    rate = "-" if one.rate is None else f"{one.rate:.0%} ({one.rate_low:.0%} to {one.rate_high:.0%})"
+    return (
+        one.product,
+        one.service,
+        one.country or "-",
+        one.area_code or "-",
+        str(one.bought),
+        str(one.codes),
+        rate,
+        *("-" if seconds is None else f"{seconds:.1f} s" for seconds in (one.p50_seconds, one.p95_seconds)),
+        "-" if one.cost_per_code is None else f"{one.cost_per_code:.2f}",
+        str(one.refunds),
     )
 
 
@@ -80,5 +125,5 @@ def resolve(
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    for verb in (balance, rate_limit, reconcile, resolve):
+    for verb in (balance, rate_limit, delivery, reconcile, resolve):
         verbs.add(app, PANEL, verb)

@@ -67,7 +67,8 @@ class SmsVerifyOperator(CheckedOperator):
         attempts: how many numbers may be tried (templated).
         timeout: seconds to wait for the code of each, or a `timedelta` (templated).
         alternatives: what is bought instead where a number is not available or too expensive: dicts of
-            `product`, `service`, …, tried in their order (templated).
+            `product`, `service`, …, tried in their order; or `"best"`, as for `SmsVerifyHook.verify`
+            (templated).
         max_cost: most that all attempts may cost together, in USD, without refunds (templated).
         sender, pattern: which SMS is wanted, as for `SmsVerifyOtpSensor` (templated).
         run_budget: most that this Dag run may spend, in USD (templated).
@@ -124,7 +125,7 @@ class SmsVerifyOperator(CheckedOperator):
         max_price: Decimal | float | str | None = None,
         attempts: int | str = 3,
         timeout: float | timedelta | str = 120,
-        alternatives: Sequence[Mapping[str, Any]] = (),
+        alternatives: Sequence[Mapping[str, Any]] | str = (),
         max_cost: Decimal | float | str | None = None,
         sender: str | None = None,
         pattern: str | None = None,
