@@ -1,9 +1,9 @@
-"""What can go wrong, one class for each thing a caller would do differently.
+"""The errors of this package: one class for each case in which a caller acts differently.
 
 ```
 SmsVerifyError
 ├── InvalidRequestError      the input is wrong: `field` names it. Nothing was sent, or it was refused.
-├── StoreError               the store cannot be used; without it nothing that costs money is sent.
+├── StoreError               the store cannot be used. Without it, nothing that costs money is sent.
 │   └── SettingsUnavailableError  the account's settings cannot be read now. Nothing was sent.
 ├── PriceLimitError          the catalogue's price is above `max_price`, or unknown. Nothing was sent.
 ├── SpendingLimitError       a budget for the day or the run would be passed. Nothing was sent.
@@ -16,13 +16,13 @@ SmsVerifyError
 │   ├── RateLimitedError         429: come back after `retry_after` seconds.
 │   ├── ServiceUnavailableError  no connection, time-out or 5xx: try again later.
 │   └── UnexpectedResponseError  the answer is not what the documentation says.
-├── PurchaseUnknownError     a paid call was sent and its outcome is not known. It is on record; never send it
-│   │                        again blindly.
+├── PurchaseUnknownError     a paid call was sent, and its outcome is unknown. It is on record; it is not sent
+│   │                        again.
 │   ├── PurchaseAmbiguousError   several orders may be it: a person has to decide.
-│   └── PurchaseUnverifiableError the list of orders cannot be read: try again later.
+│   └── PurchaseUnverifiableError the list of orders does not decide it yet: call again later.
 ├── PurchaseConflictError    the purchase's key stands for something else, or is in use.
 ├── OrderEndedError          the order was cancelled, expired or completed without a code.
-├── FindingsError            a report names what a person should look at; `report` is that report.
+├── FindingsError            a person should look at something; `report` is the report that names it.
 ├── VerificationError        none of several numbers got its code; `attempts` lists them.
 ├── WaitTimeoutError         no code arrived in time.
 └── WaitStoppedError         the wait was stopped.
@@ -72,7 +72,7 @@ class InvalidRequestError(SmsVerifyError, ValueError):
 
 
 class StoreError(SmsVerifyError):
-    """The store (SQLite file or PostgreSQL) cannot be reached, is locked, or belongs to a newer version."""
+    """The store (SQLite file or PostgreSQL) cannot be reached, is locked, or belongs to another version."""
 
 
 class SettingsUnavailableError(StoreError):
@@ -181,7 +181,9 @@ class PurchaseAmbiguousError(PurchaseUnknownError):
 
 
 class PurchaseUnverifiableError(PurchaseUnknownError):
-    """Whether the call was carried out is not known yet, because the list of orders cannot be read now."""
+    """Whether a call was carried out is not known yet, because the list of orders cannot be read now, or was
+    read too early. Call again later.
+    """
 
 
 class PurchaseConflictError(SmsVerifyError):
@@ -211,10 +213,10 @@ class OrderEndedError(SmsVerifyError):
 
 
 class FindingsError(SmsVerifyError):
-    """A run on a schedule has findings, which the text names. Everything that it could do is done.
+    """A run on a schedule has findings, which the message names. The run has done all that it could do.
 
-    After `renew_expiring`, some rentals were due, or may have been, and were not renewed. After `reconcile`,
-    orders or paid calls need a person.
+    After `renew_expiring`: some rentals were due, or may have been, and were not renewed. After `reconcile`:
+    a person has to look at some orders or paid calls.
 
     Attributes:
         report: the `RentalsReport` or the `Reconciliation`.
@@ -244,7 +246,7 @@ class WaitTimeoutError(SmsVerifyError, TimeoutError):
 
     Attributes:
         order_id: the order.
-        cancelled: whether the order was cancelled because of that.
+        cancelled: whether the order was then cancelled.
     """
 
     def __init__(self, message: str, *, order_id: int | None = None, cancelled: bool = False) -> None:

@@ -82,8 +82,8 @@ class KeptRental(_Row):
               another call has renewed it meanwhile.
             - `excluded`: the caller left it out, or it is to be cancelled.
             - `expired`: it has ended. The report names it for a day.
-            - `unclaimed`: the task or program that bought it ended before it handed the rental over, so
-              perhaps nobody knows of it.
+            - `unclaimed`: the task or program that bought it ended before it returned the rental, so perhaps
+              no one knows of it.
             - `expiry_unknown`: its end is unknown, so it is not renewed automatically.
             - `too_expensive`: a renewal costs more than `max_price`.
             - `price_unknown`: the price is unknown, so `max_price` or a budget cannot be kept.
@@ -91,7 +91,8 @@ class KeptRental(_Row):
             - `insufficient_balance`: the wallet does not hold enough.
             - `refused`: the service refuses to renew it, or does not know it.
             - `unknown`: a renewal was sent, and its outcome is unknown. It is not sent again.
-            - `unconfirmed`: it was renewed before, and its status does not show that. It is not paid again.
+            - `unconfirmed`: it was renewed before, and its status does not show that. It is not renewed
+              again.
             - `failed`: the service or the store did not work, nothing was paid. The next run tries again.
             - `stopped`: the run was stopped before it came to this rental.
         reason: the same for people, where there is more to say.
@@ -181,12 +182,12 @@ class RentalsReport(_Report):
 
 
 class ResolvedCall(_Row):
-    """A paid call whose outcome was unknown, and is now known.
+    """A paid call whose outcome was unknown and is now known.
 
     Attributes:
         key, kind: of the call; `order` or `renewal`.
         outcome: `bought` or `not made`.
-        order_id: the order that it has bought or renewed; `None` where it was not made.
+        order_id: the order that it bought or renewed; `None` where the call was not made.
     """
 
     key: str
@@ -208,7 +209,7 @@ class UnknownCall(_Row):
         sent_at: UTC.
         price: USD that it would have cost; `None` where that is unknown.
         order_ids: the orders that it may have bought, where a person has to decide; for a renewal, its order.
-        overdue: whether it will not be resolved without a person.
+        overdue: whether only a person can resolve it.
     """
 
     namespace: str
@@ -222,15 +223,16 @@ class UnknownCall(_Row):
     def as_text(self) -> str:
         """What is known of the call, and what a person can do, in a line."""
         named = ", ".join(map(str, self.order_ids))
-        candidates = f"; it may be order {named}: decide with `smsverify resolve`"
+        candidates = f". It may have bought order {named}: decide with `smsverify resolve`"
         return printable(
             f"{self.key} ({self.kind}, {_price(self.price)}) was sent at {_utc(self.sent_at)}, and it is "
-            f"unknown whether it was carried out{candidates if named and self.kind == 'order' else ''}"
+            "unknown whether it was carried out; it is not sent again"
+            f"{candidates if named and self.kind == 'order' else ''}"
         )
 
 
 class HeldOrder(_Row):
-    """An order that costs money and that nobody uses.
+    """An order that costs money, and that no task or program uses.
 
     Attributes:
         order_id, service, phone, status: as last seen.
@@ -272,21 +274,20 @@ class Reconciliation(_Report):
         refunded: USD that came back, as the service's list shows it.
         resolved: calls whose outcome was unknown until now.
         unknown: calls whose outcome is still unknown.
-        cancelled: orders that were cancelled just now.
-        to_cancel: orders that are to be cancelled, and could not be yet.
-        planned: orders that are to be cancelled later, unless the task that they were bought for claims them
-            before; no finding.
-        leaks: orders that are paid, not refunded and not used, and that nobody waits for. One that has ended
+        cancelled: orders that this run has cancelled.
+        to_cancel: orders that are to be cancelled; the service has not done so yet.
+        planned: orders that will be cancelled later, unless the task that they were bought for claims them
+            first; no finding.
+        leaks: orders that are paid, not refunded and not used, and that no call waits for. One that has ended
             stays here for a day.
-        missing_refunds: orders that the list shows as cancelled, and whose refund the wallet has never shown.
-            They count as spent again, until it does.
+        missing_refunds: orders that the list shows as cancelled, while the wallet has not shown their refund.
+            They count as spent until it does.
         foreign: orders of the last day in the service's list that cost money and were not bought through this
             store. Where others buy on the account too, they are no finding.
-        overcharged: purchases of the last day that were charged more than `max_price`, or than a budget has
-            room for.
+        overcharged: purchases of the last day that cost more than `max_price`, or more than a budget allowed.
         unpriced: how many paid calls have no known price, and are not in `spent`.
-        blocked_until: UTC; nothing is sent before, because the service has refused further requests until
-            then (429). `None` where it has not.
+        blocked_until: UTC; until then nothing is sent, because the service has refused further requests
+            (429). `None` where it has not.
         foreign_is_fine: whether others buy on the account too. It is not in `as_dict`.
     """
 

@@ -33,8 +33,8 @@ log = log_of(__name__)
 
 DEFAULT_BASE_URL = "https://smsverificationservice.com"
 ENVIRONMENT_PREFIX = "SMSVERIFY_"
-# Where this is set, only these addresses are ever called, and only the store of the environment or a store in
-# a file is used: a test must not reach a real wallet, wherever its settings come from.
+# Where this is set, only these addresses are called, and only the store of the environment or a store in a
+# file is used. So a test cannot reach a real wallet, wherever its settings come from.
 ONLY = f"{ENVIRONMENT_PREFIX}ONLY"
 API_PATH = "/api/v1"
 MINUTE = 60.0
@@ -54,8 +54,8 @@ def default_store_url() -> str:
         home = Path()
     if not home.is_absolute():
         raise InvalidRequestError(
-            "store_url is missing, and the default store cannot be found, because this process has no home "
-            f"directory. Set store_url ({ENVIRONMENT_PREFIX}STORE_URL) or HOME",
+            "store_url is missing. The default store is a file in the home directory, and this process has "
+            f"none. Set store_url ({ENVIRONMENT_PREFIX}STORE_URL) or HOME",
             field="store_url",
         )
     return f"sqlite:///{home / '.smsverify' / 'store.db'}"
@@ -155,7 +155,7 @@ class Settings(BaseModel):
         if re.match(r"(authorization\s*:\s*)?bearer\b", key, re.IGNORECASE):
             raise ValueError('must be the key alone, without "Bearer", which is added when the key is sent')
         if is_left_over(key):
-            raise ValueError("is empty, or the rest of a template without a value")
+            raise ValueError("is empty, or a template whose value is missing")
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("must be the key as the dashboard shows it: printable ASCII without spaces")
         return SecretStr(key)
@@ -164,7 +164,7 @@ class Settings(BaseModel):
     @classmethod
     def _names_are_meant(cls, value: str | None) -> str | None:
         if value and is_left_over(value):
-            raise ValueError("is the rest of a template without a value: give it a value, or leave it out")
+            raise ValueError("is a template whose value is missing: give it a value, or leave it out")
         return value
 
     @field_validator("daily_budget", "run_budget", mode="before")
@@ -273,7 +273,7 @@ _warned: set[str] = set()
 
 
 def _warn_of_unknown(environ: Mapping[str, str]) -> None:
-    """Logs once in a process which variables are misspelt. They would be ignored without a word."""
+    """Logs once in a process which variables are misspelt: nothing else shows that they have no effect."""
     known = {ONLY, *(f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields)}
     for name in environ:
         is_ours = name.upper().startswith(ENVIRONMENT_PREFIX) and not _OF_KUBERNETES.search(name)

@@ -229,7 +229,7 @@ def test_a_rental_that_is_not_wanted_is_refunded_or_stays_on_record(
     else:
         assert [held.order_id for held in report.to_cancel] == [rental.order_id]
         warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert any(f"Order {rental.order_id} is still to be cancelled" in text for text in warnings)
+        assert any(f"Order {rental.order_id} could not be cancelled yet" in text for text in warnings)
 
 
 async def agathered_waits_fail(account: SmsVerifyCredentials) -> None:

@@ -1,6 +1,7 @@
-"""Cancelling orders: those that a user cancels, and those that nobody needs any more.
+"""Cancelling orders: those that a user cancels, and those that no call needs any more.
 
-The wish is on record before it is tried, and stays there until the order is cancelled, over, or needed again.
+The release is on record before it is tried, and stays there until the order is cancelled, over, or needed
+again.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-# Pause after a cancellation that could not be made, doubled with each further one, where the service's minute
-# lasts a minute; and how many of them a purchase tries again.
+# Seconds of the pause after a cancellation that failed, doubled with each further one, at time scale 1; and
+# how many of them a purchase tries again.
 RETRY_RELEASE = 30.0
 RETRY_RELEASE_MAX = 3600.0
 RELEASES_AT_ONCE = 3
@@ -40,7 +41,7 @@ ENDED = "Order %d is %s already: there is nothing to cancel"
 
 
 class _StillNeeded(Exception):
-    """An order that was to be cancelled is not to be any more."""
+    """The order is needed again, or has its code: it is not cancelled."""
 
 
 class Cancelling:
@@ -89,8 +90,8 @@ class Cancelling:
         self._releases.request(order_id, "cancel was called", scope="any", patience=self._pause)
         try:
             if known is not None and (known.ended or known.product in RENTALS):
-                # Where it has ended, its code is still to be read; and an end on record may have been none.
-                # Whether a rental is in use decides whether its price comes back.
+                # An order that has ended may have a code to read, and the end on record may be wrong. A
+                # rental is refunded only where it was not in use.
                 status = self._status.read(order_id, priority=Priority.RELEASE, patient=True)
                 if status.ended:
                     self._releases.close(order_id)
@@ -111,7 +112,7 @@ class Cancelling:
         unless_since: tuple[float, float] | None = None,
         stop: threading.Event | None = None,
     ) -> bool:
-        """Cancels an order if it is still pending and nobody else needs it; see `SmsVerifyHook.release`."""
+        """Cancels an order if it is still pending and no other call needs it; see `SmsVerifyHook.release`."""
         if not self._releases.request(
             order_id,
             reason,
@@ -129,11 +130,12 @@ class Cancelling:
         return self.try_release(order_id, stop=stop)
 
     def retry_releases(self, *, limit: int = RELEASES_AT_ONCE, even_early: bool = False) -> list[int]:
-        """Tries again to cancel orders whose cancellation was refused or cut off; each by one caller.
+        """Tries again to cancel orders whose cancellation was refused or interrupted. Of many callers, one
+        tries each order.
 
         Args:
             limit: how many at the most.
-            even_early: tries also those whose time has not come.
+            even_early: also tries those whose time has not come.
 
         Returns:
             the orders that are cancelled now.
@@ -150,14 +152,14 @@ class Cancelling:
                 self._releases.close(release.order_id)
 
     def try_release(self, order_id: int, *, stop: threading.Event | None = None) -> bool:
-        """Cancels an order that is on record as to be cancelled, if it still is; whether it is cancelled."""
+        """Cancels an order whose release is still on record. Returns whether it is cancelled."""
         release = self._releases.of(order_id)
         if release is None:
             log.info("Order %d is not cancelled: another call waits for it now", order_id)
             return False
         reason = release.reason
         try:
-            # What the service is asked for here, a callback may have brought already.
+            # A callback may have brought the code already.
             self._raise_if_needed(order_id)
             status = self._status.read(
                 order_id, priority=Priority.RELEASE, stop=stop, patient=True, hasty=True
@@ -181,7 +183,7 @@ class Cancelling:
             return False
         except SmsVerifyError as error:
             log.warning(
-                "Order %d is still to be cancelled (%s); the cancellation is on record and tried again: %s",
+                "Order %d could not be cancelled yet (%s); that is on record, and is tried again later: %s",
                 order_id,
                 reason,
                 error,
@@ -208,7 +210,7 @@ class Cancelling:
         return not status.arrived and (scope == "unused" or not is_active)
 
     def _forget_unless_ours(self, order_id: int) -> None:
-        """A mistaken id is nothing to come back to."""
+        """Takes a mistaken id off the record: there is nothing to try again."""
         known = self._records.get(order_id)
         if known is None or known.key is None:
             self._releases.close(order_id)
@@ -253,7 +255,8 @@ class Cancelling:
             log.info(ENDED, order_id, status.status)
             return status
         raise NotCancellableError(
-            f"order {order_id} is still {status.status} and stays on record as to be cancelled: {error}",
+            f"order {order_id} is still {status.status}: {error}. The cancellation is on record and is tried "
+            "again later; `smsverify reconcile` tries it now",
             status_code=error.status_code,
             service_message=error.service_message,
             endpoint=error.endpoint,

@@ -1,7 +1,7 @@
-"""Who has an order: nobody yet, somebody it was handed to, or somebody who waits for its code.
+"""Who has an order: no one yet, the caller that it was handed over to, or the call that waits for its code.
 
-From the transaction that records its purchase on, an order is *unclaimed*, until somebody has it. Every order
-has at most one *waiter*, the newest.
+From the transaction that records its purchase, an order is *unclaimed* until a caller has it. Every order has
+at most one *waiter*, the newest.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Handover:
 
     Args:
         records: of the orders.
-        releases: the wishes to cancel them, which end when somebody needs an order again.
+        releases: the wishes to cancel them. One ends when its order is needed again.
         time_scale: how long the service's minute is in real minutes.
     """
 
     def __init__(self, records: Records, releases: Releases, *, time_scale: float = 1.0) -> None:
         self._store = records.store
-        self._name = f"{records.store.url!r} {records.account}"  # tells it from this process's other accounts
+        self._name = f"{records.store.url!r} {records.account}"  # one of this process's accounts
         self._records = records
         self._releases = releases
         self._pause = holding.FORGOTTEN * time_scale / 4
@@ -48,12 +48,12 @@ class Handover:
             self._records.update(connection, order_id, waiter=waiter, waiter_since=since)
 
     def touch(self, order_id: int) -> None:
-        """Records that somebody looks at an order that is known, and so has not forgotten it."""
+        """Records that a caller looks at a known order, so it is not forgotten."""
         with self._store.write() as connection:
             self._records.update(connection, order_id, waiter_since=self._store.now(connection))
 
     def take(self, order_id: int) -> None:
-        """Records that somebody has an order from now on, if it was unclaimed."""
+        """Records that a caller has an order from now on, if it was unclaimed."""
         if self.unclaimed_for(order_id) is None:
             return
         with self._store.write() as connection:
@@ -61,11 +61,11 @@ class Handover:
             self._records.update(connection, order_id, unclaimed_since=None, waiter_since=since)
 
     def hand_over(self, order_id: int) -> None:
-        """Records that somebody has an order, who keeps it also where that cannot be recorded."""
+        """Records that a caller has an order. The caller keeps it where that cannot be recorded, too."""
         try:
             self.take(order_id)
         except StoreError as error:
-            log.warning("Order %d was handed over, which cannot be recorded: %s", order_id, error)
+            log.warning("Order %d was handed over, but that cannot be recorded: %s", order_id, error)
 
     def hold(self, order_id: int) -> Held:
         """Lets this process hold an order, with signs of life, until it is handed over or let go."""
@@ -74,7 +74,7 @@ class Handover:
         return held
 
     def refer_to(self, order_id: int) -> None:
-        """A caller names an order, and so has it, unless this process holds it for somebody."""
+        """A caller names an order, and so has it, unless this process still holds it for its buyer."""
         if holding.is_held(self._name, order_id):
             self.keep_alive(order_id)
         else:
@@ -89,8 +89,8 @@ class Handover:
             connection.execute(sa.update(orders).where(this).values(**values))
 
     def hand_out_again(self, order_id: int) -> None:
-        """Records that the key of an order gets it once more. A release is withdrawn, unless it is of `any`
-        scope: that one was called for by name.
+        """Records that the key of an order gets it once more. A release is withdrawn, unless its scope is
+        `any`: then a user has named the order.
         """
         with self._store.write() as connection:
             now = self._store.now(connection)
@@ -98,7 +98,7 @@ class Handover:
             self._releases.withdraw(connection, order_id, scopes=("pending", "unused"))
 
     def note_use(self, order_id: int) -> None:
-        """Records that an order's code was handed out. At the first time a release is withdrawn."""
+        """Records that an order's code was returned. The first time, a release is withdrawn."""
         this = sa.and_(self._records.is_order(order_id), orders.c.used_at.is_(None))
         with self._store.write() as connection:
             values = {"used_at": self._store.now(connection)}
@@ -106,12 +106,12 @@ class Handover:
                 self._releases.withdraw(connection, order_id)
 
     def was_used(self, order_id: int) -> bool:
-        """Whether an order's code was handed out."""
+        """Whether an order's code was returned to a caller."""
         with self._store.read() as connection:
             return self._records.value(connection, order_id, orders.c.used_at) is not None
 
     def unclaimed_for(self, order_id: int) -> float | None:
-        """For how many seconds an order that was bought is unclaimed; `None` where somebody has it."""
+        """For how many seconds an order that was bought is unclaimed; `None` where a caller has it."""
         with self._store.read() as connection:
             since = self._records.value(connection, order_id, orders.c.unclaimed_since)
             return None if since is None else self._store.now(connection) - since
@@ -119,7 +119,7 @@ class Handover:
     # -------------------------------------------------------------- what a reconciliation asks
 
     def unclaimed(self, before: float) -> list[Order]:
-        """The orders that are unclaimed since a time, in seconds by the store's clock, and not over."""
+        """The orders that are not over and were unclaimed before a time, in seconds by the store's clock."""
         with self._store.read() as connection:
             rows = self._records.rows(
                 connection,
@@ -131,8 +131,8 @@ class Handover:
         return [order for order in known if not order.ended or order.status == "completed"]
 
     def unused(self, before: float, *, alive_since: float, ended_since: float) -> list[Order]:
-        """The orders that were bought here, are neither refunded nor used, and that nobody waits for: those
-        first that no reconciliation has dealt with for the longest time.
+        """The orders that were bought here, are neither refunded nor used, and that no call waits for. First
+        come those that no reconciliation has dealt with for the longest time.
 
         Args:
             before: seconds by the store's clock; only orders that were bought and last waited for earlier.
@@ -154,6 +154,6 @@ class Handover:
         return [order for order, when in known if not order.ended or when >= ended_since]
 
     def note_reconciled(self, order_id: int) -> None:
-        """Records that a reconciliation deals with an order now: next time, others are first."""
+        """Records that a reconciliation deals with an order now, so that others come first next time."""
         with self._store.write() as connection:
             self._records.update(connection, order_id, reconciled_at=self._store.now(connection))

@@ -1,7 +1,7 @@
-"""Orders that this process has bought for somebody, and that have not been handed over yet.
+"""Orders that this process has bought and not handed over yet.
 
-While a process holds an unclaimed order, it gives signs of life for it. Without any, the order is taken for
-one that nobody knows of.
+While a process holds an unclaimed order, it gives signs of life for it. Without a sign of life, the order
+counts as forgotten.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Held:
         order_id: the order.
         pause: seconds between two signs of life.
         keep_alive: gives a sign of life for an order.
-        has_owner: records that somebody has an order.
+        has_owner: records that a caller has an order.
     """
 
     account: str
@@ -40,23 +40,23 @@ class Held:
     has_owner: Callable[[int], None] = field(repr=False)
 
     def hand_over(self) -> None:
-        """Somebody has the order from now on."""
+        """A caller has the order from now on."""
         self.let_go()
         self.has_owner(self.order_id)
 
     def let_go(self) -> None:
-        """The process no longer holds the order, and nobody has it."""
+        """The process no longer holds the order, and no caller has it."""
         _hands.drop(self)
 
 
 class _Hands:
-    """All that the process holds, and the thread that gives signs of life for it."""
+    """The orders that the process holds, and the thread that gives signs of life for them."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """After a fork: what the parent holds is not the child's, nor is its thread."""
+        """After a fork: the child has neither the parent's orders nor its thread."""
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._held: dict[tuple[str, int], Held] = {}

@@ -1,7 +1,7 @@
-"""What the service's list of orders says: of each order, and of how much it has shown.
+"""What the service's list of orders says of each order, and how much of the list was read.
 
-The list shows the newest orders only. So it is on record how far it was read, and where orders may have
-passed by unseen between two readings.
+The list shows the newest orders only. So the store records how far it was read, and where orders may have
+been missed between two readings.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class OrderList:
             return sequence.asked(self._store, connection, self._account)
 
     def note(self, listed: Listed[Order], asked: Asked) -> Listing:
-        """Records every order of a list, and what is new of those that are known.
+        """Records every order of a list, and what is new of known orders: their end, and their refund.
 
-        New is that they have ended, and that their price came back: not of a rental that was cancelled while
-        it was active, which may be refunded or not.
+        A rental that was cancelled while it was active may be refunded or not, so it does not count as
+        refunded.
 
         Args:
             listed: the list, as the service has answered.
@@ -121,7 +121,7 @@ class OrderList:
 
     def _put_news(self, connection: sa.Connection, listing: Listing, now: float, number: int) -> None:
         by_id = {order.order_id: order for order in listing.rows}
-        # What is made of a row follows from what it says: nobody changes it meanwhile.
+        # What follows is decided from this row, so it is locked until the transaction ends.
         known = connection.execute(
             sa.select(orders)
             .where(orders.c.account == self._account, orders.c.order_id.in_(by_id))
@@ -170,7 +170,7 @@ class OrderList:
         return bool(connection.execute(sa.select(is_later).where(self._this)).scalar())
 
     def begin_introduction(self, patience: float) -> bool:
-        """Whether the caller is the only one to make the first readings of the account.
+        """Whether this caller alone makes the first readings of the account.
 
         Args:
             patience: seconds after which another one may try.

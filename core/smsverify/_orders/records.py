@@ -1,6 +1,6 @@
-"""What is known of each order: what was bought, what the service said of it last, and when that became known.
+"""What is known of each order: what was bought, what the service said of it last, and since when.
 
-Every order that was ever bought here or seen in the service's list has a row, and keeps it.
+Every order that was bought here or seen in the service's list has a row, and keeps it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Records:
     # -------------------------------------------------------------- several orders
 
     def rentals(self) -> list[Order]:
-        """The rentals that were bought here, whatever has become of them."""
+        """The rentals that were bought here, in any state."""
         with self.store.read() as connection:
             rows = self.rows(connection, orders.c.key.is_not(None), orders.c.product.in_(RENTALS))
         return [as_order(row) for row in rows]
@@ -130,7 +130,7 @@ class Records:
         Args:
             connection: of a transaction.
             order: the order.
-            is_unclaimed: it was bought just now, and nobody has it yet.
+            is_unclaimed: it was bought just now, and no caller has it yet.
         """
         values: dict[str, Any] = {
             "product": order.product,
@@ -181,12 +181,12 @@ class Records:
             "service": request["name"],
             "country": request["country_name"],
             "duration": request["duration"],
-            # The caller that has bought it does not know of it: a reconciliation may name it at once.
+            # Its buyer does not know of it, so a reconciliation may name it at once.
             "unclaimed_since": 0.0,
             "waiter_since": self.store.now(connection),
         }
         if request["product"] in RENTALS:
-            # It may have been in use when it was cancelled, and then its price did not come back.
+            # It may have been in use when it was cancelled: then its price did not come back.
             values["refunded_at"] = sa.case((orders.c.status == "refunded", orders.c.refunded_at))
         self.update(connection, order_id, **values)
 
@@ -249,7 +249,7 @@ def as_order(row: Any) -> Order:
 
 
 def is_awaited(alive_since: float) -> sa.ColumnElement[bool]:
-    """Picks the orders that somebody waits for, with a sign of life after a time of the store's clock."""
+    """Picks the orders that a call waits for, with a sign of life after a time of the store's clock."""
     return (
         sa.select(waits.c.id)
         .where(

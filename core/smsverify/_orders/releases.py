@@ -1,7 +1,7 @@
-"""Orders that somebody wants to be cancelled: a row exists only as long as the wish does.
+"""Releases: orders that are to be cancelled. A row exists only as long as the wish does.
 
-It is on record before anything is sent, so that a process that dies leaves it to others. It goes when the
-order is cancelled or over, when its code has come, or when somebody needs the order again.
+It is on record before anything is sent, so that others carry it out when the process dies. It goes when the
+order is cancelled or over, when its code has come, or when a call needs the order again.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SCOPES = ("pending", "unused", "any")  # each allows more than the one before
 
 @dataclass(frozen=True)
 class Release:
-    """An order that somebody wants to be cancelled.
+    """An order that is to be cancelled.
 
     Attributes:
         order_id: the order.
         reason: why, for people.
         scope: what the order may be to be cancelled: `pending` and without an SMS, `unused` (also active,
             without an SMS), or `any`.
-        is_planned: the time for it is still to come, and somebody may need the order until then.
+        is_planned: its time has not come, and a call may need the order until then.
     """
 
     order_id: int
@@ -58,9 +58,9 @@ class Releases:
         is_planned: bool = False,
         unless_since: tuple[float, float] | None = None,
     ) -> bool:
-        """Records that an order is to be cancelled; returns `False` where somebody still needs it.
+        """Records that an order is to be cancelled; returns `False` where it is still needed.
 
-        Somebody does where another waiter has it, or where its code was handed out and `scope` is not `any`.
+        It is where another waiter has it, or where its code was returned and `scope` is not `any`.
 
         Args:
             order_id: the order.
@@ -68,9 +68,9 @@ class Releases:
             waiter: who gives it up; `None` for a decision that is made for all waiters.
             scope: see `Release`; a wider one that is on record stays.
             patience: seconds until others try, in case the caller does not.
-            is_planned: nobody tries before these seconds are over.
-            unless_since: also leaves alone an order that somebody has claimed after the first of these times,
-                or that a wait with a sign of life after the second one is for; by the store's clock.
+            is_planned: no one tries before these seconds are over.
+            unless_since: also leaves alone an order that was claimed after the first of these times, or whose
+                wait gave a sign of life after the second one; by the store's clock.
         """
         is_free: list[sa.ColumnElement[bool]] = []
         if scope != "any":
@@ -117,7 +117,7 @@ class Releases:
     def take_due(
         self, pause: float, longest: float, *, limit: int, even_early: bool = False
     ) -> list[Release]:
-        """Takes releases that it is time to try again; of many callers, each gets others.
+        """Takes releases that are due for another try; two callers never take the same one.
 
         Args:
             pause: seconds until the next try, doubled with each.
@@ -147,7 +147,7 @@ class Releases:
         return taken
 
     def close(self, order_id: int, *, is_cancelled: bool = False) -> None:
-        """The order was cancelled just now (`is_cancelled`), or there is nothing to cancel any more."""
+        """Records that the order is cancelled (`is_cancelled`), or that there is nothing left to cancel."""
         with self._store.write() as connection:
             self._records.lock(connection, order_id)
             asked_at = self.withdraw(connection, order_id)
@@ -161,8 +161,8 @@ class Releases:
         """Takes the wish off the record; returns when it was asked for, if it was.
 
         Args:
-            connection: of a transaction that has locked the order's row. Whatever changes both rows locks
-                that one first, so that no two wait for each other.
+            connection: of a transaction that has locked the order's row. A transaction that changes both rows
+                locks that one first, so that no two wait for each other.
             order_id: the order.
             scopes: leaves a wish with another scope on record.
         """

@@ -1,4 +1,4 @@
-"""Asking the service for orders. What it answers goes on record before anybody sees it."""
+"""Asking the service for orders. Its answer goes on record before it is returned."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class StatusReader:
         return self._listing.note(self._api.list_orders(priority=priority, stop=stop), asked)
 
     def get(self, order_id: int) -> Order:
-        """An order as it is on record. The service is asked where that says too little."""
+        """An order as it is on record. Where the record says too little, the service is asked."""
         known = self._records.get(order_id)
         if known is None or (known.phone is None and known.product != "esim"):
             self.read(order_id)

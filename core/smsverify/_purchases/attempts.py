@@ -1,8 +1,8 @@
-"""Numbers that are tried one after the other, until one has its code. What is decided is on record first.
+"""Numbers that are tried one after the other, until one gets its code. Each decision is on record first.
 
-A series is the attempts that belong together: as many numbers as one call may try. It goes on where a process
-that has died left it: with the same number while that lives, otherwise with the next. A series that is over
-(a code has come, or nothing is left to try) is followed by a new one.
+A series holds the attempts that belong together: as many numbers as one call may try. After a process has
+died, the series goes on: with the same number while that is alive, otherwise with the next. When a series is
+over (a code has come, or nothing is left to try), a new one follows.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Series:
                 return order
 
     def resume(self, order_id: int) -> Order | None:
-        """The number that another process has tried, if its attempt is not decided; costs no request."""
+        """The number that another process has tried, if its attempt is undecided. Sends no request."""
         rows = self._records.last_series()
         self._row = next((row for row in rows if row.order_id == order_id and row.outcome is None), None)
         return None if self._row is None else self._orders.records.get(order_id)
@@ -287,7 +287,7 @@ class Series:
         tried = self.tried()
         lines = "; ".join(f"{nth}. {one.as_text()}" for nth, one in enumerate(tried, 1))
         return VerificationError(
-            f"no number has got its code, {reason}: {lines or 'none was bought'}",
+            f"no number got its code, and {reason}. {lines or 'No number was bought'}",
             attempts=tried,
             cost=_cost(tried),
         )

@@ -64,7 +64,7 @@ class OpenCall:
         sent_at: seconds since 1970 by the store's clock.
         number: the same in the account's sequence: what has a lower number was known before.
         candidates: the orders that may be it, where a person has to decide.
-        under_way: whether its answer may still come.
+        under_way: whether its answer may still arrive.
     """
 
     id: int

@@ -38,7 +38,7 @@ from smsverify.settings import Settings
 
 
 class Checkout:
-    """Checks what a caller asks for, and gives it to the one that pays.
+    """Checks what a caller asks for, and passes it on to the room that pays.
 
     Args:
         store: where attempts are kept.
@@ -197,21 +197,21 @@ class Checkout:
             raise
 
     def _caps(self, run_budget: Any) -> Caps:
-        """What the account may spend in a day, and the run: the stricter of what is set and what is given."""
+        """What the account may spend in a day, and the run: the lower of the setting and the argument."""
         given = None if run_budget is None else check_price_limit(run_budget, "run_budget")
         limits = [limit for limit in (self._settings.run_budget, given) if limit is not None]
         return Caps(self._settings.daily_budget, min(limits, default=None), self._run.name())
 
     def _check_place(self) -> None:
-        """Refuses a paid call where it would be made again, or where others do not see that it is made."""
+        """Refuses a paid call where it would be repeated, or where other machines cannot see its record."""
         self._run.check_place()
         if not self._settings.store_is_a_file or self._settings.allow_unshared_store:
             return
         why = self._run.why_unshared()
         if why is not None:
             raise StoreError(
-                f"nothing is bought with a store in a file where {why}: use PostgreSQL (store_url), or set "
-                "allow_unshared_store if all tasks do see that one file"
+                f"nothing was sent: the store is a file, and {why}, which may not see it. Use PostgreSQL "
+                "(store_url), or set allow_unshared_store if all tasks see that one file"
             )
 
 

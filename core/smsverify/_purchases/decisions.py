@@ -1,4 +1,4 @@
-"""What a person decides of a paid call whose outcome could not be found out."""
+"""What a person decides about a paid call whose outcome could not be found out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smsverify.errors import InvalidRequestError, NotFoundError
 
 
 class Decisions:
-    """The decisions of persons on the open calls of one account.
+    """The decisions that persons make about the open calls of one account.
 
     Args:
         store: where the calls are.
@@ -57,7 +57,8 @@ class Decisions:
                 self._ledger.close(connection, call, state, now, "decided by a person", order_id=order_id)
                 return
         raise InvalidRequestError(
-            f"key {key!r} has no call whose outcome is unknown, or its answer may still come", field="key"
+            f"key {key!r} has no call to resolve: its outcome is known, or its answer may still arrive",
+            field="key",
         )
 
     def _refuse_impossible(self, connection: sa.Connection, call: OpenCall, order_id: int) -> None:

@@ -60,9 +60,9 @@ class Seen:
             never renewed here.
         is_open: whether a renewal was sent whose outcome is unknown.
         cancel_reason: why it is to be cancelled; `None` where it is not.
-        unclaimed_for: for how many seconds nobody has had it; `None` where somebody has.
+        unclaimed_for: for how many seconds no caller has had it; `None` where one has.
         price, highest: USD that a renewal costs, and that a limit is checked against.
-        trouble: why it cannot be renewed whatever the prices are.
+        trouble: why it cannot be renewed at any price.
     """
 
     order: Order
@@ -99,7 +99,7 @@ class Seen:
 
 
 def trouble_of(seen: Seen, *, grace: float, time_scale: float) -> Verdict | None:
-    """What keeps a rental from being renewed, whatever it costs and however soon it ends.
+    """What keeps a rental from being renewed, at any price and however soon it ends.
 
     Args:
         seen: the rental.
@@ -122,7 +122,7 @@ def trouble_of(seen: Seen, *, grace: float, time_scale: float) -> Verdict | None
 
 
 def _given_up(seen: Seen, time_scale: float) -> Verdict | None:
-    """Whether a rental is to be cancelled, or nobody has it."""
+    """Whether a rental is to be cancelled, or no caller has it."""
     if seen.cancel_reason is not None:
         return "excluded", f"it is to be cancelled: {seen.cancel_reason}"
     if seen.unclaimed_for is None:

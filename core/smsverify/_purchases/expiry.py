@@ -15,10 +15,10 @@ ROUNDED: Final = DAY + 2  # seconds by which a number of whole days may be wrong
 
 @dataclass(frozen=True)
 class Expiry:
-    """The end of a rental, in seconds by the store's clock, which nobody sets.
+    """The end of a rental, in seconds by the store's clock, which no one can set.
 
-    A date on record is exact: both are the same. What a status says is not: its time left may be a minute
-    old, and days left are whole ones.
+    A date on record is exact: both ends are the same. A status is less exact: its time left may be a minute
+    old, and its days left are whole ones.
 
     Attributes:
         earliest: the rental does not end before.

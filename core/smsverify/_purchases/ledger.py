@@ -1,6 +1,6 @@
-"""The paid calls: what was bought, and what may have been.
+"""The paid calls: what was bought, and what may have been bought.
 
-A paid call has a key, and a row before it is sent:
+A paid call has a key, and it has a row before it is sent:
 
 ```
 planned ──► sent ──► bought      the answer named the order
@@ -9,8 +9,8 @@ planned ──► sent ──► bought      the answer named the order
         ──► shared               a renewal that another call has made meanwhile
 ```
 A row that stays at `sent` for longer than a call can take means the same as `unknown`: its process has died.
-One that stays at `planned` cost nothing, and the next caller with its key takes it over. Each further
-purchase of a key whose last one has ended is a new generation of it.
+A row that stays at `planned` has cost nothing, and the next caller with its key takes it over. When the order
+of a key has ended, its next purchase is a new generation of the key.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ T = TypeVar("T")
 
 
 def _surely(record: Callable[Concatenate[Ledger, P], T]) -> Callable[Concatenate[Ledger, P], T]:
-    """Records also where the database is away for a while, as long as the call may be under way for others:
-    what the service has done is known to this process alone.
+    """Tries to record until the call no longer counts as under way, also while the database is away: this
+    process alone knows what the service has done.
     """
 
     @functools.wraps(record)
@@ -275,7 +275,7 @@ class Ledger:
             self._end(connection, intent, "unknown", note=note)
         raise PurchaseUnknownError(
             f"{note}: that cannot be what {intent.key!r} has bought. Whether it has bought anything is "
-            "unknown: it is on record, and is not sent again",
+            "unknown. It is on record, and is not sent again. A call with the same key finds out first",
             key=intent.key,
         )
 
@@ -285,7 +285,7 @@ class Ledger:
         with self._store.write() as connection:
             self.lock(connection)
             self._records.put(connection, order)
-            # Until the caller knows of it, it may be handed out once more.
+            # Until its caller knows of it, another call may return it.
             self._end(connection, intent, "bought", order_id=order.order_id, unclaimed=True)
 
     @_surely
@@ -404,8 +404,8 @@ class Ledger:
             return False
         if last.fingerprint != purchase.fingerprint:
             raise PurchaseConflictError(
-                f"the key {purchase.key!r} stands for another purchase ({last.request}); nothing was "
-                "sent: use another key",
+                f"the key {purchase.key!r} stands for another purchase ({last.request}). Nothing was "
+                "sent. Use another key",
                 key=purchase.key,
             )
         if last.state in OPEN:

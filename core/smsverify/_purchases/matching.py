@@ -1,9 +1,9 @@
-"""Which orders of the list a purchase may have made whose answer was lost: pure functions.
+"""Which orders of the list belong to purchases whose answer was lost: pure functions.
 
-The service has no idempotency key, so this decides: an order that was not known before the purchase was sent,
-that has no owner, and that fits what was asked for, is what the purchase has bought. Purchases of the same
-thing are interchangeable, so k such orders belong to k of n purchases. A person decides where there are more
-orders than purchases, where an order could belong to different things, and where one fits but for something:
+The service has no idempotency key, so this decides. A purchase has bought an order that was not known before
+the purchase was sent, that has no owner, and that fits the request. Purchases of the same thing are
+interchangeable, so k such orders belong to k of n purchases. A person decides where there are more orders
+than purchases, where an order could belong to different things, and where an order fits except in one point:
 the list spells names in its own way, rounds, and may leave anything out.
 """
 

@@ -1,4 +1,4 @@
-"""How far each rental is paid, by the ledger's own count of its renewals, whatever its status says."""
+"""How far each rental is paid: by the ledger's own count of its renewals, not by its status."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Periods:
             return None
         bought_at = self._bought_at(order.order_id)
         period = self._period(order, bought_at, renewals)
-        # One that was bought elsewhere was so before it was first seen: perhaps just before its end.
+        # A rental from elsewhere was bought before it was first seen: perhaps just before its end.
         begins = self._first_seen_at(order.order_id) - period / 10 if bought_at is None else bought_at
         for renewal in renewals:
             begins = max(begins + period, renewal.sent_at)

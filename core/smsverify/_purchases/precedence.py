@@ -1,4 +1,4 @@
-"""Which paid calls keep another one from being sent: of the same key or rental, or one not explained."""
+"""Which paid calls keep another one from being sent: of the same key or rental, or of unknown outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN_AHEAD = 40  # purchases after one that is not explained; the service lists n
 
 
 class Precedence:
-    """What the other calls of an account have to say before a call is sent. Works inside a transaction.
+    """What the other calls of an account mean for a call that is to be sent. Works inside a transaction.
 
     Args:
         store: where the calls are.
@@ -120,8 +120,8 @@ class Precedence:
                 raise UnderWay
             raise PurchaseUnverifiableError(
                 f"nothing was sent for {key!r}: {since} purchases have followed one whose outcome is "
-                "unknown, and the list of orders is too short for more. A reading of the list "
-                f"{max(over - now, 0.0):.0f} s from now decides: call again then",
+                "unknown, and the list of orders is too short for more. The list decides in "
+                f"{max(over - now, 0.0):.0f} s: call again then",
                 key=key,
             )
 
@@ -130,17 +130,18 @@ class Precedence:
         sent_at = datetime.fromtimestamp(self._store.as_wall(row.sent_at), timezone.utc)
         text = (
             f"{row.key!r} was sent at {sent_at:%Y-%m-%d %H:%M:%S} UTC, and whether it was carried out is "
-            "unknown; it is not sent again: "
+            "unknown; it is not sent again, and nothing else was sent. "
         )
         if candidates:
             named = ", ".join(map(str, candidates))
             return PurchaseAmbiguousError(
-                f"{text}it may be one of the orders {named}: a person has to decide (`smsverify resolve`)",
+                f"{text}It may have bought one of the orders {named}: decide with `smsverify resolve`",
                 key=row.key,
                 order_ids=candidates,
             )
         if row.note == WALLET_IS_SHORT:
-            why = f"{row.note}, so a person has to look (`smsverify resolve`)"
+            why = f"Look for it in the dashboard, and decide with `smsverify resolve`: {row.note}"
         else:
-            why = f"{'the list of orders' if row.kind == 'order' else 'its status'} has not decided yet"
+            source = "The list of orders" if row.kind == "order" else "The status of its order"
+            why = f"{source} does not show it yet: call again later with the same key"
         return PurchaseUnknownError(f"{text}{why}", key=row.key)

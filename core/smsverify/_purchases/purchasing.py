@@ -81,7 +81,7 @@ class Purchases:
         again: bool = True,
         stop: threading.Event | None = None,
     ) -> Order:
-        """Buys, or hands out what the key has bought already; see `SmsVerifyHook.order`.
+        """Buys, or returns what the key has bought already; see `SmsVerifyHook.order`.
 
         Args:
             request: what is bought.
@@ -124,8 +124,8 @@ class Purchases:
                 raise
             if found.ended and found.status != "completed":
                 raise OrderEndedError(
-                    f"order {found.order_id} was made, but the service lists it as {found.status}; the same "
-                    "key may buy again",
+                    f"order {found.order_id} was bought, and the service lists it as {found.status}. Call "
+                    "again with the same key to buy another",
                     order_id=found.order_id,
                     status=found.status,
                 ) from None
@@ -199,7 +199,8 @@ class Purchases:
             return self._ledger.record_bought(call.intent, order)
         except StoreError as error:
             raise PurchaseUnknownError(
-                f"order {order.order_id} was bought, but could not be recorded: {error}",
+                f"order {order.order_id} was bought, but could not be recorded: {error}. It is not sent "
+                "again; a call with the same key finds it",
                 key=call.intent.key,
                 order_ids=(order.order_id,),
             ) from error
@@ -210,7 +211,7 @@ class Purchases:
         if isinstance(request.service, int) and bought_as not in (None, str(request.service)):
             raise PurchaseConflictError(
                 f"the key {key!r} stands for another purchase, order {order.order_id} of {order.service}; "
-                "nothing was sent: use another key",
+                "nothing was sent. Use another key",
                 key=key,
             )
 
@@ -221,7 +222,7 @@ class Purchases:
         try:
             self._orders.status.read(order.order_id, patient=True, hasty=True)
             return self._orders.records.get(order.order_id) or order
-        except Exception as error:  # it is bought, whatever goes wrong now
+        except Exception as error:  # the order is bought, so nothing here may fail
             log.warning("The phone number of order %d cannot be read yet: %s", order.order_id, error)
             return order
 
@@ -234,7 +235,7 @@ class Purchases:
         except ServiceError as error:
             raise PurchaseUnverifiableError(
                 f"whether {key!r} was carried out cannot be found out now, because the list of orders "
-                f"cannot be read ({error}); nothing was sent",
+                f"cannot be read ({error}). Nothing was sent: call again later with the same key",
                 key=key,
             ) from error
 
@@ -257,7 +258,7 @@ class Purchases:
         return None
 
     def _can_still_serve(self, order: Order, stop: threading.Event | None) -> bool:
-        """Whether an order that a key has bought can be handed out again."""
+        """Whether an order that a key has bought can be returned again."""
         if order.product == "esim":
             return not order.ended
         is_new = (self._orders.records.age(order.order_id) or 0.0) < self._grace
@@ -289,7 +290,7 @@ def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:
 
 
 def _completed(answer: Order, request: OrderRequest, entry: Service) -> Order:
-    """The service's answer with what the request and the catalogue say besides."""
+    """The service's answer, completed from the request and the catalogue."""
     return answer.model_copy(
         update={
             "product": request.product,

@@ -1,4 +1,4 @@
-"""Comparing what is on record with the service: what is open is resolved, what is lost is named."""
+"""Comparing the records with the service: open calls are resolved, and lost orders are named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-TO_KEEP = (*RENTALS, "esim")  # products that are bought to keep them: nobody has to wait for these
+TO_KEEP = (*RENTALS, "esim")  # products that are bought to be kept: no call has to wait for these
 AT_ONCE = 20  # orders that one reconciliation looks at, and as many that it cancels: its cost stays small
 
 NEVER_CAME = (
@@ -39,7 +39,7 @@ class Reconciler:
     Args:
         store, wallet, ledger, orders, recovery, refunds, rate_limit: of the account.
         grace: seconds after which a call that does not show should have been decided.
-        is_exclusive: whether nobody else buys on this account.
+        is_exclusive: whether only the users of this store buy on this account.
         alive: seconds for which a wait is alive after its last sign of life.
         time_scale: how long the service's minute is in real minutes.
     """
@@ -141,7 +141,8 @@ class Reconciler:
     def _leaks(
         self, cancel_after: float | None, cancelled: list[int], stop: threading.Event
     ) -> list[HeldOrder]:
-        """Looks at the orders that nobody waits for or has, cancels them if that is wanted, and names others.
+        """Looks at the orders that no call waits for or has. Cancels them if that is wanted; names the
+        others.
 
         An order that has ended needs no request, and does not count for `AT_ONCE`.
         """
@@ -177,7 +178,7 @@ class Reconciler:
                 yield order
 
     def _deal_with(self, order: Order, cancel_after: float | None, limits: tuple[float, float]) -> bool:
-        """Looks at an order that nobody needs, or cancels it; whether it was cancelled."""
+        """Looks at an order that no call needs, or cancels it. Returns whether it was cancelled."""
         self._handover.note_reconciled(order.order_id)
         if order.product == "esim":
             return False
@@ -185,7 +186,7 @@ class Reconciler:
             self._look_at(order.order_id)
             return False
         is_rental = order.product in RENTALS
-        reason = f"nobody has waited for it for {cancel_after:.0f} s"
+        reason = f"no call has waited for it for {cancel_after:.0f} s"
         if is_rental:
             reason = "it was never handed over to its buyer"
         return self._orders.cancelling.release(order.order_id, reason, undo=is_rental, unless_since=limits)
@@ -230,7 +231,7 @@ class Reconciler:
 
 
 def why_unclaimed(order: Order) -> str:
-    """Why an order is in the report that was never handed over, and what a person can do."""
+    """Why an order that was never handed over is in the report, and what a person can do."""
     is_lost = order.product == "esim" and order.activation_code is None
     code = "; its activation code is not on record, the dashboard shows it" if is_lost else ""
     return (
@@ -241,7 +242,7 @@ def why_unclaimed(order: Order) -> str:
 
 
 def _why_unused(order: Order) -> str:
-    return "its code was never used" if order.status == "completed" else "nobody waits for it"
+    return "its code was never used" if order.status == "completed" else "no call waits for it"
 
 
 def _refuse_if(stop: threading.Event) -> None:

@@ -1,9 +1,9 @@
-"""Finding out what became of paid calls whose outcome is unknown: of purchases by the service's list of
-orders, of renewals by the time left, and of both by the wallet.
+"""Finding out what became of paid calls whose outcome is unknown. The list of orders decides on purchases,
+the time left on renewals, and the wallet on both.
 
-What was known before a call is said by the store's sequence, never by a clock. `matching` says which orders
-the list may show for which purchases. A purchase was not made when its grace is over, the list reaches back
-to it and shows nothing that could be it, and the wallet does not hold less than the records explain.
+The store's sequence, never a clock, says what was known before a call. `matching` says which orders of the
+list may belong to which purchases. A purchase was not made when its grace is over, the list reaches back to
+it and shows no order that could be it, and the wallet does not hold less than the records explain.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from smsverify.text import log_of
 log = log_of(__name__)
 
 MINUTE: Final = 60.0
-# Seconds for which no other process makes the first readings, where a minute lasts a minute.
+# Seconds for which no other process makes the first readings, at time scale 1.
 INTRODUCTION: Final = 300.0
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A paid call whose outcome was unknown, and what has become of it.
+    """A paid call whose outcome was unknown, and what became of it.
 
     Attributes:
         key, kind: of the call; `order` or `renewal`.
         outcome: `bought`, `not made`, or `ambiguous`, which a person has to decide.
-        order_ids: the order that it has bought or renewed, or those that come into question.
+        order_ids: the order that it has bought or renewed, or those that it may have bought.
     """
 
     key: str
@@ -87,9 +87,9 @@ class Recovery:
     def introduce(self, stop: threading.Event | None = None) -> None:
         """Reads the list and the balance before the first purchase of an account, once in a store.
 
-        What was there before is no purchase of ours, and what the wallet held says later whether it was
-        touched. Where the service does not answer, purchases go on: should one be in doubt, more comes into
-        question.
+        An order that was there before is no purchase of ours, and the first balance shows later whether the
+        wallet was touched. Where the service does not answer, purchases go on: if the outcome of one is
+        unknown later, more orders may be it.
         """
         if self._is_introduced:
             return
@@ -114,9 +114,9 @@ class Recovery:
     # -------------------------------------------------------------- purchases
 
     def resolve_orders(self) -> list[Resolved]:
-        """Reads the list of orders and resolves the purchases that it decides; the rest stays unknown.
+        """Reads the list of orders and resolves the purchases that it decides; the others stay unknown.
 
-        The balance is read too where a purchase would count as not made, and can be compared.
+        The balance is read too, where a purchase would count as not made and balances can be compared.
 
         Raises:
             ServiceError: the list cannot be read, so nothing can be decided.
@@ -142,9 +142,9 @@ class Recovery:
                 Open(call.id, call.key, call.request, call.price, call.number, call.sent_at)
                 for call in opens.values()
             ]
-            # Not of the list alone: what it has shown once is kept.
+            # The records, not the list alone: they keep what the list has shown once.
             unowned = self._ledger.owners.unowned(connection, min(purchase.number for purchase in purchases))
-            # What may belong to a call under way as well decides when that has ended.
+            # An order that may also belong to a call under way decides nothing until that call has ended.
             first_under_way = min((call.number for call in calls if call.under_way), default=None)
             free = [seen for seen in unowned if first_under_way is None or seen.number < first_under_way]
             matching = match(purchases, free, listing.skew)
@@ -164,7 +164,8 @@ class Recovery:
                         else self._doubt(connection, call, [found.order_id])
                     )
                 elif purchase.id in matching.doubtful:
-                    # A person chooses from all that it may be, also from what seems to be another thing.
+                    # A person chooses from all orders that it may be, also from those that seem to be another
+                    # thing.
                     ids = [seen.order.order_id for seen in may_be if seen in free]
                     resolved.append(self._doubt(connection, call, ids))
                 elif not self._should_show(connection, listing, call):
@@ -185,8 +186,8 @@ class Recovery:
         return resolved, is_wallet_needed
 
     def _should_show(self, connection: sa.Connection, listing: Listing, call: OpenCall) -> bool:
-        """Whether what a call has bought cannot be missing in a list any more."""
-        # Of a list that was asked for early it proves nothing how late it is looked at.
+        """Whether a list is late enough to show what a call has bought."""
+        # It counts when the list was asked for, not when it is looked at.
         if listing.asked.number < call.number or listing.asked.at <= call.sent_at + self._grace:
             return False
         if listing.unreadable:
@@ -202,7 +203,7 @@ class Recovery:
         except AuthenticationError:
             raise
         except ServiceError as error:
-            log.warning("The balance cannot be read, so what it would decide stays unknown: %s", error)
+            log.warning("The balance cannot be read, so calls that it would decide stay unknown: %s", error)
             return None
 
     def _is_short(self, connection: sa.Connection, first: Reading | None, then: Reading | None) -> bool:
@@ -219,7 +220,7 @@ class Recovery:
         self._ledger.mark_ambiguous(connection, call, order_ids)
         if order_ids != call.candidates:
             log.error(
-                "%s may have bought one of the orders %s: a person has to decide (`smsverify resolve`)",
+                "%s may have bought one of the orders %s: decide with `smsverify resolve`",
                 call.key,
                 order_ids,
             )
@@ -242,8 +243,8 @@ class Recovery:
     # -------------------------------------------------------------- renewals
 
     def resolve_renewals(self, only: int | None = None) -> list[Resolved]:
-        """Resolves the renewals that their order's status decides, by its time left before and after; where
-        that shows nothing, the wallet may.
+        """Resolves renewals by the time left that their order's status shows, before and after. Where that
+        decides nothing, the wallet may.
 
         Args:
             only: looks at the renewals of this order alone.
@@ -283,7 +284,7 @@ class Recovery:
             return [self._renewed(connection, call, "the order's time left shows it")]
         if was_made is False and (first is None or (wallet is not None and not wallet.is_short)):
             return [self._give_up(connection, call, "the order's time left has not grown")]
-        # The wallet alone proves no absence: it may have been filled up by just as much.
+        # The wallet alone does not prove that nothing was paid: a top-up may have been just as much.
         if was_made is None and wallet is not None and self._is_paid(connection, call, wallet):
             self._ledger.renewals.note_one_more(connection, call.request["order_id"])
             return [self._renewed(connection, call, "the wallet shows that it was paid")]

@@ -1,8 +1,8 @@
-"""Refunds that are on record and that the wallet does not show: they are no money to spend.
+"""Refunds that are on record and that the wallet does not show: that money cannot be spent.
 
-Whenever the wallet is read, it is compared with the reading before. Where it holds less than the records
-explain, by just what some of the refunds since then come to, these have not come: their orders count as spent
-again until the wallet shows the money, and are named once the wallet has had its time to show it.
+Each reading of the wallet is compared with the reading before. If it holds less than the records explain, by
+exactly the sum of some refunds since then, these refunds have not arrived. Their orders count as spent until
+the wallet shows the money. They are named when the time that the wallet has to show it is over.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Refunds:
                 return
 
     def missing(self) -> list[int]:
-        """The orders whose refund the list shows, and the wallet did not in the time that it has for that."""
+        """The orders whose refund the list shows, and the wallet did not show in time."""
         with self._store.read() as connection:
             latest = self._store.now(connection) - self._grace
             return list(
@@ -70,7 +70,7 @@ class Refunds:
     # -------------------------------------------------------------- inside
 
     def _open(self, connection: sa.Connection) -> list[Movement]:
-        """What calls may have taken whose outcome is not known: it is not a refund that is missing."""
+        """What calls of unknown outcome may have taken: that is no missing refund."""
         rows = connection.execute(
             sa.select(purchases).where(
                 purchases.c.account == self._account, purchases.c.state.in_(("sent", "unknown"))

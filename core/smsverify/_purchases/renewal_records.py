@@ -15,7 +15,7 @@ class RenewalRecords:
     """The renewals of one account that were carried out.
 
     A renewal is *unclaimed* from the moment that it is on record as made until the caller that asked for it
-    has its answer: until then it may be handed out to the next caller instead of a second payment.
+    has its answer. Until then, the next caller gets it instead of paying a second time.
 
     Args:
         store: where they are.
@@ -58,7 +58,7 @@ class RenewalRecords:
         self._claim(self._made(renewal_of(order_id)))
 
     def claim(self, call_id: int) -> bool:
-        """Notes that a caller was handed out a renewal. Returns whether it was unclaimed until now."""
+        """Notes that a caller has got a renewal. Returns whether it was unclaimed until now."""
         return self._claim(purchases.c.id == call_id)
 
     def _claim(self, which: sa.ColumnElement[bool]) -> bool:

@@ -1,4 +1,4 @@
-"""Renewing a rental: once for each count of its renewals, with its end before on record with the intent."""
+"""Renewing a rental: once for each count of its renewals. Its end before goes on record with the intent."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Sight:
 
 @dataclass(frozen=True)
 class Renewal:
-    """What has come of a renewal.
+    """The result of a renewal.
 
     Attributes:
         order: with its new end.
@@ -113,13 +113,12 @@ class Renewals:
         # Where its period has begun, it is not the renewal that is asked for now.
         found = self._ledger.renewals.take_unclaimed(order_id) if key is None and is_ahead else None
         if found is not None:
-            log.info(
-                "Order %d was renewed by a call that has lost the answer, it is not paid again", order_id
-            )
+            log.info("Order %d was renewed by a call whose answer was lost; it is not paid again", order_id)
             return found
         if is_ahead:
             log.warning(
-                "Order %d is paid for more than one period ahead; it is renewed since that was asked for",
+                "Order %d is already paid for more than one period ahead; it is renewed because the caller "
+                "asks for it",
                 order_id,
             )
         order = self.pay_once(order_id, count, limit=limit, key=key, caps=caps, stop=stop).order
@@ -127,11 +126,13 @@ class Renewals:
         return order
 
     def note_handed_out(self, order_id: int) -> None:
-        """Notes that the caller that has renewed an order knows of it: it is not handed out once more."""
+        """Notes that the caller that has renewed an order knows of it, so no other call gets that renewal."""
         try:
             self._ledger.renewals.claim_all(order_id)
         except StoreError as error:
-            log.warning("That the renewal of order %d is known cannot be noted: %s", order_id, error)
+            log.warning(
+                "It cannot be recorded that the renewal of order %d has its caller: %s", order_id, error
+            )
 
     def sight(self, order_id: int, *, stop: threading.Event | None = None, hasty: bool = False) -> Sight:
         """Looks at a rental that may be renewed."""
@@ -179,7 +180,7 @@ class Renewals:
         quote = self._quote(order, stop, is_strict=caps.is_set)
         price, highest = (None, None) if quote is None else prices(quote.entry, order.duration)
         check_price(highest, limit, what)
-        # What shows afterwards, should the answer be lost, whether it was carried out.
+        # If the answer is lost, this shows afterwards whether the renewal was carried out.
         before = sight.expiry or self._periods.expiry(order.expires_at)
         request = {
             "order_id": order_id,
@@ -213,11 +214,12 @@ class Renewals:
         if answered is not None and (before is None or answered.latest > before.latest):
             renewed = renewed.model_copy(update={"expires_at": answer.expires_at, "expires_estimated": False})
         try:
-            # At once: what follows may take long, or fail.
+            # First, because what follows may take long or fail.
             self._ledger.record_renewed(intent, renewed)
         except StoreError as error:
             raise PurchaseUnknownError(
-                f"order {order_id} was renewed, but that could not be recorded: {error}",
+                f"order {order_id} was renewed, but that could not be recorded: {error}. It is not sent "
+                "again; a call with the same key finds out first",
                 key=key,
                 order_ids=(order_id,),
             ) from error
@@ -286,13 +288,14 @@ def refuse_other_products(order: Order) -> None:
     """Raises `InvalidRequestError` where an order is known to be no rental."""
     if order.product is not None and order.product not in RENTALS:
         raise InvalidRequestError(
-            f"order_id {order.order_id} is a {order.product} order: only rentals can be renewed",
+            f"order_id {order.order_id} is a {order.product} order, and only rentals can be renewed. Nothing "
+            "was sent",
             field="order_id",
         )
 
 
 def _extended(order: Order, before: OrderStatus, renewals: int) -> Order:
-    """A renewed order with its end as far as that can be reckoned: the old one, and its period."""
+    """A renewed order with its calculated end, where that is possible: the old end plus its period."""
     known = order.model_copy(update={"expires_at": order.expires_at or before.expires_at})
     period = period_of(known, renewals)
     if known.expires_at is None or period is None:

@@ -1,8 +1,8 @@
 """Rentals: how long each one lasts, and renewing those that end soon.
 
-First all facts are read, then `due` decides, then what is due is paid. How often a rental had been renewed is
-counted before all other facts. The ledger carries a renewal out at most once for that count, so runs that
-overlap, are repeated or know nothing of each other renew once.
+First all facts are read, then `due` decides, then the due rentals are paid. The count of a rental's renewals
+is read before all other facts. The ledger carries out at most one renewal for that count, so runs that
+overlap or are repeated renew once.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Rentals:
         """Whether a rental has ended, and has been named often enough."""
         if order.cancelled:
             return True
-        # An end on record may have been moved since; a service's word that it is over stands.
+        # An end on record may have moved since; the service's word that it is over is final.
         if not has_ended(order.status) and (order.expires_estimated or self._has_to_ask(order)):
             return False
         left = self._unseen(order).left
@@ -248,7 +248,7 @@ class Rentals:
         dry_run: bool,
         stop: threading.Event | None,
     ) -> Iterator[KeptRental]:
-        """What becomes of each rental. The money for one that cannot be paid is for those that end later."""
+        """What becomes of each rental. Money that one rental cannot use is for those that end later."""
         spent = planned = Decimal(0)
         ended: SmsVerifyError | None = None
         for one in seen:
@@ -313,7 +313,7 @@ def _why_not_now(
         return "not_due", ""
     if stop is not None and stop.is_set():
         return "stopped", "the run was stopped"
-    # What concerns all of them: a refused key, or a store that cannot be used.
+    # This concerns all of them: a refused key, or a store that cannot be used.
     return None if ended is None else ("failed", f"not tried: {ended}")
 
 

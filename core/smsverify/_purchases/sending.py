@@ -1,4 +1,4 @@
-"""How a paid call leaves: at a price that is still right, on record as sent; and how it went wrong."""
+"""How a paid call leaves: at a price that is still right, and on record as sent. Failures are recorded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = log_of(__name__)
 T = TypeVar("T")
 Q = TypeVar("Q", bound="Quote | None")
 
-# Seconds of the pauses before the looks for a paid call whose answer was lost, where a minute lasts a minute.
+# Seconds of the pauses before the looks for a paid call whose answer was lost, at time scale 1.
 LOOKS: Final = (0.5, 2.0, 5.0)
 LOOK: Final = 0.2  # seconds between two looks at a paid call that another process makes
 
@@ -64,7 +64,7 @@ class Sender:
         self._ledger = ledger
 
     def send(self, call: PlannedCall[Any], post: Callable[..., T], stop: threading.Event | None) -> T:
-        """Sends a call once, and records how it went wrong where it did.
+        """Sends a call once. If it fails, records how.
 
         Args:
             call: with its price, which may be another one afterwards.
@@ -95,9 +95,9 @@ class Sender:
     def _before_sending(self, call: PlannedCall[Any], stop: threading.Event | None) -> None:
         """Raises where the call may not leave.
 
-        It may have waited long for its turn. So where its price matters, that is looked at again: where the
-        list is too old, the slot goes back, one of those who wait reads the list for all, and the call has
-        its turn again at the place that it had. Then the ledger notes that it leaves.
+        It may have waited long for its turn. So where its price matters, the price is checked again: if the
+        list is too old, the slot goes back, one waiting caller reads the list for all, and the call has its
+        turn again at its old place in the queue. Then the ledger records that it leaves.
         """
         if call.quote is not None and call.intent.purchase.caps.is_set:
             now = self._catalogue.kept(call.quote)
@@ -121,14 +121,14 @@ class Sender:
 
     @contextmanager
     def _recording_failure(self, intent: Intent) -> Iterator[None]:
-        """Records how a paid call went wrong. What does not prove the contrary may have been carried out."""
+        """Records how a paid call failed. Without proof that it was not carried out, it may have been."""
         try:
             yield
         except OutcomeUnknown as unknown:
             self._record(self._ledger.record_unknown, intent, unknown.cause)
             raise PurchaseUnknownError(
-                f"{unknown.cause}. Whether that was carried out is unknown: it is on record as {intent.key}, "
-                "and is not sent again",
+                f"{unknown.cause}. Whether the call was carried out is unknown: it is on record as "
+                f"{intent.key}, and is not sent again. A call with the same key finds out first",
                 key=intent.key,
             ) from unknown.cause
         except SmsVerifyError as error:
@@ -139,8 +139,8 @@ class Sender:
         try:
             record(intent, str(error))
         except StoreError as failure:
-            # The row stays at `sent`, which means unknown; what the caller has to know is the outcome.
-            log.error("How %s ended could not be recorded: %s", intent.key, failure)
+            # The row stays at `sent`, which means unknown; the caller has to get the outcome.
+            log.error("The outcome of %s could not be recorded: %s", intent.key, failure)
 
 
 def prices(entry: Service, duration: int | None) -> tuple[Decimal | None, Decimal | None]:
@@ -154,7 +154,7 @@ def check_price(price: Decimal | None, limit: Decimal | None, what: str) -> None
         return
     if price is None:
         raise PriceLimitError(
-            f"the price of {what} is unknown, so max_price={limit} cannot be kept: nothing was sent"
+            f"the price of {what} is unknown, so max_price={limit} cannot be kept. Nothing was sent"
         )
     if price > limit:
-        raise PriceLimitError(f"{what} costs {price} USD, more than max_price={limit}: nothing was sent")
+        raise PriceLimitError(f"{what} costs {price} USD, more than max_price={limit}. Nothing was sent")

@@ -1,4 +1,4 @@
-"""What was spent, and what may still be: budgets for the day and for the run, over all who share a store."""
+"""What was spent, and what may still be spent: budgets for the day and the run, for all who share a store."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Caps:
 
 @dataclass(frozen=True)
 class Spent:
-    """What was spent or may have been, refunds taken off.
+    """What was spent, or may have been, less refunds.
 
     Attributes:
         amount: USD, of the calls whose price is known.
@@ -75,7 +75,7 @@ class Spending:
         return self._spent(connection, self._store.now(connection) // DAY * DAY)
 
     def overcharged(self, connection: sa.Connection, since: float) -> list[tuple[int, str]]:
-        """The orders that cost more than was allowed, each with the reason; the earliest first.
+        """The orders that cost more than was allowed, the earliest first, each with the reason.
 
         An order cost too much where its charge is above its `max_price`, or above both the price in the list
         and what a budget has room for.
@@ -116,7 +116,7 @@ class Spending:
         return found
 
     def in_all(self, connection: sa.Connection) -> Spent:
-        """What was spent since the store exists."""
+        """What was spent since the store was made."""
         return self._spent(connection, 0.0)
 
     def refuse_beyond(

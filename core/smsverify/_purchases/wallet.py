@@ -1,8 +1,8 @@
 """What the wallet holds, and what it should hold by the records.
 
-The balance is kept whenever it is read. Where the outcome of a paid call is in doubt later, the balance is
-read once more. What was paid and came back in between is on record, so what is missing besides shows a
-payment that is not on record. Where the two readings cannot be compared, the wallet decides nothing.
+Each reading of the balance is kept. If the outcome of a paid call is unknown later, the balance is read
+again. Payments and refunds in between are on record, so a further difference shows a payment that is not on
+record. Where the two readings cannot be compared, the wallet decides nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Comparison:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether this shows anything: it does not where more has come in than is on record."""
+        """Whether this shows anything: it does not where more has come in than the records explain."""
         return bool(self.expected) and self.amount <= self.expected[-1] + ROUNDING
 
     @property
@@ -273,7 +273,7 @@ def _refunds(connection: sa.Connection, order: Any, *, is_certain: bool) -> list
             "refund",
             order.order_id,
             None if amount is None else -amount,
-            # What comes back of renewals the service does not say.
+            # The service does not say what it refunds for renewals.
             is_certain=is_certain and is_order,
         )
         for is_order, amount in amounts

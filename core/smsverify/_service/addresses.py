@@ -1,4 +1,4 @@
-"""At which addresses of the service a store has seen an API key used."""
+"""The addresses at which an API key was used with a store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _noted: set[tuple[str, str, str]] = set()
 
 
 def note_address(store: Store, key_id: str, base_url: str) -> None:
-    """Keeps where an API key is used, once per process. Warns where this store knows it from another address.
+    """Records where an API key is used, once per process. Warns where the store knows it from another
+    address.
 
     One key has one limit and one set of purchases, at every address. But a simulator has orders of its own,
     and must not share a store with the service.
@@ -38,7 +39,7 @@ def note_address(store: Store, key_id: str, base_url: str) -> None:
         raise
     if others:
         log.warning(
-            "This API key is used at %s, and this store knows it from %s too. Both share one rate limit and "
+            "This API key is used at %s, and the store knows it from %s too. Both share one rate limit and "
             "the same orders, purchases and messages. If one of them is a simulator, give it another store",
             place,
             printable(", ".join(others)),

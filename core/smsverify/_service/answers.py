@@ -31,13 +31,14 @@ from smsverify.text import masked, printable
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a longer one is a mistake
 EXCERPT = 200  # characters of an answer that an error quotes
 
-# By these the service says that it carried out nothing. Any other status proves nothing about a paid call.
+# With these the service says that it carried out nothing. Any other status proves nothing about a paid call.
 REJECTIONS = frozenset({400, 401, 402, 403, 404, 422, 429})
 
-# An error may quote the values of these fields. Of all others it names the type: each may hold a code.
+# An error may quote the values of these fields. Any other may hold a code: the error names its type only.
 _QUOTED = frozenset({"success", "status", "error", "errors", "detail", "non_field_errors", "title"})
 _TEXT_KEYS = ("error", "detail", "message", "non_field_errors", "errors")
-# A body with one of the first is the service's own; with one of the second, it is a proxy's or a firewall's.
+# A body with one of the first names comes from the service; with one of the second, from a proxy or a
+# firewall.
 _OWN_KEYS = frozenset({"success", "error", "errors", "detail", "non_field_errors"})
 _OF_A_PROXY = frozenset({"title", "ray_id", "cloudflare_error"})
 _NO_TEXT = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | re.DOTALL)
@@ -49,7 +50,7 @@ _SECRET = re.compile(r"otp|sms|message|text|code|pin|body|token|secret|key|passw
 _NOT_A_FIELD = frozenset({"success", "data", "status", "status_code", "code", "title", "type"})
 _PARAMETERS = ("service_id", "country_id", "area_code", "duration", "order_id", "service", "plan")
 
-# What the text of a 4xx, or of `success: false`, says where the status does not. The first match counts.
+# What the text of a 4xx, or of `success: false`, means where the status does not say. The first match counts.
 _BY_TEXT: tuple[tuple[str, type[ServiceError]], ...] = (
     (r"insufficient|not enough (balance|funds|credit)", InsufficientBalanceError),
     (r"order not found", NotFoundError),
@@ -163,7 +164,7 @@ def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_no(value: Any) -> bool:
-    """Whether `success` says no, as a truth value or as a word."""
+    """Whether `success` is false, as a truth value or as a word."""
     return value is not None and str(value).strip().lower() in ("false", "no", "0")
 
 
@@ -326,7 +327,7 @@ def _may_be_refused(field: str, value: Any) -> bool:
 
 
 def _named_in(text: str) -> str | None:
-    """The parameter that a text is about. An everyday word counts only where the text begins with it."""
+    """The parameter that a text names. An everyday word counts only where the text begins with it."""
     for name in _PARAMETERS:
         if re.search(rf"\b{name}\b" if "_" in name else rf"\A\W*{name}\b", text):
             return name

@@ -28,9 +28,9 @@ from smsverify.models import Country, Product, Service
 
 Model = TypeVar("Model", bound=BaseModel)
 
-LONGEST_READ = 15.0  # seconds for which others wait for the one who reads a list
-LOOK = 0.05  # seconds between two looks whether that is done
-FRESH = 1 / 3  # of the service's minute: a price may be so old where it matters
+LONGEST_READ = 15.0  # seconds for which others wait for the caller that reads a list
+LOOK = 0.05  # seconds between two looks whether it has been read
+FRESH = 1 / 3  # of the service's minute: a price that matters may be this old
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Catalogue:
         account: whose prices they are.
         max_age: seconds after which a list is read anew: the service's minute.
         turn: seconds from one request that the rate limit allows to the next, on average.
-        longest_read: seconds for which others wait for the one who reads a list.
+        longest_read: seconds for which others wait for the caller that reads a list.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Catalogue:
         if len(lines) != 1:
             found = "more than once" if lines else "no longer"
             raise NotAvailableError(
-                f"{quote.entry.name} ({quote.of.product}) is {found} in the catalogue: nothing was sent"
+                f"{quote.entry.name} ({quote.of.product}) is {found} in the catalogue. Nothing was sent"
             )
         return Quote(lines[0], quote.of, kept.read_at)
 
@@ -272,7 +272,7 @@ class Catalogue:
         return sa.and_(catalogues.c.account == self._account, catalogues.c.name == name)
 
     def _claim_read(self, name: str, usable: Callable[[sa.Connection], _Kept | None]) -> bool:
-        """Whether this caller is the one who reads a list."""
+        """Whether this caller reads a list for the others."""
         with self._store.write() as connection:
             now = self._begin(connection, name)
             if usable(connection) is not None:
@@ -287,7 +287,7 @@ class Catalogue:
             return bool(connection.execute(claim.values(read_until=until)).rowcount)
 
     def _begin(self, connection: sa.Connection, name: str) -> float:
-        """Lets one at a time write about a list. The time is read after that, which may have had to wait."""
+        """Lets one transaction at a time write about a list. Read the time afterwards: this may wait."""
         self._store.lock(connection, f"smsverify catalogue {self._account} {name}")
         return self._store.now(connection)
 

@@ -1,8 +1,8 @@
-"""What an order's status says in its fields `otp` and `message`, which are not documented for every case.
+"""Reads the fields `otp` and `message` of an order's status, which are not documented for every case.
 
-A wrong code is worse than none, and a wait that ends with something that is not a code is worse than a wait
-that goes on. So a word that means "nothing yet" is nothing. A number is a code as it is. A sentence is read
-like the text of an SMS.
+A wrong code is worse than none, and a wait that ends without a code is worse than a wait that goes on. So a
+word that means "nothing yet" is nothing. A number is a code as it stands. A sentence is read like the text of
+an SMS.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOTHING = frozenset(
         *("not available", "unavailable", "no code", "no otp", "no sms", "no message", "no data"),
     ]
 )
-# The same in the field for the code, which never holds an SMS of one word.
+# The same for the field for the code, which never holds an SMS of one word.
 _NO_CODE = _NOTHING | frozenset(
     [
         *("true", "no", "yes", "ok", "unknown", "default", "string", "str", "active", "received", "created"),

@@ -1,15 +1,15 @@
 """The account's requests per minute, shared by every process and host that uses the same store.
 
 The rate limit of a key is `limit` slots. A request acquires a slot just before it leaves, and releases it
-when the reply is there. The slot is free again one period later: the service has counted the request no later
-than its reply, so no window of the service's ever holds more requests than there are slots, whatever the
-network did in between. A holder that dies costs its slot for one lease.
+when the reply is there. The slot is free again one period later. The service has counted the request no later
+than its reply, so none of its windows ever holds more requests than there are slots, however slow the network
+was. When a holder dies, its slot stays taken for one lease.
 
 Nothing is booked ahead: a request that has to wait stands in a queue in the store, and `turns` says whose
 turn it is. A cancellation never waits behind purchases that came earlier.
 
-A 429 holds all who share the key for as long as the service asks, but for no longer than five of its minutes:
-a service that means more says so again when it is asked then.
+After a 429, all who share the key wait for as long as the service asks, but for no longer than five of its
+minutes: a service that wants a longer pause answers 429 again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = ["HeldSlot", "Load", "Priority", "RateLimit", "RateLimitState"]
 
 log = log_of(__name__)
 
-# Seconds of a service whose minute lasts a minute: the shortest and the longest time between two looks at the
-# queue, and a wait for a slot that is worth a line in the log.
+# Seconds at time scale 1: the shortest and the longest time between two looks at the queue, and a wait for a
+# slot that is worth a line in the log.
 SHORTEST_LOOK = 0.01
 LONGEST_LOOK = 2.0
 LONG_WAIT = 5.0
@@ -70,10 +70,10 @@ class Load:
     """What the requests of the last period were for.
 
     Attributes:
-        releases: what gave money back, and reads of codes that are known to be there.
+        releases: requests that give money back, and reads of codes that are known to be there.
         reads: other reads, without polls.
-        purchases: what spent money.
-        purchases_waiting: what waits to spend money.
+        purchases: requests that spend money.
+        purchases_waiting: requests that wait to spend money.
     """
 
     releases: int
@@ -91,8 +91,7 @@ class RateLimit:
         limit: requests in `period`.
         period: seconds.
         lease: seconds that a request may take at the most, from its slot to its reply.
-        begin_within: seconds from its slot after which a request may not begin to leave any more; the lease
-            by default.
+        begin_within: seconds from its slot within which a request must begin to leave; the lease by default.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class RateLimit:
         while_waiting: Callable[[], None] | None = None,
         instead_of: HeldSlot | None = None,
     ) -> Iterator[HeldSlot]:
-        """Waits for the request's turn, hands out a slot, and releases it at the end.
+        """Waits for the request's turn, gives it a slot, and releases the slot at the end.
 
         Args:
             priority: goes before arrival.
@@ -173,7 +172,7 @@ class RateLimit:
         )
 
     def block(self, seconds: float) -> None:
-        """Holds all who share the key for so long, because the service asked for it (429)."""
+        """Makes all who share the key wait, because the service asked for it (429)."""
         seconds = min(max(seconds, 0.0), self._slots.longest_block)
         with self.store.write() as connection:
             snapshot = self._slots.locked(connection)
@@ -232,7 +231,7 @@ class RateLimit:
                     )
                 self._queue.stand(entry)
                 self._log_if_tight(turn)
-                # The turn may come sooner, if others give up; the farther it is, the less that matters.
+                # The turn may come sooner if others give up. The farther away it is, the less that matters.
                 longest = max(seconds / 4, LONGEST_LOOK * self._time_scale)
                 self._sleep(min(seconds, longest, SIGN_OF_LIFE), stop, while_waiting)
         except BaseException:
@@ -259,7 +258,7 @@ class RateLimit:
             log.info("Requests wait for their turn, this one about %.0f s: %s", turn.seconds, turn.reason)
 
     def _look(self, entry: QueueEntry) -> _Turn:
-        """When it may be this entry's turn, never later than it will be. Keeps no other caller waiting."""
+        """The earliest time at which it may be this entry's turn. Keeps no other caller waiting."""
         with self.store.read() as connection:
             snapshot = self._slots.snapshot(connection)
             if snapshot is None:

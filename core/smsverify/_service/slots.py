@@ -1,4 +1,4 @@
-"""The slots of a key in the store, when each is free again and who holds it, and the queue before them.
+"""The slots of a key in the store: when each is free again, who holds it, and the queue before them.
 
 `turns` says who is next.
 """
@@ -21,11 +21,11 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-# Seconds of a service whose minute lasts a minute: in which a request without a reply may still reach the
-# service, and for which one 429 is obeyed at the most.
+# Seconds at time scale 1: in which a request without a reply may still reach the service, and for which one
+# 429 is obeyed at the most.
 LATE = 2.0
 LONGEST_BLOCK = 300.0
-# A request that waits and has not looked for so many seconds is dead, and out of the queue.
+# A waiting request that has not looked for this many seconds is dead, and leaves the queue.
 ABANDONED_AFTER = 10.0
 # Seconds between two signs of life of a request that waits, however far its turn is.
 SIGN_OF_LIFE = 3.0
@@ -130,7 +130,7 @@ class Slots:
         connection.execute(rate_limit.on_conflict_do_nothing())
         rows = [{"key_id": self._key_id, "slot": slot, "free_at": 0.0} for slot in range(self._limit)]
         connection.execute(self._store.insert(slots).values(rows).on_conflict_do_nothing())
-        # An old copy of the store, or a clock that was set while no process looked, must not park a slot.
+        # An old copy of the store, or a clock that was set while no process looked, must not block a slot.
         now = self._store.now(connection)
         connection.execute(
             sa.update(slots)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = log_of(__name__)
 
 ATTEMPTS = 4
-# Seconds, doubled with every attempt, of a service whose minute lasts a minute.
+# Seconds at time scale 1, doubled with every attempt.
 BACKOFF_BASE = 0.5
 BACKOFF_MAX = 30.0
 MOST_DOUBLINGS = 10  # a number of refusals has no end, a float has
@@ -39,7 +39,7 @@ HASTE = 10.0  # seconds for the answer to a hasty call, which has two attempts
 
 
 class OutcomeUnknown(Exception):
-    """A POST may have been carried out, or not; `cause` is what was seen."""
+    """A POST may or may not have been carried out; `cause` is the error that was seen."""
 
     def __init__(self, cause: ServiceError) -> None:
         super().__init__(str(cause))
@@ -47,7 +47,7 @@ class OutcomeUnknown(Exception):
 
 
 class NotReady(Exception):
-    """`before_sending` raises this where something has to be done first that needs no slot, or another one.
+    """`before_sending` raises this where something has to be done first, without the slot of this request.
 
     Args:
         prepare: does it. Then the request waits for its turn again, at the place in the queue that it had.
@@ -95,7 +95,7 @@ class _Call:
 
 
 class _CannotPrepare(Exception):
-    """What `NotReady` asked for has failed, and is not tried again with the request."""
+    """The preparation that `NotReady` asked for has failed; it is not repeated with the request."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
@@ -123,7 +123,7 @@ class Transport:
         priority: Priority = Priority.READ,
         **options: Unpack[CallOptions],
     ) -> Reply:
-        """Reads. Repeats what failed for no fault of the request, within `call_timeout` seconds.
+        """Reads. Repeats attempts that failed through no fault of the request, for `call_timeout` seconds.
 
         Raises:
             ServiceError: by what the service answered, or `ServiceUnavailableError`.
@@ -144,7 +144,7 @@ class Transport:
         is_repeatable: bool = False,
         **options: Unpack[CallOptions],
     ) -> Reply:
-        """Changes something. Repeats only what provably was not carried out, unless it is harmless to repeat.
+        """Changes something. Repeats only what was provably not carried out, unless a repeat is harmless.
 
         Raises:
             ServiceError: the request was not carried out.
@@ -191,7 +191,7 @@ class Transport:
         return self._settings.time_scale * longest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
     def _attempt(self, call: _Call, deadline: float) -> Reply:
-        """One attempt. A 429 is no failure: all wait as long as it says, then the request goes again."""
+        """One attempt. A 429 is no failure: all wait as long as it says, then the request is sent again."""
         refusal: ServiceError | None = None
         refusals = 0
         while True:

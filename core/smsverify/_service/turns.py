@@ -1,22 +1,22 @@
-"""Whose turn it is: which request goes next, and when, by the slots of a key and by what waits.
+"""Whose turn it is: which request goes next, and when, by the slots of a key and the requests that wait.
 
 Requests wait in a queue, by priority and then by arrival. A slot goes to the first of them when it becomes
 free. So that no class starves, each goes first while it holds less than a twelfth of the slots; releases
 (what gives money back, and reads of codes that are known to be there) while they hold less than a quarter.
 
-A release does not wait for a minute because others have just spent all slots. Every other request leaves one
-of 20 slots to releases, unless as many others are free again within 4 s of the service's minute. So with 60
-slots three releases find one at once after a burst of all the others, and within 4 s where the requests are
-spread over the minute, where nothing has to be kept for that. With fewer than 20 slots nothing is kept, since
-one is more than 5 % of the limit: a release is the first to have the next one that is free, which after a
-burst is up to a minute later.
+A release must not wait for a minute because others have just spent all slots. So every other request leaves
+one of 20 slots to releases, unless as many others are free again within 4 s of the service's minute. So with
+60 slots three releases find one at once after a burst of all the others, and within 4 s where the requests
+are spread over the minute; then no slot has to be kept. With fewer than 20 slots none is kept, since one is
+more than 5 % of the limit: a release gets the next slot that is free, which after a burst is up to a minute
+later.
 
 Each number whose code is polled for costs a second request, to read the code. If all slots were spent on
 numbers, none would be left for the codes until the numbers' slots come back, a whole period later. So while
 codes are polled for, purchases hold 45 of 100 slots at the most: as many are left for their codes, and the
 rest for the polls. They also leave a fifteenth free, so that a code that has come need not wait. Before the
-first poll, all this is true for a moment too, because it is not known yet whether the codes will be polled
-for. A user who only buys, or gets the codes by callbacks, is not held back.
+first poll, this also holds for a moment, because it is not known yet whether the codes will be polled for. A
+user who only buys, or gets the codes by callbacks, is not held back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FREE_SHARE = 1 / 15
 LEAST_SHARE = 1 / 12  # each class gets this, whatever the others want
 RELEASE_SHARE = 1 / 4  # releases get this
 KEPT_SHARE = 1 / 20  # others leave this to releases
-# In seconds of a service whose minute lasts a minute.
+# Seconds at time scale 1.
 FIRST_POLL = 10.0  # after the first purchase, codes are expected to be polled for within this time
 RELEASE_WITHIN = 4.0  # a release waits no longer
 
@@ -40,13 +40,13 @@ class Priority(enum.IntEnum):
     """Who goes first when requests wait for the rate limit."""
 
     RELEASE = 0
-    """What gives money back, and reads of codes that are known to be there."""
+    """Requests that give money back, and reads of codes that are known to be there."""
     POLL = 1
     """The poll that is due, for all waits for codes."""
     READ = 2
     """Other reads."""
     PURCHASE = 3
-    """What spends money."""
+    """Requests that spend money."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +153,14 @@ class Snapshot:
         return max(0, int(self.limit * share) - self.held(priority))
 
     def _leaves_enough_for_releases_at(self, ahead: int) -> float:
-        """When a request, with so many before it, leaves enough, or as much will be free again in time."""
+        """When a request, with so many before it, leaves enough slots, or enough will be free in time."""
         kept = int(self.limit * KEPT_SHARE)
         if not kept or not self._urgent(Priority.RELEASE):
             return self.now
         return self._free_at(ahead + kept) - RELEASE_WITHIN * self.period / 60
 
     def _leaves_enough_for_codes_at(self, place: int, ahead: int) -> float:
-        """When a purchase, with so many purchases and so many requests before it, leaves enough for codes."""
+        """When a purchase, with so many purchases and requests before it, leaves enough slots for codes."""
         held = [slot for slot in self.taken if slot.priority is Priority.PURCHASE]
         if len(held) + place < int(self.limit * LEAST_SHARE):
             return self.now

@@ -25,8 +25,8 @@ from smsverify._version import __version__
 from smsverify.settings import Settings
 
 LARGEST_BODY = 10 * 1024 * 1024  # bytes
-# What is on record about a request is good for so many seconds, and for no more than a quarter of the longest
-# exchange. How often it is put on record anew before the request is given up.
+# Seconds for which the record of a request is fresh, at most a quarter of the longest exchange; and how often
+# it is put on record again before the request is given up.
 GOOD_FOR = 2.0
 ANNOUNCEMENTS = 5
 
@@ -38,17 +38,17 @@ class WireError(Exception):
 class Exchange:
     """A request on its way from its slot to its answer.
 
-    The way to the first byte may take long: a connection does, and a process can be stopped between any two
-    steps (SIGSTOP, a suspended machine) while others go on. What others know of the request holds for a
+    The way to the first byte may take long: a connection takes time, and a process can be stopped between any
+    two steps (SIGSTOP, a suspended machine) while others go on. Others trust the record of the request for a
     limited time: that it is being sent, for `longest` seconds; that its slot is in use, a little longer. So
-    both are looked at again right before the first byte, by a clock that counts the time in which nothing
-    ran. What is old is announced anew, which finds out whether others have decided meanwhile. A slot that is
-    too old is not used any more.
+    both are checked again right before the first byte, by a clock that also counts the time in which the
+    machine slept. An old record is renewed, which finds out whether others have decided meanwhile. A slot
+    that is too old is not used any more.
 
-    One instant is left, between this check and the one call that hands the whole request to the kernel. A
+    One instant is left, between this check and the one call that passes the whole request to the kernel. A
     process that is stopped there for longer than `longest` sends when it goes on. By then, others have looked
-    for the outcome in the service's list, which did not show it yet. The answer is then put on record as an
-    order that no one has asked for, and `reconcile` names it.
+    for the outcome in the service's list, which did not show it yet. Its order is then put on record without
+    an owner, and `reconcile` names it.
 
     Args:
         endpoint: method and path, for errors.
@@ -87,7 +87,7 @@ class Exchange:
         return bool(self.request.method == "POST")
 
     def announce(self) -> None:
-        """Does what has to be done before the request may leave. What that raises keeps it from leaving."""
+        """Does what has to be done before the request may leave. An error keeps it from leaving."""
         self._announced_at = boottime()
         if self._before_sending is not None:
             self._before_sending()
@@ -149,8 +149,8 @@ class Wire:
     def _session(self, *, is_post: bool) -> requests.Session:
         """Each process keeps one session for its reads. Every POST gets a session of its own.
 
-        On a kept connection, a POST could meet the server's closing of it. Then no one could say whether the
-        server has read it.
+        On a kept connection, a POST could arrive just as the server closes it. Then no one could say whether
+        the server has read it.
         """
         if is_post:
             return self._make_session()
@@ -183,7 +183,7 @@ class _Bearer(AuthBase):
 
 
 class _ThisThread(threading.local):
-    """What this thread sends. requests and urllib3 have no way to hand it to the connection."""
+    """What this thread sends. requests and urllib3 have no way to pass it to the connection."""
 
     exchange: Exchange
 
@@ -200,10 +200,10 @@ class _KeptBack(Exception):
 
 
 class WatchedConnection(HTTPConnection):
-    """Checks a last time whether a request may leave, notes that it does, and ends an answer whose headers
-    are too slow.
+    """Checks a last time whether a request may leave, notes that it leaves, and ends an answer whose headers
+    come too slowly.
 
-    The request is collected, and leaves in one piece over a connection that is there already, with its proxy
+    The request is collected, and leaves in one piece over a connection that is already open, with its proxy
     and its TLS. So nothing that takes long lies between the check and the first byte, nor between the first
     byte and the last.
     """

@@ -1,5 +1,5 @@
-"""A SQLite store's file: made for its owner alone, trusted if no other user can write it, and the same one as
-long as it is used.
+"""The file of a SQLite store: it is made for its owner alone, trusted if no other user can write it, and must
+stay the same file while it is used.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def beside(path: Path) -> tuple[Path, Path]:
 
 
 def mode_of(path: Path) -> str | None:
-    """Who may do what with the file, such as `0600`; `None` where there is none."""
+    """The file's permissions, such as `0600`; `None` where there is no file."""
     try:
         return f"{stat.S_IMODE(os.stat(path).st_mode):04o}"
     except OSError:
@@ -98,7 +98,7 @@ def file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> s
 
 
 def _make_directory(directory: Path) -> None:
-    """Each one that is missing, for its owner alone: `mkdir(parents=True)` gives only the last its mode."""
+    """Makes each missing directory for its owner alone; `mkdir(parents=True)` sets the mode of the last."""
     missing = [one for one in (directory, *directory.parents) if not one.exists()]
     for one in reversed(missing):
         one.mkdir(mode=0o700, exist_ok=True)
@@ -122,21 +122,21 @@ def _check_place(directory: Path) -> None:
     kind = file_system_of(directory)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise StoreError(
-            f"a SQLite store on a network file system ({kind}) is not safe: {printable(str(directory))} is "
-            "on one. Use PostgreSQL (store_url)"
+            f"the store's directory {printable(str(directory))} is on a network file system ({kind}), where "
+            "SQLite can lose data. Use PostgreSQL (store_url)"
         )
     if kind in _OF_A_CONTAINER:
         log.warning(
-            "The store in %s is on a container's own layer (%s): other containers do not see it, and it goes "
-            "with this one, with all that is known of purchases. Keep it on a volume, or use PostgreSQL",
+            "The store in %s is on the container's own layer (%s). Other containers do not see it, and it is "
+            "lost with the container, with all records of purchases. Keep it on a volume, or use PostgreSQL",
             printable(str(directory)),
             kind,
         )
     mode = os.stat(directory).st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise StoreError(
-            f"everybody may replace files in {printable(str(directory))}, where the store's is: take that "
-            "right away (chmod o-w), or keep the store in a directory of its own (store_url)"
+            f"every user may replace files in the store's directory {printable(str(directory))}. Remove that "
+            "permission (chmod o-w), or keep the store in a directory of its own (store_url)"
         )
 
 
@@ -150,24 +150,24 @@ def _make_private(path: Path, *, is_main: bool) -> None:
         raise StoreError(f"the store {name} is not a file")
     if is_main and found.st_nlink > 1:
         raise StoreError(
-            f"the store's file {name} has a second name (a hard link), and SQLite loses what is written "
-            "under two names: remove one"
+            f"the store's file {name} has a second name (a hard link), and SQLite loses data that is written "
+            "under two names. Remove one of them"
         )
     mode = stat.S_IMODE(found.st_mode)
     if found.st_uid == os.geteuid():
         if mode & _OTHERS:
             os.chmod(path, mode & ~_OTHERS)
             log.warning(
-                "The store's file %s was open to others (mode %04o): now to its owner alone", name, mode
+                "Other users could open the store's file %s (mode %04o); now only its owner can", name, mode
             )
     elif found.st_uid != 0:
         raise StoreError(
-            f"the store's file {name} belongs to another user (uid {found.st_uid}), who could change what is "
-            f"on record: run this as that user, or make it yours (chown {os.geteuid()}); several users share "
-            "a store in PostgreSQL"
+            f"the store's file {name} belongs to another user (uid {found.st_uid}), who could change its "
+            f"records. Run this as that user, or make the file yours (chown {os.geteuid()}). To share a "
+            "store among several users, use PostgreSQL"
         )
     elif mode & stat.S_IRWXO:
         raise StoreError(
-            f"the store's file {name} belongs to root and everybody may use it (mode {mode:04o}): take that "
-            "right away (chmod o-rwx)"
+            f"the store's file {name} belongs to root, and every user may use it (mode {mode:04o}). Remove "
+            "that permission (chmod o-rwx)"
         )

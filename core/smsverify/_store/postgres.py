@@ -1,8 +1,8 @@
 """PostgreSQL: a server for several machines, and what every connection and transaction relies on.
 
-Nothing is left to what the server, the database, the role or the environment has for a default: each
-transaction sets it for itself, in the one message that begins it. So it also holds behind a pooler that gives
-every transaction another connection (PgBouncer), where nothing may be prepared or set for longer.
+Nothing depends on the defaults of the server, the database, the role or the environment: each transaction
+sets what it needs, in the one message that begins it. So it also works behind a pooler that gives every
+transaction another connection (PgBouncer), where nothing may be prepared or set for longer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DisconnectionError
 from smsverify._store.tables import schema
 from smsverify.errors import StoreError
 
-# Any number will do that no other program uses in the same database.
+# Any number will do, if no other program uses it in the same database.
 _UPGRADE_LOCK = 5_067_836
 # What a connection is like, unless the URL says otherwise. The server's host may vanish without a word.
 _DEFAULTS: dict[str, Any] = {
@@ -78,7 +78,8 @@ class PostgresServer:
             )
         except ModuleNotFoundError as error:
             raise StoreError(
-                f"a PostgreSQL store needs the driver {error.name}: pip install 'smsverify[postgres]'"
+                f"a PostgreSQL store needs the driver {error.name}. Install it: pip install "
+                "'smsverify[postgres]'"
             ) from None
         event.listen(engine, "checkout", self._check_out)
         event.listen(engine, "begin", self._begin)
@@ -95,8 +96,8 @@ class PostgresServer:
         ).one()
         if encoding not in _ENCODINGS:
             raise StoreError(
-                f"the store's database has the encoding {encoding}, in which not every SMS can be kept: make "
-                "one with ENCODING 'UTF8' (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+                f"the store's database has the encoding {encoding}, which cannot hold every SMS. Make one "
+                "with ENCODING 'UTF8' (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
             )
         found = connection.execute(
             sa.text(
@@ -110,28 +111,28 @@ class PostgresServer:
         places = [row.place for row in found if row.is_visible] or [row.place for row in found]
         if len(places) > 1:
             raise StoreError(
-                f"the database holds several stores, in the schemas {', '.join(sorted(places))}: the one "
-                "that is meant has to be in the role's search_path (ALTER ROLE … SET search_path = …)"
+                f"the database holds several stores, in the schemas {', '.join(sorted(places))}. Put the one "
+                "to use into the role's search_path (ALTER ROLE … SET search_path = …)"
             )
         place = places[0] if places else current
         if place is None:
             raise StoreError(
-                "there is no schema in which the store's tables could be made: the role's search_path names "
-                "none that it may use"
+                "the store's tables cannot be made: the role's search_path names no schema that it may use. "
+                "Set one (ALTER ROLE … SET search_path = …)"
             )
         connection.exec_driver_sql(f"SET LOCAL search_path TO {place}, pg_temp")
         self._place = place
         return bool(places)
 
     def lock_for_upgrade(self, connection: sa.Connection) -> None:
-        """Lets one at a time make or change tables, however long that takes."""
+        """Lets one process at a time make or change tables, however long that takes."""
         connection.exec_driver_sql(
             "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; "
             f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"
         )
 
     def recognise(self, connection: sa.Connection, store_id: str) -> None:
-        """From now on it has to be this store, in the tables of now."""
+        """From now on, every connection has to lead to this store and to its present tables."""
         made_as = connection.execute(sa.select(_MADE_AS).select_from(schema)).scalar_one()
         self._known = (store_id, made_as)
 
@@ -149,10 +150,10 @@ class PostgresServer:
             if connection.closed or connection.broken:
                 raise DisconnectionError from error
             if getattr(error, "sqlstate", None) in ("42P01", "3F000"):  # no such table, no such schema
-                raise _another("they are not there any more") from error
+                raise _another("they are gone") from error
             raise
         if self._known and found != self._known:
-            raise _another("they were dropped and made anew" if found else "they are empty")
+            raise _another("they were dropped and made again" if found else "they are empty")
 
     def _begin(self, connection: sa.Connection) -> None:
         is_reader = connection.get_execution_options().get("read_only")
@@ -171,13 +172,13 @@ class PostgresServer:
 
 
 def hint_of(error: Any) -> str:
-    """What to do about what the server says, where its own words do not say that."""
+    """What to do about an error of the server, where its own text does not say that."""
     return _HINTS.get(getattr(error, "sqlstate", None) or "", "")
 
 
 def _another(how: str) -> StoreError:
     return StoreError(
-        f"the store's tables were deleted or restored while this process used them: {how}. What was bought "
-        "since the backup is not on record, so nothing more is: run `smsverify reconcile`, then start this "
-        "process anew"
+        f"the store's tables were deleted or restored while this process used them: {how}. Purchases since "
+        "the backup may not be on record, so this process buys nothing more. Run `smsverify reconcile`, then "
+        "restart this process"
     )

@@ -24,8 +24,8 @@ class StoreState:
         schema: the version of its tables; `None` where it is missing.
         known: the version that this version of smsverify works with.
         place: where it is, without the password.
-        mode: who may do what with the file, such as `0600`; `None` where it is no file.
-        store_id: names this store, whatever place it is moved to.
+        mode: the file's permissions, such as `0600`; `None` where it is no file.
+        store_id: names this store, also after it was moved.
         rows: how many rows each table has.
     """
 
@@ -47,22 +47,22 @@ class StoreState:
         return asdict(self)
 
     def as_text(self) -> str:
-        """What matters of it, for people, in one line."""
+        """Its state for people, in one line."""
         what = {
             "ok": f"is ready (schema {self.schema})",
-            "missing": "is missing: `smsverify store upgrade`, or the first use, makes it",
+            "missing": "is missing. `smsverify store upgrade`, or its first use, makes it",
         }.get(
             self.state,
             f"has schema {self.schema}, {self.state} than {self.known}, the only one that this "
-            "version of smsverify can use: use the version that made it",
+            "version of smsverify can use. Use the version that made it",
         )
         return f"the store {self.place} {what}"
 
     def details(self) -> list[str]:
-        """What there is to say besides, line by line."""
+        """Further facts, line by line."""
         lines = []
         if self.mode is not None:
-            is_open = " (open to others: the first use makes it 0600)" if self.mode[-2:] != "00" else ""
+            is_open = " (others can open it; its next use makes it 0600)" if self.mode[-2:] != "00" else ""
             lines.append(f"file mode  {self.mode}{is_open}")
         if self.store_id is not None:
             lines.append(f"store id   {self.store_id}")
@@ -86,8 +86,8 @@ def refuse_another(version: int | None, place: str) -> None:
     """Raises where another version of smsverify made the tables."""
     if version not in (None, SCHEMA_VERSION):
         raise StoreError(
-            f"the store {place} has schema {version}, and this version of smsverify can use schema "
-            f"{SCHEMA_VERSION} alone; nothing was changed: use the version that made it, or another store"
+            f"the store {place} has schema {version}, and this version of smsverify can use only schema "
+            f"{SCHEMA_VERSION}. Nothing was changed. Use the version that made it, or another store"
         )
 
 

@@ -1,9 +1,9 @@
-"""The order in which things became known of an account, by numbers in which no clock has a part.
+"""The order in which facts of an account became known, by numbers that do not depend on a clock.
 
-A paid call gets its number in the transaction that lets it leave, an order in the transaction that puts on
-record that the service has shown it. Numbers are given in the order of the commits: what has a lower one
-than a call was known before that call was sent, whatever any clock says. The last number is noted before a
-request leaves that asks for something: every call with a number up to that was sent before.
+A paid call gets its number in the transaction that lets it leave; an order gets one in the transaction that
+records that the service has shown it. Numbers follow the order of the commits: a fact with a lower number
+than a call was known before that call was sent. Before a request asks the service for something, the last
+number is noted: every call with a number up to that was sent before.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ _OLDEST = (3, 35, 0)  # the first with RETURNING
 class SqliteFile:
     """The file of a store, and connections to it.
 
-    Each transaction notices when the file was deleted or another one was put in its place: what
-    is written to a file that is not there any more is lost, and a new one knows of no purchase.
+    Each transaction notices when the file was deleted or replaced: data that is written to a deleted file is
+    lost, and a new file knows of no purchase.
 
     Args:
         path: the file, with no symbolic link in it.
@@ -33,7 +33,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, timeout: float) -> None:
         self.path = path
-        # The names by which this process has been asked for it. Symbolic links can be turned elsewhere.
+        # The names under which this process uses it: a symbolic link can be changed.
         self.spellings = {path}
         self._timeout = timeout
         self._known: files.FileId | None = None
@@ -58,13 +58,13 @@ class SqliteFile:
         """Makes the file where it is missing; raises `StoreError` where it cannot be trusted."""
         if sqlite3.sqlite_version_info < _OLDEST:
             raise StoreError(
-                f"this Python has SQLite {sqlite3.sqlite_version}, and the store needs 3.35: use a newer "
+                f"this Python has SQLite {sqlite3.sqlite_version}, and the store needs 3.35. Use a newer "
                 "Python or PostgreSQL (store_url)"
             )
         files.prepare(self.path)
 
     def recognise(self, connection: sa.Connection, store_id: str) -> None:
-        """From now on it has to be this file, with this store in it."""
+        """From now on, it has to be this file with this store in it."""
         if self._known is None:
             self._known, self._store_id = files.identify(self.path), store_id
 
@@ -97,7 +97,7 @@ class SqliteFile:
         connection.isolation_level = None  # The driver shall not begin transactions, `_begin` does.
         self._switch_to_wal(connection)
         connection.execute("PRAGMA locking_mode=NORMAL")
-        connection.execute("PRAGMA synchronous=FULL")  # An intent has to survive a power cut,
+        connection.execute("PRAGMA synchronous=FULL")  # A planned call has to survive a power cut,
         connection.execute("PRAGMA fullfsync=ON")  # on macOS too.
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA secure_delete=ON")  # A text that is purged is overwritten.
@@ -148,7 +148,7 @@ class SqliteFile:
         for path in self.spellings:
             found = files.identify(path)
             if found is None:
-                raise self._another("it is not there any more")
+                raise self._another("it is gone")
             if found != self._known:
                 raise self._another(f"{printable(str(path))} is another file now")
         if files.size_of(self.path) == 0:
@@ -157,7 +157,7 @@ class SqliteFile:
     def _another(self, how: str) -> StoreError:
         return StoreError(
             f"the store's file {printable(str(self.path))} was deleted or replaced while this process used "
-            f"it: {how}. Without it nothing is known of what was bought, so nothing more is. Put the file "
-            "back with what was beside it (-wal, -shm), or, where that is not possible, run `smsverify "
-            "reconcile` with the new one; then start this process anew"
+            f"it: {how}. Its records of purchases are missing, so this process buys nothing more. Put the "
+            "file back with the files beside it (-wal, -shm). If you cannot, run `smsverify reconcile` with "
+            "the new one. Then restart this process"
         )

@@ -1,7 +1,7 @@
-"""The time that all users of a store share, for lengths: it goes on evenly, whatever clock is set.
+"""The time that all users of a store share, for durations: it goes on evenly, even when a clock is set.
 
-It looks like seconds since 1970, but it is not the calendar: it begins with the calendar and never follows it
-when that is set. How it is kept depends on where the store is.
+It looks like seconds since 1970, but it is not the calendar: it begins with the calendar, and does not follow
+when the calendar is set. How it is kept depends on where the store is.
 
 On one machine it is the machine's own uptime plus an offset, a row of the store that is made once for each
 start of the machine: from the calendar, but never before anything that is on record.
@@ -9,8 +9,8 @@ start of the machine: from the calendar, but never before anything that is on re
 In a database that several machines use it is the database's clock plus a shift, a row of the store. Every
 process compares what that clock did between two of its looks with what its own machine's uptime did; where
 the two differ by more than clocks do, the database's clock was set, and the first process that sees it
-corrects the shift for all. For processes that live for a moment only, each machine has a row with a recent
-look. A step that happens while no process of any kind is there is not seen.
+corrects the shift for all. For short-lived processes, each machine has a row with a recent look. A step that
+happens while no process runs is not seen.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Time(Protocol):
         """Lets it begin or go on, in a transaction that writes, where `find` was `False`."""
 
     def note(self, connection: sa.Connection) -> None:
-        """Keeps on record what the time is, now and then, at the end of a transaction that writes."""
+        """Records the time now and then, at the end of a transaction that writes."""
 
     def forget(self) -> None:
         """Lets go of what a fork must not share with its parent."""

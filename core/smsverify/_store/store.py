@@ -34,7 +34,7 @@ from smsverify.text import log_of
 log = log_of(__name__)
 
 BUSY_TIMEOUT = 30.0
-# What is wrong with a statement of ours does not pass.
+# An error in a statement of ours does not pass.
 _OURS = {"ProgrammingError", "IntegrityError", "DataError", "NotSupportedError"}
 # Between two tries to record what must not be lost.
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -68,7 +68,7 @@ class Store:
             self._database = PostgresServer(self.url, BUSY_TIMEOUT)
             self._time = SharedTime(self._begin_aside)
         self._engine = self._make_engine(pool_size=5, max_overflow=15)
-        # What was on record of the locks that this process has held, as of its last commits.
+        # The numbers of the locks that this process has held, as of its last commits.
         self._numbers: dict[str, int] = {}
         self._is_ready = False
         self._opening = threading.Lock()
@@ -105,7 +105,7 @@ class Store:
             yield connection.execution_options(read_only=True)
 
     def lock(self, connection: sa.Connection, name: str) -> None:
-        """Lets one transaction at a time work on what has this name.
+        """Lets one transaction at a time work under this name.
 
         Raises:
             StoreError: an older state of the store was put back while this process used it.
@@ -118,9 +118,9 @@ class Store:
         ).scalar_one()
         if number <= self._numbers.get(name, 0):
             raise StoreError(
-                f"an older state of the store {self.place} was put back while this process used it. What "
-                "was bought since is not on record, so nothing more is: run `smsverify reconcile`, then "
-                "start this process anew"
+                f"an older state of the store {self.place} was put back while this process used it. "
+                "Purchases since then are not on record, so this process buys nothing more. Run `smsverify "
+                "reconcile`, then restart this process"
             )
         numbers = connection.get_execution_options().get("numbers", {})
         connection.execution_options(numbers=numbers | {name: number})
@@ -158,7 +158,7 @@ class Store:
         return postgresql_insert(table)
 
     def surely(self, record: Callable[[], T], *, patience: float) -> T:
-        """Records what is not known anywhere else, in several tries if it has to.
+        """Records what only this process knows, in several tries if necessary.
 
         Args:
             record: one transaction, that may be done twice: its end may have been lost on the way back.
@@ -176,7 +176,7 @@ class Store:
                 if not _may_pass(error.__cause__) or boottime() + pause > until:
                     raise
                 if attempt == 0:
-                    log.warning("What has to be on record is tried for %.0f s: %s", patience, error)
+                    log.warning("The store cannot record a call; trying for %.0f s: %s", patience, error)
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -188,7 +188,7 @@ class Store:
         connection.execution_options(scrub=True)
 
     def upgrade(self) -> int:
-        """Makes the tables where they are missing, also with many at once; returns their version."""
+        """Makes the tables where they are missing, also in many processes at once; returns their version."""
         self._make_ready()
         return SCHEMA_VERSION
 
@@ -298,7 +298,7 @@ class Store:
             self._is_ready = True
 
     def _find(self, connection: sa.Connection) -> str | None:
-        """Finds the store and keeps in mind which it is; `None` where it is not made yet."""
+        """Finds the store and remembers which it is; `None` where it is not made yet."""
         if isinstance(self._database, PostgresServer) and not self._database.find(connection):
             return None
         version = schema.version_of(connection)
@@ -329,7 +329,7 @@ _stores_lock = threading.Lock()
 def open_store(url: str) -> Store:
     """The process's one store at this URL. Nothing is connected before it is used.
 
-    A file is one store by whatever name: two that do not know of each other would lose SQLite's locks.
+    A file is one store under each of its names: two stores for one file would lose SQLite's locks.
     """
     parsed = sa.engine.make_url(url)
     is_file = parsed.get_backend_name() == "sqlite"

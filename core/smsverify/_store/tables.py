@@ -1,4 +1,4 @@
-"""The tables. What their rows mean is for the rooms above.
+"""The tables. The rooms above know what the rows mean.
 
 One schema for both databases. Times are seconds since 1970 by the store's clock, amounts are text, so that
 both keep them exactly.
@@ -17,7 +17,7 @@ schema = sa.Table(
     "smsverify_schema",
     metadata,
     sa.Column("version", sa.Integer, primary_key=True),
-    # Names this store: another one that is put in its place knows nothing of what was bought.
+    # Names this store: another one in its place knows nothing of its purchases.
     sa.Column("store_id", sa.Text, nullable=False),
 )
 
@@ -138,7 +138,7 @@ purchases = sa.Table(
     sa.Column("price", sa.Text),
     sa.Column("charge", sa.Text),
     sa.Column("run", sa.Text),
-    # What was allowed to be spent.
+    # How much could be spent.
     sa.Column("max_price", sa.Text),
     sa.Column("daily_budget", sa.Text),
     sa.Column("run_budget", sa.Text),

@@ -1,8 +1,8 @@
 """`smsverify` on the command line: the hook's verbs for people and for cron, and the simulator.
 
-Results go to standard output, everything else to standard error. Exit codes: 0 done; 1 the service or the
-store refused, or the output cannot be written; 2 bad input; 3 no code came; 4 there is something for a person
-to look at; 130 interrupted; 141 the reader of the output has gone.
+Results go to standard output, all other text to standard error. Exit codes: 0 done; 1 the service or the
+store refused, or the output cannot be written; 2 bad input; 3 no code came; 4 a person should look at
+something; 130 interrupted; 141 the reader of the output has gone.
 """
 
 from __future__ import annotations

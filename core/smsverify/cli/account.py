@@ -1,4 +1,4 @@
-"""The account: its wallet, its rate limit, and setting right what is in doubt."""
+"""The account: its wallet, its rate limit, and resolving what is in doubt."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ def reconcile(
     cancel_after: Annotated[
         float | None,
         typer.Option(
-            help="Cancel the numbers for which nobody has waited in so long; without it, they are reported.",
+            help="Cancel numbers that no call has waited for in so long. Default: only report them.",
             metavar="SECONDS",
             show_default=False,
         ),
     ] = None,
 ) -> int:
-    """Compare the records with the service, and set right what can be.
+    """Compare the records with the service, and settle what can be settled.
 
-    The exit code is 4 where a person is needed.
+    The exit code is 4 where a person should look at something.
     """
     with interrupts("`smsverify reconcile` goes on") as stop:
         report = common.hook().reconcile(cancel_after=cancel_after, stop=stop)
@@ -116,7 +116,7 @@ def resolve(
 ) -> None:
     """Say what became of a paid call whose outcome is unknown."""
     if (order is None) == (not not_made):
-        raise typer.BadParameter("give one of --order and --not-made")
+        raise typer.BadParameter("give either --order or --not-made")
     common.hook().resolve(key, order_id=order)
     outcome = "was not carried out" if order is None else f"is order {order}"
     text = json.dumps({"key": key, "order_id": order}) if common.json else f"{printable(key)} {outcome}"

@@ -1,4 +1,4 @@
-"""Buying: what there is, orders and renewals."""
+"""Buying: the catalogue, orders and renewals."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def order(
     }
     if key is None:
         surroundings.refuse_without_key()
-        # A key that can be shown when the answer does not come.
+        # A key that can be printed if the answer does not come.
         key = f"random:{uuid.uuid4().hex}"
     again = quoted_command("order", product, **wanted, key=key)
-    go_on = f"{again} finds out what has become of it, and pays nothing twice"
+    go_on = f"{again} finds out what became of it, and pays nothing twice"
     with going_on(go_on), interrupts(go_on) as stop:
         bought = common.hook().order(product, **wanted, key=key, stop=stop)
     price = "-" if bought.price is None else f"{bought.price:.2f} USD"
@@ -90,7 +90,7 @@ def order(
 def renew(common: Common, order_id: OrderId, max_price: MaxPrice = None, key: Key = None) -> None:
     """Extend a rental by its period, once."""
     again = quoted_command("renew", order_id, max_price=max_price, key=key)
-    go_on = f"{again} finds out what has become of it, and pays nothing twice"
+    go_on = f"{again} finds out what became of it, and pays nothing twice"
     with going_on(go_on), interrupts(go_on) as stop:
         renewed = common.hook().renew(order_id, max_price=max_price, key=key, stop=stop)
     with paid(f"order {renewed.order_id} is renewed"):

@@ -1,4 +1,4 @@
-"""What people and programs see: results, tables, errors, log lines. Text from outside acts on no terminal."""
+"""What people and programs see: results, tables, errors, log lines; text from outside is made harmless."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class UnwritableError(Exception):
 
 
 def to_people() -> Console:
-    """Standard error: progress, errors and log lines. Colours respect NO_COLOR and what is no terminal."""
+    """Standard error: progress, errors and log lines. No colours with NO_COLOR, nor outside of a terminal."""
     return _stderr if _stderr.file is sys.stderr else _new_stderr()
 
 
@@ -62,13 +62,13 @@ def logs_shown(level: int) -> Iterator[None]:
 
 
 def complain(error: object, code: int) -> int:
-    """Says what is wrong; returns the exit code."""
+    """Prints what is wrong; returns the exit code."""
     to_people().print(Text.assemble(("smsverify: ", "bold red"), str(error)))
     return code
 
 
 def say(text: str) -> None:
-    """Writes a result; what it has from outside is escaped by its maker.
+    """Writes a result. The caller has escaped text from outside.
 
     Raises:
         UnwritableError: the output cannot be written.

@@ -1,4 +1,4 @@
-"""What a terminal shows while a command goes on for long. Nothing is shown where standard error is none."""
+"""What a terminal shows during a long command. Nothing is shown where standard error is not a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READ_EVERY = 1.0  # seconds between two readings of what is shown
 
 
 class _Line:
-    """A line that is made anew whenever it is drawn."""
+    """A line that is rebuilt each time it is drawn."""
 
     def __init__(self, what: str, seconds: float | None, facts: Callable[[], str]) -> None:
         self._what = what
@@ -58,8 +58,8 @@ def progress(what: str, seconds: float | None, facts: Callable[[], str]) -> Iter
 
     Args:
         what: what goes on.
-        seconds: how long it may take; `None` where it has no end of its own.
-        facts: what there is to say of it at the moment; read once a second, in a thread.
+        seconds: how long it may take; `None` where only the user ends it.
+        facts: gives its state at the moment; called once a second, in a thread.
     """
     console = to_people()
     if not console.is_terminal:

@@ -30,7 +30,7 @@ HEAD = (
 )
 Elsewhere = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ORDER_ID]...", help="Rented elsewhere, besides.", show_default=False),
+    typer.Argument(metavar="[ORDER_ID]...", help="Further rentals, bought elsewhere.", show_default=False),
 ]
 
 
@@ -39,7 +39,7 @@ def rentals(
     order_ids: Elsewhere = None,
     *,
     within: Annotated[
-        str, typer.Option(help="What ends sooner is yellow, on a terminal.", metavar="SECONDS")
+        str, typer.Option(help="A terminal shows rentals that end sooner in yellow.", metavar="SECONDS")
     ] = "86400",
 ) -> None:
     """List the rented numbers, and how long they last."""
@@ -106,7 +106,7 @@ def renew_expiring(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; pay nothing.", show_default=False)
+        bool, typer.Option("--dry-run", help="Report what would be done; pay nothing.", show_default=False)
     ] = False,
 ) -> int:
     """Renew the rentals that end soon, once for each period. Made for cron: run it several times in --within.

@@ -1,4 +1,4 @@
-"""What runs until it is stopped: the receiver of callbacks, and the simulator."""
+"""Commands that run until they are stopped: the receiver of callbacks, and the simulator."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def serve(
     try:
         from smsverify.callback import serve as serve_callbacks
     except ModuleNotFoundError as error:
-        return output.complain(f"this needs {error.name}: pip install 'smsverify[server]'", ERROR)
-    logging.getLogger("smsverify").setLevel(logging.INFO)  # what comes is all that there is to see
-    # The server heeds SIGTERM, and raises it again when it is through.
+        text = f"the receiver needs {error.name}. Install it: pip install 'smsverify[server]'"
+        return output.complain(text, ERROR)
+    logging.getLogger("smsverify").setLevel(logging.INFO)  # callbacks are all that it can show
+    # The server handles SIGTERM, and raises it again when it has ended.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         serve_callbacks([common.hook()], host=host, port=port)

@@ -1,4 +1,4 @@
-"""The store: made, and looked at."""
+"""The store: making it, and looking at it."""
 
 from __future__ import annotations
 

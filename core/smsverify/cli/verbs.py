@@ -1,4 +1,4 @@
-"""What all commands share: their common options, how they end, and what is said then."""
+"""What all commands share: their common options, exit codes and last words."""
 
 from __future__ import annotations
 
@@ -113,17 +113,17 @@ def _run(options: Common, run: Callable[[], int | None], own: set[str]) -> int: 
     except KeyboardInterrupt as error:
         return output.complain(str(error), INTERRUPTED) if str(error) else INTERRUPTED
     except output.UnwritableError as error:
-        # The interpreter must not trip over it at exit.
+        # Otherwise the interpreter fails when it flushes its output at exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error.__cause__, BrokenPipeError):  # head or less has gone
             return UNREAD
-        text = f"the output cannot be written; what was done is on record: {error.__cause__}"
+        text = f"the command is done and on record, but its output cannot be written: {error.__cause__}"
         return output.complain(text, ERROR)
 
 
 def _source_of(error: InvalidRequestError, own: set[str]) -> str:
-    """Where a setting comes from that is not allowed."""
+    """The variable that a refused setting comes from, in brackets."""
     from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 
     name = f"{ENVIRONMENT_PREFIX}{(error.field or '').upper()}"
@@ -135,7 +135,7 @@ def _source_of(error: InvalidRequestError, own: set[str]) -> str:
 
 @contextmanager
 def going_on(how: str) -> Iterator[None]:
-    """Says how to go on after a paid call whose outcome is unknown."""
+    """Adds how to go on to the error of a paid call whose outcome is unknown."""
     try:
         yield
     except PurchaseUnknownError as error:
@@ -145,10 +145,10 @@ def going_on(how: str) -> Iterator[None]:
 
 @contextmanager
 def paid(what: str) -> Iterator[None]:
-    """Says on standard error what was paid for, where standard output does not take it."""
+    """Prints on standard error what was paid for, where standard output cannot be written."""
     try:
         yield
     except output.UnwritableError:
-        with contextlib.suppress(OSError):  # of a terminal that is gone altogether
+        with contextlib.suppress(OSError):  # the terminal may be gone
             output.complain(what, ERROR)
         raise

@@ -280,9 +280,9 @@ def test_a_release_never_raises_for_the_service_and_stays_on_record(
         simulator.add_fault(fault)
     assert not hook.release(order_id, "nobody needs it")
     assert to_be_cancelled(hook) == [order_id]
-    assert [record.levelno for record in caplog.records if "still to be cancelled" in record.message] == [
-        logging.WARNING
-    ]
+    assert [
+        record.levelno for record in caplog.records if "could not be cancelled yet" in record.message
+    ] == [logging.WARNING]
     simulator.clear_faults()
     assert hook.release(order_id, "nobody needs it")
     assert to_be_cancelled(hook) == []

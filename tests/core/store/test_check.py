@@ -122,7 +122,7 @@ def test_a_mode_that_is_open_to_others_is_said(
     Store(store_url).upgrade()
     (tmp_path / "store.db").chmod(0o644)
     assert check(capsys, store_url)[1]["mode"] == "0644"
-    assert "open to others" in said(capsys, store_url)[1]
+    assert "others can open it" in said(capsys, store_url)[1]
     assert (tmp_path / "store.db").stat().st_mode & 0o777 == 0o644
 
 

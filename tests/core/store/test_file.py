@@ -237,7 +237,7 @@ def test_a_file_that_comes_back_is_used_again(place: Path) -> None:
     put(store, "a")
     hidden = place.with_name("hidden.db")
     place.rename(hidden)
-    with pytest.raises(StoreError, match="not there any more"):
+    with pytest.raises(StoreError, match="it is gone"):
         put(store, "b")
     hidden.rename(place)
     put(store, "c")

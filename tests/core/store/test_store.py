@@ -220,7 +220,7 @@ def test_a_schema_of_another_version_is_left_alone(version: int, any_store_url: 
     store.close()
     error = str(failure_of(any_store_url))
     assert f"schema {version}" in error
-    assert "use the version that made it" in error
+    assert "Use the version that made it" in error
     assert PASSWORD not in error
     with sa.create_engine(any_store_url, poolclass=sa.NullPool).connect() as connection:
         assert connection.execute(sa.select(schema.c.version)).scalar_one() == version
@@ -345,7 +345,7 @@ def test_a_store_that_is_gone_with_its_container_is_warned_about(
     url = f"sqlite:///{tmp_path / 'store.db'}"
     for _ in range(2):
         open_store(url).upgrade()
-    assert caplog.text.count("a container's own layer (overlay)") == 1
+    assert caplog.text.count("the container's own layer (overlay)") == 1
     open_store(url).close()
 
 
