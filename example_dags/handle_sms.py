@@ -1,7 +1,7 @@
 """Start work when an SMS arrives: one run for each SMS on the account's rentals, or for several at once.
 
-The asset stands for the SMS that come. Its watcher runs in the triggerer and tells Airflow of each SMS once,
-by its id; the task reads the text. With a rental's `order_id` it tells of that rental only:
+The asset stands for the SMS that come. Its watcher runs in the triggerer and announces each SMS once, by its
+id; the task reads the text. With a rental's `order_id`, it announces the SMS of that rental only:
 `SmsVerifyMessageTrigger(order_id=458734)`.
 """
 
@@ -20,7 +20,7 @@ SMS = Asset("sms", watchers=[AssetWatcher(name="sms_watcher", trigger=SmsVerifyM
 @dag(
     schedule=[SMS],
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
-    # Airflow 3.3 leaves events waiting for the next one that come while this many runs are active.
+    # In Airflow 3.3, an event that comes while this many runs are active waits for the next event.
     max_active_runs=16,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     tags=["smsverify", "example"],
@@ -28,8 +28,8 @@ SMS = Asset("sms", watchers=[AssetWatcher(name="sms_watcher", trigger=SmsVerifyM
 def handle_sms() -> None:
     @task
     def read(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
-        """What the SMS of this run are about. Their texts stay out of Airflow's database."""
-        # Imported here: Airflow parses this file all the time, and the hook brings the whole client with it.
+        """Facts about the SMS of this run. Their texts stay out of Airflow's database."""
+        # Imported here: Airflow parses this file again and again, and the hook loads the whole client.
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         messages = SmsVerifyHook().messages_of(triggering_asset_events)

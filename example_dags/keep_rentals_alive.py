@@ -1,8 +1,8 @@
 """Keep all rented numbers of the account alive: every hour, those that end within four hours are renewed.
 
-The renewals are on record by rental and period, so catch-up, overlapping runs, retries and a second Dag with
-the same rentals pay nothing twice. The run fails, and its alert tells a person, where a rental could not be
-renewed, and where the wallet does not hold enough to renew each rental once more.
+Each renewal is on record by rental and period, so catch-up, overlapping runs, retries and a second Dag with
+the same rentals pay nothing twice. Where a rental could not be renewed, or the wallet does not hold enough to
+renew each rental once more, the run fails and alerts a person.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from smsverify_provider.operators.smsverify import SmsVerifyRenewExpiringOperato
 from smsverify_provider.sensors.smsverify import SmsVerifyBalanceSensor
 
 
-def tell_somebody(context: Any) -> None:
+def alert(context: Any) -> None:
     """Stands for the notifier of your choice, such as Airflow's for mail, Slack or PagerDuty."""
     logging.getLogger(__name__).error("%s: %s", context["ti"].task_id, context.get("exception"))
 
@@ -28,9 +28,9 @@ def tell_somebody(context: Any) -> None:
     catchup=False,
     max_active_runs=1,
     default_args={
-        "retries": 1,  # harmless: what was paid is on record
+        "retries": 1,  # harmless: each payment is on record
         "retry_delay": timedelta(minutes=2),
-        "on_failure_callback": tell_somebody,
+        "on_failure_callback": alert,
     },
     tags=["smsverify", "example"],
 )
@@ -38,7 +38,7 @@ def keep_rentals_alive() -> None:
     renew = SmsVerifyRenewExpiringOperator(
         task_id="renew_expiring",
         within=timedelta(hours=4),
-        max_price="15",  # a rental that costs more is left alone, and named
+        max_price="15",  # a rental that costs more is not renewed, and the run names it
         run_budget="50",
     )
     lasts = SmsVerifyBalanceSensor(

@@ -17,7 +17,7 @@ from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 @dag(
     schedule=None,
     params={"service": "WhatsApp", "timeout": 300},
-    # A retry is safe everywhere: the order task buys once for all its tries, the rest is harmless twice.
+    # A retry is safe everywhere: the order task buys once for all its tries, and the others do no harm twice.
     default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
     tags=["smsverify", "example"],
 )
@@ -48,7 +48,7 @@ def provision_account() -> None:
             raise ValueError("no code can be read in the SMS; see the sensor's XCom `message`")
         return account
 
-    # As a teardown it runs whatever happens in between. Where the code was used there is nothing to cancel.
+    # A teardown runs also when a task before it fails. Where the code was used, there is nothing to cancel.
     cancel = SmsVerifyCancelOrderOperator(task_id="cancel_number", order_id=order.output["order_id"])
 
     account = sign_up(order.output["phone"])

@@ -1,7 +1,7 @@
 """Provision one test account for each service, all at the same time.
 
 Each instance of the mapped group is a purchase of its own: a retry of one neither buys again nor touches the
-others. However many there are, the sensors share one poll, and all tasks the account's requests per minute.
+others. All sensors share one poll, and all tasks share the account's requests per minute.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 def provision_many() -> None:
     @task
     def services(**context: Any) -> list[str]:
-        """What to provision, from the run's configuration."""
+        """The services, from the run's configuration."""
         return list(context["params"]["services"])
 
     @task_group

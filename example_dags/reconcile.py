@@ -1,8 +1,8 @@
-"""Compare the records with the service every quarter of an hour, and alert where something needs a person.
+"""Compare the records with the service every quarter of an hour, and alert a person where that is necessary.
 
-What became of purchases whose answer was lost is found out, and numbers that nobody has waited for in an hour
-are given back for a refund. The task fails where that is not enough; the Dag's alerts (`on_failure_callback`,
-a notifier, your monitoring of failed runs) then tell a person, with the task's error text as the reason.
+The task finds out what became of purchases whose answer was lost, and gives back numbers that no task has waited
+for in an hour. Where a person has to look, it fails, and the Dag's alerts (`on_failure_callback`, a notifier,
+your monitoring of failed runs) show the task's error as the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One task for a verified account: it tries numbers until one has its code, and holds no worker meanwhile.
+"""One task for a verified account: it tries numbers until one gets its code, and holds no worker meanwhile.
 
 Needs the connection `smsverify_default` and nothing else. `sign_up` and `confirm` stand for your own
 application and touch no network; put your form there.
@@ -15,7 +15,7 @@ from airflow.sdk import dag, task
 @dag(
     schedule=None,
     params={"service": "WhatsApp", "timeout": 120},
-    # A retry goes on with the same number while that lives, otherwise with the next.
+    # A retry goes on with the same number while that is alive, otherwise with the next.
     default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
     tags=["smsverify", "example"],
 )

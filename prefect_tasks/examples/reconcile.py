@@ -1,7 +1,7 @@
 """Compares the records with the service every quarter of an hour, until it is stopped.
 
-Runs as it stands, against a simulator or the service, as `provision_account.py` does. A run fails when
-a finding needs a person; let an automation on failed runs of this deployment alert you.
+Runs as it stands, against a simulator or the service, as `provision_account.py` does. A run fails where a
+person should look at a finding; let an automation on failed runs of this deployment alert you.
 """
 
 from prefect_smsverify import SmsVerifyCredentials, reconcile_flow

@@ -1,4 +1,4 @@
-"""One task for a verified account: it tries numbers until one has its code.
+"""One task for a verified account: it tries numbers until one gets its code.
 
 Runs as it stands, against a simulator or the service, whichever the environment names:
 

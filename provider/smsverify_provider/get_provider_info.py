@@ -1,4 +1,4 @@
-"""What Airflow asks a provider for (entry point `apache_airflow_provider`)."""
+"""The metadata that Airflow asks a provider for (entry point `apache_airflow_provider`)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def get_provider_info() -> dict[str, Any]:
                 "options": {
                     "callback_conn_ids": {
                         "description": "The connections whose callbacks the API server takes, separated by "
-                        "commas, as far as they have callback_secrets.",
+                        "commas. A connection without callback_secrets takes none.",
                         "version_added": None,
                         "type": "string",
                         "example": "smsverify_default, smsverify_other",
@@ -65,7 +65,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "store_url": {
                         "label": "Store URL",
-                        "description": "SQLAlchemy URL of the store that all who use the account share: "
+                        "description": "SQLAlchemy URL of the store, the same for all who use the account: "
                         "sqlite:////<absolute path> or postgresql+psycopg://<user>@<host>/<database>. "
                         "Blank: a file in the home directory, enough for one machine.",
                         # It may hold a password, although that has a field of its own.
@@ -94,12 +94,12 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "namespace": {
                         "label": "Namespace",
-                        "description": "Keeps the purchases of deployments apart that share a store.",
+                        "description": "Keeps the purchases of deployments that share a store apart.",
                         "schema": {"type": ["string", "null"], "maxLength": 100},
                     },
                     "daily_budget": {
                         "label": "Daily budget",
-                        "description": "USD that the account may spend in a day (UTC), refunds taken off. "
+                        "description": "USD that the account may spend in a day (UTC), less refunds. "
                         "Blank: any amount.",
                         "schema": {"type": ["number", "null"], "minimum": 0},
                     },
@@ -110,19 +110,19 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "allow_unshared_store": {
                         "label": "Allow a store in a file",
-                        "description": "Allows purchases with a SQLite store although the executor runs "
-                        "tasks on other machines. Only where they all see that one file.",
+                        "description": "Allows purchases with a SQLite store where the executor runs tasks "
+                        "on other machines. Set it only where all of them see that one file.",
                         "schema": {"type": ["boolean", "null"], "default": False},
                     },
                     "callback_secrets": {
                         "label": "Callback secrets",
-                        "description": "Secrets of the callback URL, separated by commas, each of 16 "
-                        "letters, digits, - or _ and more. Several are valid at once. Blank: no callbacks.",
+                        "description": "Secrets of the callback URL, separated by commas, each of 16 or more "
+                        "letters, digits, - or _. Several are valid at once. Blank: no callbacks.",
                         "schema": {"type": ["string", "null"], "format": "password"},
                     },
                     "insecure": {
                         "label": "Allow plain http",
-                        "description": "Lets the API key travel unencrypted to another machine.",
+                        "description": "Sends the API key unencrypted to another machine.",
                         "schema": {"type": ["boolean", "null"], "default": False},
                     },
                 },

@@ -98,7 +98,7 @@ def retry_within(ti: Any) -> float:
 
 
 def within_kill_budget(*works: Callable[[], Any]) -> None:
-    """Does some work at the end of a task that is being killed, as long as Airflow leaves it time.
+    """Does some work at the end of a task that is being killed, while Airflow leaves it time.
 
     `on_kill` runs in a signal handler. The code that it has interrupted may hold a lock that the work needs,
     and cannot go on before the handler returns: hence threads, and a limited wait for them.

@@ -37,7 +37,7 @@ _Told = TypeVar("_Told", bound=Message)
 
 
 def _signed_like(core: _Call) -> Callable[[Callable[..., Any]], _Call]:
-    """Lets a method show the signature and the text of the core's that it calls."""
+    """Gives a method the signature and the docstring of the core's method that it calls."""
     return lambda own: cast("_Call", wraps(core)(own))
 
 
@@ -46,14 +46,14 @@ class SmsVerifyHook(CoreHook, BaseHook):
 
     The settings come from a connection of type `smsverify`: the password is the API key, the host the base
     URL, and the extras are the other settings by name. What is left blank counts as not given: then the
-    environment (`SMSVERIFY_API_KEY`, …) decides, else the default. Where the default connection does not
-    exist, it is arguments and environment alone. One that is asked for by its name has to exist. Where it is
-    not known at the moment what a connection says, nothing is done: the environment may hold another wallet.
+    environment (`SMSVERIFY_API_KEY`, …) decides, otherwise the default. Where the default connection does not
+    exist, arguments and environment decide alone. A connection with another name has to exist. Where a
+    connection cannot be read now, nothing is done: the environment may hold another wallet.
 
     Inside a task, a purchase without a key gets one from the task (Dag, run, task, map index; not the try),
-    so that a retry is handed the order that it has bought already. Equal calls in one task count as different
-    purchases. When Airflow ends the task, purchases that are not sent yet and waits end, and a number that
-    the task waits for or has rented for a block is given back, unless a further try of the task is to come.
+    so a retry gets the order that was bought already. Equal calls in one task count as different purchases.
+    When Airflow ends the task, its waits and its unsent purchases end. A number that the task waits for, or
+    has rented for a block, is given back, unless a further try of the task is to come.
 
     Codes, texts and activation codes that its methods return are masked in the task's log as far as Airflow
     masks: by default nothing below five characters.
@@ -86,10 +86,10 @@ class SmsVerifyHook(CoreHook, BaseHook):
         return settings
 
     def test_connection(self) -> tuple[bool, str]:
-        """Asks for the balance (`GET /api/v1/balance/`), which costs nothing. Never raises.
+        """Reads the balance (`GET /api/v1/balance/`), which costs nothing. Never raises.
 
         Returns:
-            whether that worked, and the balance or what is wrong.
+            whether that worked, and the balance or the error as a text.
         """
         hook = type(self)(self.smsverify_conn_id, **self._given | {"call_timeout": TEST_TIMEOUT})
         try:
@@ -97,8 +97,8 @@ class SmsVerifyHook(CoreHook, BaseHook):
         except SmsVerifyError as error:
             return False, str(error)
         except Exception as error:
-            # The text of an error that is not ours could quote anything.
-            return False, f"{type(error).__name__} while the balance was asked for"
+            # The text of a foreign error could quote a secret.
+            return False, f"{type(error).__name__} while the balance was read"
         return True, f"The API key works; the balance is {balance.amount} {balance.currency}"
 
     # -------------------------------------------------------------- what Airflow's tasks need besides
@@ -171,20 +171,20 @@ class SmsVerifyHook(CoreHook, BaseHook):
             message = await super().await_otp(
                 order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter, **wanted
             )
-        # Telling Airflow blocks.
+        # In a thread: masking asks Airflow's supervisor, and blocks.
         return await asyncio.to_thread(_masked, message)
 
     def get_message(self, message_id: int | str) -> Message:
         return _masked(super().get_message(message_id))
 
     def messages_of(self, triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[Message]:
-        """The SMS that the asset events of `SmsVerifyMessageTrigger` tell of, the oldest first.
+        """The SMS that the asset events of `SmsVerifyMessageTrigger` announce, the oldest first.
 
-        Each is handed to one run of the Dag only, to all of its tasks and tries: the event of a triggerer
-        that was killed before it could put on record what it had told may come again.
+        Each goes to one run of the Dag only, to all tasks and tries of that run: when a triggerer is killed
+        before it has moved its cursor, the same event may come again.
 
         Args:
-            triggering_asset_events: as a task is given it, by asset.
+            triggering_asset_events: the task's context variable of that name, by asset.
 
         Returns:
             the messages of the account of this connection, without those whose text has been purged.
@@ -196,10 +196,10 @@ class SmsVerifyHook(CoreHook, BaseHook):
             for event in events
         ]
         ids = [
-            told["message_id"]
+            announced["message_id"]
             for payload in payloads
             if isinstance(payload, dict) and payload.get("smsverify_conn_id") == self.smsverify_conn_id
-            for told in payload["messages"]
+            for announced in payload["messages"]
         ]
         mine = assign_messages(self, ids, handler=f"airflow:{ti.dag_id}", run=ti.run_id)
         return [_masked(message) for _, message in mine]

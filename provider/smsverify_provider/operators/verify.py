@@ -260,12 +260,12 @@ class SmsVerifyOperator(CheckedOperator):
         seconds = check_seconds(self.timeout, "timeout")
         waiter = f"{uuid.uuid4().hex}@{store_name(self._hook)}"
         claim(self._hook, order_id, waiter)
-        # Airflow tells no operator of a kill that comes before the trigger has started: the number is then
+        # Airflow calls nothing when it ends a task before its trigger has started: the number is then
         # given back when the wait would have ended. The trigger's claim takes this off the record.
         plan_release(
             self._hook,
             order_id,
-            "its task was ended before the wait had begun",
+            "its task was ended before its wait began",
             waiter=waiter,
             patience=seconds + START,
         )

@@ -1,4 +1,4 @@
-"""Sensors: one waits for the code of an order, one for the wallet to hold enough."""
+"""Sensors: one waits for the code of an order, one until the wallet holds enough."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ _End = TypeVar("_End", bound=Exception)
 RESUME_GAP = 8.0
 # Seconds after the end of a wait at which a number is given back whose trigger has never started.
 START = 60.0
-# Airflow itself ends the deferral this many seconds after the trigger should have. That happens only where no
-# triggerer runs: the trigger's own deadline is the one that can still cancel the order.
+# Airflow itself ends the deferral this many seconds after the trigger's deadline. That happens only where no
+# triggerer runs: the trigger can still cancel the order, and Airflow's own end cannot.
 BACKSTOP = 900.0
 
 
 class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     """Waits for the SMS of an order and returns its code.
 
-    Deferrable it holds no worker while it waits, and many sensors cost no more requests than one: prefer
-    that. Otherwise it looks at the order (`GET /api/v1/order/<order_id>/status/`) once in `poke_interval`.
-    Errors that may pass never end the wait.
+    Prefer `deferrable=True`: the sensor then holds no worker while it waits, and many sensors cost no more
+    requests than one. Otherwise it reads the order's status (`GET /api/v1/order/<order_id>/status/`) once in
+    `poke_interval`. Errors that may pass never end the wait.
 
-    With `mode="reschedule"` nothing of ours runs between two looks: a task that is marked, or whose Dag run
-    is ended, in such a moment gives nothing back. Prefer `deferrable=True`, or have a
-    `SmsVerifyCancelOrderOperator` as teardown.
+    With `mode="reschedule"`, nothing runs between two looks. A task that is marked then, or whose Dag run is
+    ended then, gives no number back. Prefer `deferrable=True`, or add a `SmsVerifyCancelOrderOperator` as
+    teardown.
 
     Returns a dict (`order_id`, `otp`, `message`, `sender`, `phone`, `received_at`), and each field as an XCom
     of its own, so that `sensor.output["otp"]` works. `otp` is `None` where no code can be read in the text
@@ -72,18 +72,17 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     Args:
         order_id: the order (templated).
         timeout: seconds to wait, or a `timedelta` (templated).
-        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund. One for
-            which any SMS has come is not, also where that was not the one waited for.
-        after: waits for an SMS that comes later than this: the `received_at` of an earlier one, an aware
-            datetime, or that in ISO 8601 (templated). Without it, a rental that has had an SMS before gives
-            that one again.
-        sender: waits for an SMS from this name or number (templated). Only callbacks tell the sender: a
+        cancel_on_timeout: cancels the order for a refund where it is still pending at the time-out. An order
+            for which any SMS has come is kept, also where that was not the one waited for.
+        after: waits for an SMS that comes later than this: the `received_at` of an earlier one, or a time with
+            a zone, as a datetime or in ISO 8601 (templated). Without it, a rental returns its last SMS again.
+        sender: waits for an SMS from this name or number (templated). Only callbacks name the sender: a
             message that is known from the order's status alone never passes.
-        pattern: waits for an SMS whose text this regular expression finds something in: its first group, else
-            the whole match, is the code (templated).
-        cancel_on_kill: whether it is when Airflow or a user ends the task while it waits. A task that is to
-            run again (it was cleared, has tries left, or its worker shuts down) keeps the order for its next
-            try; if that never comes, the order is cancelled later.
+        pattern: waits for an SMS whose text matches this regular expression somewhere. Its first group, or the
+            whole match where it has none, is the code (templated).
+        cancel_on_kill: cancels the order where Airflow or a user ends the task while it waits. A task that
+            will run again (it was cleared, has tries left, or its worker shuts down) keeps the order for its
+            next try; if that never comes, the order is cancelled later.
         deferrable: waits in the triggerer. Default: the deployment's `[operators] default_deferrable`.
             Airflow applies `execution_timeout` to what runs on a worker, not to this wait: `timeout` ends it.
         poke_interval: seconds between two looks where it is not deferrable.
@@ -165,12 +164,12 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             return message.as_dict()
         if self.deferrable:
             if self.cancel_on_timeout:
-                # Airflow tells nobody of a kill that comes before the trigger has started: the order is then
+                # Airflow calls nothing when it ends a task before its trigger has started. The order is then
                 # given back when the wait would have ended. The trigger's claim takes this off the record.
                 plan_release(
                     hook,
                     order_id,
-                    "its task was ended before the wait had begun",
+                    "its task was ended before its wait began",
                     waiter=waiter,
                     patience=self.timeout + START,
                 )
@@ -182,7 +181,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         except (AirflowSensorTimeout, AirflowSkipException) as end:
             is_timeout = end.__cause__ is None  # otherwise a failure that `soft_fail` makes a skip
             is_cancelled = self.cancel_on_timeout and hook.release(order_id, NO_CODE, waiter=waiter)
-            # The request before the cancellation may have found the code at the last moment.
+            # The status is read before the cancellation: it may have shown the code at the last moment.
             message = self._look(hook, ask=False)
             if message is not None:
                 return message.as_dict()
@@ -208,7 +207,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             return PokeReturnValue(False)
         self._trouble = ""
         if message is None and self._is_killed:
-            # Airflow lets it run on for a while: what its end has put on record must not come true meanwhile.
+            # Airflow lets a killed task run on for a while. This look has claimed the order: give it back again.
             self._give_back()
         return PokeReturnValue(message is not None, message.as_dict() if message else None)
 
@@ -217,19 +216,19 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         if event["outcome"] == "timeout":
             raise AirflowSensorTimeout(event["detail"])
         if event["outcome"] == "other_store" and self.cancel_on_timeout:
-            self._make_hook().release(self.order_id, "nobody can wait for its code")
+            self._make_hook().release(self.order_id, "the triggerer cannot wait for its code")
         if event["outcome"] != "arrived":
             raise AirflowFailException(event["detail"])
         message = self._look(self._make_hook())
         if message is None:
             raise StoreError(
-                f"the code of order {event['order_id']} has come, but this worker does not see it: triggerer "
-                "and workers need the same store_url"
+                f"the code of order {event['order_id']} has come, but this worker does not see it. Give the "
+                "triggerer and the workers the same store_url"
             )
         return message.as_dict()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Releases the order when it was Airflow that ended the wait."""
+        """Releases the order when Airflow has ended the wait."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (AirflowSensorTimeout, AirflowSkipException) as end:
@@ -240,7 +239,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             raise _without_frames(end) from None
 
     def on_kill(self) -> None:
-        """Gives the number back, unless somebody else waits for it by now or this task will again."""
+        """Gives the number back, unless another call waits for it by now, or this task will run again."""
         if self.cancel_on_kill and self._hook is not None:
             self._is_killed = True
             within_kill_budget(self._give_back)
@@ -290,8 +289,8 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
 class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
     """Waits until the wallet holds enough (`GET /api/v1/balance/`), once in `poke_interval`.
 
-    In front of a Dag that spends, it waits for a top-up; with `timeout=0` it looks once, and fails where the
-    wallet does not hold enough, so that the Dag's alerts tell a person. Errors that may pass never end it.
+    Before tasks that spend money, it waits for a top-up. With `timeout=0` it looks once and fails where the
+    wallet does not hold enough, so that the Dag's alerts reach a person. Errors that may pass never end it.
 
     Returns a dict (`amount`, `currency`), and each field as an XCom of its own.
 
@@ -355,15 +354,15 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
 
 
 def _without_frames(end: _End) -> _End:
-    """An end that is expected, without the frames below: Airflow logs a traceback with every failure."""
+    """An expected end, without the frames below it: Airflow logs a traceback with every failure."""
     return end.with_traceback(None)
 
 
 def _text_pattern(pattern: Any) -> Any:
-    """A pattern that can go through the metadata database, which keeps no flags of a compiled one."""
+    """A pattern as text: the metadata database cannot keep the flags of a compiled one."""
     if not isinstance(pattern, str):
         raise InvalidRequestError(
-            f"pattern {pattern!r} is malformed: it must be a text here; flags go into it, such as (?i)",
+            f"pattern {pattern!r} is malformed: it must be a text here. Write flags into it, such as (?i)",
             field="pattern",
         )
     return check_pattern(pattern)

@@ -1,4 +1,4 @@
-"""The triggers: one waits for a code while its task holds no worker, one tells of messages as they come."""
+"""The triggers: one waits for a code while its task holds no worker, one announces messages as they come."""
 
 from __future__ import annotations
 
@@ -32,19 +32,18 @@ if TYPE_CHECKING:
 log = log_of(__name__)
 
 OTHER_STORE = (
-    "worker and triggerer have different stores: what one of them puts on record, the other does not see. "
-    "Give both the same store_url: PostgreSQL, or a file that both have, such as on a volume that is in both "
-    "containers"
+    "the worker and the triggerer have different stores, so neither sees the other's records. Give both the "
+    "same store_url: PostgreSQL, or a file that both can open, for example on a volume in both containers"
 )
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
-# Seconds between two events, beside the second or two until Airflow confirms the first. Airflow 3.3 leaves an
-# event out of every Dag run until the next one comes, if the scheduler has not got to the one before
-# (apache/airflow#56050): so what comes in a burst has to come as few events, and not in quick succession.
+# Seconds between two events, besides the second or two until Airflow confirms the first. In Airflow 3.3, no Dag
+# run gets an event before the next one comes, if the scheduler has not handled the one before
+# (apache/airflow#56050). So a burst of SMS has to become few events, and not in quick succession.
 EVENT_GAP = 2.0
 
 
 class SmsVerifyOtpTrigger(BaseTrigger):
-    """Waits until the SMS of an order is in the inbox, on the one poll that everybody in this process shares.
+    """Waits until the SMS of an order is in the inbox, by the one poll that all waits share.
 
     Its event says how the wait ended, never what the SMS says: `order_id`, `outcome` (`arrived`, `timeout`,
     `ended`, `not_found` or `refused`), and where nothing has arrived a `detail` for people; after a time-out,
@@ -55,13 +54,13 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         deadline: when the wait ends, in seconds since the epoch, so that a triggerer that restarts keeps to
             it.
         not_before: when the event may come, in seconds since the epoch.
-        waiter: names the try of the sensor that has claimed the order, and after an @ the store that it has
-            claimed it in: the triggerer has to have the same.
-        cancel_on_timeout: whether an order that is still pending at the deadline is cancelled.
-        cancel_on_kill: whether it is when a user marks or clears the task.
+        waiter: names the try of the sensor that has claimed the order, and after an @ the store with that
+            claim: the triggerer needs the same store.
+        cancel_on_timeout: cancels the order where it is still pending at the deadline.
+        cancel_on_kill: cancels the order where a user marks or clears the task.
         after, sender, pattern: which message, as the sensor takes them; the time in ISO 8601.
-        passed_on: what the event brings back to the task besides. `dag.test()` forgets the keyword arguments
-            of a deferral.
+        passed_on: further items of the event, for the task that is resumed: `dag.test()` loses the keyword
+            arguments of a deferral.
         smsverify_conn_id: the connection.
     """
 
@@ -112,20 +111,20 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Waits, and tells how that ended."""
+        """Waits, and yields an event that says how the wait ended."""
         outcome = await self._wait()
         await asyncio.sleep(self.not_before - time.time())
         yield TriggerEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)  # type: ignore[no-untyped-call]
-        # Nothing may follow: a trigger that still runs when its event is taken counts as killed by a user.
+        # Nothing may follow: a trigger that still runs when Airflow takes its event counts as killed by a user.
 
     async def on_kill(self) -> None:
-        """Gives the order back after a user has marked the task, unless somebody else waits or will wait.
+        """Gives the order back after a user has marked the task, unless another call waits or will wait.
 
-        Airflow calls this also where the task was cleared and is to run again, and on a triggerer that is
-        taken for dead, for a trigger that has moved to another one.
+        Airflow also calls this where the task was cleared and will run again, and on a triggerer that counts
+        as dead, for a trigger that has moved to another one.
         """
         if self.cancel_on_kill:
-            # Not in one of the loop's own threads, which are few: hundreds may be marked at once.
+            # Not in one of the loop's own threads: these are few, and hundreds of tasks may be marked at once.
             loop, done = asyncio.get_running_loop(), asyncio.Event()
 
             def release() -> None:
@@ -157,8 +156,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
                 hook = await asyncio.to_thread(self._claim)
                 if hook is None:
                     return {"outcome": "other_store", "detail": OTHER_STORE}
-                # The core's own: what is masked stays in this process for good, and is not needed where the
-                # text goes nowhere.
+                # The core's method, which masks nothing: a masked text stays in this process for good, and
+                # this process logs no code.
                 await super(type(hook), hook).await_otp(
                     self.order_id,
                     max(0.0, self.deadline - time.time()),
@@ -186,8 +185,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
     def _claim(self) -> SmsVerifyHook | None:
         """The hook, with the order claimed under a name of this run's own; `None` on another store.
 
-        A trigger that moves runs twice for a while, and the earlier run is told of a kill that nobody meant.
-        It must not give back what the later one waits for.
+        A trigger that moves runs twice for a while, and Airflow calls `on_kill` of the earlier run although no
+        user has ended the task. It must not give back the order that the later run waits for.
         """
         hook = self._hook()
         store = self.waiter.partition("@")[2]
@@ -201,22 +200,22 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         return hook
 
     def _hook(self) -> SmsVerifyHook:
-        """The hook. Not for the event loop: reading the connection and loading the client block."""
+        """The hook. Call it outside of the event loop: it reads the connection and loads the client."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         return SmsVerifyHook(self.smsverify_conn_id)
 
 
 class SmsVerifyMessageTrigger(BaseEventTrigger):
-    """Tells of every SMS as it comes, for an `AssetWatcher`: what schedules a Dag on "an SMS on this rental".
+    """Announces every SMS as it comes, for an `AssetWatcher`, so that an SMS starts a Dag run.
 
-    It reads the inbox, which callbacks fill; without callbacks, the service is asked for the rentals about
-    three times a minute each. How far it has told is kept in the store, under the connection, its namespace
-    and the orders, and put on record once Airflow has the event in its database: a triggerer that restarts
-    leaves nothing out. At first it begins with what comes from then on.
+    It reads the inbox, which callbacks fill. Without callbacks, the service is asked for each rental about
+    three times a minute. Its cursor is in the store, under the connection, its namespace and the orders. It
+    moves once Airflow has the event in its database, so a triggerer that restarts leaves no SMS out. The first
+    run of a trigger begins with the SMS that come from then on.
 
     The event has ids only: `{"smsverify_conn_id": …, "messages": [{"message_id": …, "order_id": …,
-    "received_at": …}, …]}`, the oldest first; what comes in a burst is in one event.
+    "received_at": …}, …]}`, the oldest first. SMS that come in a burst are in one event.
     `SmsVerifyHook.messages_of` reads the texts in a task.
 
     Args:
@@ -232,7 +231,7 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         several = [order_id] if isinstance(order_id, (int, str)) else order_id
-        # In one order, since Airflow tells triggers apart by their arguments.
+        # Sorted, since Airflow identifies a trigger by its arguments.
         self.order_id = None if several is None else sorted({check_order_id(one) for one in several})
         self.smsverify_conn_id = smsverify_conn_id
 
@@ -243,8 +242,8 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
             "smsverify_conn_id": self.smsverify_conn_id,
         }
 
-    # The machinery of Airflow's shared streams says when an event is in its database. Nothing else is shared
-    # by it: each trigger has a stream of its own, and those of one process share the core's one watch.
+    # Airflow's shared streams confirm when an event is in its database. That is their only use here: each
+    # trigger has a stream of its own, and the triggers of one process share the core's one watch.
 
     def shared_stream_key(self) -> tuple[Any, ...]:
         """A stream of its own."""
@@ -252,21 +251,21 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> MessageStream:
-        """What reads the inbox and keeps how far Airflow has been told."""
+        """The stream, which reads the inbox and keeps the cursor."""
         return MessageStream(**kwargs)
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """An event of each batch of messages."""
+        """One event for each batch of messages."""
         async for payload in shared_stream:
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """The same where Airflow does not confirm events: then those count as told that it has taken."""
+        """The same where Airflow does not confirm events: an event then counts as confirmed once it is taken."""
         stream = MessageStream(self.order_id, self.smsverify_conn_id)
         try:
             async for payload, message_id in stream.open_stream():
                 yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
-                await stream.told(message_id)
+                await stream.confirm(message_id)
         finally:
             await stream.aclose()
 
@@ -282,10 +281,10 @@ class MessageStream(SharedStreamProducer):
         self._order_ids = order_id
         self._conn_id = smsverify_conn_id
         self._subscription: Subscription | None = None
-        self._is_told = asyncio.Event()
+        self._is_confirmed = asyncio.Event()
 
     async def open_stream(self) -> AsyncIterator[tuple[dict[str, Any], int]]:
-        """Each batch as a payload, with the id of its last message; the next one after `told`."""
+        """Each batch as a payload, with the id of its last message; the next one after `confirm`."""
         complaint = ""
         while True:
             try:
@@ -293,39 +292,39 @@ class MessageStream(SharedStreamProducer):
                 while True:
                     batch = await asyncio.wrap_future(subscription.next())
                     complaint = ""
-                    self._is_told.clear()
+                    self._is_confirmed.clear()
                     yield self._payload(batch), batch[-1][0]
-                    await self._is_told.wait()
+                    await self._is_confirmed.wait()
                     await asyncio.sleep(EVENT_GAP)
             except SmsVerifyError as error:
                 if str(error) != complaint:
                     complaint = str(error)
                     log.warning(
-                        "SMS can not be told of at the moment; this goes on as soon as it can: %s", error
+                        "SMS cannot be announced now; this goes on as soon as it can: %s", error
                     )
                 await self.aclose()
                 await asyncio.sleep(STORE_PAUSE)
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Airflow has events in its database, or never will: then they come again when this starts anew."""
+        """Confirms events that Airflow has in its database. Others come again when this starts the next time."""
         if all(item.outcome.is_clean for item in batch):
-            await self.told(batch[-1].broker_payload)
+            await self.confirm(batch[-1].broker_payload)
         else:
-            log.warning("Airflow did not take an event of SMS; it comes again")
+            log.warning("Airflow did not store an event of SMS; it is sent again after the next start")
 
-    async def told(self, message_id: int) -> None:
-        """Puts on record that all messages up to this one have been told of."""
+    async def confirm(self, message_id: int) -> None:
+        """Moves the cursor: all messages up to this one are announced."""
         if self._subscription is not None:
             await asyncio.to_thread(self._subscription.advance, message_id)
-        self._is_told.set()
+        self._is_confirmed.set()
 
     async def aclose(self) -> None:
-        """Lets others read."""
+        """Lets another process read."""
         if self._subscription is not None:
             self._subscription.close()
 
     def _start(self) -> Subscription:
-        """Not for the event loop: reading the connection and loading the client block."""
+        """Call it outside of the event loop: it reads the connection and loads the client."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         orders = "all" if self._order_ids is None else ",".join(map(str, self._order_ids))
