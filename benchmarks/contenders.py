@@ -103,7 +103,7 @@ def by_hand(service: Service, count: int) -> InHand:
 
 
 def coordinated(service: Service, count: int, *, list_every: float, evenly: bool) -> InHand:
-    """One loop that knows all orders and the limit: what nobody outside of one process can have.
+    """One loop that knows all orders and the limit: which is possible inside of one process only.
 
     It reads codes that are known to be there first, then the list of orders when that is due, then it orders;
     either as soon as the window allows, or never two requests within a sixtieth of it.

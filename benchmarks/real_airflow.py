@@ -54,14 +54,14 @@ def measure(airflow: AirflowStack, simulator: SimulatorProcess, dag_id: str, cou
     run = airflow.trigger_dag(dag_id)
     control, seen = simulator.control(), 0
 
-    def tell(states: dict[str, str]) -> None:
+    def show(states: dict[str, str]) -> None:
         nonlocal seen
         there = sum(state == "success" for task_id, state in states.items() if task_id.startswith("wait"))
         if there != seen:
             seen = there
             print(f"\r{dag_id}: {there} of {count} codes", end="", file=sys.stderr, flush=True)
 
-    airflow.wait_for_run(run, PATIENCE, tell)
+    airflow.wait_for_run(run, PATIENCE, show)
     print(file=sys.stderr)
     ends = {task["task_id"]: task for task in tasks(airflow, run)}
     orders = {order.order_id: order for order in control.orders()}

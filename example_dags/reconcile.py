@@ -1,8 +1,8 @@
 """Compare the records with the service every quarter of an hour, and alert a person where that is necessary.
 
-The task finds out what became of purchases whose answer was lost, and gives back numbers that no task has waited
-for in an hour. Where a person has to look, it fails, and the Dag's alerts (`on_failure_callback`, a notifier,
-your monitoring of failed runs) show the task's error as the reason.
+The task finds out what became of purchases whose answer was lost, and gives back numbers that no task has
+waited for in an hour. Where a person has to look, it fails, and the Dag's alerts (`on_failure_callback`, a
+notifier, your monitoring of failed runs) show the task's error as the reason.
 """
 
 from __future__ import annotations

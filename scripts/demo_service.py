@@ -1,4 +1,4 @@
-"""What the demo sees of the service: all of the simulator, of another one what the CLI tells."""
+"""What the demo sees of the service: all of the simulator, of another service what the CLI shows."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Service:
         }
 
     def requests(self) -> int | None:
-        """How many requests were made so far; `None` where that can not be known."""
+        """How many requests were made so far; `None` where that cannot be known."""
         return None
 
     def code(self, order_id: int) -> str:

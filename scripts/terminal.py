@@ -97,7 +97,7 @@ class Progress:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], available: int) -> str:
-    """A table of texts in at most `available` columns; where it can not be that narrow, blocks of lines."""
+    """A table of texts in at most `available` columns; where it cannot be that narrow, blocks of lines."""
     for gap, is_narrow in ((2, False), (2, True), (1, True)):
         lines = [columns, *rows] if not is_narrow else _narrow([columns, *rows])
         widths = [

@@ -53,7 +53,7 @@ class SmsVerifyHook:
     Args:
         api_key: the service's API key.
         base_url: the service's address.
-        store_url: SQLAlchemy URL of the store that everybody who uses the account shares.
+        store_url: SQLAlchemy URL of the store, the same for all who use the account.
         rate_limit: requests that the service allows in `rate_period`.
         rate_period: seconds.
         run_context: the run that purchases are made in, which the integration with a framework gives.
@@ -208,7 +208,7 @@ class SmsVerifyHook:
             **renewal: `max_price`, `run_budget`, `key`, `stop`: see `smsverify.options.RenewalOptions`.
 
         Returns:
-            the order with its new expiry; `expires_estimated` where the service does not tell it.
+            the order with its new expiry; `expires_estimated` where the service does not show it.
 
         Raises:
             NotFoundError: there is no such order.
@@ -277,8 +277,8 @@ class SmsVerifyHook:
         renewed rentals), tries again to cancel orders, and reports the rest. It costs a handful of requests.
 
         Args:
-            cancel_after: cancels numbers that were bought here, have no code, and that nobody has waited for
-                in this many seconds; a rental only where nobody was handed it. Default: only reported.
+            cancel_after: cancels numbers that were bought here, have no code, and that no call has waited for
+                in this many seconds; a rental only where it was never handed over. Default: only reported.
             stop: ends it between two requests when it is set.
 
         Returns:

@@ -1,7 +1,7 @@
 """What the integrations with a framework build on, beside the hook. Pipelines do not need it.
 
-The wings import public modules only. What they share with the core's rooms, and what is of no use to anybody
-else, is named here and documented where it is defined.
+The wings import public modules only. This module names what they share with the core's rooms, and what only
+they need; it is documented where it is defined.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def claim(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> None:
 def plan_release(
     hook: SmsVerifyHook, order_id: int | str, reason: str, *, waiter: str | None = None, patience: float
 ) -> bool:
-    """Puts on record that an order is to be cancelled in a while, unless somebody claims it until then.
+    """Puts on record that an order is to be cancelled in a while, unless a caller claims it before.
 
     Args:
         hook: on the order's account.
         order_id: the order.
         reason: why, for people.
-        waiter: who gives it up; `None` for somebody who decides for all.
+        waiter: who gives it up; `None` for a decision that is made for all.
         patience: seconds.
 
     Returns:

@@ -1,7 +1,7 @@
 """Starts a flow run for each SMS on the account's rentals, while this program runs.
 
-Runs as it stands, beside `publish_message_events.py`, which publishes the events. They have ids only; the flow
-reads the text. For one rental, match `smsverify.order.<order_id>`.
+Runs as it stands, beside `publish_message_events.py`, which publishes the events. They have ids only; the
+flow reads the text. For one rental, match `smsverify.order.<order_id>`.
 """
 
 from prefect import flow

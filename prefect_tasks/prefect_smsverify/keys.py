@@ -70,12 +70,13 @@ def run_key(purpose: str) -> RunKey | None:
         purpose: what the key is for, such as the fingerprint of a purchase.
 
     Raises:
-        InvalidRequestError: the task runs in another process than its flow, so that nobody counts.
+        InvalidRequestError: the task runs in another process than its flow, so nothing counts its calls.
     """
     if any(flow.detached for flow in enclosing(FlowRunContext)):
         raise InvalidRequestError(
-            "key is missing: this task runs in another process than its flow, where equal calls can not be "
-            "told apart. Give each purchase a key, such as the flow run's id and what the number is for",
+            "key is missing: this task runs in another process than its flow, where equal calls cannot be "
+            "distinguished. Nothing was sent. Give each purchase a key, such as the flow run's id and what "
+            "the number is for",
             field="key",
         )
     places = list(_places())
@@ -136,7 +137,7 @@ def enclosing(kind: type[Context]) -> Iterator[Context]:
 
 
 def _call(name: str, parameters: dict[str, Any] | None) -> str:
-    """What runs, and with what: that tells equal calls in one run from others."""
+    """What runs, and with what: that distinguishes the calls of one run."""
     try:
         return json.dumps([name, plain(parameters)])
     except (TypeError, ValueError, RecursionError):

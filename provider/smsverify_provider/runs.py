@@ -33,8 +33,8 @@ class AirflowRun(RunContext):
         """Refuses a paid call while a Dag is defined, besides what is refused everywhere."""
         if DagContext.get_current() is not None and running_ti() is None:
             raise InvalidRequestError(
-                "nothing was sent: the call is made while a Dag is defined. Airflow defines it again and again, and "
-                "would buy each time. Make this call in a task"
+                "nothing was sent: the call is made while a Dag is defined. Airflow defines it again and "
+                "again, and would buy each time. Make this call in a task"
             )
         super().check_place()
 

@@ -1,4 +1,4 @@
-"""How the wings are told which service, which key and which store to use."""
+"""The settings that show the wings which service, key and store to use."""
 
 from __future__ import annotations
 

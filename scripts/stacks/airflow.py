@@ -205,14 +205,14 @@ class AirflowStack:
         """Waits until a DAG is known.
 
         Raises:
-            ProcessFailed: it does not appear, or a DAG file can not be imported.
+            ProcessFailed: it does not appear, or a DAG file cannot be imported.
         """
 
         def known() -> bool:
             broken = self.rest.get("/api/v2/importErrors")["import_errors"]
             if broken:
                 raise ProcessFailed(
-                    f"{broken[0]['filename']} can not be imported:\n{broken[0]['stack_trace']}"
+                    f"{broken[0]['filename']} cannot be imported:\n{broken[0]['stack_trace']}"
                 )
             try:
                 self.rest.get(f"/api/v2/dags/{quote(dag_id)}")

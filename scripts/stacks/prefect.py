@@ -34,7 +34,7 @@ sys.argv = ["prefect", "--no-prompt", "deploy", *(word for name in names for wor
 runpy.run_module("prefect", run_name="__main__")
 """
 
-# Deploys flows of a file to a work pool, and tells the ids of their deployments.
+# Deploys flows of a file to a work pool, and prints the ids of their deployments.
 _DEPLOY = """
 import json, sys
 from pathlib import Path

@@ -22,7 +22,7 @@ class HttpError(RuntimeError):
 
 
 class Unreachable(ConnectionError):
-    """Nobody answers at that address, or not to the end."""
+    """No server answers at that address, or not to the end."""
 
 
 class Rest:

@@ -16,7 +16,7 @@ class Trace:
     Attributes:
         name: what the text is.
         place: the table and column, or the file.
-        about: the row's other columns as far as they tell whose it is.
+        about: the row's other columns as far as they show whose it is.
     """
 
     name: str

@@ -129,7 +129,7 @@ def test_an_amount_is_a_plain_number(amount: str) -> None:
 
 
 @pytest.mark.parametrize("product", ["", "Temporary", "sms", None, 7, ["temporary"], "temporary "])
-def test_an_unknown_product_is_told_the_known_ones(product: Any) -> None:
+def test_the_error_for_an_unknown_product_names_the_known_ones(product: Any) -> None:
     with pytest.raises(InvalidRequestError, match="best-temp") as caught:
         OrderRequest.check(product=product, service=1)
     assert caught.value.field == "product"

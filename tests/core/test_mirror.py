@@ -1,6 +1,6 @@
 """The hook, the Airflow wing and the Prefect wing take the same parameters with the same defaults.
 
-The wings can not be installed together, so their signatures are read from the source.
+The wings cannot be installed together, so their signatures are read from the source.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SENSORS = ROOT / "provider/smsverify_provider/sensors/smsverify.py"
 TASKS = ROOT / "prefect_tasks/prefect_smsverify/tasks.py"
 RENTALS = ROOT / "prefect_tasks/prefect_smsverify/rentals.py"
 
-# What a framework brings, or needs to be told, is not the service's.
+# Arguments of the framework are not the service's.
 OF_THE_FRAMEWORK = {
     "self", "stop", "waiter", "credentials", "smsverify_conn_id", "kwargs", "multiple_outputs",
     "deferrable", "poke_interval", "cancel_on_kill", "fail_on_findings", "action", "python_callable",

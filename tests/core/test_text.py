@@ -41,7 +41,7 @@ CODES += ["LPA:1$smdp.example$ABCDEF", "4829\n13", "验证码482913"]
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_code_in_any_shape_can_not_be_read(code: str) -> None:
+def test_a_code_in_any_shape_cannot_be_read(code: str) -> None:
     shown = masked(f"Your code: {code} is secret")
     assert "***" in shown
     assert (shown.startswith("Your code: "), shown.endswith(" is secret")) == (True, True)

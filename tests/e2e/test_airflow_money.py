@@ -196,7 +196,7 @@ class Story:
         )
 
 
-def tell(story: Story, airflow: AirflowStack) -> None:
+def play(story: Story, airflow: AirflowStack) -> None:
     """What happens. A few runs at a time: SQLite takes no more."""
     lose_answers(story)
     mark(story)
@@ -308,7 +308,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
         }
         stack = AirflowStack(processes, AIRFLOW, dags=DAGS, home=base / "airflow", variables=variables)
         with stack as airflow:
-            tell(Story(airflow, processes, ours, plain), airflow)
+            play(Story(airflow, processes, ours, plain), airflow)
             states = {
                 scenario: {"": airflow.look(run).state} | airflow.task_states(run)
                 for scenario, run in ours.runs.items()

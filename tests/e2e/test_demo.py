@@ -29,7 +29,7 @@ WIDTH = 80
 
 
 class Demo:
-    """The demo as a process whose children can be told from all others.
+    """The demo as a process whose children can be distinguished from all others.
 
     Args:
         scratch: where it and its children put temporary files.
@@ -39,7 +39,7 @@ class Demo:
     def __init__(self, scratch: Path, *, terminal: bool) -> None:
         self.mark = f"DEMO_UNDER_TEST={uuid.uuid4().hex}"
         self.output = ""
-        # Airflow writes the titles of its processes over their environment, unless it is told not to.
+        # Airflow writes the titles of its processes over their environment, unless a setting forbids it.
         extra = {"TMPDIR": str(scratch), "SPT_NOENV": "1", **dict([self.mark.split("=")])}
         inside, outside = self._terminal() if terminal else os.pipe()[::-1]
         self._outside = outside

@@ -1,7 +1,7 @@
 """SMS that start work on the real stacks: soon, and each of a thousand once.
 
 The service posts its callbacks to Airflow's API server, and to `smsverify callbacks serve`, which share a
-store with Airflow's triggerer and with the flow that tells Prefect. Each test prints what it has measured.
+store with Airflow's triggerer and with the flow that publishes events. Each test prints what it has measured.
 """
 
 from __future__ import annotations
@@ -166,8 +166,8 @@ def airflow(
 
 
 @dataclass
-class Told:
-    """What Airflow's runs were told: the numbers of the SMS by run, from the events and from the tasks."""
+class Runs:
+    """The SMS that Airflow's runs have got: their numbers by run, from the events and from the tasks."""
 
     airflow: AirflowStack
     service: Service
@@ -176,7 +176,7 @@ class Told:
     def look(self) -> Counter[int]:
         """How often each SMS is in the events of all runs."""
         for run in self.runs():
-            # Airflow can not show the events of a run that has not started.
+            # Airflow cannot show the events of a run that has not started.
             if run.run_id not in self.events and run.state != "queued":
                 self.events[run.run_id] = [self._number(one) for one in self._ids(run)]
         return Counter(number for numbers in self.events.values() for number in numbers)
@@ -204,17 +204,19 @@ class Told:
     def _ids(self, run: Run) -> list[int]:
         events = self._get(f"{run.path}/upstreamAssetEvents")["asset_events"]
         assert "Violet" not in json.dumps(events)
-        return [told["message_id"] for event in events for told in event["extra"]["payload"]["messages"]]
+        return [
+            announced["message_id"] for event in events for announced in event["extra"]["payload"]["messages"]
+        ]
 
     def _number(self, message_id: int) -> int:
         return int(self.service.hook.get_message(message_id).otp or 0)
 
 
 @pytest.fixture(scope="module")
-def told(airflow: AirflowStack, service: Service) -> Told:
+def runs(airflow: AirflowStack, service: Service) -> Runs:
     """Airflow once its watcher has begun to read."""
     _until(lambda: _has_reader(service, "airflow:"), "Airflow's watcher to read")
-    return Told(airflow, service)
+    return Runs(airflow, service)
 
 
 def _has_reader(service: Service, name: str) -> bool:
@@ -240,33 +242,33 @@ def _despite_a_bad_minute(ask: Callable[[], T]) -> T:
     return ask()
 
 
-def test_an_sms_starts_a_run_of_a_dag_soon(told: Told, airflow: AirflowStack, service: Service) -> None:
+def test_an_sms_starts_a_run_of_a_dag_soon(runs: Runs, airflow: AirflowStack, service: Service) -> None:
     took = []
     for number in range(1, 1 + SINGLES):
         began = time.time()
         service.post([number], url=f"{airflow.url}/smsverify/callback/{SECRET}")
-        _until(lambda began=began: told.newest() > began, f"a run for SMS {number}")
-        took.append(told.newest() - began)
-        _until(lambda number=number: told.look()[number], f"SMS {number} among the events of its run")
-    _tell(f"SMS to DAG run: {_summary(took)}")
-    assert told.handled() == told.look() == Counter(service.sent)
+        _until(lambda began=began: runs.newest() > began, f"a run for SMS {number}")
+        took.append(runs.newest() - began)
+        _until(lambda number=number: runs.look()[number], f"SMS {number} among the events of its run")
+    _print(f"SMS to DAG run: {_summary(took)}")
+    assert runs.handled() == runs.look() == Counter(service.sent)
 
 
-def test_each_of_a_burst_is_in_one_run(told: Told, service: Service) -> None:
-    before = len(told.runs())
+def test_each_of_a_burst_is_in_one_run(runs: Runs, service: Service) -> None:
+    before = len(runs.runs())
     numbers = list(range(10_000, 10_000 + BURST))
     began = time.monotonic()
     service.post(numbers, duplicates=1)
     posted = time.monotonic() - began
-    rest = _until(lambda: sum(told.look().values()) >= len(service.sent), "every SMS in a run")
-    assert told.look() == Counter(service.sent)
-    runs = len(told.runs()) - before
-    _tell(f"{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later all were in {runs} DAG runs")
-    assert told.handled() == Counter(service.sent)
+    rest = _until(lambda: sum(runs.look().values()) >= len(service.sent), "every SMS in a run")
+    assert runs.look() == Counter(service.sent)
+    count = len(runs.runs()) - before
+    _print(f"{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later all were in {count} DAG runs")
+    assert runs.handled() == Counter(service.sent)
 
 
 def test_a_killed_triggerer_loses_none_and_no_sms_is_handled_twice(
-    told: Told, airflow: AirflowStack, service: Service
+    runs: Runs, airflow: AirflowStack, service: Service
 ) -> None:
     numbers = list(range(20_000, 20_200))
     for place, number in enumerate(numbers):
@@ -276,10 +278,10 @@ def test_a_killed_triggerer_loses_none_and_no_sms_is_handled_twice(
         time.sleep(0.05)
     airflow.start(["triggerer"])
     airflow.wait_until_ready()
-    _until(lambda: set(told.look()) >= set(service.sent), "every SMS in a run")
-    again = {number: count for number, count in told.look().items() if count > 1}
-    _tell(f"a killed triggerer told of {len(again)} of {len(numbers)} SMS twice")
-    assert told.handled() == Counter(service.sent)
+    _until(lambda: set(runs.look()) >= set(service.sent), "every SMS in a run")
+    again = {number: count for number, count in runs.look().items() if count > 1}
+    _print(f"a killed triggerer announced {len(again)} of {len(numbers)} SMS twice")
+    assert runs.handled() == Counter(service.sent)
 
 
 # ------------------------------------------------------------------ Prefect
@@ -287,13 +289,13 @@ def test_a_killed_triggerer_loses_none_and_no_sms_is_handled_twice(
 
 @dataclass
 class PrefectSide:
-    """A server with a worker, the deployment that an SMS starts, and the flow that tells of SMS."""
+    """A server with a worker, the deployment that an SMS starts, and the flow that publishes SMS."""
 
     server: PrefectServer
     deployment_id: str
 
     def events(self) -> Counter[int]:
-        """How often each message is told of, by its id."""
+        """How often each message is announced, by its id."""
         any_time = {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}
         wanted = {"event": {"name": ["smsverify.message.received"]}, "occurred": any_time, "order": "ASC"}
         page = self._post("/events/filter", {"filter": wanted, "limit": 50})
@@ -348,7 +350,7 @@ def test_an_sms_starts_a_flow_run_soon(prefect: PrefectSide, service: Service) -
         _until(
             lambda: all(run["state_type"] == "COMPLETED" for run in prefect.runs()), "the end of the flow run"
         )
-    _tell(f"SMS to flow run: {_summary(took)}")
+    _print(f"SMS to flow run: {_summary(took)}")
     assert len(prefect.runs()) == SINGLES
 
 
@@ -359,10 +361,10 @@ def test_each_of_a_burst_is_in_one_event(prefect: PrefectSide, service: Service)
     other.post(list(range(40_000, 40_000 + BURST)), duplicates=1)
     posted = time.monotonic() - began
     rest = _until(lambda: sum((prefect.events() - before).values()) >= BURST, "an event of every SMS")
-    _tell(f"{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later each was in an event")
-    told = prefect.events() - before
-    assert set(told.values()) == {1}
-    codes = [service.hook.get_message(message_id).otp for message_id in told]
+    _print(f"{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later each was in an event")
+    announced = prefect.events() - before
+    assert set(announced.values()) == {1}
+    codes = [service.hook.get_message(message_id).otp for message_id in announced]
     assert Counter(map(int, filter(None, codes))) == Counter(other.sent)
 
 
@@ -370,7 +372,7 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     print(f"\n{line}", file=sys.__stdout__)
 
 

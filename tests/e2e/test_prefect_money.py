@@ -234,7 +234,7 @@ class Stage:
         self.table[title] = (self.by_hand.lost(), self.ours.lost())
 
     def reported(self) -> set[int]:
-        """The orders that a person is told of."""
+        """The orders that are reported to a person."""
         report = self.hook.reconcile()
         unknown = {order_id for call in report.unknown for order_id in call.order_ids}
         return unknown | {held.order_id for held in [*report.leaks, *report.to_cancel, *report.foreign]}

@@ -44,7 +44,7 @@ RENTALS: dict[str, dict[str, Any]] = {
     "day": {"product": "rent-1day", "service": "Tinder"},
     "month": {"product": "rent-30days", "service": "Instagram"},
 }
-# What may have been sent by who was killed counts as lost when its answer can not come any more.
+# What may have been sent by who was killed counts as lost when its answer cannot come any more.
 TIMEOUTS = {"connect_timeout": "1", "read_timeout": "3", "purchase_grace": "4"}
 
 
@@ -105,7 +105,7 @@ class Story:
 
         self._processes.wait_until(is_renewed, PERIODS * PERIOD, f"renewal {times} of the rental {kind}")
 
-    def tell(self, kill: Callable[[], None]) -> None:
+    def play(self, kill: Callable[[], None]) -> None:
         """What happens, while the schedule runs."""
         for kind in self.ids:
             self.until_renewed(kind, 1)
@@ -176,7 +176,7 @@ def on_airflow(base: Path) -> Evidence:
                 airflow.kill("scheduler")
                 airflow.start(["scheduler"])
 
-            story.tell(kill)
+            story.play(kill)
             failed = [run for run in airflow.runs("keep_rentals_alive") if run.state == "failed"]
             reported = [
                 finding for run in failed for finding in airflow.xcom(run, "renew_expiring", "findings") or []
@@ -213,7 +213,7 @@ def on_prefect(base: Path) -> Evidence:
             processes.stop([worker], kill=True)
             prefect.start_worker("rentals", at_once=2)
 
-        story.tell(kill)
+        story.play(kill)
         runs = prefect.rest.post(
             "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}}
         )
@@ -246,6 +246,6 @@ def test_each_period_is_paid_once_and_no_rental_ever_ends(evidence: Evidence, ki
 def test_what_went_wrong_went_wrong_and_is_reported(evidence: Evidence) -> None:
     assert evidence.faults["lost_answer"] == 1
     assert evidence.faults["out_of_stock"] == 2
-    (told,) = {text for text in evidence.reported if str(evidence.orders["three"].order_id) in text}
-    assert "insufficient_balance" in told
+    (text,) = {text for text in evidence.reported if str(evidence.orders["three"].order_id) in text}
+    assert "insufficient_balance" in text
     assert evidence.refused == 0

@@ -15,6 +15,6 @@ class TestBlockStandards(BlockStandardTestSuite):
         return SmsVerifyCredentials
 
     def test_has_a_valid_image(self, block: type[Block]) -> None:
-        """What of it can be told without fetching the image: a test needs no network."""
+        """What can be checked without fetching the image: a test needs no network."""
         assert block._logo_url is not None
         assert block._logo_url.scheme == "https"

@@ -1,4 +1,4 @@
-"""What happens is told in the run's logs, and secrets are in nothing that Prefect keeps."""
+"""The logs of a run say what happens, and secrets are in nothing that Prefect keeps."""
 
 from __future__ import annotations
 

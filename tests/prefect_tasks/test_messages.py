@@ -1,4 +1,4 @@
-"""Telling Prefect of SMS: each in one event, over restarts, and nothing but ids."""
+"""SMS as Prefect events: each in one event, over restarts, with ids only."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def told(block: str, count: int) -> list[dict[str, Any]]:
+async def events_of(block: str, count: int) -> list[dict[str, Any]]:
     """The events of a block, the oldest first, as soon as there are so many."""
     since = EventOccurredFilter(since=datetime.now(timezone.utc) - timedelta(hours=1))
     wanted = EventFilter(event=EventNameFilter(name=[MESSAGE_RECEIVED]), occurred=since)
@@ -80,8 +80,8 @@ async def told(block: str, count: int) -> list[dict[str, Any]]:
             await asyncio.sleep(0.2)
 
 
-async def tell(block: str, order: Order, *numbers: int, **parameters: Any) -> int:
-    """Runs the flow while SMS come, until it has told of so many."""
+async def publish(block: str, order: Order, *numbers: int, **parameters: Any) -> int:
+    """Runs the flow while SMS come, until it has published so many."""
     running = asyncio.create_task(publish_message_events_flow(block, **parameters))
     await until(lambda: is_reading() or running.done())
     await asyncio.to_thread(called, order, *numbers)
@@ -92,9 +92,9 @@ def code_of(block: str, event: dict[str, Any]) -> str | None:
     return get_message.fn(block, event["message_id"]).otp
 
 
-def test_each_sms_is_told_of_by_one_event_with_ids_only(block: str, order: Order) -> None:
-    assert asyncio.run(tell(block, order, *range(20), timeout=4)) == 20
-    events = asyncio.run(told(block, 20))
+def test_each_sms_is_in_one_event_with_ids_only(block: str, order: Order) -> None:
+    assert asyncio.run(publish(block, order, *range(20), timeout=4)) == 20
+    events = asyncio.run(events_of(block, 20))
     assert [code_of(block, event) for event in events] == [f"{number:06}" for number in range(20)]
     for event in events:
         assert set(event) == {"resource", "message_id", "order_id", "received_at", "credentials"}
@@ -128,7 +128,7 @@ def test_one_that_dies_before_it_is_on_record_tells_again_and_prefect_keeps_one(
     called(order, 4)
     assert asyncio.run(publish_message_events_flow(block, timeout=3)) == 1
     assert [event.id for event in sent[:3]] == [event.id for event in sent[3:6]]
-    assert [code_of(block, event) for event in asyncio.run(told(block, 4))] == [
+    assert [code_of(block, event) for event in asyncio.run(events_of(block, 4))] == [
         "000001", "000002", "000003", "000004"
     ]  # fmt: skip
 
@@ -145,8 +145,8 @@ def test_while_the_server_takes_nothing_it_waits(
         await emit(events)
 
     monkeypatch.setattr(messages, "_emit", emit_after_all)
-    assert asyncio.run(tell(block, order, 1, timeout=5)) == 1
-    assert [code_of(block, event) for event in asyncio.run(told(block, 1))] == ["000001"]
+    assert asyncio.run(publish(block, order, 1, timeout=5)) == 1
+    assert [code_of(block, event) for event in asyncio.run(events_of(block, 1))] == ["000001"]
 
 
 def test_the_next_one_takes_over_without_a_gap(block: str, order: Order) -> None:
@@ -160,4 +160,4 @@ def test_the_next_one_takes_over_without_a_gap(block: str, order: Order) -> None
         return one, await second
 
     assert asyncio.run(scenario()) == (1, 1)
-    assert [code_of(block, event) for event in asyncio.run(told(block, 2))] == ["000001", "000002"]
+    assert [code_of(block, event) for event in asyncio.run(events_of(block, 2))] == ["000001", "000002"]

@@ -319,7 +319,7 @@ def test_a_renewal_whose_answer_was_lost_is_not_paid_again_by_another_run(
 def test_without_a_key_nothing_is_bought_in_another_process_than_the_flows(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
-    # Equal calls could not be told apart there: both would be handed one number.
+    # Equal calls could not be distinguished there: both would get one number.
     @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
     def orders() -> Any:
         refused = [order_number.submit(account, **WHATSAPP), orders_in_a_subflow.submit(account)]

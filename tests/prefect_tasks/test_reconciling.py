@@ -123,7 +123,7 @@ def test_a_run_whose_purchase_was_lost_is_handed_it_after_the_reconciliation(
     assert [order.order_id for order in silent.orders()] == [bought]
 
 
-def test_the_flow_fails_on_what_needs_a_person_and_its_artifact_tells_it(
+def test_the_flow_fails_where_a_person_is_needed_and_its_artifact_says_why(
     silent: Simulator, saved: str
 ) -> None:
     order_id = buy_elsewhere(silent)

@@ -285,9 +285,9 @@ def test_the_default_connection_that_does_not_exist_leaves_it_to_the_environment
     for _ in range(2):
         assert run_task(order("smsverify_default"), **RUN).state == TaskInstanceState.SUCCESS
     assert len(sim.orders()) == 1
-    told = [line for line in caplog.messages if "SMSVERIFY_API_KEY" in line]
-    assert len(told) == 1
-    assert "smsverify_default" in told[0]
+    lines = [line for line in caplog.messages if "SMSVERIFY_API_KEY" in line]
+    assert len(lines) == 1
+    assert "smsverify_default" in lines[0]
 
 
 def test_the_api_server_asks_its_database_and_says_where_that_fails(
@@ -309,7 +309,7 @@ def test_the_api_server_asks_its_database_and_says_where_that_fails(
 # ------------------------------------------------------------------ the test of a connection
 
 
-def test_the_test_tells_the_balance(hook: SmsVerifyHook, sim: Simulator) -> None:
+def test_the_test_shows_the_balance(hook: SmsVerifyHook, sim: Simulator) -> None:
     works, message = hook.test_connection()
     assert works, message
     assert "50" in message

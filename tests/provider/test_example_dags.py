@@ -44,8 +44,8 @@ def tell_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int]], None]:
     def tell_of(message_ids: list[int]) -> None:
         def created(**arguments: Any) -> Any:
             run, session = create(**arguments), arguments["session"]
-            told = [{"message_id": message_id} for message_id in message_ids]
-            payload = {"smsverify_conn_id": "smsverify_default", "messages": told}
+            messages = [{"message_id": message_id} for message_id in message_ids]
+            payload = {"smsverify_conn_id": "smsverify_default", "messages": messages}
             (asset_id,) = session.query(AssetModel.id).filter_by(name="sms").one()
             event = AssetEvent(asset_id=asset_id, extra={"from_trigger": True, "payload": payload})
             run.consumed_asset_events.append(event)
@@ -199,5 +199,5 @@ def test_an_sms_is_handled_in_one_run(
     assert first.states == {"read": "success", "handle": ["success"]}
     assert first.results["handle"] == [order.order_id]
     assert first.results["read"][0]["has_code"]
-    second = run("handle_sms")  # a triggerer that was killed has told of it again
+    second = run("handle_sms")  # a triggerer that was killed has announced it again
     assert second.results["read"] == []

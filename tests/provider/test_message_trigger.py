@@ -75,9 +75,9 @@ class Triggerer:
         self._streams.confirm_persisted(self._sent)
         self._sent.clear()
 
-    def told(self) -> list[int]:
-        """The ids of the messages that events have told of."""
-        return [told["message_id"] for event in self.events for told in event.payload["messages"]]
+    def announced(self) -> list[int]:
+        """The ids of the messages that events have announced."""
+        return [announced["message_id"] for event in self.events for announced in event.payload["messages"]]
 
     async def end(self) -> None:
         """Ends in order, with a chance to clean up."""
@@ -127,7 +127,7 @@ def kill(hook: Any) -> None:
         subscription.fail(RuntimeError("killed"))
 
 
-def test_an_sms_is_told_of_by_its_ids_and_nothing_else(hook: Any, order: Any) -> None:
+def test_an_sms_is_announced_by_its_ids_alone(hook: Any, order: Any) -> None:
     async def scenario() -> list[TriggerEvent]:
         triggerer = await start(hook)
         called(hook, order, 471_100)
@@ -139,44 +139,44 @@ def test_an_sms_is_told_of_by_its_ids_and_nothing_else(hook: Any, order: Any) ->
 
     (event,) = run(scenario())
     assert event.payload["smsverify_conn_id"] == "smsverify_default"
-    (told,) = event.payload["messages"]
-    assert set(told) == {"message_id", "order_id", "received_at"}
-    assert told["order_id"] == order.order_id
-    assert hook.get_message(told["message_id"]).otp == "471100"
+    (announced,) = event.payload["messages"]
+    assert set(announced) == {"message_id", "order_id", "received_at"}
+    assert announced["order_id"] == order.order_id
+    assert hook.get_message(announced["message_id"]).otp == "471100"
     text = json.dumps(event.payload)
     assert "471100" not in text
     assert "Violet" not in text
     assert order.phone not in text
 
 
-def test_what_came_before_the_watcher_is_not_told_of(hook: Any, order: Any) -> None:
+def test_an_sms_before_the_watcher_is_not_announced(hook: Any, order: Any) -> None:
     called(hook, order, 1)
 
     async def scenario() -> list[int]:
         triggerer = await start(hook)
         called(hook, order, 2)
-        await until(triggerer.told)
+        await until(triggerer.announced)
         await triggerer.end()
-        return triggerer.told()
+        return triggerer.announced()
 
     (message_id,) = run(scenario())
     assert hook.get_message(message_id).otp == "000002"
 
 
-def test_a_burst_with_repeats_is_told_of_once_each_in_few_events(hook: Any, order: Any) -> None:
+def test_a_burst_with_repeats_is_announced_once_each_in_few_events(hook: Any, order: Any) -> None:
     async def scenario() -> Triggerer:
         triggerer = await start(hook)
         for number in range(20):
             assert called(hook, order, number) == "verified"
             assert called(hook, order, number) is None  # the service repeats itself
-        while len(triggerer.told()) < 20:
+        while len(triggerer.announced()) < 20:
             triggerer.confirm()
             await asyncio.sleep(0.01)
         await triggerer.end()
         return triggerer
 
     triggerer = run(scenario())
-    codes = [hook.get_message(message_id).otp for message_id in triggerer.told()]
+    codes = [hook.get_message(message_id).otp for message_id in triggerer.announced()]
     assert codes == [f"{number:06}" for number in range(20)]
     assert len(triggerer.events) < 20
 
@@ -189,7 +189,7 @@ def test_the_next_event_waits_for_the_one_before(
     async def scenario() -> tuple[list[int], float]:
         triggerer = await start(hook)
         called(hook, order, 1)
-        await until(triggerer.told)
+        await until(triggerer.announced)
         called(hook, order, 2)
         called(hook, order, 3)
         await asyncio.sleep(0.5)
@@ -207,20 +207,20 @@ def test_the_next_event_waits_for_the_one_before(
 
 
 @pytest.mark.parametrize("is_killed", [True, False])
-def test_a_triggerer_that_ends_before_airflow_has_the_event_tells_of_it_again(
+def test_a_triggerer_that_ends_before_airflow_has_the_event_announces_it_again(
     hook: Any, order: Any, is_killed: bool
 ) -> None:
     async def scenario() -> tuple[list[int], list[int]]:
         first = await start(hook)
         called(hook, order, 1)
-        await until(first.told)
+        await until(first.announced)
         if is_killed:
             kill(hook)
         await first.end()
         second = await start(hook)
-        await until(second.told)
+        await until(second.announced)
         await second.end()
-        return first.told(), second.told()
+        return first.announced(), second.announced()
 
     first, second = run(scenario())
     assert first == second
@@ -231,16 +231,16 @@ def test_a_triggerer_that_ends_afterwards_does_not(hook: Any, order: Any) -> Non
         first = await start(hook)
         before = cursor(hook)
         called(hook, order, 1)
-        await until(first.told)
+        await until(first.announced)
         first.confirm()
         await until(lambda: cursor(hook) > before)
         kill(hook)
         await first.end()
         called(hook, order, 2)
         second = await start(hook)
-        await until(second.told)
+        await until(second.announced)
         await second.end()
-        return first.told(), second.told()
+        return first.announced(), second.announced()
 
     first, second = run(scenario())
     assert [hook.get_message(message_id).otp for message_id in first + second] == ["000001", "000002"]
@@ -263,32 +263,32 @@ def test_what_airflow_did_not_take_is_not_put_on_record(hook: Any, order: Any) -
     run(scenario())
 
 
-def test_two_triggerers_do_not_tell_of_the_same(hook: Any, order: Any) -> None:
+def test_two_triggerers_do_not_announce_the_same_sms(hook: Any, order: Any) -> None:
     async def scenario() -> list[int]:
         first = await start(hook)
         second = Triggerer(SmsVerifyMessageTrigger())
         for number in range(5):
             called(hook, order, number)
-            await until(lambda number=number: len(first.told()) > number)
+            await until(lambda number=number: len(first.announced()) > number)
             first.confirm()
         assert not second.events
         await first.end()
         called(hook, order, 5)
         await until(second.events.__len__)
         await second.end()
-        return first.told() + second.told()
+        return first.announced() + second.announced()
 
-    told = run(scenario())
-    assert len(told) == len(set(told)) == 6
+    announced = run(scenario())
+    assert len(announced) == len(set(announced)) == 6
 
 
 def test_without_callbacks_it_asks_the_service(hook: Any, order: Any, sim: Simulator) -> None:
     async def scenario() -> list[int]:
         triggerer = await start(hook, order_id=order.order_id)
         await asyncio.to_thread(sim.deliver_sms, order.order_id, otp="471100")
-        await until(triggerer.told)
+        await until(triggerer.announced)
         await triggerer.end()
-        return triggerer.told()
+        return triggerer.announced()
 
     (message_id,) = run(scenario())
     assert hook.get_message(message_id).otp == "471100"
@@ -310,7 +310,7 @@ def test_where_airflow_confirms_nothing_what_it_has_taken_counts(hook: Any, orde
     assert first != second
 
 
-def test_a_store_that_can_not_be_used_is_told_of_once_and_tried_again(
+def test_a_store_that_cannot_be_used_is_logged_once_and_tried_again(
     hook: Any, order: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = triggers.MessageStream._start
@@ -328,7 +328,7 @@ def test_a_store_that_can_not_be_used_is_told_of_once_and_tried_again(
     async def scenario() -> None:
         triggerer = await start(hook)
         called(hook, order, 1)
-        await until(triggerer.told)
+        await until(triggerer.announced)
         await triggerer.end()
 
     run(scenario())

@@ -114,7 +114,7 @@ def test_a_budget_that_renders_wrong_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "text"),
     [
         ("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor", "CeleryExecutor"),
         ("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,KubernetesExecutor", "KubernetesExecutor"),
@@ -131,7 +131,7 @@ def test_nothing_is_paid_with_a_store_in_a_file_where_tasks_run_on_several_machi
     monkeypatch: pytest.MonkeyPatch,
     variable: str,
     value: str,
-    told: str,
+    text: str,
 ) -> None:
     rental = hook.order("rental", service="WhatsApp", duration=3)
     balance = sim.balance()
@@ -142,7 +142,7 @@ def test_nothing_is_paid_with_a_store_in_a_file_where_tasks_run_on_several_machi
     ):
         error = run_task(operator).error
         assert isinstance(error, StoreError)
-        assert told in str(error)
+        assert text in str(error)
         assert "allow_unshared_store" in str(error)
     assert sim.balance() == balance
     assert hook.get_status(rental.order_id).status == "active"  # what costs nothing goes on

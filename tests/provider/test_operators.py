@@ -199,7 +199,7 @@ def test_a_loop_around_a_purchase_that_fails_does_not_buy_again(
 
 
 class Killable(SmsVerifyOrderOperator):
-    """Tells which instance runs: Airflow executes, and kills, a copy of the one in the Dag."""
+    """Records which instance runs: Airflow executes, and kills, a copy of the one in the Dag."""
 
     running: ClassVar[list[SmsVerifyOrderOperator]] = []
 

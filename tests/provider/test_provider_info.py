@@ -1,4 +1,4 @@
-"""What Airflow is told about the provider."""
+"""The metadata that the provider gives Airflow."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
 
 
 def wait_until_looked_at(simulator: SimulatorProcess, service: str) -> None:
-    """Waits until the trigger has begun: Airflow tells it of a kill only from then on."""
+    """Waits until the trigger has begun: Airflow calls its `on_kill` only from then on."""
     deadline = time.monotonic() + 120
     while not any(
         order.status_requests for order in simulator.control().orders() if order.service == service
@@ -245,16 +245,16 @@ def test_the_metadata_database_holds_no_secret_but_the_code_that_was_asked_for(e
 
 def test_no_log_holds_a_secret(evidence: Evidence) -> None:
     order_id = {"order": str(evidence.orders["WhatsApp"].order_id)}
-    told = " ".join(trace.place for trace in in_files(evidence.logs, order_id))
-    assert "task_id=order_number" in told
+    places = " ".join(trace.place for trace in in_files(evidence.logs, order_id))
+    assert "task_id=order_number" in places
     (own,) = (evidence.logs / "tasks" / "dag_id=other_secrets").glob("*/task_id=own/attempt=1.log")
     assert "Returned value was: ***" in own.read_text()
-    assert ".log.trigger." in told
+    assert ".log.trigger." in places
     assert {f"airflow-{component}.log" for component in COMPONENTS} <= {
         path.name for path in evidence.logs.iterdir()
     }
     # The copy of a task's log that the LocalExecutor writes to the scheduler's console is not masked by
-    # Airflow, whatever it was told. Only what a task itself writes or returns is in there.
+    # Airflow, in any case. Only what a task itself writes or returns is in there.
     in_the_console = {("own code", "airflow-scheduler.log")}
     found = {(trace.name, trace.place) for trace in in_files(evidence.logs, evidence.secrets)}
     assert found <= in_the_console

@@ -134,7 +134,7 @@ def test_a_task_that_is_killed_sends_no_further_renewal(
     running: list[RenewExpiring] = []
 
     class Killable(RenewExpiring):
-        """Tells which instance runs: Airflow executes, and kills, a copy of the one in the Dag."""
+        """Records which instance runs: Airflow executes, and kills, a copy of the one in the Dag."""
 
         def execute(self, context: Context) -> dict[str, Any]:
             running.append(self)

@@ -89,10 +89,10 @@ def test_the_metadata_database_and_the_logs_hold_no_secret(
 
 @pytest.fixture
 def masked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """What Airflow is told to mask."""
-    told: list[str | None] = []
-    monkeypatch.setattr("smsverify_provider.hooks.smsverify.mask_secret", told.append)
-    return told
+    """The secrets that Airflow is asked to mask."""
+    masked: list[str | None] = []
+    monkeypatch.setattr("smsverify_provider.hooks.smsverify.mask_secret", masked.append)
+    return masked
 
 
 @pytest.mark.parametrize(

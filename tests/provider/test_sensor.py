@@ -36,7 +36,7 @@ def order(hook: Any) -> Order:
 
 @pytest.fixture
 def run_sensor(run_task: Any, run_dag: Any) -> Callable[..., Any]:
-    """Runs a sensor to its end in a mode; tells its state, what it returned, and its error."""
+    """Runs a sensor to its end in a mode; returns its state, its result and its error."""
 
     def run(mode: str, **arguments: Any) -> tuple[str, Any, BaseException | None]:
         with DAG(f"sensor_{mode}_{uuid.uuid4().hex[:8]}") as dag:
@@ -257,7 +257,7 @@ def test_the_deployments_default_decides_whether_it_defers() -> None:
         "from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor\n"
         "print(SmsVerifyOtpSensor(task_id='wait', order_id=1).deferrable)"
     )
-    told = [
+    results = [
         subprocess.run(
             [sys.executable, "-c", code],
             env=os.environ | {"AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": value},
@@ -267,14 +267,14 @@ def test_the_deployments_default_decides_whether_it_defers() -> None:
         ).stdout.split()[-1]
         for value in ("True", "False")
     ]
-    assert told == ["True", "False"]
+    assert results == ["True", "False"]
 
 
 # ------------------------------------------------------------------ being killed, and being let down
 
 
 class Tries(SimpleNamespace):
-    """A task instance as far as it tells about tries."""
+    """A task instance as far as it knows its tries."""
 
     task_id = "wait"
     try_number = 1

@@ -246,7 +246,7 @@ def test_a_cleared_task_keeps_its_number_however_long_its_next_try_has_to_queue(
     async def scenario() -> dict[str, Any]:
         trigger = make()
         await kill(trigger, await start(trigger, sim))
-        # Should that try never come, whoever comes along carries the release out, but not for a while.
+        # If that try never comes, another process carries the release out, but not for a while.
         assert hook._parts.orders.releases.of(order.order_id)
         assert hook._parts.orders.cancelling.retry_releases() == []
         next_try = make()
@@ -331,7 +331,7 @@ def test_a_next_try_that_waits_already_keeps_the_number(
 def test_a_trigger_that_moves_to_another_triggerer_keeps_its_number(
     make: Any, order: Order, sim: Simulator, airflow_says: Any
 ) -> None:
-    """Airflow tells the one that is left behind of a kill, although no user has done anything."""
+    """Airflow calls `on_kill` of the trigger that is left behind, although no user has done anything."""
 
     async def scenario() -> dict[str, Any]:
         left_behind, moved = make(), make()

@@ -29,7 +29,7 @@ _HIDDEN = "***"
 
 
 def checked(text: str) -> str:
-    """The URL, where it names the same database for everybody who has it.
+    """The URL, where it names the same database for all who have it.
 
     Raises:
         ValueError: it does not; says what it must be, and shows no secret.

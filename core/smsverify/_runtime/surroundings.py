@@ -99,7 +99,7 @@ def _prefect_run() -> str | None:
 
 
 def _environment_at_start() -> dict[str, str]:
-    """The environment that this process was started with; empty where the system does not tell."""
+    """The environment that this process was started with; empty where the system does not show it."""
     try:
         lines = Path("/proc/self/environ").read_bytes().split(b"\0")
     except OSError:

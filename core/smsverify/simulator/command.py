@@ -16,7 +16,7 @@ from typing import Any
 from smsverify.simulator.settings import Settings
 from smsverify.simulator.simulator import Simulator
 
-ORDER_IDS_PER_SECOND = 10  # more than anybody orders in the long run
+ORDER_IDS_PER_SECOND = 10  # more than any test orders in the long run
 
 _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--api-key", "api_key", {"help": "the key to accept"}),

@@ -24,7 +24,7 @@ _DOCUMENTED_LIMIT = 60  # for clients, while the simulator's limiter is off
 
 
 class SimulatorControl(ABC):
-    """What a test can ask of a simulator and tell it. `Simulator` and `Control` are both of this shape.
+    """What a test can read from a simulator and set in it. `Simulator` and `Control` are both of this shape.
 
     No verb is a request to the service: none of them counts for the limiter, nor in `requests` and `stats`.
     """

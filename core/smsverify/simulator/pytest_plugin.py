@@ -78,7 +78,7 @@ def smsverify_env(
     for name, value in list(os.environ.items()):
         if name.upper().startswith("SMSVERIFY_") or _is_connection(name, value):
             monkeypatch.delenv(name)
-    # Whoever asks for another service is refused.
+    # A request to another service is refused.
     monkeypatch.setenv("SMSVERIFY_ONLY", " ".join(_running))
     # Airflow looks here before it looks into its database. What is blank comes from the variables below.
     monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", '{"conn_type": "smsverify"}')

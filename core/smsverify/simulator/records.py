@@ -1,4 +1,4 @@
-"""What the simulator tells about itself: orders, wallet movements, requests, callbacks, counts.
+"""What the simulator shows of itself: orders, wallet movements, requests, callbacks, counts.
 
 Every record travels as JSON (amounts as strings, times as ISO 8601) and comes back equal, so that the control
 API answers exactly what the in-process object answers.
@@ -55,7 +55,7 @@ def _typed(hint: Any, value: Any) -> Any:
 
 @dataclass
 class SimulatedOrder(Record):
-    """An order as the simulator knows it, which is more than the service would tell.
+    """An order as the simulator knows it, which is more than the service would show.
 
     Attributes:
         order_id: The number that the service answered.

@@ -74,12 +74,13 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         timeout: seconds to wait, or a `timedelta` (templated).
         cancel_on_timeout: cancels the order for a refund where it is still pending at the time-out. An order
             for which any SMS has come is kept, also where that was not the one waited for.
-        after: waits for an SMS that comes later than this: the `received_at` of an earlier one, or a time with
-            a zone, as a datetime or in ISO 8601 (templated). Without it, a rental returns its last SMS again.
+        after: waits for an SMS that comes later than this: the `received_at` of an earlier one, or a time
+            with a zone, as a datetime or in ISO 8601 (templated). Without it, a rental returns its last SMS
+            again.
         sender: waits for an SMS from this name or number (templated). Only callbacks name the sender: a
             message that is known from the order's status alone never passes.
-        pattern: waits for an SMS whose text matches this regular expression somewhere. Its first group, or the
-            whole match where it has none, is the code (templated).
+        pattern: waits for an SMS whose text matches this regular expression somewhere. Its first group, or
+            the whole match where it has none, is the code (templated).
         cancel_on_kill: cancels the order where Airflow or a user ends the task while it waits. A task that
             will run again (it was cleared, has tries left, or its worker shuts down) keeps the order for its
             next try; if that never comes, the order is cancelled later.
@@ -207,7 +208,8 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             return PokeReturnValue(False)
         self._trouble = ""
         if message is None and self._is_killed:
-            # Airflow lets a killed task run on for a while. This look has claimed the order: give it back again.
+            # Airflow lets a killed task run on for a while. This moves its planned release on, so that no
+            # process carries it out meanwhile.
             self._give_back()
         return PokeReturnValue(message is not None, message.as_dict() if message else None)
 

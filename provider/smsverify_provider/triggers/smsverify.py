@@ -36,8 +36,8 @@ OTHER_STORE = (
     "same store_url: PostgreSQL, or a file that both can open, for example on a volume in both containers"
 )
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
-# Seconds between two events, besides the second or two until Airflow confirms the first. In Airflow 3.3, no Dag
-# run gets an event before the next one comes, if the scheduler has not handled the one before
+# Seconds between two events, besides the second or two until Airflow confirms the first. In Airflow 3.3, no
+# Dag run gets an event before the next one comes, if the scheduler has not handled the one before
 # (apache/airflow#56050). So a burst of SMS has to become few events, and not in quick succession.
 EVENT_GAP = 2.0
 
@@ -115,7 +115,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         outcome = await self._wait()
         await asyncio.sleep(self.not_before - time.time())
         yield TriggerEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)  # type: ignore[no-untyped-call]
-        # Nothing may follow: a trigger that still runs when Airflow takes its event counts as killed by a user.
+        # Nothing may follow: a trigger that still runs when Airflow takes its event counts as killed.
 
     async def on_kill(self) -> None:
         """Gives the order back after a user has marked the task, unless another call waits or will wait.
@@ -124,7 +124,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         as dead, for a trigger that has moved to another one.
         """
         if self.cancel_on_kill:
-            # Not in one of the loop's own threads: these are few, and hundreds of tasks may be marked at once.
+            # Not in one of the loop's few own threads: hundreds of tasks may be marked at once.
             loop, done = asyncio.get_running_loop(), asyncio.Event()
 
             def release() -> None:
@@ -185,8 +185,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
     def _claim(self) -> SmsVerifyHook | None:
         """The hook, with the order claimed under a name of this run's own; `None` on another store.
 
-        A trigger that moves runs twice for a while, and Airflow calls `on_kill` of the earlier run although no
-        user has ended the task. It must not give back the order that the later run waits for.
+        A trigger that moves runs twice for a while, and Airflow calls `on_kill` of the earlier run although
+        no user has ended the task. It must not give back the order that the later run waits for.
         """
         hook = self._hook()
         store = self.waiter.partition("@")[2]
@@ -211,8 +211,8 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
 
     It reads the inbox, which callbacks fill. Without callbacks, the service is asked for each rental about
     three times a minute. Its cursor is in the store, under the connection, its namespace and the orders. It
-    moves once Airflow has the event in its database, so a triggerer that restarts leaves no SMS out. The first
-    run of a trigger begins with the SMS that come from then on.
+    moves once Airflow has the event in its database, so a triggerer that restarts leaves no SMS out. The
+    first run of a trigger begins with the SMS that come from then on.
 
     The event has ids only: `{"smsverify_conn_id": …, "messages": [{"message_id": …, "order_id": …,
     "received_at": …}, …]}`, the oldest first. SMS that come in a burst are in one event.
@@ -260,7 +260,7 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """The same where Airflow does not confirm events: an event then counts as confirmed once it is taken."""
+        """The same where Airflow confirms no events: an event that it takes then counts as confirmed."""
         stream = MessageStream(self.order_id, self.smsverify_conn_id)
         try:
             async for payload, message_id in stream.open_stream():
@@ -299,14 +299,12 @@ class MessageStream(SharedStreamProducer):
             except SmsVerifyError as error:
                 if str(error) != complaint:
                     complaint = str(error)
-                    log.warning(
-                        "SMS cannot be announced now; this goes on as soon as it can: %s", error
-                    )
+                    log.warning("SMS cannot be announced now; this goes on as soon as it can: %s", error)
                 await self.aclose()
                 await asyncio.sleep(STORE_PAUSE)
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Confirms events that Airflow has in its database. Others come again when this starts the next time."""
+        """Confirms events that Airflow has in its database. Others come again after the next start."""
         if all(item.outcome.is_clean for item in batch):
             await self.confirm(batch[-1].broker_payload)
         else:

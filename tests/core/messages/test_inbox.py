@@ -256,7 +256,7 @@ def test_what_a_status_has_shown_gets_its_sender_from_the_callback(
     assert len(rows(store)) == 1
 
 
-def test_what_a_callback_has_told_is_not_new_in_a_status(
+def test_an_sms_of_a_callback_is_not_new_in_a_status(
     store: Store, inbox: Inbox, know: Callable[..., None]
 ) -> None:
     know()

@@ -42,7 +42,7 @@ def test_whatever_happens_no_money_is_lost(
     given = request.config.getoption("--hypothesis-seed")
     first = random.randrange(10**6) if given is None else int(given)
     for number in range(ROUNDS):
-        # What fails is told as it is: to make it smaller takes longer than to understand it.
+        # A failure is shown as it is: to shrink it takes longer than to understand it.
         seed = first + number  # with `--hypothesis-seed` alone, all rounds would be the same
         run(world, seed=seed, max_examples=EXAMPLES, stateful_step_count=STEPS, phases=[Phase.generate])
         with capsys.disabled():

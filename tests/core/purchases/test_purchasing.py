@@ -299,7 +299,7 @@ def test_a_wrong_key_is_an_authentication_error_before_anything_is_bought(
     assert posts(simulator) == 0
 
 
-def test_a_service_that_can_not_be_reached_costs_nothing_and_the_key_may_try_again(
+def test_a_service_that_cannot_be_reached_costs_nothing_and_the_key_may_try_again(
     wire: WireServer, make_hook: MakeHook, store_url: str
 ) -> None:
     wire.on("POST", answer(201, BOUGHT))
@@ -316,7 +316,7 @@ def test_a_service_that_can_not_be_reached_costs_nothing_and_the_key_may_try_aga
 
 # ------------------------------------------------------------------ nobody knows
 
-# The wire server lists no orders, so what became of the call can not be found out.
+# The wire server lists no orders, so what became of the call cannot be found out.
 LOST = {
     "reset": resets,
     "closed": closes,
@@ -490,7 +490,7 @@ def test_a_renewal_extends_by_the_period_and_the_default_key_lets_each_be_follow
     for _ in range(2):
         renewed = hook.renew(order.order_id, max_price="4.00")
         assert renewed.expires_at is not None
-        assert renewed.expires_estimated  # the service tells it nowhere
+        assert renewed.expires_estimated  # the service never shows it
         assert (renewed.product, renewed.duration, renewed.phone) == ("rental", 3, order.phone)
         expiries.append(renewed.expires_at)
     assert expiries[2] - expiries[1] == expiries[1] - expiries[0]
@@ -751,7 +751,7 @@ def test_a_response_with_more_than_it_should_is_not_believed_over_the_catalogue(
     assert (order.product, order.duration, order.key) == ("temporary", None, "k")
 
 
-# ------------------------------------------------------------------ answers that can not be true
+# ------------------------------------------------------------------ answers that cannot be true
 
 
 IMPLAUSIBLE: list[Any] = [

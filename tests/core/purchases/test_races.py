@@ -39,7 +39,7 @@ def buy(hook: SmsVerifyHook, key: str | None = "k") -> Order:
 
 
 def lose(simulator: Simulator, hook: SmsVerifyHook, key: str, kind: str = "lost_answer") -> None:
-    """A purchase whose answer is lost, while the list can not be read either."""
+    """A purchase whose answer is lost, while the list cannot be read either."""
     simulator.add_fault(Fault(kind, path="order/temporary/"))
     simulator.add_fault(Fault("error_before", path="orders/", times=None))
     with pytest.raises(errors.PurchaseUnknownError):
@@ -373,7 +373,7 @@ def test_a_renewal_is_on_record_before_anything_else_is_asked(
     assert [state for state, _ in states(hook._given["store_url"])] == ["bought", "bought"]
 
 
-def test_a_rental_that_a_person_tells_to_be_renewed_ends_later(
+def test_a_rental_that_a_person_reports_as_renewed_ends_later(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     rental = hook.order("rental", service="WhatsApp", duration=3)

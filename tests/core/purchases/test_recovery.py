@@ -1,4 +1,4 @@
-"""Purchases whose answer was lost are found in the service's list of orders, or told; never made twice."""
+"""Purchases whose answer was lost are found in the list of orders, or reported; never made twice."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_an_order_that_was_there_before_is_not_taken(simulator: Simulator, hook:
         '{"order_id": 1, "service": "Telegram"}, {"order_id": 1, "service": "Gmail"}',
     ],
 )
-def test_a_row_that_can_not_be_read_may_be_the_purchase(
+def test_a_row_that_cannot_be_read_may_be_the_purchase(
     row: str, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose(simulator)
@@ -187,7 +187,7 @@ def test_a_page_in_the_answer_s_place_says_nothing_of_the_purchase(
     assert len(simulator.orders()) == 1
 
 
-def test_a_list_that_can_not_be_read_decides_nothing(
+def test_a_list_that_cannot_be_read_decides_nothing(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose(simulator)
@@ -214,7 +214,7 @@ def test_on_an_account_that_others_use_too_a_find_is_told_and_not_taken(
     assert len(simulator.orders()) == 1
 
 
-def test_a_price_that_does_not_fit_is_told(simulator: Simulator, hook: SmsVerifyHook) -> None:
+def test_a_price_that_does_not_fit_is_reported(simulator: Simulator, hook: SmsVerifyHook) -> None:
     hook._parts.catalogue.services("temporary")
     simulator.set_offer("temporary", 1012, price="0.45")
     lose(simulator)
@@ -253,7 +253,7 @@ def test_no_more_is_bought_than_the_list_can_explain(
 def test_a_purchase_that_died_after_it_was_sent_is_found(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its row says that it is under way; when that can not be so any more, the list decides."""
+    """Its row says that it is under way; when that cannot be so any more, the list decides."""
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
 
@@ -377,7 +377,7 @@ def test_a_list_that_was_asked_for_early_proves_nothing_later(
     hook = make_hook(simulator, store_url)
     lose(simulator)
     unknown(hook)
-    simulator.set_balance("50")  # the wallet tells nothing
+    simulator.set_balance("50")  # the wallet decides nothing
     read = StatusReader.read_list
 
     def stopped(self: StatusReader, **options: Any) -> Any:
@@ -455,15 +455,20 @@ def test_an_answer_that_names_an_order_from_before_is_not_believed(
 
 
 def test_a_callback_from_before_a_purchase_is_not_its_code(simulator: Simulator, hook: SmsVerifyHook) -> None:
-    """A service that uses an order's id again has told of the old one's SMS."""
+    """A service that uses an order's id again has sent the SMS of the old order."""
     first = 458731
     text = "Your WhatsApp code is 548921"
-    told: dict[str, Any] = {"by_secret": True, "kind": "sms", "is_documented": True, "phone": "14155550123"}
-    hook._parts.inbox.take(Callback(order_id=first, message=text, **told))
+    callback: dict[str, Any] = {
+        "by_secret": True,
+        "kind": "sms",
+        "is_documented": True,
+        "phone": "14155550123",
+    }
+    hook._parts.inbox.take(Callback(order_id=first, message=text, **callback))
     order = buy(hook)
     assert order.order_id == first
     assert hook.check_otp(order.order_id, ask=False) is None
-    assert hook._parts.inbox.take(Callback(order_id=first, message=f"{text}.", **told))
+    assert hook._parts.inbox.take(Callback(order_id=first, message=f"{text}.", **callback))
     assert hook.check_otp(order.order_id, ask=False) is not None
 
 
@@ -585,7 +590,7 @@ def test_the_rule(
     adopted: dict[int, int],
     doubtful: dict[int, tuple[int, ...]],
 ) -> None:
-    found, told = outcome(match(opens, orders, skew))
+    found, reported = outcome(match(opens, orders, skew))
     # Purchases of the same thing are interchangeable.
-    assert (sorted(found.values()), told) == (sorted(adopted.values()), doubtful)
+    assert (sorted(found.values()), reported) == (sorted(adopted.values()), doubtful)
     assert len(found) == len(adopted)

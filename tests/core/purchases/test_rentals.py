@@ -570,12 +570,12 @@ def test_who_renews_by_hand_pays_for_as_long_as_they_want_and_is_warned(
 def test_a_rental_whose_renewal_is_unknown_is_not_given_up(
     service: Simulator, hook: SmsVerifyHook, clock: Clock
 ) -> None:
-    """Its end as it was on record may be over, and a person may still tell that it goes on."""
+    """Its end on record may be over, and a person may still say that it goes on."""
     (three,) = rent(hook, "three")
     service.add_fault(Fault("lost_answer", "order/*/renew/"))
     for seconds in (0, 4 * DAY):
         clock.pass_by(seconds)
-        service.set_balance("99")  # so that the wallet does not tell
+        service.set_balance("99")  # so that the wallet does not decide
         assert of(hook.renew_expiring(4 * DAY), three).outcome == "unknown"
     hook.resolve(f"renew:{three}:0", order_id=three)
     kept = of(hook.renew_expiring(4 * DAY), three)
@@ -653,7 +653,7 @@ def test_a_rental_that_has_a_code_and_an_unknown_end_is_named(
 def test_a_status_that_shows_a_renewal_later_does_not_end_the_rental(
     requests_mock: Mocker, service: Simulator, hook: SmsVerifyHook, clock: Clock
 ) -> None:
-    """Of a `rental`, should its status tell its end after all."""
+    """A `rental` whose status shows its end, unlike the documentation says."""
     requests_mock.real_http = True  # type: ignore[attr-defined]
     (three,) = rent(hook, "three")
     ends = service.order(three).expires_at

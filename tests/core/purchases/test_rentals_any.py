@@ -247,7 +247,7 @@ class Books:
         return rows_of(self.world.store_url, self.account)
 
     def decide(self) -> None:
-        """A person who knows everything decides what the ledger can not."""
+        """A person who knows everything decides what the ledger cannot."""
         self.world.clock.pass_by(LEASE + 1)
         rows = self.rows()
         for row in rows:

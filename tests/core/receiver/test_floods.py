@@ -320,7 +320,7 @@ def test_a_secret_of_two_accounts_is_nobodys_and_the_others_work(
         assert receiver.post(of(order, "code 3")) == 200
 
 
-def test_accounts_that_can_not_be_read_are_said_once_and_not_lost(
+def test_accounts_that_cannot_be_read_are_said_once_and_not_lost(
     order: Order, caplog: pytest.LogCaptureFixture
 ) -> None:
     def accounts() -> Any:

@@ -148,7 +148,7 @@ class Wallet:
         made: who has bought an order, by its id.
         renewed: how often which key has renewed an order.
         foreign: the orders that were not bought through the store.
-        told: the movements, by their number, of which it is written down who made them.
+        explained: the movements, by their number, of which it is written down who made them.
     """
 
     service: Simulator
@@ -156,7 +156,7 @@ class Wallet:
     made: dict[int, tuple[str, str]] = field(default_factory=dict)
     renewed: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     foreign: set[int] = field(default_factory=set)
-    told: set[int] = field(default_factory=set)
+    explained: set[int] = field(default_factory=set)
 
     @property
     def all_orders(self) -> list[SimulatedOrder]:
@@ -215,7 +215,7 @@ class World:
             name: self.steps[name]
             for name in ("example", "order", "renew", "reconcile", "fault", "clock", "defect")
         }
-        counts |= {name: self.outcomes[name] for name in ("paid", "Died", "PurchaseUnknownError", "told")}
+        counts |= {name: self.outcomes[name] for name in ("paid", "Died", "PurchaseUnknownError", "resolved")}
         counts["step"] = sum(self.steps.values()) - self.steps["example"]
         return ", ".join(f"{count} × {name}" for name, count in counts.items())
 
@@ -400,12 +400,12 @@ class Money(RuleBasedStateMachine):
         self.act(self.users[user], lambda hook: hook.reconcile(cancel_after=cancel_after), places=places)
 
     @rule()
-    def a_person_tells(self) -> None:
+    def a_person_decides(self) -> None:
         if not self.has_doubts:
             return
-        self.step("tell")
+        self.step("resolve")
         for wallet in self.wallets:
-            self.tell(wallet, "order")
+            self.resolve(wallet, "order")
 
     # -------------------------------------------------------------- what happens at the service
 
@@ -428,7 +428,7 @@ class Money(RuleBasedStateMachine):
 
     @rule()
     def a_person_buys_at_the_dashboard(self) -> None:
-        """Which is told from a purchase of ours if it was seen before that was sent."""
+        """Which is distinguished from a purchase of ours if it was seen before that was sent."""
         if not self.is_resolved or len(self.wallets[0].foreign) > 1:
             return
         self.step("foreign")
@@ -526,7 +526,7 @@ class Money(RuleBasedStateMachine):
         for call in report.unknown:
             if call.kind == "renewal":
                 (renewed,) = (known[order_id] for order_id in call.order_ids)
-                assert renewed.product == "rental" or not is_alive(renewed), "its status tells"
+                assert renewed.product == "rental" or not is_alive(renewed), "its status shows it"
             else:
                 (row,) = (
                     row
@@ -537,8 +537,8 @@ class Money(RuleBasedStateMachine):
                 assert is_explained, f"{call.key} is unknown, and nobody says why"
         reported = {order_id for call in report.unknown for order_id in call.order_ids}
         assert unowned <= reported, "a paid order is in no report"
-        self.tell(wallet, "order")
-        self.tell(wallet, "renewal")
+        self.resolve(wallet, "order")
+        self.resolve(wallet, "renewal")
         report = self.reconcile_calmly(wallet)
         assert not report.unknown
         pending = {order.order_id for order in wallet.all_orders if order.status == "pending"}
@@ -637,8 +637,8 @@ class Money(RuleBasedStateMachine):
             daily_budget=options.get("daily_budget"),
         )
         # What others did while this process was stopped is written down already.
-        numbers = set(range(before, len(wallet.movements))) - wallet.told
-        wallet.told |= numbers
+        numbers = set(range(before, len(wallet.movements))) - wallet.explained
+        wallet.explained |= numbers
         news = [wallet.movements[number] for number in sorted(numbers)]
         returned = {move.order_id for move in news if move.kind == "refund"}
         paid = [move for move in news if move.kind in ("order", "renewal") and move.order_id not in returned]
@@ -700,8 +700,8 @@ class Money(RuleBasedStateMachine):
                     choices.append((user, row.order_id))
         return choices[place % len(choices)] if choices else (self.users[0], None)
 
-    def tell(self, wallet: Wallet, kind: str) -> None:
-        """A person who knows everything decides what the ledger can not."""
+    def resolve(self, wallet: Wallet, kind: str) -> None:
+        """A person who knows everything decides what the ledger cannot."""
         for row in self.rows(wallet):
             is_decidable = row.candidates or row.note == WALLET_IS_SHORT
             if row.kind != kind or not is_open(row) or (kind == "order" and not is_decidable):
@@ -709,7 +709,7 @@ class Money(RuleBasedStateMachine):
             truth = (
                 self.truth_of_order(wallet, row) if kind == "order" else self.truth_of_renewal(wallet, row)
             )
-            self.world.outcomes["told"] += 1
+            self.world.outcomes["resolved"] += 1
             self.hook(User(wallet, row.namespace)).resolve(row.key, order_id=truth)
             assert not any(is_open(other) for other in self.rows(wallet) if other.id == row.id)
 
@@ -717,7 +717,7 @@ class Money(RuleBasedStateMachine):
         """The order that a call has bought; another one where that was taken for a call's of the same."""
         owned = {other.order_id for other in self.rows(wallet) if other.kind == "order"}
         mine = [order_id for order_id, maker in wallet.made.items() if maker == (row.namespace, row.key)]
-        # Whoever sees the dashboard names what the list never showed.
+        # A person who sees the dashboard names what the list never showed.
         for order_id in mine:
             if order_id not in owned and identity_of(orders_by_id(wallet)[order_id]) == row.identity:
                 return order_id

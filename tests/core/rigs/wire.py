@@ -113,7 +113,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 class WireServer:
-    """A server on a free port of this machine that behaves as told, one request per connection.
+    """A server on a free port of this machine that behaves as its script says, one request per connection.
 
     Args:
         tls: wraps each connection, where it is given.

@@ -375,5 +375,5 @@ def test_a_fault_that_makes_no_sense_is_refused_by_its_field(values: dict[str, A
 def test_the_table_of_the_kinds_is_complete_and_true() -> None:
     table = inspect.getdoc(Fault) or ""
     rows = re.findall(r"^(\w+) +(yes|no)(?: +(\d{3}))? {2,}\S", table, re.MULTILINE)
-    told = {kind: (effect == "yes", int(status) if status else None) for kind, effect, status in rows}
-    assert told == {kind: tuple(facts) for kind, facts in FAULT_KINDS.items()}
+    documented = {kind: (effect == "yes", int(status) if status else None) for kind, effect, status in rows}
+    assert documented == {kind: tuple(facts) for kind, facts in FAULT_KINDS.items()}

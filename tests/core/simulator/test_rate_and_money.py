@@ -25,7 +25,7 @@ def call(simulator: Simulator, method: str, path: str, body: object = None) -> r
     return requests.request(method, f"{simulator.url}/api/v1/{path}", json=body, headers=headers, timeout=30)
 
 
-# Arrivals in ticks of a quarter second: exact in binary, so that windows that touch are told apart exactly.
+# Arrivals in ticks of a quarter second: exact in binary, so that touching windows are distinguished.
 ARRIVALS = st.lists(st.integers(0, 40), min_size=1, max_size=80).map(sorted)
 
 

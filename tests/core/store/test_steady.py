@@ -1,4 +1,4 @@
-"""The time that all users of a store share: it goes on evenly, whoever sets whichever clock."""
+"""The time that all users of a store share: it goes on evenly when a clock is set."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def test_a_machine_whose_clock_is_set_counts_on(
 @pytest.mark.parametrize("seconds", [61.0, -DAY])
 def test_processes_whose_clocks_differ_share_one_time(seconds: float, any_store_url: str) -> None:
     stopwatch = Stopwatch(open_store(any_store_url))
-    told = in_processes("tell_time", 2, url=any_store_url, seconds=seconds)
+    times = in_processes("tell_time", 2, url=any_store_url, seconds=seconds)
     now = now_of(open_store(any_store_url))
-    assert all(now - 60 < one <= now for one in told)
+    assert all(now - 60 < one <= now for one in times)
     stopwatch.check(open_store(any_store_url))
 
 

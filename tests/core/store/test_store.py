@@ -1,4 +1,4 @@
-"""The store: made by whoever comes first, shared by all, and clear about what is wrong with it."""
+"""The store: made by the first process, shared by all, with clear errors."""
 
 from __future__ import annotations
 
