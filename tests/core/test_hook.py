@@ -56,7 +56,7 @@ def test_a_rented_number_is_given_back_when_the_block_fails(
     assert simulator.balance() == Decimal(50)
 
 
-def test_the_rate_limit_is_told_without_a_request(simulator: Simulator, hook: SmsVerifyHook) -> None:
+def test_the_rate_limit_is_read_without_a_request(simulator: Simulator, hook: SmsVerifyHook) -> None:
     state = hook.rate_limit()
     assert (state.limit, state.available, state.waiting, state.refusals) == (60, 60, 0, 0)
     assert simulator.requests() == []

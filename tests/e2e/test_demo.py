@@ -162,7 +162,7 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_has_started(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_when_the_demo_itself_is_told_to_end_or_killed(
+def test_nothing_is_left_when_the_demo_itself_is_ended_or_killed(
     start: Callable[..., Demo], number: signal.Signals
 ) -> None:
     demo = start(terminal=False)

@@ -31,7 +31,7 @@ def await_in_logs(database: Path, expected: list[str]) -> None:
         time.sleep(0.2)
 
 
-def test_progress_is_told_and_secrets_are_not_kept(
+def test_progress_is_logged_and_secrets_are_not_kept(
     simulate: Any, prefect_database: Path, results: Path
 ) -> None:
     simulator: Simulator = simulate(

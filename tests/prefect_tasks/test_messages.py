@@ -107,7 +107,7 @@ def test_each_sms_is_in_one_event_with_ids_only(block: str, order: Order) -> Non
         get_message.fn(block, 999_999)
 
 
-def test_one_that_dies_before_it_is_on_record_tells_again_and_prefect_keeps_one(
+def test_one_that_dies_before_it_is_on_record_publishes_again_and_prefect_keeps_one(
     block: str, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert asyncio.run(publish_message_events_flow(block, timeout=1)) == 0

@@ -134,7 +134,7 @@ def test_no_code_in_time_is_a_code_of_its_own(
         assert said in err
 
 
-def test_a_reconciliation_says_what_it_finds_and_its_code_tells_a_scheduler(
+def test_a_reconciliation_says_what_it_finds_and_its_exit_code_is_for_schedulers(
     environment: Simulator, hook: SmsVerifyHook, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(capsys, "reconcile")[0] == 0

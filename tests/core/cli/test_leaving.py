@@ -161,7 +161,7 @@ def test_a_purchase_whose_outcome_is_unknown_says_how_to_go_on(
     assert f"order {order.order_id} " in capsys.readouterr().out
 
 
-def test_a_purchase_that_cannot_be_printed_is_told_all_the_same(
+def test_a_purchase_that_cannot_be_printed_is_named_on_standard_error(
     environment: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reader, writer = os.pipe()

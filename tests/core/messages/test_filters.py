@@ -230,7 +230,7 @@ def test_the_newest_that_fits_is_handed_out(simulator: Simulator, hook: SmsVerif
     assert hook.wait_for_otp(order_id, PATIENT).message == "Bar: 33333"
 
 
-def test_a_sender_that_only_a_callback_tells_ends_the_wait(
+def test_a_sender_that_only_a_callback_names_ends_the_wait(
     simulator: Simulator, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
 ) -> None:
     order_id = rent(hook)
@@ -260,7 +260,7 @@ def test_an_order_that_has_ended_with_another_message_ends_the_wait(
         hook.check_otp(order_id, pattern="Bar: ([0-9]+)")
 
 
-def test_an_ended_order_is_waited_for_while_a_callback_may_tell_the_sender(
+def test_an_ended_order_is_waited_for_while_a_callback_may_name_the_sender(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     order_id = hook.order("temporary", service="WhatsApp").order_id

@@ -134,7 +134,7 @@ def test_an_order_whose_number_is_not_known_gives_a_hint(store: Store, inbox: In
     assert hinted(store) == [ORDER]
 
 
-def test_a_callback_of_an_unknown_order_is_kept_and_told_when_the_order_is_known(
+def test_a_callback_of_an_unknown_order_is_kept_and_delivered_when_the_order_is_known(
     store: Store, inbox: Inbox, know: Callable[..., None]
 ) -> None:
     assert inbox.take(called()) == OPEN

@@ -316,7 +316,7 @@ def test_a_price_that_the_list_shows_otherwise_counts(simulator: Simulator, hook
         in_a_day(hook, "1.60").order("temporary", service="WhatsApp")
 
 
-def test_what_a_person_tells_counts_with_the_price_that_the_list_shows(
+def test_a_decision_of_a_person_counts_with_the_price_that_the_list_shows(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     hook._parts.catalogue.services("temporary")

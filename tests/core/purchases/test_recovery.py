@@ -201,7 +201,7 @@ def test_a_list_that_cannot_be_read_decides_nothing(
     assert buy(hook).order_id == simulator.orders()[0].order_id
 
 
-def test_on_an_account_that_others_use_too_a_find_is_told_and_not_taken(
+def test_on_an_account_that_others_use_too_a_find_is_reported_and_not_adopted(
     simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator = simulate()
@@ -283,7 +283,7 @@ def test_an_order_that_was_found_but_has_failed_is_not_handed_out(
     assert buy(hook).order_id == simulator.orders()[1].order_id
 
 
-def test_two_lost_purchases_of_one_service_are_told_apart_by_their_price(
+def test_two_lost_purchases_of_one_service_are_distinguished_by_their_price(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     simulator.set_offer("best-temp", 1012, price="0.55")
@@ -317,7 +317,7 @@ def test_a_clock_that_is_set_while_an_answer_is_lost_decides_nothing(
         assert len(simulator.orders()) == 1
 
 
-def test_a_number_of_another_area_is_told_and_not_bought_again(
+def test_a_number_of_another_area_is_reported_and_not_bought_again(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Phones, "usa", lambda *_: "+1 415 555 0100")

@@ -298,7 +298,7 @@ def test_an_id_may_be_written_differently(
     assert states(hook) == [VERIFIED]
 
 
-def test_a_deposit_is_stored_and_told_in_one_line_without_what_it_says(
+def test_a_deposit_is_stored_and_logged_in_one_line_without_what_it_says(
     receiver: Receiver, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -707,7 +707,7 @@ def test_a_code_that_comes_between_the_look_and_the_cancellation_keeps_the_order
 # ------------------------------------------------------------------ a store that fails
 
 
-def test_a_locked_store_is_told_in_time_and_the_repeat_is_taken(
+def test_a_locked_store_is_answered_in_time_and_the_repeat_is_taken(
     receiver: Receiver, hook: SmsVerifyHook, order: Order, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smsverify._receiver.receiver.STORE_TIMEOUT", 0.3)
@@ -798,7 +798,7 @@ def test_a_burst_loses_nothing(make_hook: MakeHook, simulator: Simulator, any_st
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_serves_until_it_is_told_to_end(
+def test_the_command_serves_until_it_gets_a_signal(
     hook: SmsVerifyHook, order: Order, how: signal.Signals
 ) -> None:
     serving = Serving(hook)

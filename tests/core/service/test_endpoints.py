@@ -170,7 +170,7 @@ def test_each_product_is_bought_at_its_endpoint_with_the_catalogue_s_words(
 
 
 @pytest.mark.parametrize("waiting", ["null", "empty", "absent"])
-def test_a_status_tells_of_the_sms_in_every_way_of_writing_none(
+def test_a_status_shows_the_sms_in_every_way_of_writing_none(
     waiting: str, simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     simulator.configure(otp_while_waiting=waiting)

@@ -220,7 +220,7 @@ def test_the_command_says_when_it_is_ready_and_ends_cleanly(number: int, tmp_pat
     assert "Traceback" not in err
 
 
-def test_the_command_is_quiet_when_told_and_refuses_nonsense(tmp_path: Path) -> None:
+def test_the_command_is_quiet_when_asked_and_refuses_nonsense(tmp_path: Path) -> None:
     def outcome(*options: str) -> tuple[int, str]:
         done = subprocess.run(
             command_line(*options),
