@@ -161,7 +161,7 @@ class Purchases:
         """What the key has bought, otherwise the plan on record, with its price found and checked."""
 
         def plan() -> PlannedCall[Quote] | Order:
-            # The key comes first: what it has bought is handed out whatever became of the catalogue.
+            # The key comes first: what it has bought is returned, even if the catalogue has changed.
             bought = self._ledger.find(purchase, after=ended)
             if bought is not None:
                 return bought
