@@ -1,6 +1,6 @@
 """Builds the wheel and the sdist and checks both as a user gets them: `make dist`.
 
-Both hold what git has and nothing else, and an index can show their description. The wheel installs into
+Both hold what git does not ignore and nothing else, and an index can show their description. The wheel installs into
 fresh environments for Airflow and for Prefect, the sdist into one of its own, and each framework finds what
 it brings. `dist/` holds both afterwards.
 """
@@ -60,8 +60,7 @@ def build() -> tuple[Path, Path]:
 
 def check_contents(wheel: Path, sdist: Path) -> None:
     """Nothing is missing, nothing else is in them, and the description has no link that leads nowhere."""
-    kept = set(run("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines())
-    kept = {path for path in kept if (ROOT / path).is_file()}
+    kept = files_of_the_project()
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata_name,) = (name for name in names if name.endswith(".dist-info/METADATA"))
@@ -80,6 +79,14 @@ def check_contents(wheel: Path, sdist: Path) -> None:
     description = Parser().parsestr(metadata).get_payload()
     broken = re.findall(r"]\((?![a-z]+:|#)[^)]*\)", str(description))
     assert not broken, f"the description has links that lead nowhere on an index: {broken}"
+
+
+def files_of_the_project() -> set[str]:
+    """What lies here and is not ignored, also where the checkout came without its history."""
+    with tempfile.TemporaryDirectory() as empty:
+        run("git", "init", "--quiet", "--bare", empty)
+        git = ("git", f"--git-dir={empty}", f"--work-tree={ROOT}")
+        return set(run(*git, "ls-files", "--others", "--exclude-standard").splitlines())
 
 
 def expect(what: str, found: set[str], expected: set[str]) -> None:
