@@ -1,8 +1,8 @@
 """Builds the wheel and the sdist and checks both as a user gets them: `make dist`.
 
-Both hold what git does not ignore and nothing else, and an index can show their description. The wheel installs into
-fresh environments for Airflow and for Prefect, the sdist into one of its own, and each framework finds what
-it brings. `dist/` holds both afterwards.
+Both hold what git does not ignore and nothing else, and an index can show their description. The wheel
+installs into fresh environments for Airflow and for Prefect, the sdist into one of its own, and each
+framework finds what it brings. `dist/` holds both afterwards.
 """
 
 from __future__ import annotations
