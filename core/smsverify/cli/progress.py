@@ -1,7 +1,9 @@
-"""What a terminal shows during a long command. Nothing is shown where standard error is not a terminal."""
+"""What a terminal shows during a long command. Nothing is shown without a terminal, nor in the background."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +56,7 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def progress(what: str, seconds: float | None, facts: Callable[[], str]) -> Iterator[None]:
-    """Shows how a command goes on, on a terminal.
+    """Shows how a command goes on, on a terminal whose user waits for it.
 
     Args:
         what: what goes on.
@@ -62,7 +64,7 @@ def progress(what: str, seconds: float | None, facts: Callable[[], str]) -> Iter
         facts: gives its state at the moment; called once a second, in a thread.
     """
     console = to_people()
-    if not console.is_terminal:
+    if not console.is_terminal or _is_in_background():
         yield
         return
     with Live(
@@ -73,3 +75,10 @@ def progress(what: str, seconds: float | None, facts: Callable[[], str]) -> Iter
         redirect_stdout=False,
     ):
         yield
+
+
+def _is_in_background() -> bool:
+    """Whether a shell runs this as a background job (`&`): then the user types on this terminal."""
+    with contextlib.suppress(OSError, AttributeError):  # no terminal of its own, or no such thing here
+        return os.tcgetpgrp(2) != os.getpgrp()
+    return False

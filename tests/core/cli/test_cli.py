@@ -417,3 +417,31 @@ def test_a_terminal_shows_how_a_wait_goes_on(environment: Simulator, hook: SmsVe
     assert (process.returncode, out) == (0, b"123456\n")
     assert b"123456" not in shown
     os.close(master)
+
+
+def test_a_command_in_the_background_does_not_draw_on_the_terminal(
+    environment: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = hook.order("temporary", service="WhatsApp").order_id
+    environment.deliver_sms(order_id, otp="123456")
+    shell = (
+        "import fcntl, os, subprocess, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "sys.exit(subprocess.call(sys.argv[1:], preexec_fn=os.setpgrp))"
+    )
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", shell, *COMMAND, "wait", str(order_id)],
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        start_new_session=True,
+    )
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, b"123456\n")
+    os.write(slave, b"end")
+    shown = b""
+    while b"end" not in shown:
+        shown += os.read(master, 1000)
+    assert shown == b"end"
+    os.close(slave)
+    os.close(master)
