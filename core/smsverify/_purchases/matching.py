@@ -140,8 +140,14 @@ def match(opens: Sequence[Open], listed: Sequence[Seen], skew: float | None) -> 
         purchase.id: [seen.order for seen in listed if fits[purchase.id, seen.order.order_id] is Fit.EXACT]
         for purchase in opens
     }
+    # A clock that somebody has set proves nothing. An order that fits but for its time still ties a purchase
+    # to the others that it fits.
+    at_any_time = {
+        purchase.id: [seen.order for seen in listed if purchase.fit(seen, None) is Fit.EXACT]
+        for purchase in opens
+    }
     adopted: dict[int, Order] = {}
-    for group in _groups(opens, exact):
+    for group in _groups(opens, at_any_time):
         orders_of_group = {order.order_id for purchase in group for order in exact[purchase.id]}
         is_same_thing = len({purchase.identity for purchase in group}) == 1
         if is_same_thing and len(orders_of_group) <= len(group):

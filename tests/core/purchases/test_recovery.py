@@ -574,6 +574,8 @@ def outcome(matching: Matching) -> tuple[dict[int, int], dict[int, tuple[int, ..
         ([an_open(1, price=None)], [listed(7)], 0.0, {1: 7}, {}),
         ([an_open(1)], [listed(7, price=None)], 0.0, {1: 7}, {}),
         ([an_open(1), an_open(2, product="best-temp")], [listed(7)], 0.0, {}, {1: (7,), 2: (7,)}),
+        # Its time speaks for the first, and may be wrong.
+        ([an_open(1), an_open(2, product="best-temp", sent=9)], [listed(7, seen=12)], 0.0, {}, {1: (7,)}),
         (
             [an_open(1), an_open(2, sent=10)],
             [listed(7, created=1), listed(8, created=11, seen=12)],
