@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         Service,
     )
     from smsverify.numbers import Attempt, RentedNumber
+    from smsverify.overview import Overview
     from smsverify.reports import Delivery, KeptRental, Reconciliation, RentalsReport
     from smsverify.verification import TriedNumber, Verification
 
@@ -77,6 +78,7 @@ __all__ = [
     "Order",
     "OrderEndedError",
     "OrderStatus",
+    "Overview",
     "PriceLimitError",
     "Product",
     "PurchaseAmbiguousError",
@@ -128,6 +130,7 @@ _HOMES = {
     "Order": "models",
     "OrderEndedError": "errors",
     "OrderStatus": "models",
+    "Overview": "overview",
     "PRODUCTS": "models",
     "PriceLimitError": "errors",
     "Product": "models",

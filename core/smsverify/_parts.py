@@ -7,9 +7,12 @@ from functools import cached_property
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.orders import Orders
 from smsverify._orders.records import Records
+from smsverify._overview.overviews import Overviews
 from smsverify._purchases.checkout import Checkout
 from smsverify._purchases.decisions import Decisions
 from smsverify._purchases.deliveries import Deliveries
+from smsverify._purchases.findings import Findings
+from smsverify._purchases.kept import KeptRecords
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.purchasing import Purchases
@@ -168,12 +171,35 @@ class Parts:
             self.ledger,
             self.orders,
             self.recovery,
-            refunds=self.refunds,
+            findings=self.findings,
             rate_limit=self.rate_limit,
-            grace=self.settings.purchase_grace,
             is_exclusive=self.settings.exclusive_account,
             alive=alive_for(self.settings.time_scale),
             time_scale=self.settings.time_scale,
+        )
+
+    @cached_property
+    def findings(self) -> Findings:
+        return Findings(
+            self.store,
+            self.ledger,
+            self.orders,
+            self.refunds,
+            grace=self.settings.purchase_grace,
+            alive=alive_for(self.settings.time_scale),
+            time_scale=self.settings.time_scale,
+        )
+
+    @cached_property
+    def overviews(self) -> Overviews:
+        return Overviews(
+            self.store,
+            self.settings,
+            self.ledger,
+            self.wallet,
+            findings=self.findings,
+            rate_limit=self.rate_limit,
+            alive=alive_for(self.settings.time_scale),
         )
 
     @cached_property
@@ -195,6 +221,7 @@ class Parts:
             self.renewals,
             self.recovery,
             periods=self.periods,
+            kept=KeptRecords(self.store, self.settings.account_id),
             grace=self.settings.purchase_grace,
             time_scale=self.settings.time_scale,
         )
@@ -223,7 +250,7 @@ class Parts:
 
     @cached_property
     def otp_waits(self) -> OtpWaits:
-        return OtpWaits(self.orders, self.inbox, lambda: self.waiter)
+        return OtpWaits(self.orders, self.inbox, lambda: self.waiter, self.run.task)
 
     @property
     def waiter(self) -> Waiter:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from smsverify.errors import FindingsError
 from smsverify.models import Order
+from smsverify.overview import Task
 from smsverify.text import printable
 
 Outcome = Literal[
@@ -210,6 +211,7 @@ class UnknownCall(_Row):
         price: USD that it would have cost; `None` where that is unknown.
         order_ids: the orders that it may have bought, where a person has to decide; for a renewal, its order.
         overdue: whether only a person can resolve it.
+        task: has made the call; `None` for a program of its own.
     """
 
     namespace: str
@@ -219,6 +221,7 @@ class UnknownCall(_Row):
     price: Decimal | None
     order_ids: tuple[int, ...]
     overdue: bool
+    task: Task | None = None
 
     def as_text(self) -> str:
         """What is known of the call, and what a person can do, in a line."""

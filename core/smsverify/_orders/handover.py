@@ -6,11 +6,13 @@ at most one *waiter*, the newest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from smsverify._orders import holding
 from smsverify._orders.holding import Held
-from smsverify._orders.records import Records, as_order, is_awaited
+from smsverify._orders.records import Records, as_order, has_ended_by_now, is_awaited
 from smsverify._orders.releases import Releases
 from smsverify._store.tables import orders
 from smsverify.errors import StoreError
@@ -130,7 +132,9 @@ class Handover:
         known = map(as_order, rows)
         return [order for order in known if not order.ended or order.status == "completed"]
 
-    def unused(self, before: float, *, alive_since: float, ended_since: float) -> list[Order]:
+    def unused(
+        self, before: float, *, alive_since: float, ended_since: float, not_of: Sequence[str] = ()
+    ) -> list[Order]:
         """The orders that were bought here, are neither refunded nor used, and that no call waits for. First
         come those that no reconciliation has dealt with for the longest time.
 
@@ -138,6 +142,7 @@ class Handover:
             before: seconds by the store's clock; only orders that were bought and last waited for earlier.
             alive_since: a wait that was seen later is alive.
             ended_since: of the orders that have ended, only those that were bought later.
+            not_of: products that are left out.
         """
         with self._store.read() as connection:
             rows = self._records.rows(
@@ -148,10 +153,10 @@ class Handover:
                 orders.c.first_seen_at <= before,
                 sa.func.coalesce(orders.c.waiter_since, 0.0) <= before,
                 sa.not_(is_awaited(alive_since)),
+                sa.or_(orders.c.product.is_(None), orders.c.product.not_in(not_of)),
+                sa.or_(orders.c.first_seen_at >= ended_since, sa.not_(has_ended_by_now())),
             )
-        by_turn = sorted(rows, key=lambda row: row.reconciled_at or 0.0)
-        known = [(as_order(row), row.first_seen_at) for row in by_turn]
-        return [order for order, when in known if not order.ended or when >= ended_since]
+        return [as_order(row) for row in sorted(rows, key=lambda row: row.reconciled_at or 0.0)]
 
     def note_reconciled(self, order_id: int) -> None:
         """Records that a reconciliation deals with an order now, so that others come first next time."""

@@ -5,7 +5,7 @@ Every order that was bought here or seen in the service's list has a row, and ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, waits
-from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, period_of
+from smsverify.models import CANCELLED, ENDED, RENTALS, Order, OrderStatus, has_ended, period_of
 
 # Of an order that is cancelled now: what it was before, where the service has shown that.
 _STATUS_BEFORE = sa.case(
@@ -69,6 +69,17 @@ class Records:
             since = self.value(connection, order_id, bought)
             return None if since is None else self.store.now(connection) - since
 
+    def known(self, order_ids: Iterable[int]) -> dict[int, Order]:
+        """Orders by their ids; one that is not on record has nothing but its id."""
+        wanted = sorted(set(order_ids))
+        if not wanted:
+            return {}
+        with self.store.read() as connection:
+            rows = self.rows(connection, orders.c.order_id.in_(wanted))
+        return {order_id: Order(order_id=order_id) for order_id in wanted} | {
+            row.order_id: as_order(row) for row in rows
+        }
+
     def made_at(self, connection: sa.Connection, order_id: int) -> float | None:
         """When an order was made, by the store's clock, as the list showed first; `None` where it has not."""
         return self.value(connection, order_id, orders.c.made_at)
@@ -106,7 +117,9 @@ class Records:
                 else_=orders.c.created_at >= self.store.wall(connection) - within,
             )
             is_paid = sa.func.lower(orders.c.status).not_in([*CANCELLED, "failed"])
-            rows = self.rows(connection, orders.c.key.is_(None), is_paid, is_recent)
+            # None of them was seen before it was made; by this, the index finds them.
+            is_new = orders.c.first_seen_at >= self.store.now(connection) - within
+            rows = self.rows(connection, orders.c.key.is_(None), is_paid, is_recent, is_new)
         return [as_order(row) for row in rows]
 
     def refunded(self) -> Decimal:
@@ -259,6 +272,11 @@ def is_awaited(alive_since: float) -> sa.ColumnElement[bool]:
         )
         .exists()
     )
+
+
+def has_ended_by_now() -> sa.ColumnElement[bool]:
+    """Picks the orders after whose status nothing comes, as `smsverify.models.has_ended` does."""
+    return sa.func.lower(sa.func.trim(orders.c.status)).in_(sorted(ENDED))
 
 
 def _utc(when: float | None) -> datetime | None:

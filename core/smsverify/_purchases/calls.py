@@ -65,6 +65,7 @@ class OpenCall:
         number: the same in the account's sequence: what has a lower number was known before.
         candidates: the orders that may be it, where a person has to decide.
         under_way: whether its answer may still arrive.
+        task: has made it, as JSON.
     """
 
     id: int
@@ -77,6 +78,7 @@ class OpenCall:
     number: int
     candidates: tuple[int, ...]
     under_way: bool
+    task: str | None = None
 
 
 class UnderWay(Exception):

@@ -200,7 +200,9 @@ class Checkout:
         """What the account may spend in a day, and the run: the lower of the setting and the argument."""
         given = None if run_budget is None else check_price_limit(run_budget, "run_budget")
         limits = [limit for limit in (self._settings.run_budget, given) if limit is not None]
-        return Caps(self._settings.daily_budget, min(limits, default=None), self._run.name())
+        return Caps(
+            self._settings.daily_budget, min(limits, default=None), self._run.name(), self._run.task()
+        )
 
     def _check_place(self) -> None:
         """Refuses a paid call where it would be repeated, or where other machines cannot see its record."""

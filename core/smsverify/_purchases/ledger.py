@@ -336,6 +336,7 @@ class Ledger:
                 row.sent_number or 0,
                 tuple(json.loads(row.candidates or "[]")),
                 self._precedence.is_under_way(row, now),
+                row.task,
             )
             for row in rows
         ]

@@ -7,38 +7,29 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
 
-import sqlalchemy as sa
-
 from smsverify._orders.holding import FORGOTTEN
 from smsverify._orders.orders import Orders
+from smsverify._purchases.findings import TO_KEEP, Findings
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.recovery import Recovery
-from smsverify._purchases.refunds import Refunds
-from smsverify._purchases.spending import DAY
 from smsverify._purchases.wallet import Wallet
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.store import Store
 from smsverify.errors import ServiceError, SmsVerifyError, WaitStoppedError
 from smsverify.models import RENTALS, Order
-from smsverify.reports import HeldOrder, Reconciliation, ResolvedCall, UnknownCall
+from smsverify.reports import HeldOrder, Reconciliation, ResolvedCall
 from smsverify.text import log_of
 
 log = log_of(__name__)
 
-TO_KEEP = (*RENTALS, "esim")  # products that are bought to be kept: no call has to wait for these
 AT_ONCE = 20  # orders that one reconciliation looks at, and as many that it cancels: its cost stays small
-
-NEVER_CAME = (
-    "it is listed as cancelled, but its refund never reached the wallet: it counts as spent. Ask the service"
-)
 
 
 class Reconciler:
     """Reconciles one account.
 
     Args:
-        store, wallet, ledger, orders, recovery, refunds, rate_limit: of the account.
-        grace: seconds after which a call that does not show should have been decided.
+        store, wallet, ledger, orders, recovery, findings, rate_limit: of the account.
         is_exclusive: whether only the users of this store buy on this account.
         alive: seconds for which a wait is alive after its last sign of life.
         time_scale: how long the service's minute is in real minutes.
@@ -52,9 +43,8 @@ class Reconciler:
         orders: Orders,
         recovery: Recovery,
         *,
-        refunds: Refunds,
+        findings: Findings,
         rate_limit: RateLimit,
-        grace: float,
         is_exclusive: bool,
         alive: float,
         time_scale: float,
@@ -68,8 +58,7 @@ class Reconciler:
         self._releases = orders.releases
         self._handover = orders.handover
         self._recovery = recovery
-        self._refunds = refunds
-        self._grace = grace
+        self._findings = findings
         self._is_exclusive = is_exclusive
         self._alive = alive
         self._time_scale = time_scale
@@ -84,19 +73,10 @@ class Reconciler:
             self._note_refunds()
         balance = self._balance()
         with self._store.read() as connection:
-            now = self._store.now(connection)
             spent_today = self._ledger.spending.today(connection).amount
             spent = self._ledger.spending.in_all(connection)
-            unknown = self._unknown(connection, now)
-            overcharged = self._ledger.spending.overcharged(connection, now - DAY)
-        candidates = {order_id for call in unknown for order_id in call.order_ids}
-        open_releases = [
-            (
-                release,
-                HeldOrder.of(self._known(release.order_id), f"it is to be cancelled ({release.reason})"),
-            )
-            for release in self._releases.all()
-        ]
+            unknown = self._findings.unknown_calls(connection)
+            overcharged = self._findings.overcharged(connection)
         report = Reconciliation(
             checked_at=datetime.now(timezone.utc),
             balance=balance,
@@ -114,18 +94,12 @@ class Reconciler:
             ],
             unknown=unknown,
             cancelled=cancelled,
-            to_cancel=[held for release, held in open_releases if not release.is_planned],
-            planned=[held for release, held in open_releases if release.is_planned],
+            to_cancel=self._findings.releases(planned=False),
+            planned=self._findings.releases(planned=True),
             leaks=leaks,
-            missing_refunds=[
-                HeldOrder.of(self._known(order_id), NEVER_CAME) for order_id in self._refunds.missing()
-            ],
-            foreign=[
-                HeldOrder.of(order, "it was not bought through this store")
-                for order in self._records.foreign(DAY)
-                if order.order_id not in candidates
-            ],
-            overcharged=[HeldOrder.of(self._known(order_id), reason) for order_id, reason in overcharged],
+            missing_refunds=self._findings.missing_refunds(),
+            foreign=self._findings.foreign(unknown),
+            overcharged=overcharged,
             foreign_is_fine=not self._is_exclusive,
         )
         for finding in report.findings:
@@ -150,13 +124,7 @@ class Reconciler:
         patience = forgotten if cancel_after is None else min(forgotten, cancel_after)
         now = self._ledger.now()
         alive_since = now - self._alive
-        unused = [
-            order
-            for order in self._handover.unused(now - patience, alive_since=alive_since, ended_since=now - DAY)
-            if order.product not in TO_KEEP and self._releases.of(order.order_id) is None
-        ]
-        # An order that was bought to keep is a leak only where its buyer gives no sign of life.
-        unclaimed = [order for order in self._handover.unclaimed(now - forgotten) if order.product in TO_KEEP]
+        unused, unclaimed = self._findings.unneeded(now, cancel_after)
         running = [order for order in (*unused, *unclaimed) if not order.ended]
         for order in running[:AT_ONCE]:
             _refuse_if(stop)
@@ -164,12 +132,14 @@ class Reconciler:
             since = now - max(forgotten, cancel_after or 0.0) if is_kept else now - patience
             if self._deal_with(order, cancel_after, (since, alive_since)):
                 cancelled.append(order.order_id)
-        leaks = [HeldOrder.of(order, _why_unused(order)) for order in self._still_held(unused)]
-        return leaks + [
-            HeldOrder.of(order, why_unclaimed(order))
-            for order in self._still_held(unclaimed)
-            if self._handover.unclaimed_for(order.order_id) is not None
-        ]
+        return self._findings.leaks(
+            self._still_held(unused),
+            (
+                order
+                for order in self._still_held(unclaimed)
+                if self._handover.unclaimed_for(order.order_id) is not None
+            ),
+        )
 
     def _still_held(self, found: list[Order]) -> Iterator[Order]:
         """These orders as they are now, less those that were or will be cancelled."""
@@ -207,42 +177,12 @@ class Reconciler:
     def _known(self, order_id: int) -> Order:
         return self._records.get(order_id) or Order(order_id=order_id)
 
-    def _unknown(self, connection: sa.Connection, now: float) -> list[UnknownCall]:
-        return [
-            UnknownCall(
-                namespace=call.namespace,
-                key=call.key,
-                kind=call.kind,
-                sent_at=datetime.fromtimestamp(self._store.as_wall(call.sent_at), timezone.utc),
-                price=call.price,
-                order_ids=call.candidates or ((call.request["order_id"],) if call.kind == "renewal" else ()),
-                overdue=bool(call.candidates) or now > call.sent_at + self._grace,
-            )
-            for call in self._ledger.open_calls(connection)
-            if not call.under_way
-        ]
-
     def _balance(self) -> Decimal | None:
         try:
             return self._wallet.read()[1].amount
         except ServiceError as error:
             log.warning("The balance cannot be read: %s", error)
             return None
-
-
-def why_unclaimed(order: Order) -> str:
-    """Why an order that was never handed over is in the report, and what a person can do."""
-    is_lost = order.product == "esim" and order.activation_code is None
-    code = "; its activation code is not on record, the dashboard shows it" if is_lost else ""
-    return (
-        f"it was bought, but never handed over to its buyer{code}. Call again with its key {order.key!r} to "
-        f"get it, keep it with `smsverify status {order.order_id}`, or give it back with "
-        f"`smsverify cancel {order.order_id}`"
-    )
-
-
-def _why_unused(order: Order) -> str:
-    return "its code was never used" if order.status == "completed" else "no call waits for it"
 
 
 def _refuse_if(stop: threading.Event) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from smsverify._orders.orders import Orders
 from smsverify._purchases.due import Seen, Selection, Verdict, is_over, trouble_of
+from smsverify._purchases.kept import KeptRecords
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.recovery import Recovery
@@ -54,6 +55,7 @@ class Rentals:
     Args:
         wallet, ledger, orders, renewals, recovery: of the account.
         periods: how far its rentals are paid.
+        kept: what the newest run has done for each.
         grace: seconds after which the status of a rental should show that it was renewed.
         time_scale: how long the service's minute is in real minutes.
     """
@@ -67,9 +69,11 @@ class Rentals:
         recovery: Recovery,
         *,
         periods: Periods,
+        kept: KeptRecords,
         grace: float,
         time_scale: float,
     ) -> None:
+        self._kept = kept
         self._wallet = wallet
         self._ledger = ledger
         self._orders = orders
@@ -224,6 +228,8 @@ class Rentals:
             balance=balance if balance is None or dry_run else balance - cost,
             next_cost=sum((rental.price for rental in goes_on if rental.price is not None), Decimal(0)),
         )
+        if not dry_run:
+            self._kept.note(kept, caps.task)
         for finding in report.findings:
             log.warning("To look at: %s", finding)
         return report

@@ -6,6 +6,7 @@ import uuid
 
 from smsverify._orders.handover import Handover
 from smsverify._runtime import surroundings
+from smsverify.overview import Task
 
 _PROGRAM = f"program:{uuid.uuid4().hex}"  # the run of a program without a framework; its forks belong to it
 
@@ -46,6 +47,10 @@ class RunContext:
     def name(self) -> str:
         """The run that `run_budget` limits."""
         return surroundings.run_name() or _PROGRAM
+
+    def task(self) -> Task | None:
+        """The task that runs, for people; `None` in a program of its own."""
+        return None
 
     def why_unshared(self) -> str | None:
         """Why a store in a file is not seen by all tasks of the account; `None` where they may share it."""

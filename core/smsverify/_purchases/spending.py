@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, purchases
 from smsverify.errors import PriceLimitError, SpendingLimitError
+from smsverify.overview import Task
 
 DAY = 86_400.0
+HAIR = 1e-9  # USD by which floats may be off
 
 # A call counts from the moment that it may leave, until it is known to have cost nothing.
 _MAY_HAVE_COST = ("sent", "unknown", "bought")
@@ -25,12 +29,14 @@ class Caps:
         day: by the account in a day (UTC), a setting.
         run: by the account in one run.
         run_name: names the run.
+        task: makes the call, for people.
         price: for this one call.
     """
 
     day: Decimal | None = None
     run: Decimal | None = None
     run_name: str | None = None
+    task: Task | None = None
     price: Decimal | None = None
 
     @property
@@ -42,7 +48,13 @@ class Caps:
         """What is kept of it with a call."""
         amounts = {"max_price": self.price, "daily_budget": self.day, "run_budget": self.run}
         row = {name: None if amount is None else str(amount) for name, amount in amounts.items()}
-        return {**row, "run": self.run_name}
+        made_by: dict[str, str | None] = {"workflow": None, "task": None}
+        if self.task is not None:
+            made_by = {
+                "workflow": self.task.workflow,
+                "task": self.task.model_dump_json(),
+            }
+        return {**row, **made_by, "run": self.run_name}
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,21 @@ class Spent:
 
     amount: Decimal
     unpriced: int
+
+
+@dataclass(frozen=True)
+class SpentBy:
+    """What one Dag or flow has spent.
+
+    Attributes:
+        workflow: its name; `None` for programs of their own.
+        spent: what was spent.
+        refunded: USD that came back.
+    """
+
+    workflow: str | None
+    spent: Spent
+    refunded: Decimal
 
 
 class Spending:
@@ -84,6 +111,11 @@ class Spending:
             connection: of a transaction.
             since: purchases that were sent before are left out; by the store's clock.
         """
+        # Amounts are text, which only Python compares exactly: this leaves it the few that may be too much.
+        paid, listed, limit = (
+            sa.cast(column, sa.Double)
+            for column in (purchases.c.charge, purchases.c.price, purchases.c.max_price)
+        )
         rows = connection.execute(
             sa.select(purchases)
             .where(
@@ -91,10 +123,11 @@ class Spending:
                 purchases.c.state == "bought",
                 purchases.c.sent_at >= since,
                 purchases.c.charge.is_not(None),
+                sa.or_(paid > listed + HAIR, paid > limit + HAIR),
             )
             .order_by(purchases.c.id)
-        )
-        spent_today = self.today(connection).amount
+        ).all()
+        spent_today = self.today(connection).amount if rows else Decimal(0)
         found = []
         for row in rows:
             charge = Decimal(row.charge)
@@ -114,6 +147,29 @@ class Spending:
                 continue
             found.append((row.order_id, f"was charged more than {allowed}"))
         return found
+
+    def today_by_workflow(self, connection: sa.Connection) -> Iterator[SpentBy]:
+        """What was spent since midnight (UTC), by Dag or flow."""
+        midnight = self._store.now(connection) // DAY * DAY
+        rows = connection.execute(
+            sa.select(
+                purchases.c.workflow,
+                purchases.c.charge,
+                _IS_REFUNDED.label("is_refunded"),
+                sa.func.count().label("times"),
+            )
+            .outerjoin(orders, _ITS_ORDER)
+            .where(
+                purchases.c.account == self._account,
+                purchases.c.state.in_(_MAY_HAVE_COST),
+                purchases.c.sent_at >= midnight,
+            )
+            .group_by(purchases.c.workflow, purchases.c.charge, _IS_REFUNDED)
+        ).all()
+        for workflow in dict.fromkeys(row.workflow for row in rows):
+            mine = [row for row in rows if row.workflow == workflow]
+            kept = [row for row in mine if not row.is_refunded]
+            yield SpentBy(workflow, _sum_of(kept), _sum_of([row for row in mine if row.is_refunded]).amount)
 
     def in_all(self, connection: sa.Connection) -> Spent:
         """What was spent since the store was made."""
@@ -163,19 +219,11 @@ class Spending:
     def _spent(
         self, connection: sa.Connection, since: float, *, run: str | None = None, without: int | None = None
     ) -> Spent:
-        its_order = sa.and_(
-            orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id
-        )
-        is_refunded = sa.and_(
-            purchases.c.kind == "order",
-            orders.c.refunded_at.is_not(None),
-            orders.c.refund_missing_since.is_(None),
-        )
         counted = [
             purchases.c.account == self._account,
             purchases.c.state.in_(_MAY_HAVE_COST),
             purchases.c.sent_at >= since,
-            sa.not_(is_refunded),
+            sa.not_(_IS_REFUNDED),
         ]
         if run is not None:
             counted.append(purchases.c.run == run)
@@ -183,9 +231,23 @@ class Spending:
             counted.append(purchases.c.id != without)
         rows = connection.execute(
             sa.select(purchases.c.charge, sa.func.count().label("times"))
-            .outerjoin(orders, its_order)
+            .outerjoin(orders, _ITS_ORDER)
             .where(*counted)
             .group_by(purchases.c.charge)
         ).all()
-        priced = [Decimal(row.charge) * row.times for row in rows if row.charge is not None]
-        return Spent(sum(priced, Decimal(0)), sum(row.times for row in rows if row.charge is None))
+        return _sum_of(rows)
+
+
+_ITS_ORDER = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)
+# Of a purchase without an order this is false, and not unknown.
+_IS_REFUNDED = sa.and_(
+    purchases.c.kind == "order",
+    orders.c.refunded_at.is_not(None),
+    orders.c.refund_missing_since.is_(None),
+)
+
+
+def _sum_of(rows: Sequence[Any]) -> Spent:
+    """What so many calls at these charges come to."""
+    priced = [Decimal(row.charge) * row.times for row in rows if row.charge is not None]
+    return Spent(sum(priced, Decimal(0)), sum(row.times for row in rows if row.charge is None))

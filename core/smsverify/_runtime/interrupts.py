@@ -53,12 +53,17 @@ def interrupts(how_to_go_on: str) -> Iterator[threading.Event]:
             raise WaitStoppedError(f"{error}. {how_to_go_on}") from error
 
 
-def quoted_command(*words: str, **options: Any) -> str:
+def command(*words: str, **options: Any) -> str:
     """A command as a person types it, with the options that are given."""
     parts = ["smsverify", *words]
     for name, value in options.items():
         parts += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
-    return f"`{shlex.join(parts)}`"
+    return shlex.join(parts)
+
+
+def quoted_command(*words: str, **options: Any) -> str:
+    """The same inside of a sentence."""
+    return f"`{command(*words, **options)}`"
 
 
 @contextmanager

@@ -82,6 +82,22 @@ class Load:
     purchases_waiting: int
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """The requests of the last period.
+
+    Attributes:
+        sent: how many.
+        waiting: by the name of a priority, how many wait for their turn.
+        blocked_until, refusals: as in `RateLimitState`.
+    """
+
+    sent: int
+    waiting: dict[str, int]
+    blocked_until: datetime | None
+    refusals: int
+
+
 class RateLimit:
     """The rate limit of one API key.
 
@@ -198,6 +214,19 @@ class RateLimit:
             period=self.period,
             available=0 if snapshot.is_blocked else snapshot.limit - len(snapshot.taken),
             waiting=sum(one.count for one in waiting.values()),
+            blocked_until=self._utc(snapshot.blocked_until) if snapshot.is_blocked else None,
+            refusals=snapshot.refusals,
+        )
+
+    def traffic(self, connection: sa.Connection) -> Traffic:
+        """The requests of the last period, of all processes. Writes nothing."""
+        snapshot = self._slots.snapshot(connection)
+        if snapshot is None:
+            return Traffic(0, {}, None, 0)
+        waiting = self._queue.waiting(connection, snapshot.now)
+        return Traffic(
+            sent=len(snapshot.taken),
+            waiting={priority.name.lower(): one.count for priority, one in sorted(waiting.items())},
             blocked_until=self._utc(snapshot.blocked_until) if snapshot.is_blocked else None,
             refusals=snapshot.refusals,
         )

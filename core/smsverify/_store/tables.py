@@ -13,6 +13,13 @@ SCHEMA_VERSION = 1
 
 metadata = sa.MetaData()
 
+
+def _index_where(which: str, name: str, *columns: str) -> sa.Index:
+    """An index of some of an account's rows by these columns."""
+    where = sa.text(which)
+    return sa.Index(f"smsverify_{name}", "account", *columns, sqlite_where=where, postgresql_where=where)
+
+
 schema = sa.Table(
     "smsverify_schema",
     metadata,
@@ -138,6 +145,9 @@ purchases = sa.Table(
     sa.Column("price", sa.Text),
     sa.Column("charge", sa.Text),
     sa.Column("run", sa.Text),
+    # The Dag or flow that has made it, and its task as JSON: for people.
+    sa.Column("workflow", sa.Text),
+    sa.Column("task", sa.Text),
     # How much could be spent.
     sa.Column("max_price", sa.Text),
     sa.Column("daily_budget", sa.Text),
@@ -158,6 +168,7 @@ purchases = sa.Table(
     sa.UniqueConstraint("account", "namespace", "key", "generation"),
     sa.Index("smsverify_purchases_state", "account", "state"),
     sa.Index("smsverify_purchases_order", "order_id"),
+    sa.Index("smsverify_purchases_sent", "account", "sent_at"),
 )
 
 orders = sa.Table(
@@ -200,6 +211,17 @@ orders = sa.Table(
     sa.Column("reconciled_at", sa.Double),
     # Since when it is bought and not handed over; null once it is.
     sa.Column("unclaimed_since", sa.Double),
+    # The few that something may still have to be done about, among all that were ever bought.
+    _index_where(
+        "key IS NOT NULL AND used_at IS NULL AND refunded_at IS NULL",
+        "orders_unused",
+        "first_seen_at",
+        "status",
+    ),
+    _index_where("unclaimed_since IS NOT NULL", "orders_unclaimed", "unclaimed_since"),
+    _index_where("key IS NULL", "orders_foreign", "first_seen_at"),
+    _index_where("refund_missing_since IS NOT NULL", "orders_missing", "order_id"),
+    sa.Index("smsverify_orders_product", "account", "product", "expires_at"),
 )
 
 # The wishes to cancel an order: a row exists only as long as the wish does.
@@ -240,10 +262,28 @@ waits = sa.Table(
     "smsverify_waits",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("account", sa.Text, nullable=False, index=True),
+    sa.Column("account", sa.Text, nullable=False),
     sa.Column("order_id", sa.BigInteger, nullable=False),
     sa.Column("since", sa.Double, nullable=False),
     sa.Column("seen_at", sa.Double, nullable=False),
+    # When it gives up, whether it cancels the order then, and the task that waits, as JSON: for people.
+    sa.Column("until", sa.Double),
+    sa.Column("cancels", sa.Boolean, nullable=False, default=False),
+    sa.Column("task", sa.Text),
+    sa.Index("smsverify_waits_order", "account", "order_id"),
+)
+
+# What the newest run on a schedule has done for each rental.
+kept = sa.Table(
+    "smsverify_kept",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("order_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("price", sa.Text),
+    sa.Column("task", sa.Text),
 )
 
 polls = sa.Table(

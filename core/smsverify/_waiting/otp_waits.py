@@ -18,6 +18,7 @@ from smsverify._waiting.waiter import Wait, Waiter
 from smsverify.errors import NotFoundError, OrderEndedError, SmsVerifyError, WaitTimeoutError
 from smsverify.models import Message
 from smsverify.options import MessageOptions
+from smsverify.overview import Task
 from smsverify.text import log_of
 
 if TYPE_CHECKING:
@@ -35,9 +36,17 @@ class OtpWaits:
         orders: of the account.
         inbox: the messages that have come.
         waiter: gives the waiter that all waits of this process share; another one after a fork.
+        task: gives the task that waits, for people.
     """
 
-    def __init__(self, orders: Orders, inbox: Inbox, waiter: Callable[[], Waiter]) -> None:
+    def __init__(
+        self,
+        orders: Orders,
+        inbox: Inbox,
+        waiter: Callable[[], Waiter],
+        task: Callable[[], Task | None] = lambda: None,
+    ) -> None:
+        self._task = task
         self._orders = orders
         self._inbox = inbox
         self._waiter = waiter
@@ -63,7 +72,8 @@ class OtpWaits:
         **wanted: Unpack[MessageOptions],
     ) -> Message:
         """Waits in this thread; see `SmsVerifyHook.wait_for_otp`."""
-        wait = self._begin(order_id, seconds, MessageFilter.check(**wanted), stop, waiter)
+        wanted_message = MessageFilter.check(**wanted)
+        wait = self._begin(order_id, seconds, wanted_message, stop, waiter, cancels=cancel_on_timeout)
         try:
             message = result_of(wait.future)
         except WaitTimeoutError:
@@ -83,8 +93,9 @@ class OtpWaits:
         **wanted: Unpack[MessageOptions],
     ) -> Message:
         """Waits in an event loop, which is never blocked; the wait holds no thread."""
+        wanted_message = MessageFilter.check(**wanted)
         wait = await asyncio.to_thread(
-            self._begin, order_id, seconds, MessageFilter.check(**wanted), stop, waiter
+            self._begin, order_id, seconds, wanted_message, stop, waiter, cancels=cancel_on_timeout
         )
         try:
             message = await asyncio.wrap_future(wait.future)
@@ -101,6 +112,8 @@ class OtpWaits:
         wanted: MessageFilter,
         stop: threading.Event | None,
         waiter: str | None,
+        *,
+        cancels: bool,
     ) -> Wait:
         self._orders.handover.refer_to(order_id)
         self.log_wait(order_id, seconds)
@@ -110,7 +123,10 @@ class OtpWaits:
                 "has received none yet",
                 order_id,
             )
-        return self._waiter().add(order_id, seconds, wanted=wanted, stop=stop, waiter=waiter)
+        task = self._task()
+        return self._waiter().add(
+            order_id, seconds, wanted=wanted, stop=stop, waiter=waiter, cancels=cancels, task=task
+        )
 
     def _ask(self, order_id: int, wanted: MessageFilter) -> Message | None:
         try:

@@ -38,6 +38,7 @@ from smsverify.errors import (
     WaitTimeoutError,
 )
 from smsverify.models import Message, has_ended
+from smsverify.overview import Task
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -57,6 +58,8 @@ class Wait:
     stop: threading.Event | None
     waiter: str
     wanted: MessageFilter
+    cancels: bool = False
+    task: Task | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     since: float = 0.0
     is_new: bool = True
@@ -146,6 +149,8 @@ class Waiter:
         wanted: MessageFilter,
         stop: threading.Event | None = None,
         waiter: str | None = None,
+        cancels: bool = False,
+        task: Task | None = None,
     ) -> Wait:
         """Starts to wait.
 
@@ -155,11 +160,14 @@ class Waiter:
             wanted: which of its messages.
             stop: ends the wait when it is set.
             waiter: names who waits, for claims; random by default.
+            cancels: whether the order is cancelled when no code comes in time, for people.
+            task: waits, for people.
 
         Raises:
             StoreError: the store can not be used.
         """
-        wait = Wait(order_id, time.monotonic() + timeout, stop, waiter or uuid.uuid4().hex, wanted)
+        deadline = time.monotonic() + timeout
+        wait = Wait(order_id, deadline, stop, waiter or uuid.uuid4().hex, wanted, cancels, task)
         self._handover.claim(order_id, wait.waiter)
         self._register(wait)
         with self._lock:
@@ -370,6 +378,9 @@ class Waiter:
                     order_id=wait.order_id,
                     since=wait.since,
                     seen_at=wait.since,
+                    until=wait.since + max(wait.deadline - time.monotonic(), 0.0),
+                    cancels=wait.cancels,
+                    task=None if wait.task is None else wait.task.model_dump_json(),
                 )
             )
             self._poller.expect(connection)

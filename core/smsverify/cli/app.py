@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from smsverify._version import __version__
-from smsverify.cli import account, numbers, orders, rentals, services, upkeep
+from smsverify.cli import account, numbers, orders, overview, rentals, services, upkeep
 
 EPILOG = (
     "Settings come from the environment: SMSVERIFY_API_KEY, SMSVERIFY_BASE_URL, SMSVERIFY_STORE_URL, "
@@ -42,7 +42,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=EPILOG)(_begin)
-    for commands in (numbers, orders, rentals, account, upkeep, services):
+    for commands in (numbers, orders, rentals, account, overview, upkeep, services):
         commands.add_to(app)
     return app
 

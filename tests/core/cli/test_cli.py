@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -445,3 +446,42 @@ def test_a_command_in_the_background_does_not_draw_on_the_terminal(
     assert shown == b"end"
     os.close(slave)
     os.close(master)
+
+
+def test_an_overview_is_printed_once_and_top_needs_a_terminal(
+    environment: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order_id = as_json(capsys, "order", "temporary", "--service", "WhatsApp", "--key", "k")["order_id"]
+    run(capsys, "balance")
+    requests = environment.stats().requests
+    code, out, err = run(capsys, "overview")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert any(line.split()[:3] == ["Wallet", "(seen", "0"] and "49.60 USD" in line for line in lines)
+    assert any(line.startswith(f"{order_id}  +1") and "0.40" in line for line in lines)
+    assert as_json(capsys, "overview")["orders"]["rows"][0]["order_id"] == order_id
+    code, out, err = run(capsys, "top")
+    assert (code, out) == (2, "")
+    assert "smsverify overview" in err
+    assert environment.stats().requests == requests
+
+
+def test_top_shows_the_account_on_a_terminal_until_it_is_interrupted(environment: Simulator) -> None:
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
+    process = subprocess.Popen([*COMMAND, "top", "--every", "0.2"], stdout=slave, stderr=slave, env=variables)
+    os.close(slave)
+    shown = b""
+
+    def has_shown() -> bool:
+        nonlocal shown
+        with contextlib.suppress(OSError):
+            shown += os.read(master, 65_536)
+        return b"Waiting for a code" in shown and shown.count(b"from the records") >= 2
+
+    eventually(has_shown, "top shows the account twice")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    os.close(master)
+    assert environment.stats().requests == 0

@@ -1,0 +1,98 @@
+"""`AccountView`: what can be seen of an account. Nothing here buys, cancels or waits."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from smsverify._parts import Parts
+from smsverify._service.rate_limit import RateLimitState
+from smsverify._store.schema import StoreState
+from smsverify.checks import check_count, check_id_or_name, check_listed_product
+from smsverify.models import Balance, Country, EsimPlan, Order, Service
+from smsverify.overview import Overview
+from smsverify.reports import Delivery
+
+
+class AccountView:
+    """The part of `SmsVerifyHook` that looks at the account, at what it can buy, and at the store."""
+
+    @cached_property
+    def _parts(self) -> Parts:
+        """The rooms of the account, which the hook puts together."""
+        raise NotImplementedError
+
+    def get_balance(self) -> Balance:
+        """The wallet's balance in USD (`GET /api/v1/balance/`)."""
+        return self._parts.wallet.read()[0]
+
+    def get_wallet_balance(self) -> Balance:
+        """The same from the alias (`GET /api/v1/wallet/balance/`)."""
+        return self._parts.wallet.read(self._parts.api.get_wallet_balance)[0]
+
+    def list_services(self, product: str) -> list[Service]:
+        """The services of a product with their prices, fresh.
+
+        Args:
+            product: `temporary`, `best-temp`, `rental`, `rent-1day` or `rent-30days`
+                (`GET /api/v1/services/<product>/`).
+        """
+        return self._parts.api.list_services(check_listed_product(product)).rows
+
+    def list_esim_plans(self) -> list[EsimPlan]:
+        """The eSIM data plans with their prices (`GET /api/v1/services/esim/`)."""
+        return self._parts.api.list_esim_plans().rows
+
+    def list_countries(self) -> list[Country]:
+        """The countries outside the USA with a service in stock (`GET /api/v1/global/countries/`)."""
+        return self._parts.api.list_countries().rows
+
+    def list_global_services(self, country: int | str) -> list[Service]:
+        """The services of a country with their prices (`GET /api/v1/global/services/`).
+
+        Args:
+            country: id or name.
+
+        Raises:
+            NotAvailableError: no such country is in stock.
+            InvalidRequestError: several are called so.
+        """
+        found = self._parts.catalogue.find_country(check_id_or_name(country, "country"))
+        return self._parts.api.list_global_services(found.country_id).rows
+
+    def list_orders(self) -> list[Order]:
+        """The 50 newest orders, newest first, without product and expiry (`GET /api/v1/orders/`)."""
+        return self._parts.orders.status.read_list().rows
+
+    def rate_limit(self) -> RateLimitState:
+        """What is left of the requests per minute that all users of the key share. Costs no request."""
+        return self._parts.rate_limit.state()
+
+    def delivery(self, days: int = 30) -> list[Delivery]:
+        """Which numbers deliver: an entry for each product, service, country and area code, from the store.
+
+        Costs no request. Of a long time, the newest 20,000 purchases count.
+
+        Args:
+            days: how far back.
+        """
+        return self._parts.deliveries.of_last(check_count(days, "days"))
+
+    def check_store(self) -> int:
+        """Makes sure that the store can be used: makes its tables or brings them up to date.
+        Returns the schema's version.
+        """
+        return self._parts.store.upgrade()
+
+    def inspect_store(self) -> StoreState:
+        """What the store is like: missing, older, newer or ready. Nothing is made or changed."""
+        return self._parts.store.look()
+
+    def overview(self) -> Overview:
+        """The account as its records show it, from the store alone. Sends no request.
+
+        Returns:
+            what needs a person, the wallet, today's spending, requests, waits, callbacks, rentals and the
+            orders of the last 24 hours, each with 50 rows at the most and the count of the rest. No code and
+            no text of an SMS is in it.
+        """
+        return self._parts.overviews.make()

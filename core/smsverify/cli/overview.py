@@ -1,0 +1,107 @@
+"""The account as its records show it: once, or again and again until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from smsverify.cli import output, verbs
+from smsverify.cli.verbs import USAGE, Common
+from smsverify.errors import StoreError
+from smsverify.overview_tables import facts, tables
+from smsverify.text import printable
+
+if TYPE_CHECKING:
+    from smsverify.overview import Overview
+    from smsverify.overview_tables import Table as Rows
+
+PANEL = "Account"
+STYLES = {"bad": "red", "warn": "yellow", "": ""}
+
+
+def overview(common: Common) -> None:
+    """Show what needs a person, money, requests, waits, rentals and orders. Sends no request."""
+    seen = common.hook().overview()
+    if common.json:
+        output.say(json.dumps(seen.as_dict()))
+        return
+    output.say(printable(_head(seen)))
+    width = max(len(name) for name, _, _ in facts(seen))
+    for name, figure, note in facts(seen):
+        output.say(printable(f"{name:<{width}}  {figure:<20}  {note}".rstrip()))
+    for rows in tables(seen):
+        output.say("")
+        output.say(printable(_title(rows)))
+        output.table(rows.head, rows.rows, [STYLES[level] for level in rows.levels])
+
+
+def top(
+    common: Common,
+    every: Annotated[float, typer.Option(help="Between two looks.", metavar="SECONDS", min=0.2)] = 2.0,
+) -> int:
+    """Show the same on the whole terminal, again and again, until Ctrl-C. Sends no request."""
+    if not sys.stdout.isatty():
+        text = "top needs a terminal: `smsverify overview` prints the same once"
+        return output.complain(text, USAGE)
+    hook = common.hook()
+    console = Console(markup=False, highlight=False, emoji=False)
+    try:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                try:
+                    shown = screen(hook.overview(), console.height)
+                except StoreError as error:  # it may come back
+                    shown = Text(str(error), style="red")
+                live.update(shown, refresh=True)
+                time.sleep(every)
+    except KeyboardInterrupt:
+        return 0
+
+
+def screen(seen: Overview, height: int) -> RenderableType:
+    """An overview that fits on so many lines: of each table, the first rows."""
+    cards = Table.grid(padding=(0, 3, 0, 0), expand=True)
+    each = facts(seen)
+    for _ in each:
+        cards.add_column(ratio=1)
+    cards.add_row(*(Text(printable(name), style="dim") for name, _, _ in each))
+    cards.add_row(*(Text(printable(figure), style="bold") for _, figure, _ in each))
+    cards.add_row(*(Text(printable(note), style="dim") for _, _, note in each))
+    parts: list[RenderableType] = [Text(printable(_head(seen)), style="dim"), Text(), cards]
+    shown = list(tables(seen))
+    each_has = max((height - 10) // len(shown) - 3, 1)
+    for rows in shown:
+        parts += [Text(), Text(printable(_title(rows)), style="bold"), _grid(rows, each_has)]
+    return Group(*parts)
+
+
+def _grid(rows: Rows, most: int) -> Table:
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in rows.head:
+        grid.add_column(name, no_wrap=True)
+    for cells, level in list(zip(rows.rows, rows.levels, strict=True))[:most]:
+        grid.add_row(*(Text(printable(cell)) for cell in cells), style=STYLES[level] or None)
+    return grid
+
+
+def _head(seen: Overview) -> str:
+    store = f"store {seen.store} · schema {seen.schema_version}"
+    return f"account {seen.account} · {store} · from the records, {seen.at:%H:%M:%S} UTC"
+
+
+def _title(rows: Rows) -> str:
+    return f"{rows.title}: {rows.note}" if rows.note else rows.title
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    for verb in (overview, top):
+        verbs.add(app, PANEL, verb)

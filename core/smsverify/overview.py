@@ -1,0 +1,344 @@
+"""What `SmsVerifyHook.overview` returns: an account as its records show it.
+
+Airflow's page, `smsverify overview`, `smsverify top` and Prefect's artifact all show this one model. It holds
+no code, no text of an SMS and no other secret. `smsverify.overview_tables` has its words for people.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+SHOWN = 50  # rows of a section; the rest is counted
+
+T = TypeVar("T")
+
+NeedKind = Literal[
+    "purchase_unknown",
+    "renewal_unknown",
+    "rental_not_kept",
+    "not_given_back",
+    "not_used",
+    "refund_missing",
+    "overcharged",
+    "bought_elsewhere",
+]
+OrderState = Literal[
+    "under_way", "unknown", "waiting", "code_arrived", "refunded", "cancelled", "ended", "bought"
+]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Task(_Row):
+    """Which task of a framework has made a call, or waits.
+
+    Attributes:
+        framework: whose task it is.
+        workflow: the Dag's id, or the flow's name.
+        name: the task's, as people know it.
+        ids: what the framework finds it by: `dag_id`, `run_id`, `task_id` and `map_index`, or `flow_run_id`
+            and `task_run_id`.
+    """
+
+    framework: Literal["airflow", "prefect"]
+    workflow: str
+    name: str
+    ids: dict[str, str | int]
+
+    @classmethod
+    def read(cls, text: str | None) -> Task | None:
+        """The task that JSON names; `None` where there is none."""
+        return None if text is None else cls.model_validate_json(text)
+
+    def as_text(self) -> str:
+        """Workflow and task."""
+        return f"{self.workflow} · {self.name}" if self.name else self.workflow
+
+
+class Section(_Row, Generic[T]):
+    """Rows of one kind.
+
+    Attributes:
+        rows: 50 at the most, those first that matter first.
+        more: how many there are besides.
+    """
+
+    rows: list[T]
+    more: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are in all."""
+        return len(self.rows) + self.more
+
+
+class Need(_Row):
+    """Something that a person should do.
+
+    Attributes:
+        kind: what it is.
+        text: what is known of it, for people.
+        order_id: the order that it is about; `None` where that is the question.
+        key: of the purchase; `None` where it was not bought through this store.
+        task: has made the purchase, or should have kept the rental; `None` where that is unknown.
+        command: resolves it, for the command line; `None` where no command does.
+    """
+
+    kind: NeedKind
+    text: str
+    order_id: int | None = None
+    key: str | None = None
+    task: Task | None = None
+    command: str | None = None
+
+
+class WalletSeen(_Row):
+    """The wallet as it was last read.
+
+    Attributes:
+        amount: USD.
+        seen_at: UTC.
+        renewals: USD that renewing once the rentals that end in the next 24 hours costs, as far as prices are
+            known.
+    """
+
+    amount: Decimal
+    seen_at: datetime
+    renewals: Decimal
+
+
+class WorkflowSpend(_Row):
+    """What one Dag or flow has spent today.
+
+    Attributes:
+        workflow: its name; `None` for programs of their own.
+        amount: USD, refunds taken off.
+    """
+
+    workflow: str | None
+    amount: Decimal
+
+
+class Spend(_Row):
+    """What was spent since midnight (UTC).
+
+    Attributes:
+        amount: USD, refunds taken off.
+        refunded: USD of today's purchases that came back.
+        unpriced: how many calls have no known price.
+        budget: USD that may be spent in a day; `None` for any amount.
+        resets_at: UTC, the next midnight.
+        workflows: the same by Dag or flow, the largest first.
+    """
+
+    amount: Decimal
+    refunded: Decimal
+    unpriced: int
+    budget: Decimal | None
+    resets_at: datetime
+    workflows: Section[WorkflowSpend]
+
+
+class Requests(_Row):
+    """The requests of the last period, of all who share the API key.
+
+    Attributes:
+        sent: how many.
+        limit: how many may be.
+        period: seconds.
+        waiting: by purpose (`release`, `poll`, `read`, `purchase`), how many wait for their turn.
+        refusals: how often the service has answered 429 so far.
+        blocked_until: UTC; nothing is sent before. `None` where requests may be sent.
+    """
+
+    sent: int
+    limit: int
+    period: float
+    waiting: dict[str, int]
+    refusals: int
+    blocked_until: datetime | None
+
+
+class WaitRow(_Row):
+    """A wait for the code of an order.
+
+    Attributes:
+        order_id, phone, service: of the order.
+        since, until: UTC, when the wait began and when it gives up.
+        cancels: whether it cancels the order then.
+        task: waits; `None` for a program of its own.
+    """
+
+    order_id: int
+    phone: str | None
+    service: str | None
+    since: datetime
+    until: datetime | None
+    cancels: bool
+    task: Task | None
+
+
+class Waits(Section[WaitRow]):
+    """The waits that go on, those first that give up first.
+
+    Attributes:
+        longest_since: UTC, since when the longest one waits.
+        next_poll_at: UTC, when the service is asked for all of them; `None` where that is not planned.
+    """
+
+    longest_since: datetime | None = None
+    next_poll_at: datetime | None = None
+
+
+class Callbacks(_Row):
+    """The callbacks that have come.
+
+    Attributes:
+        state: `off` without a secret, `none_yet`, `silent` where the newest SMS came without one, or
+            `healthy`.
+        last_at: UTC, when the last one came by the secret address; `None` where none has.
+        secrets: how many are valid at the moment.
+        by_secret: how many came by the secret address in the last 24 hours.
+        without_secret: how many came without; they are never believed.
+    """
+
+    state: Literal["off", "none_yet", "silent", "healthy"]
+    last_at: datetime | None
+    secrets: int
+    by_secret: int
+    without_secret: int
+
+
+class ReleaseRow(_Row):
+    """An order that is to be given back.
+
+    Attributes:
+        order_id, phone, service: of the order.
+        reason: why, for people.
+        tries: how often it was tried.
+        next_at: UTC, when it is tried next.
+        planned: whether somebody may still claim the order until then.
+    """
+
+    order_id: int
+    phone: str | None
+    service: str | None
+    reason: str
+    tries: int
+    next_at: datetime
+    planned: bool
+
+
+class RentalRow(_Row):
+    """A rental that goes on.
+
+    Attributes:
+        order_id, phone, service, product: of the order.
+        duration: days, for `rental`.
+        expires_at: UTC; `None` where the service does not say.
+        expires_estimated: whether that is calculated.
+        renewals: how often it was renewed through this store.
+        price: USD that renewing it once cost when that was last looked at; `None` where it is unknown.
+        last_sms_at: UTC; `None` where none has come.
+        outcome: what the newest run of `renew_expiring` has done for it, in the words of
+            `smsverify.KeptRental`; `None` where none has.
+        reason: the same for people.
+        kept_by: the task that has run it, otherwise the one that has renewed it last.
+    """
+
+    order_id: int
+    phone: str | None
+    service: str | None
+    product: str
+    duration: int | None
+    expires_at: datetime | None
+    expires_estimated: bool
+    renewals: int
+    price: Decimal | None
+    last_sms_at: datetime | None
+    outcome: str | None
+    reason: str | None
+    kept_by: Task | None
+
+
+class OrderRow(_Row):
+    """A purchase of the last 24 hours.
+
+    Attributes:
+        order_id: `None` where it is not known what was bought.
+        phone, service: of the order.
+        price: USD that it cost or may have cost; `None` where that is unknown.
+        state: what became of it.
+        status: the service's own word; `None` where it is not known.
+        bought_at: UTC.
+        seconds_to_code: from the purchase to its first SMS; `None` where none has come.
+        task: has bought it; `None` for a program of its own.
+    """
+
+    order_id: int | None
+    phone: str | None
+    service: str | None
+    price: Decimal | None
+    state: OrderState
+    status: str | None
+    bought_at: datetime
+    seconds_to_code: float | None
+    task: Task | None
+
+
+class Orders(Section[OrderRow]):
+    """The purchases of the last 24 hours, the newest first.
+
+    Attributes:
+        bought, codes, refunded, unknown: how many were bought, had an SMS, came back, and have an unknown
+            outcome.
+    """
+
+    bought: int = 0
+    codes: int = 0
+    refunded: int = 0
+    unknown: int = 0
+
+
+class Overview(_Row):
+    """An account as its records show it; the service was not asked.
+
+    Attributes:
+        at: UTC.
+        account: its name, which shows nothing of the API key.
+        store: where the records are, without a secret.
+        schema_version: of the store.
+        needs: what needs a person.
+        wallet: as last read; `None` where it never was.
+        spend: today.
+        requests: of the last period.
+        waits: for codes.
+        callbacks: of the service.
+        releases: orders that are to be given back.
+        rentals: that go on, the one that ends soonest first.
+        orders: of the last 24 hours.
+    """
+
+    at: datetime
+    account: str
+    store: str
+    schema_version: int
+    needs: Section[Need]
+    wallet: WalletSeen | None
+    spend: Spend
+    requests: Requests
+    waits: Waits
+    callbacks: Callbacks
+    releases: Section[ReleaseRow]
+    rentals: Section[RentalRow]
+    orders: Orders
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return self.model_dump(mode="json")

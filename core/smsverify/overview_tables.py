@@ -1,0 +1,246 @@
+"""An overview in words and tables, which the terminal and Prefect's artifact show as they stand.
+
+Airflow's page has the same words in a form of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from smsverify.overview import Need, OrderRow, Overview, RentalRow, Section, Task, WaitRow
+
+KINDS = {
+    "purchase_unknown": "purchase unknown",
+    "renewal_unknown": "renewal unknown",
+    "rental_not_kept": "rental not kept",
+    "not_given_back": "to give back",
+    "not_used": "not used",
+    "refund_missing": "refund missing",
+    "overcharged": "overcharged",
+    "bought_elsewhere": "bought elsewhere",
+}
+STATES = {
+    "under_way": "under way",
+    "unknown": "unknown",
+    "waiting": "waiting",
+    "code_arrived": "code arrived",
+    "refunded": "cancelled, refunded",
+    "cancelled": "cancelled",
+    "ended": "ended",
+    "bought": "bought",
+}
+CALLBACKS = {"off": "off", "none_yet": "none yet", "silent": "silent", "healthy": "healthy"}
+SOON = timedelta(hours=6)
+LAST_MOMENT = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A section as text.
+
+    Attributes:
+        title: its name.
+        note: what there is to say besides; may be empty.
+        head: the columns' names.
+        rows: the cells of each row.
+        levels: of each row, `bad`, `warn` or an empty text.
+    """
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    levels: list[str]
+
+
+def facts(overview: Overview) -> list[tuple[str, str, str]]:
+    """The figures: of each the name, the figure, and what there is to say besides."""
+    at, spend, requests, waits = overview.at, overview.spend, overview.requests, overview.waits
+    wallet, callbacks, releases = overview.wallet, overview.callbacks, overview.releases
+    budget = "" if spend.budget is None else f" of {money(spend.budget)}"
+    reset = f" · cap resets in {length(spend.resets_at - at)}" if spend.budget is not None else ""
+    unpriced = f" · {spend.unpriced} of unknown price" if spend.unpriced else ""
+    waiting = ", ".join(f"{count} {name}" for name, count in requests.waiting.items()) or "none"
+    blocked = f" · blocked until {requests.blocked_until:%H:%M:%S}" if requests.blocked_until else ""
+    longest = "" if waits.longest_since is None else f"longest {length(at - waits.longest_since)}"
+    if waits.next_poll_at is not None:
+        longest += f" · one poll for all in {length(max(waits.next_poll_at - at, timedelta()))}"
+    last = "none has come" if callbacks.last_at is None else f"last {ago(callbacks.last_at, at)}"
+    first = releases.rows[0] if releases.rows else None
+    back = "" if first is None else f"{first.order_id}, tried {first.tries}×, {within(first.next_at, at)}"
+    return [
+        (
+            "Wallet" if wallet is None else f"Wallet (seen {ago(wallet.seen_at, at)})",
+            "not read yet" if wallet is None else f"{money(wallet.amount)} USD",
+            "" if wallet is None else f"renewals of the next 24 h: {money(wallet.renewals)} USD",
+        ),
+        (
+            "Spent today (UTC)",
+            f"{money(spend.amount)}{budget} USD",
+            f"refunded {money(spend.refunded)}{unpriced}{reset}",
+        ),
+        (
+            f"Requests, last {requests.period:g} s",
+            f"{requests.sent} of {requests.limit}",
+            f"waiting for a slot: {waiting} · refused {requests.refusals} times{blocked}",
+        ),
+        ("Waiting for a code", str(waits.count), longest),
+        (
+            "Callbacks",
+            CALLBACKS[callbacks.state],
+            f"{last} · {callbacks.secrets} secrets · {callbacks.without_secret} without a secret in 24 h",
+        ),
+        ("To give back", str(releases.count), back),
+    ]
+
+
+def tables(overview: Overview) -> Iterator[Table]:
+    """The sections that are lists, empty ones left out but for the orders."""
+    at = overview.at
+    if overview.needs.rows:
+        yield Table(
+            f"{overview.needs.count} {'needs' if overview.needs.count == 1 else 'need'} a person",
+            _more(overview.needs),
+            ("what", "known", "task", "command"),
+            [
+                (KINDS[need.kind], need.text, by(need.task) if need.task else "-", need.command or "-")
+                for need in overview.needs.rows
+            ],
+            [need_level(need) for need in overview.needs.rows],
+        )
+    if overview.waits.rows:
+        yield Table(
+            "Waiting now",
+            _more(overview.waits),
+            ("order", "number", "service", "waiting", "gives up in", "task"),
+            [
+                (str(row.order_id), row.phone or "-", row.service or "-", length(at - row.since),
+                 gives_up(row, at), by(row.task))
+                for row in overview.waits.rows
+            ],
+            [wait_level(row, at) for row in overview.waits.rows],
+        )  # fmt: skip
+    if overview.rentals.rows:
+        yield Table(
+            "Rentals",
+            _more(overview.rentals),
+            ("order", "number", "service", "time left", "renewals", "price", "last SMS", "kept by", "result"),
+            [
+                (str(row.order_id), row.phone or "-", named(row), time_left(row, at), str(row.renewals),
+                 "-" if row.price is None else money(row.price),
+                 "never" if row.last_sms_at is None else ago(row.last_sms_at, at),
+                 "nobody" if row.outcome is None and row.kept_by is None else by(row.kept_by),
+                 row.outcome or "-")
+                for row in overview.rentals.rows
+            ],
+            [rental_level(row, at) for row in overview.rentals.rows],
+        )  # fmt: skip
+    yield Table(
+        "Orders",
+        f"last 24 h: {counts(overview)}{_more(overview.orders, ' · ')}",
+        ("order", "number", "service", "price", "state", "code after", "bought by"),
+        [
+            (str(row.order_id or "-"), row.phone or "-", row.service or "-",
+             "-" if row.price is None else money(row.price), STATES[row.state],
+             "-" if row.seconds_to_code is None else length(timedelta(seconds=row.seconds_to_code)),
+             by(row.task))
+            for row in overview.orders.rows
+        ],
+        ["bad" if row.state == "unknown" else "" for row in overview.orders.rows],
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------ words
+
+
+def money(amount: Decimal) -> str:
+    """An amount of USD."""
+    return f"{amount:.2f}"
+
+
+def length(time: timedelta) -> str:
+    """A length of time, in its two largest units."""
+    seconds = max(int(time.total_seconds()), 0)
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def ago(when: datetime, at: datetime) -> str:
+    """How long before the overview something was."""
+    return f"{length(at - when)} ago"
+
+
+def within(when: datetime, at: datetime) -> str:
+    """How long after the overview something is."""
+    return "now" if when <= at else f"in {length(when - at)}"
+
+
+def by(task: Task | None) -> str:
+    """Who has made a call, or waits."""
+    return "a program" if task is None else task.as_text()
+
+
+def named(rental: RentalRow) -> str:
+    """What is rented, and for how long."""
+    days = {"rent-1day": "1 day", "rent-30days": "30 days"}.get(rental.product, f"{rental.duration} days")
+    return f"{rental.service or 'any'} ({days})"
+
+
+def gives_up(wait: WaitRow, at: datetime) -> str:
+    """When a wait ends, and what happens to the order then."""
+    if wait.until is None:
+        return "unknown"
+    return f"{length(wait.until - at)}, then {'cancelled' if wait.cancels else 'kept'}"
+
+
+def time_left(rental: RentalRow, at: datetime) -> str:
+    """How long a rental lasts; `≈` where that is calculated."""
+    if rental.expires_at is None:
+        return "unknown"
+    return f"{'≈ ' if rental.expires_estimated else ''}{length(rental.expires_at - at)}"
+
+
+def counts(overview: Overview) -> str:
+    """What became of the orders of the last 24 hours, and what Dags and flows have spent today."""
+    orders, workflows = overview.orders, overview.spend.workflows
+    unknown = f", {orders.unknown} unknown" if orders.unknown else ""
+    spent = ", ".join(f"{one.workflow or 'programs'} {money(one.amount)}" for one in workflows.rows[:5])
+    more = f" and {workflows.count - 5} more" if workflows.count > 5 else ""
+    today = f" · spent today by {spent}{more}" if spent else ""
+    return f"{orders.bought} bought, {orders.codes} codes, {orders.refunded} refunded{unknown}{today}"
+
+
+def need_level(need: Need) -> str:
+    """How urgent it is."""
+    return "warn" if need.kind in {"rental_not_kept", "bought_elsewhere"} else "bad"
+
+
+def wait_level(wait: WaitRow, at: datetime) -> str:
+    """Whether a wait is about to give up."""
+    return "warn" if wait.until is not None and wait.until - at < LAST_MOMENT else ""
+
+
+def rental_level(rental: RentalRow, at: datetime) -> str:
+    """Whether a rental ends soon, and whether it will be kept."""
+    if rental.expires_at is None:
+        return "warn"
+    if rental.expires_at - at > SOON:
+        return ""
+    return "warn" if rental.outcome in {"renewed", "not_due"} else "bad"
+
+
+def order_level(order: OrderRow) -> str:
+    """How the order's state looks."""
+    return {"code_arrived": "ok", "unknown": "bad", "waiting": "warn"}.get(order.state, "")
+
+
+def _more(section: Section[Any], before: str = "") -> str:
+    return f"{before}and {section.more} more" if section.more else ""
