@@ -257,6 +257,10 @@ def check_key(value: Any, field: str = "key") -> str:
     if not _is_word(value):
         raise _refused(field, value, "is malformed: it must be a text that is not empty")
     key = str(value).replace("\0", "")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise _refused(field, value, "is malformed: it has half a character, which cannot be kept") from None
     if len(key) <= LONGEST_KEY:
         return key
     return f"{key[:LONGEST_KEY]}…{hashlib.sha256(key.encode()).hexdigest()}"

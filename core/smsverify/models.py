@@ -37,8 +37,11 @@ LONGEST_NAME: Final = 200  # characters of what a catalogue's line or country is
 LONGEST_ID: Final = 100  # characters of an id of the catalogue
 
 
-_AMOUNT: Final = re.compile(r"\$?\s*([-+]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?:USD|US\$|\$)?", re.IGNORECASE)
-_MOST_DIGITS: Final = 15  # before and after the point
+_AMOUNT: Final = re.compile(
+    r"\$?\s*([-+]?[0-9]{1,15}(?:\.[0-9]{1,30})?(?:e[-+]?[0-9]{1,2})?)\s*(?:USD|US\$|\$)?", re.IGNORECASE
+)
+_MOST_DIGITS: Final = 15  # before the point; a float that was reckoned with has noise from there on
+_FINEST: Final = Decimal(1).scaleb(-10)  # of what an amount is kept to
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
 
@@ -57,7 +60,10 @@ def as_amount(value: Any) -> Any:
     # A number with an exponent of millions is written out in as many characters where it is shown.
     if not amount.is_finite() or (amount and not -_MOST_DIGITS < amount.adjusted() < _MOST_DIGITS):
         return None
-    return amount if int(amount.as_tuple().exponent) > -2 * _MOST_DIGITS else None
+    if int(amount.as_tuple().exponent) <= -2 * _MOST_DIGITS:
+        return None
+    rounded = amount.quantize(_FINEST)
+    return amount if rounded == amount else rounded.normalize() + 0  # 0.30000000000000004 is 0.3
 
 
 def as_price(value: Any) -> Any:

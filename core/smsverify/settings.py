@@ -165,6 +165,8 @@ class Settings(BaseModel):
     def _names_are_meant(cls, value: str | None) -> str | None:
         if value and is_left_over(value):
             raise ValueError("is a template whose value is missing: give it a value, or leave it out")
+        if value and not value.isprintable():
+            raise ValueError("must be a text without line breaks and control characters")
         return value
 
     @field_validator("daily_budget", "run_budget", mode="before")

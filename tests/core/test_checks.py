@@ -108,6 +108,12 @@ def test_what_an_empty_template_leaves_names_nothing(value: str) -> None:
         assert caught.value.field == field
 
 
+def test_a_key_that_no_store_can_keep_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="key") as caught:
+        check_key("half \ud83d an emoji")
+    assert caught.value.field == "key"
+
+
 def test_what_only_resembles_nothing_is_a_name() -> None:
     assert check_key("None of your business") == "None of your business"
     assert check_key("nonesuch") == "nonesuch"

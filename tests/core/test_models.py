@@ -61,6 +61,11 @@ def test_an_unreadable_datetime_is_unknown_and_does_not_spoil_the_answer(value: 
         (" $0.40 ", "0.40"),
         (4, "4"),
         (0, "0"),
+        (Decimal("0.30000000000000004"), "0.3"),
+        (Decimal("1.2999999999999998"), "1.3"),
+        (Decimal("100.00000000000001"), "100"),
+        ("0.30000000000000004", "0.3"),
+        ("1E-7", "0.0000001"),
         (None, None),
         ("", None),
         ("free", None),
@@ -74,6 +79,7 @@ def test_an_unreadable_datetime_is_unknown_and_does_not_spoil_the_answer(value: 
 def test_prices_are_exact_or_unknown(value: Any, expected: str | None) -> None:
     assert as_price(value) == (None if expected is None else Decimal(expected))
     assert isinstance(as_price(value), Decimal) or expected is None
+    assert str(as_price(value)) in (str(None), str(Decimal(expected or 0)))
 
 
 @pytest.mark.parametrize("otp", [None, "", "   ", False, [], {}])

@@ -138,6 +138,8 @@ def test_the_hook_reads_the_environment_on_first_use(monkeypatch: pytest.MonkeyP
         ("account", "null"),
         ("namespace", "{{ params.where }}"),
         ("namespace", "undefined"),
+        ("namespace", "a\0b"),
+        ("account", "a\nb"),
         ("daily_budget", "5,00"),
         ("daily_budget", "$5"),
         ("daily_budget", "None"),

@@ -157,6 +157,8 @@ def _number(text: str) -> int | Decimal | str:
 
 
 def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # A name with half an emoji is no text for the models, and would make the whole answer unreadable.
+    pairs = [(name.encode("utf-8", "replace").decode(), value) for name, value in pairs]
     values = dict(pairs)
     if len(values) < len(pairs) and any(values[name] != value for name, value in pairs):
         return Contradiction(values)

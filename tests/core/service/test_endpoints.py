@@ -649,6 +649,25 @@ def test_the_price_that_is_charged_is_preferred_and_the_larger_one_is_known(
     assert (plan.price, plan.highest_price) == (of(price), of(highest))
 
 
+@pytest.mark.parametrize("price", [0.1 + 0.2, 0.29999999999999993, "0.30000000000000004", 3e-1])
+def test_a_price_that_was_reckoned_with_floats_is_bought_at_its_price(
+    price: Any, offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    mock_catalogue(requests_mock, price=price)
+    requests_mock.post(address("order/temporary/"), json={"order_id": 19201, "phone": PHONE})
+    fresh = SmsVerifyHook(**{**offline._given, "account": f"with noise {price!r}"})
+    order = fresh.order("temporary", service=1)
+    assert str(order.price) in ("0.3", "0.30")
+
+
+def test_a_field_with_a_name_that_is_no_text_spoils_no_answer(
+    offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    status = {"order_id": 7, "status": "completed", "otp": "548921", "\ud800": "\ud800", "a\0": "\0"}
+    requests_mock.get(address("order/7/status/"), json=status)
+    assert offline.get_status(7).otp == "548921"
+
+
 def test_ids_may_be_text(offline: SmsVerifyHook, requests_mock: Mocker) -> None:
     mock_catalogue(requests_mock, service_id="wa-7")
     requests_mock.post(address("order/best-temp/"), json={"order_id": 19200, "phone": PHONE})
