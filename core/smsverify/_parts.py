@@ -30,9 +30,10 @@ from smsverify._service.endpoints import ServiceApi
 from smsverify._service.rate_limit import RateLimit
 from smsverify._service.transport import Transport
 from smsverify._store.store import Store, open_store
-from smsverify._waiting.hints import alive_for
 from smsverify._waiting.otp_waits import OtpWaits
+from smsverify._waiting.pace import alive_for
 from smsverify._waiting.poller import Poller
+from smsverify._waiting.schedule import Schedule
 from smsverify._waiting.subscriptions import Consumers, Subscriptions
 from smsverify._waiting.waiter import Waiter, shared_waiter
 from smsverify.settings import Settings
@@ -258,8 +259,9 @@ class Parts:
         account, time_scale = settings.account_id, settings.time_scale
 
         def make() -> Waiter:
-            consumers = Consumers(self.store, account, time_scale=time_scale)
-            poller = Poller(self.store, self.rate_limit, self.orders, consumers, account)
+            schedule = Schedule(self.store, self.rate_limit, account)
+            consumers = Consumers(self.store, schedule, account, time_scale=time_scale)
+            poller = Poller(self.store, self.orders, schedule, account)
             subscriptions = Subscriptions(consumers, self.inbox)
             return Waiter(
                 self.store,

@@ -98,7 +98,9 @@ def test_a_secret_at_a_slightly_wrong_address_is_in_no_log(
 
 
 @pytest.mark.parametrize("path", ["/api/callback", "/api/callback/", "/smsverify/api/callback"])
-def test_the_documented_address_takes_hints(api: Any, hook: Any, order: Order, path: str) -> None:
+def test_the_documented_address_takes_unverified_callbacks(
+    api: Any, hook: Any, order: Order, path: str
+) -> None:
     assert api.post(path, json=of(order)).status_code == 200
     assert hook.check_otp(order.order_id, ask=False) is None
 
@@ -183,7 +185,7 @@ def test_a_malformed_connection_is_its_own_trouble_and_said_once(
     for number in range(3):
         answer = api.post(f"/smsverify/callback/{SECRET}", json=of(order, f"code {100000 + number}"))
         assert answer.status_code == 200
-        assert api.post("/api/callback", json=of(order, f"hint {number}")).status_code == 200
+        assert api.post("/api/callback", json=of(order, f"guess {number}")).status_code == 200
     assert caplog.text.count("No callbacks are taken for the connection 'wrong'") <= 1
 
 
@@ -198,7 +200,7 @@ def test_a_store_that_is_down_is_its_own_trouble_and_said_once(
         body = of(order, f"code {100000 + number}")
         assert api.post(f"/smsverify/callback/{NEXT}", json=body).status_code == 503
         assert api.post(f"/smsverify/callback/{SECRET}", json=body).status_code == 200
-        assert api.post("/api/callback", json=of(order, f"hint {number}")).status_code == 200
+        assert api.post("/api/callback", json=of(order, f"guess {number}")).status_code == 200
     assert caplog.text.count("could not be stored") == 1
 
 

@@ -73,7 +73,12 @@ class Inbox:
                 seen = seen.completed(Sms.called(called))
                 self._insert(connection, seen, came_at=now, called_at=called.received_at)
             # What an unverified callback has asked to look for has been read now.
-            connection.execute(sa.update(looks).where(self._look(message.order_id)).values(hinted_at=None))
+            is_followed = looks.c.followed_at.is_not(None)
+            connection.execute(
+                sa.update(looks)
+                .where(self._look(message.order_id))
+                .values(by_secret=None, next_at=sa.case((is_followed, looks.c.next_at)))
+            )
             return True
 
     def take(self, callback: Callback) -> str | None:
@@ -259,7 +264,7 @@ class Inbox:
         if row.by_secret:
             self._note_arrival(connection, now)
         if state == UNVERIFIED:
-            self._hint(connection, row, now)
+            self._ask_for_look(connection, row, now)
         return state
 
     def _is_from_before(self, connection: sa.Connection, row: Any) -> bool:
@@ -308,16 +313,16 @@ class Inbox:
         )
         return next((row for row in rows if has_same_content(Sms.called(row), shown)), None)
 
-    def _hint(self, connection: sa.Connection, row: Any, now: float) -> None:
+    def _ask_for_look(self, connection: sa.Connection, row: Any, now: float) -> None:
         """Notes that there may be something to read in the order's status."""
-        values = {"hinted_at": now, "hint_by_secret": row.by_secret, "hint_tries": 0}
+        values = {"next_at": now, "by_secret": row.by_secret, "tries": 0}
         insert = self._store.insert(looks).values(account=self._account, order_id=row.order_id, **values)
         connection.execute(
             insert.on_conflict_do_update(
                 index_elements=[looks.c.account, looks.c.order_id],
                 set_=values,
                 # Strangers can send those without a secret; they change nothing about one that is open.
-                where=None if row.by_secret else looks.c.hinted_at.is_(None),
+                where=None if row.by_secret else looks.c.by_secret.is_(None),
             )
         )
 

@@ -296,8 +296,9 @@ polls = sa.Table(
     sa.Column("refusal", sa.Text),
     # When the secret URL was last called with an SMS of an order that is known.
     sa.Column("callback_at", sa.Double),
-    # Before this, no hint is followed that came without a secret.
-    sa.Column("hint_next_at", sa.Double),
+    # Before these, no order is looked at for a callback without a secret, and none for a subscription.
+    sa.Column("unsigned_next_at", sa.Double),
+    sa.Column("subscription_next_at", sa.Double),
 )
 
 looks = sa.Table(
@@ -309,16 +310,19 @@ looks = sa.Table(
     sa.Column("status", sa.Text),
     sa.Column("status_at", sa.Double),
     sa.Column("empty_ends", sa.Integer, nullable=False, default=0),
-    # A callback that proves nothing by itself: there may be an SMS to read.
-    sa.Column("hinted_at", sa.Double),
-    sa.Column("hint_by_secret", sa.Boolean, nullable=False, default=False),
-    sa.Column("hint_tries", sa.Integer, nullable=False, default=0),
-    sa.Column("hint_followed_at", sa.Double),
+    # When the order is looked at next by itself, and was last: for those who follow it, as of their last sign
+    # of life, or for an unverified callback. Which of these came, and the looks for it so far.
+    sa.Column("next_at", sa.Double),
+    sa.Column("asked_at", sa.Double),
+    sa.Column("followed_at", sa.Double),
+    sa.Column("by_secret", sa.Boolean),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
     sa.Index(
-        "smsverify_looks_hinted",
+        "smsverify_looks_next",
         "account",
-        sqlite_where=sa.text("hinted_at IS NOT NULL"),
-        postgresql_where=sa.text("hinted_at IS NOT NULL"),
+        "next_at",
+        sqlite_where=sa.text("next_at IS NOT NULL"),
+        postgresql_where=sa.text("next_at IS NOT NULL"),
     ),
 )
 
@@ -377,16 +381,6 @@ consumers = sa.Table(
     sa.Column("cursor", sa.BigInteger, nullable=False),
     sa.Column("holder", sa.Text),
     sa.Column("seen_at", sa.Double, nullable=False),
-)
-
-followed = sa.Table(
-    "smsverify_followed",
-    metadata,
-    sa.Column("account", sa.Text, primary_key=True),
-    sa.Column("consumer", sa.Text, primary_key=True),
-    sa.Column("order_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("seen_at", sa.Double, nullable=False),
-    sa.Column("asked_at", sa.Double),
 )
 
 # Which run of those that handle messages each message belongs to.

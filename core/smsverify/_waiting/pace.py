@@ -30,9 +30,25 @@ CALLBACK_LATE = 5.0  # after a poll has found a code, its callback may still com
 PROOF = 10  # codes in a row that callbacks have brought, the last one of them
 LATELY = 60.0  # seconds ago at the most
 
-# What lies farther ahead than any poll was noted by a clock that was set while nobody looked.
-FARTHEST = 2 * SLOWEST_SAFETY_POLL
-SURELY = 60.0  # and so many seconds more, however short the service's minute
+# An unverified callback asks for a look at its order, and for more where that finds nothing: the service may
+# show an SMS a little later than it calls, but strangers can call, too.
+CALLBACK_RETRY = 1.5  # after the first look, doubled with each
+CALLBACK_LOOKS = 5  # after these, the polls go on as always
+CALLBACK_PAUSE = 5.0  # between two looks that further callbacks ask for
+UNSIGNED_SHARE = 0.25  # of the rate limit, that callbacks without a secret may take
+
+# The orders of subscriptions are asked for much more rarely than those whose code somebody waits for.
+SUBSCRIPTION = 20.0  # between two looks at one of them
+CALLED_SUBSCRIPTION = 600.0  # the same where callbacks come: they bring the messages
+SUBSCRIPTION_GAP = 3.0  # between two looks at whichever of them
+REFUSED_PAUSE = 600.0  # after the service has refused the key
+DAY = 86_400.0
+CALLED = DAY  # seconds for which callbacks are relied on after one has come; the service repeats so long
+
+ALIVE = 15.0  # a wait that has not been seen for so long is dead
+SHORTEST_ALIVE = 5.0  # seconds, however short the service's minute
+
+SURELY = 60.0  # seconds beyond what is put off, however short the service's minute, that no clock is ahead
 
 
 @dataclass(frozen=True)
@@ -134,11 +150,33 @@ def first_safety_poll(
     return (PROVEN_SAFETY_POLL if is_recent and is_proven else FIRST_SAFETY_POLL) * period / MINUTE
 
 
-def is_due(next_at: float, now: float, period: float) -> bool:
-    """Whether a poll that is on record for `next_at` is due."""
-    return not now < next_at < now + farthest(period)
+def is_due(next_at: float, now: float, farthest: float) -> bool:
+    """Whether what is on record for `next_at` is due. What lies farther ahead than anything is put off was
+    noted by a clock that was set while nobody looked.
+    """
+    return not now < next_at <= now + farthest
 
 
-def farthest(period: float) -> float:
+def farthest_poll(time_scale: float) -> float:
     """Seconds beyond which no poll is put off."""
-    return FARTHEST * period / MINUTE + SURELY
+    return 2 * SLOWEST_SAFETY_POLL * time_scale + SURELY
+
+
+def farthest_look(time_scale: float) -> float:
+    """Seconds beyond which no look at one order is put off."""
+    return 2 * CALLED_SUBSCRIPTION * time_scale + SURELY
+
+
+def callback_retry(tries: int) -> float:
+    """Seconds until an order is looked at again, after so many looks for a callback and one more."""
+    return CALLBACK_RETRY * 2.0**tries
+
+
+def unsigned_gap(limit: int) -> float:
+    """Seconds between two looks, at whichever orders, for callbacks that came without a secret."""
+    return MINUTE / (limit * UNSIGNED_SHARE)
+
+
+def alive_for(time_scale: float) -> float:
+    """Seconds after which a wait that gives no sign of life is taken for dead."""
+    return max(ALIVE * time_scale, SHORTEST_ALIVE)

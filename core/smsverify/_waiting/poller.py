@@ -12,21 +12,17 @@ How often that is, `pace` says.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify._messages.inbox import came_at
 from smsverify._orders.orders import Orders
-from smsverify._service.rate_limit import Priority, RateLimit
+from smsverify._service.rate_limit import Priority
 from smsverify._store.store import Store
-from smsverify._store.tables import looks, messages, polls, waits
-from smsverify._waiting import pace
-from smsverify._waiting.hints import Hints, alive_for
-from smsverify._waiting.subscriptions import NOT_FOUND, Consumers
+from smsverify._store.tables import looks, polls, waits
+from smsverify._waiting.schedule import BLIND_AFTER, NOT_FOUND, Look, Schedule
 from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
@@ -40,9 +36,6 @@ from smsverify.text import log_of, masked
 
 log = log_of(__name__)
 
-# So often in a row an order has to have news that the list did not show, before the list counts as blind;
-# then the orders are asked for one by one. Now and then the list gets another chance.
-BLIND_AFTER = 2
 PROVEN = -1  # stands for the number of misses once the list has shown a completion
 # Polls by the list between two looks at an order that it shows no news of; the second, where it is proven.
 CHECKS = 3
@@ -50,185 +43,65 @@ RARE_CHECKS = 10
 CHANCES = 20  # polls without a blind list between two chances for it
 
 
-@dataclass(frozen=True)
-class _Awaited:
-    """An order that somebody waits for.
-
-    Attributes:
-        age: seconds since the first of those who wait began.
-        unseen: seconds since its status was asked for, by anybody.
-    """
-
-    order_id: int
-    age: float
-    unseen: float
-
-
-def by_turn(awaited: list[_Awaited]) -> list[int]:
-    """Orders that are asked for one by one: those first that are longest unseen for their age."""
-    return [
-        one.order_id for one in sorted(awaited, key=lambda one: (-one.unseen / max(one.age, 1e-3), one.age))
-    ]
-
-
 class Poller:
-    """The polls of one account, taken by whichever process finds one due.
+    """Asks for what the schedule of an account says is due, and keeps what the service answers.
+
+    Urgent looks have a thread of their own: they never wait behind a poll that waits for the rate limit.
 
     Args:
         store: where the processes meet.
-        rate_limit: the requests that all share.
-        orders: asks the service, and keeps what it says.
-        consumers: knows the orders that are followed.
+        orders: asks the service.
+        schedule: says what is due.
         account: whose orders they are.
     """
 
-    def __init__(
-        self, store: Store, rate_limit: RateLimit, orders: Orders, consumers: Consumers, account: str
-    ) -> None:
+    def __init__(self, store: Store, orders: Orders, schedule: Schedule, account: str) -> None:
+        self.schedule = schedule
         self._store = store
-        self._rate_limit = rate_limit
         self._orders = orders
-        self._consumers = consumers
         self._account = account
-        self._time_scale = rate_limit.period / 60
-        self._hints = Hints(store, account, time_scale=self._time_scale, rate_limit=rate_limit.limit)
         self._polls = 0
-        self._unlisted = 0
-        self._one_by_one = 1
-        self._thread: threading.Thread | None = None
-        self._hint_thread: threading.Thread | None = None
-        self._told_statuses: set[tuple[int, str]] = set()
+        self._threads: dict[bool, threading.Thread] = {}
+        self._reported: set[tuple[int, str]] = set()
 
-    def follow_hints(self, when_asked: Callable[[], None]) -> None:
-        """Asks for orders of callbacks and subscriptions, in a thread of its own, if it is time.
+    def ask(self, when_asked: Callable[[], None], *, looks: bool, poll: bool) -> None:
+        """Asks for what is due, in threads of their own, unless another process does.
 
-        `when_asked` is called after each answer that may end a wait.
+        Args:
+            when_asked: called after each answer that may end a wait.
+            looks: whether looks at one order may be due.
+            poll: whether a poll is due, and wanted.
         """
-        if self._hint_thread is not None and self._hint_thread.is_alive():
-            return
-        hinted = self._hints.take_due() or self._consumers.take_due()
-        if hinted:
-            self._hint_thread = threading.Thread(
-                target=self._ask_hinted, args=(hinted, when_asked), name="smsverify-poll", daemon=True
-            )
-            self._hint_thread.start()
-
-    def _ask_hinted(self, hinted: list[tuple[int, Priority]], when_asked: Callable[[], None]) -> None:
-        with self._going_on(when_asked):
-            for order_id, priority in hinted:
-                self._ask(order_id, priority, is_news=None)
-                when_asked()
-
-    def is_due(self, next_at: float, now: float) -> bool:
-        """Whether a poll that is on record for `next_at` is due."""
-        return pace.is_due(next_at, now, self._rate_limit.period)
-
-    def poll(self, when_asked: Callable[[], None]) -> None:
-        """Asks the service, in a thread of its own, unless somebody else does: for a poll that is due."""
-        if self._thread is not None and self._thread.is_alive():
-            return
-        awaited = self._claim_poll()
-        if awaited:
-            self._thread = threading.Thread(
-                target=self._poll_for,
-                args=(awaited, when_asked),
-                name="smsverify-poll",
-                daemon=True,
-            )
-            self._thread.start()
-
-    def expect(self, connection: sa.Connection) -> None:
-        """Somebody begins to wait, in the caller's transaction: when his first poll is, and what it needs."""
-        now = self._store.now(connection)
-        called = self._first_safety_poll(connection)
-        first_at = now + (called or pace.FIRST_SAFETY_POLL * self._time_scale)
-        new = self._store.insert(polls).values(account=self._account, next_at=0)
-        connection.execute(new.on_conflict_do_nothing())
-        connection.execute(
-            sa.update(polls)
-            .where(polls.c.account == self._account, polls.c.next_at > first_at)
-            .values(next_at=first_at)
-        )
-        if called is None:
-            self._rate_limit.codes_are_polled_for(connection)
-
-    # -------------------------------------------------------------- when
-
-    def _claim_poll(self) -> list[_Awaited]:
-        """The orders that are waited for; none where another process was quicker, or it is not time yet."""
-        with self._store.read() as connection:
-            awaited = self._awaited(connection)
-            first_poll = self._first_safety_poll(connection)
-        rate_limit = self._rate_limit
-        poll = pace.next_poll(
-            rate_limit.limit,
-            rate_limit.period,
-            ages=[one.age for one in awaited],
-            load=rate_limit.load(),
-            unlisted=None if self._list_is_blind() else self._unlisted,
-            first_poll=first_poll,
-        )
-        self._one_by_one = poll.one_by_one
-        with self._store.write() as connection:
-            now = self._store.now(connection)
-            is_due = sa.or_(polls.c.next_at <= now, polls.c.next_at > now + pace.farthest(rate_limit.period))
-            claimed = connection.execute(
-                sa.update(polls)
-                .where(polls.c.account == self._account, is_due)
-                .values(next_at=now + poll.pause)
-            )
-            if not claimed.rowcount or not awaited:
-                return []
-            self._rate_limit.codes_are_polled_for(connection, first_poll is None)
-        return awaited if poll.is_made else []
-
-    def _awaited(self, connection: sa.Connection) -> list[_Awaited]:
-        now = self._store.now(connection)
-        alive = waits.c.seen_at.between(now - alive_for(self._time_scale), now + alive_for(self._time_scale))
-        same = sa.and_(looks.c.account == waits.c.account, looks.c.order_id == waits.c.order_id)
-        since, seen_at = sa.func.min(waits.c.since), sa.func.max(looks.c.status_at)
-        rows = connection.execute(
-            sa.select(waits.c.order_id, since.label("since"), seen_at.label("seen_at"))
-            .outerjoin(looks, same)
-            .where(waits.c.account == self._account, alive)
-            .group_by(waits.c.order_id)
-        )
-        return [
-            _Awaited(
-                row.order_id,
-                age=max(now - row.since, 0.0),
-                unseen=max(now - (row.since if row.seen_at is None else row.seen_at), 0.0),
-            )
-            for row in rows
-        ]
-
-    def _first_safety_poll(self, connection: sa.Connection) -> float | None:
-        """What `pace` says of the callbacks that have come, and of what they have not brought."""
-        last = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
-        newest = connection.execute(
-            sa.select(messages.c.called_at, came_at.label("came_at"))
-            .where(messages.c.account == self._account)
-            .order_by(messages.c.id.desc())
-            .limit(max(self._rate_limit.limit, pace.PROOF))
-        )
-        return pace.first_safety_poll(
-            self._rate_limit.period,
-            now=self._store.now(connection),
-            callback_at=connection.execute(last).scalar(),
-            newest=[pace.Arrival(row.came_at, row.called_at) for row in newest],
-        )
+        for urgent in (True, False):
+            if urgent in self._threads and self._threads[urgent].is_alive():
+                continue
+            due = self.schedule.claim_due(urgent=urgent, looks=looks, poll=poll)
+            if due:
+                thread = threading.Thread(
+                    target=self._ask_for, args=(due, when_asked), name="smsverify-poll", daemon=True
+                )
+                self._threads[urgent] = thread
+                thread.start()
 
     # -------------------------------------------------------------- for which orders
 
-    def _poll_for(self, awaited: list[_Awaited], when_asked: Callable[[], None]) -> None:
-        """One poll for all who wait for these orders."""
+    def _ask_for(self, due: list[Look], when_asked: Callable[[], None]) -> None:
         with self._going_on(when_asked):
-            for order_id, priority, is_news in self._worth_asking(awaited):
-                # Those before it may have waited for their turns so long that a callback has come meanwhile.
-                if self._is_awaited(order_id):
-                    self._ask(order_id, priority, is_news=is_news)
+            for look in due:
+                if look.one_by_one is None:
+                    self._ask(look.order_ids[0], look.priority, is_news=None)
                     when_asked()
-            self._orders.cancelling.retry_releases(limit=1)
+                else:
+                    self._poll(look.order_ids, look.one_by_one, when_asked)
+
+    def _poll(self, awaited: Sequence[int], one_by_one: int, when_asked: Callable[[], None]) -> None:
+        """One poll for all who wait for these orders."""
+        for order_id, priority, is_news in self._worth_asking(awaited, one_by_one):
+            # Those before it may have waited for their turns so long that a callback has come meanwhile.
+            if self._is_awaited(order_id):
+                self._ask(order_id, priority, is_news=is_news)
+                when_asked()
+        self._orders.cancelling.retry_releases(limit=1)
 
     def _is_awaited(self, order_id: int) -> bool:
         with self._store.read() as connection:
@@ -248,22 +121,23 @@ class Poller:
         except Exception:
             log.exception("A poll failed unexpectedly, the next one is due as always")
 
-    def _worth_asking(self, awaited: list[_Awaited]) -> list[tuple[int, Priority, bool | None]]:
+    def _worth_asking(
+        self, order_ids: Sequence[int], one_by_one: int
+    ) -> list[tuple[int, Priority, bool | None]]:
         """Which orders to ask for: those that the list shows to have changed, and some that it does not show.
 
         With each, whether the list has shown news of it; `None` where it was not read, or does not show it.
         """
-        order_ids = by_turn(awaited)
         self._polls += 1
-        if len(order_ids) == 1 or (self._list_is_blind() and self._polls % CHANCES):
-            return [(order_id, Priority.POLL, None) for order_id in order_ids[: self._one_by_one]]
+        if len(order_ids) == 1 or (self._misses() >= BLIND_AFTER and self._polls % CHANCES):
+            return [(order_id, Priority.POLL, None) for order_id in order_ids[:one_by_one]]
         try:
             orders = self._orders.status.read_list(priority=Priority.POLL).rows
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
             log.warning("The list of orders can not be read, they are asked for one by one: %s", error)
-            return [(order_id, Priority.POLL, None) for order_id in order_ids[: self._one_by_one]]
+            return [(order_id, Priority.POLL, None) for order_id in order_ids[:one_by_one]]
         listed = {order.order_id: order.status for order in orders}
         before = self._note_listed(order_ids, listed)
         changed = [
@@ -273,17 +147,14 @@ class Poller:
             and (has_ended(listed[order_id]) or listed[order_id] != before.get(order_id, listed[order_id]))
         ]
         unlisted = [order_id for order_id in order_ids if order_id not in listed]
-        self._unlisted = len(unlisted)
+        self.schedule.unlisted = len(unlisted)
         unchanged = [order_id for order_id in order_ids if order_id in listed and order_id not in changed]
         checked = unchanged[:1] if not self._polls % self._checks_every() else []
         return [
             *((order_id, Priority.RELEASE, True) for order_id in changed),
-            *((order_id, Priority.POLL, None) for order_id in unlisted[: self._one_by_one]),
+            *((order_id, Priority.POLL, None) for order_id in unlisted[:one_by_one]),
             *((order_id, Priority.POLL, False) for order_id in checked),
         ]
-
-    def _list_is_blind(self) -> bool:
-        return self._misses() >= BLIND_AFTER
 
     def _checks_every(self) -> int:
         return RARE_CHECKS if self._misses() == PROVEN else CHECKS
@@ -306,7 +177,7 @@ class Poller:
                 .values(list_misses=PROVEN if has_shown else one_more)
             )
 
-    def _note_listed(self, awaited: list[int], listed: dict[int, str]) -> dict[int, str]:
+    def _note_listed(self, awaited: Sequence[int], listed: dict[int, str]) -> dict[int, str]:
         """Keeps what the list says of these orders; returns what it said before."""
         mine = sa.and_(looks.c.account == self._account, looks.c.order_id.in_(awaited))
         with self._store.write() as connection:
@@ -334,8 +205,8 @@ class Poller:
             self._note(order_id)
             return
         word = status.status.strip().lower()
-        if word not in KNOWN_STATUSES and (order_id, word) not in self._told_statuses:
-            self._told_statuses.add((order_id, word))
+        if word not in KNOWN_STATUSES and (order_id, word) not in self._reported:
+            self._reported.add((order_id, word))
             log.warning(
                 "Order %d has the status %r, which is not known; waiting goes on", order_id, masked(word)
             )

@@ -18,28 +18,18 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from smsverify._messages.inbox import Inbox
-from smsverify._service.rate_limit import Priority
 from smsverify._store.store import Store
-from smsverify._store.tables import consumers, followed, looks, messages, orders, polls
-from smsverify._waiting.hints import alive_for
+from smsverify._store.tables import consumers, looks, messages, orders
+from smsverify._waiting.pace import alive_for
+from smsverify._waiting.schedule import Schedule
 from smsverify.errors import WaitStoppedError
 from smsverify.models import RENTALS, Message, has_ended
 from smsverify.text import log_of
 
 log = log_of(__name__)
 
-NOT_FOUND = "not found"  # stands for the status of an order that the service does not know
-
 DAY = 86_400.0
 BATCH = 1000  # messages that a consumer is given at once, at the most
-
-# In seconds of a service whose minute lasts a minute.
-PAUSE = 20.0  # between two looks at an order that is followed
-CALLED_PAUSE = 600.0  # the same where callbacks come
-GAP = 3.0  # between two looks at whichever of them
-REFUSED_PAUSE = 600.0  # after the service has refused the key
-
-CALLED = DAY  # seconds for which callbacks are relied on after one has come; the service repeats so long
 
 
 class Consumers:
@@ -47,16 +37,16 @@ class Consumers:
 
     Args:
         store: where they meet.
+        schedule: asks the service for the orders that they follow.
         account: whose messages they read.
         time_scale: how long the service's minute is in real minutes.
     """
 
-    def __init__(self, store: Store, account: str, *, time_scale: float) -> None:
+    def __init__(self, store: Store, schedule: Schedule, account: str, *, time_scale: float) -> None:
         self._store = store
+        self._schedule = schedule
         self._account = account
-        self._time_scale = time_scale
         self._alive = alive_for(time_scale)
-        self._told_unknown: set[int] = set()
 
     @property
     def alive(self) -> float:
@@ -80,8 +70,6 @@ class Consumers:
                 account=self._account, name=name, cursor=newest.scalar_subquery(), seen_at=now
             )
             connection.execute(insert.on_conflict_do_nothing())
-            poll = self._store.insert(polls).values(account=self._account, next_at=0)
-            connection.execute(poll.on_conflict_do_nothing())
             is_free = sa.or_(
                 consumers.c.holder.is_(None),
                 consumers.c.holder == holder,
@@ -107,14 +95,8 @@ class Consumers:
             mine = sa.and_(self._consumer(name), consumers.c.holder == holder)
             if not connection.execute(sa.update(consumers).where(mine).values(seen_at=now)).rowcount:
                 return False
-            wanted = set(self._receiving(connection, now) if order_ids is None else order_ids)
-            for order_id in wanted:
-                insert = self._store.insert(followed).values(
-                    account=self._account, consumer=name, order_id=order_id, seen_at=now
-                )
-                key = [followed.c.account, followed.c.consumer, followed.c.order_id]
-                connection.execute(insert.on_conflict_do_update(index_elements=key, set_={"seen_at": now}))
-            self._forget(connection, name, but=wanted)
+            wanted = self._receiving(connection, now) if order_ids is None else order_ids
+            self._schedule.follow(connection, set(wanted))
             return True
 
     def advance(self, name: str, holder: str, message_id: int) -> bool:
@@ -135,73 +117,10 @@ class Consumers:
         mine = sa.and_(self._consumer(name), consumers.c.holder == holder)
         with self._store.write() as connection:
             if connection.execute(sa.update(consumers).where(mine).values(holder=None)).rowcount:
-                self._forget(connection, name, but=())
-
-    # -------------------------------------------------------------- what is to be asked for
-
-    def take_due(self) -> list[tuple[int, Priority]]:
-        """Claims the order to ask for now, if one is due, with the priority of the request."""
-        with self._store.read() as connection:
-            now = self._store.now(connection)
-            rows = connection.execute(self._of_followed(now)).all()
-            if not rows:
-                return []
-            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one()
-        if now - (poll.refused_at or 0) < REFUSED_PAUSE * self._time_scale:
-            return []
-        is_called = now - (poll.callback_at or 0) < CALLED
-        pause = (CALLED_PAUSE if is_called else PAUSE) * self._time_scale
-        # What lies ahead was noted by a clock that was set while nobody looked: it is as good as never.
-        asked_at = {row.order_id: row.asked_at if row.asked_at <= now else 0.0 for row in rows}
-        if max(asked_at.values()) > now - GAP * self._time_scale:
-            return []
-        for row in rows:
-            seen_at = row.seen_at if row.seen_at <= now else 0.0
-            is_due = max(asked_at[row.order_id], seen_at) <= now - pause
-            if row.status == NOT_FOUND and row.order_id not in self._told_unknown:
-                self._told_unknown.add(row.order_id)
-                log.warning("Order %d is followed, but the service does not know it", row.order_id)
-            if is_due and not _is_over(row) and self._claim(row.order_id, asked_at[row.order_id], now):
-                return [(row.order_id, Priority.POLL)]
-        return []
-
-    def _of_followed(self, now: float) -> sa.Select[tuple[int, float, float, str | None, str | None]]:
-        """The orders that are followed, those first that were asked for longest ago."""
-        asked_at = sa.func.max(sa.func.coalesce(followed.c.asked_at, 0.0))
-        seen_at = sa.func.max(sa.func.coalesce(looks.c.status_at, 0.0))
-        of_look = sa.and_(looks.c.account == followed.c.account, looks.c.order_id == followed.c.order_id)
-        of_order = sa.and_(orders.c.account == followed.c.account, orders.c.order_id == followed.c.order_id)
-        return (
-            sa.select(
-                followed.c.order_id,
-                asked_at.label("asked_at"),
-                seen_at.label("seen_at"),
-                sa.func.max(looks.c.status).label("status"),
-                sa.func.max(orders.c.product).label("product"),
-            )
-            .outerjoin(looks, of_look)
-            .outerjoin(orders, of_order)
-            .where(
-                followed.c.account == self._account,
-                followed.c.seen_at.between(now - self._alive, now + self._alive),
-            )
-            .group_by(followed.c.order_id)
-            .order_by(asked_at, followed.c.order_id)
-        )
-
-    def _claim(self, order_id: int, asked_at: float, now: float) -> bool:
-        """Takes the look at an order, if no other process was quicker."""
-        is_as_read = sa.or_(
-            followed.c.asked_at.is_(None), followed.c.asked_at <= asked_at, followed.c.asked_at > now
-        )
-        this = sa.and_(followed.c.account == self._account, followed.c.order_id == order_id)
-        with self._store.write() as connection:
-            return bool(
-                connection.execute(sa.update(followed).where(this, is_as_read).values(asked_at=now)).rowcount
-            )
+                self._schedule.unfollow(connection)
 
     def _receiving(self, connection: sa.Connection, now: float) -> list[int]:
-        """The rentals that run, as far as is known, and the orders that a callback hints at."""
+        """The rentals that run, as far as is known, and the orders that an unverified callback is about."""
         may_run = sa.or_(orders.c.expires_at.is_(None), orders.c.expires_at > now - DAY)
         rows = connection.execute(
             sa.select(orders.c.order_id, orders.c.status).where(
@@ -209,33 +128,15 @@ class Consumers:
             )
         )
         running = [row.order_id for row in rows if row.status == "completed" or not has_ended(row.status)]
-        hinted = connection.execute(
+        called = connection.execute(
             sa.select(looks.c.order_id).where(
-                looks.c.account == self._account, looks.c.hinted_at.is_not(None), looks.c.hint_by_secret
+                looks.c.account == self._account, looks.c.next_at.is_not(None), looks.c.by_secret
             )
         )
-        return running + [row.order_id for row in hinted]
-
-    def _forget(self, connection: sa.Connection, name: str, *, but: Iterable[int]) -> None:
-        connection.execute(
-            sa.delete(followed).where(
-                followed.c.account == self._account,
-                followed.c.consumer == name,
-                followed.c.order_id.not_in(list(but)),
-            )
-        )
+        return running + [row.order_id for row in called]
 
     def _consumer(self, name: str) -> sa.ColumnElement[bool]:
         return sa.and_(consumers.c.account == self._account, consumers.c.name == name)
-
-
-def _is_over(row: sa.Row[tuple[int, float, float, str | None, str | None]]) -> bool:
-    """Whether an order gets no message any more; a rental does after its first one."""
-    if row.status == NOT_FOUND:
-        return True
-    if row.status is None or not has_ended(row.status):
-        return False
-    return row.status != "completed" or (row.product is not None and row.product not in RENTALS)
 
 
 Batch = list[tuple[int, Message]]

@@ -25,10 +25,11 @@ from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.handover import Handover
 from smsverify._store.store import Store
-from smsverify._store.tables import followed, looks, messages, polls, waits
-from smsverify._waiting.hints import alive_for
+from smsverify._store.tables import looks, messages, polls, waits
+from smsverify._waiting.pace import alive_for
 from smsverify._waiting.poller import Poller
-from smsverify._waiting.subscriptions import NOT_FOUND, Subscription, Subscriptions
+from smsverify._waiting.schedule import NOT_FOUND
+from smsverify._waiting.subscriptions import Subscription, Subscriptions
 from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
@@ -74,13 +75,13 @@ class _Glance:
         now: by the store's clock.
         newest: the id of the account's newest message.
         next_poll_at: when its next poll is.
-        has_hints: whether callbacks hint at orders, or orders are followed.
+        next_look_at: when an order is next looked at by itself; `None` where none is.
     """
 
     now: float
     newest: int
     next_poll_at: float
-    has_hints: bool
+    next_look_at: float | None
 
 
 @dataclass(frozen=True)
@@ -255,16 +256,18 @@ class Waiter:
         self._next_poll_at = glance.next_poll_at
         self._deliver(current, glance.newest)
         is_waited_for = not all(wait.future.done() for wait in current)
-        if glance.has_hints and (is_waited_for or self._subscriptions.current()):
-            self._poller.follow_hints(self._asked)
-        if is_waited_for and self._poller.is_due(glance.next_poll_at, glance.now):
-            self._poller.poll(self._asked)
+        if is_waited_for or self._subscriptions.current():
+            schedule = self._poller.schedule
+            looks_due = schedule.is_look_due(glance.next_look_at, glance.now)
+            poll_due = is_waited_for and schedule.is_poll_due(glance.next_poll_at, glance.now)
+            if looks_due or poll_due:
+                self._poller.ask(self._asked, looks=looks_due, poll=poll_due)
 
     def _glance(self) -> _Glance:
         """Whether there is anything to do, which most of the time there is not, with one query."""
         with self._store.read() as connection:
-            now, newest, next_poll_at, has_hints = connection.execute(self._glancing).one()
-        return _Glance(float(now), int(newest), float(next_poll_at), bool(has_hints))
+            now, newest, next_poll_at, next_look_at = connection.execute(self._glancing).one()
+        return _Glance(float(now), int(newest), float(next_poll_at), next_look_at)
 
     def _end_what_is_due(self, current: Iterable[Wait]) -> None:
         for wait in current:
@@ -383,7 +386,7 @@ class Waiter:
                     task=None if wait.task is None else wait.task.model_dump_json(),
                 )
             )
-            self._poller.expect(connection)
+            self._poller.schedule.expect(connection)
 
     def _unregister(self, over: list[Wait]) -> None:
         if over:
@@ -410,13 +413,14 @@ def _glancing(store: Store, account: str) -> sa.Executable:
     """What a `_Glance` is made of. It reads indexes alone, so old orders and messages cost it nothing."""
     newest = sa.select(sa.func.max(messages.c.id)).where(messages.c.account == account)
     next_poll_at = sa.select(polls.c.next_at).where(polls.c.account == account)
-    is_hinted = sa.exists().where(looks.c.account == account, looks.c.hinted_at.is_not(None))
-    is_followed = sa.exists().where(followed.c.account == account)
+    next_look_at = sa.select(sa.func.min(looks.c.next_at)).where(
+        looks.c.account == account, looks.c.next_at.is_not(None)
+    )
     return sa.select(
         store.clock(),
         sa.func.coalesce(newest.scalar_subquery(), 0),
         sa.func.coalesce(next_poll_at.scalar_subquery(), 0.0),
-        sa.or_(is_hinted, is_followed),
+        next_look_at.scalar_subquery(),
     )
 
 

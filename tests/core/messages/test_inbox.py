@@ -65,8 +65,8 @@ def rows(store: Store, table: sa.Table = messages) -> list[Any]:
         return list(connection.execute(sa.select(table).order_by(*table.primary_key)).all())
 
 
-def hinted(store: Store) -> list[int]:
-    return [row.order_id for row in rows(store, looks) if row.hinted_at is not None]
+def to_be_looked_at(store: Store) -> list[int]:
+    return [row.order_id for row in rows(store, looks) if row.next_at is not None]
 
 
 # ------------------------------------------------------------------ which callback is believed
@@ -80,7 +80,7 @@ def test_a_callback_that_leaves_no_doubt_is_a_message(
     message = inbox.newest([ORDER])[ORDER]
     assert (message.otp, message.message, message.sender, message.phone) == ("545123", TEXT, "8843", PHONE)
     assert message.received_at is not None
-    assert hinted(store) == []
+    assert to_be_looked_at(store) == []
     assert [row.callback_at is not None for row in rows(store, polls)] == [True]
     known = Records(store, "wallet").get(ORDER)
     assert known is not None
@@ -117,21 +117,21 @@ def test_ten_digits_may_also_be_a_whole_number_of_another_country(
     ],
     ids=lambda doubt: next(iter(doubt)),
 )
-def test_a_doubt_makes_it_a_hint(
+def test_a_doubt_leaves_it_unverified(
     store: Store, inbox: Inbox, know: Callable[..., None], doubt: dict[str, Any]
 ) -> None:
     know()
     assert inbox.take(called(**doubt)) == UNVERIFIED
     assert inbox.newest([ORDER]) == {}
-    assert hinted(store) == [ORDER]
+    assert to_be_looked_at(store) == [ORDER]
     assert len(rows(store, callbacks)) == 1
 
 
-def test_an_order_whose_number_is_not_known_gives_a_hint(store: Store, inbox: Inbox) -> None:
+def test_an_order_whose_number_is_not_known_leaves_it_unverified(store: Store, inbox: Inbox) -> None:
     records = Records(store, "wallet")
     Handover(records, Releases(records)).claim(ORDER, "somebody who waits for an order from elsewhere")
     assert inbox.take(called()) == UNVERIFIED
-    assert hinted(store) == [ORDER]
+    assert to_be_looked_at(store) == [ORDER]
 
 
 def test_a_callback_of_an_unknown_order_is_kept_and_delivered_when_the_order_is_known(
@@ -140,13 +140,13 @@ def test_a_callback_of_an_unknown_order_is_kept_and_delivered_when_the_order_is_
     assert inbox.take(called()) == OPEN
     assert inbox.take(called(order_id=7, by_secret=False)) == OPEN
     assert (inbox.newest([ORDER]), inbox.since(0)) == ({}, [])
-    assert hinted(store) == []
+    assert to_be_looked_at(store) == []
     know()
     know(7)
     assert inbox.newest([ORDER])[ORDER].otp == "545123"
     assert inbox.take(called()) is None
     assert [message.order_id for _, message in inbox.since(0)] == [ORDER]
-    assert hinted(store) == [7]
+    assert to_be_looked_at(store) == [7]
 
 
 def test_a_reader_of_all_messages_finds_what_came_early(inbox: Inbox, know: Callable[..., None]) -> None:
@@ -322,7 +322,7 @@ def test_a_text_without_a_certain_code_gets_its_sender_too(
     assert inbox.take(called("Welcome!")) == UNVERIFIED
     assert inbox.put(shown("Welcome!", None))
     assert [(row.sender, row.otp) for row in rows(store)] == [("8843", None)]
-    assert hinted(store) == []  # it has been read
+    assert to_be_looked_at(store) == []  # it has been read
 
 
 def test_a_forged_text_does_no_harm(store: Store, inbox: Inbox, know: Callable[..., None]) -> None:

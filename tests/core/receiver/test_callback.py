@@ -27,6 +27,7 @@ from smsverify import InvalidRequestError, errors
 from smsverify._messages.callbacks import KEPT, OPEN, UNVERIFIED, VERIFIED
 from smsverify._receiver.masking import mask
 from smsverify._receiver.receiver import LONGEST_BODY
+from smsverify._service.rate_limit import Priority
 from smsverify._store.store import open_store
 from smsverify._store.tables import callbacks, messages
 from smsverify.callback import account_of, make_app
@@ -138,7 +139,7 @@ def test_what_callbacks_bring_while_a_poll_is_under_way_is_not_asked_for(
 ) -> None:
     # A poll for one alone would ask for its status, without the list.
     monkeypatch.setattr(
-        "smsverify._waiting.poller.Poller.is_due", lambda *_: len(hook._parts.waiter._waits) == 5
+        "smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: len(hook._parts.waiter._waits) == 5
     )
     orders = [hook.order("temporary", service="WhatsApp") for _ in range(5)]
     for order in orders:
@@ -191,7 +192,7 @@ def test_a_late_callback_of_a_cancelled_order_is_kept_and_cancels_nothing(
     ],
     ids=["no secret", "no secret, with a slash", "another phone", "no certain code"],
 )
-def test_a_hint_makes_the_status_decide(
+def test_an_unverified_callback_makes_the_status_decide(
     receiver: Receiver,
     hook: SmsVerifyHook,
     simulator: Simulator,
@@ -200,8 +201,8 @@ def test_a_hint_makes_the_status_decide(
     change: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # No poll is due for an hour: only the hint makes anybody ask.
-    monkeypatch.setattr("smsverify._waiting.poller.Poller.poll", lambda self, when_asked: None)
+    # No poll is due for an hour: only the callback makes anybody ask.
+    monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
     wait = Waiting(hook, order.order_id)
     simulator.deliver_sms(order.order_id, otp="777888")
     forged = of(order, "Your PayPal code is 666666", **change)
@@ -211,6 +212,24 @@ def test_a_hint_makes_the_status_decide(
     assert states(hook) == [UNVERIFIED]
 
 
+def test_what_a_callback_asks_for_never_waits_behind_a_poll(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    limits = {"rate_limit": 20, "rate_period": 20.0, "call_timeout": 60.0}
+    hook = make_hook(simulator, store_url, callback_secrets=[SECRET], **limits)
+    order, rate_limit = hook.order("temporary", service="WhatsApp"), hook._parts.rate_limit
+    while rate_limit.state().available > 1:  # the last one is for what is urgent
+        with rate_limit.acquire(Priority.READ, deadline=time.monotonic() + PATIENT):
+            pass
+    wait = Waiting(hook, order.order_id)
+    eventually(lambda: rate_limit.state().waiting == 1, "the poll to wait for its slot")
+    simulator.deliver_sms(order.order_id, otp="777888")
+    with receiving([hook]) as receiver:
+        assert receiver.post(of(order, "Hello", number="16095170599")) == 200
+        assert wait.code() == "777888"
+    assert rate_limit.state().waiting == 1
+
+
 def test_a_forged_callback_ends_no_wait_and_costs_little(
     receiver: Receiver,
     hook: SmsVerifyHook,
@@ -218,7 +237,7 @@ def test_a_forged_callback_ends_no_wait_and_costs_little(
     order: Order,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("smsverify._waiting.poller.Poller.poll", lambda self, when_asked: None)
+    monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
     stop = threading.Event()
     wait = Waiting(hook, order.order_id, stop=stop, cancel_on_timeout=False)
     eventually(lambda: hook._parts.waiter._waits, "the wait")
@@ -236,7 +255,7 @@ def test_a_forged_callback_ends_no_wait_and_costs_little(
     assert rows(hook, messages) == []
 
 
-def test_hints_for_orders_that_nobody_waits_for_cost_nothing(
+def test_unverified_callbacks_for_orders_that_nobody_waits_for_cost_nothing(
     receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, order: Order
 ) -> None:
     other = hook.order("temporary", service="WhatsApp")
@@ -247,8 +266,8 @@ def test_hints_for_orders_that_nobody_waits_for_cost_nothing(
     assert wait.code() == "123123"
     await_end_of_waits()
     with open_store(hook.settings.store_url.get_secret_value()).read() as connection:
-        followed = sa.text("SELECT order_id FROM smsverify_looks WHERE status_at IS NOT NULL")
-        assert connection.execute(followed).scalars().all() == [other.order_id]
+        asked_for = sa.text("SELECT order_id FROM smsverify_looks WHERE status_at IS NOT NULL")
+        assert connection.execute(asked_for).scalars().all() == [other.order_id]
 
 
 @pytest.mark.parametrize(
@@ -649,7 +668,7 @@ def test_a_code_that_came_by_callback_is_handed_out_after_the_time_out(
         return release(*args, **options)
 
     monkeypatch.setattr(hook._parts.orders.cancelling, "release", late)
-    monkeypatch.setattr("smsverify._waiting.poller.Poller.poll", lambda self, when_asked: None)
+    monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
     before = simulator.stats().requests
     assert hook.wait_for_otp(order.order_id, 0.1).otp == "545123"
     assert simulator.stats().requests == before

@@ -146,7 +146,7 @@ def test_what_comes_without_a_secret_is_bounded_and_never_read(
     assert read == ["x" * 17_000]
 
 
-def test_slow_hints_take_no_more_than_their_places(
+def test_slow_callbacks_of_strangers_take_no_more_than_their_places(
     hook: SmsVerifyHook, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smsverify._receiver.receiver.UNVERIFIED_AT_ONCE", 3)
@@ -161,7 +161,7 @@ def test_slow_hints_take_no_more_than_their_places(
         eventually(lambda: receiver.post({"order_id": 1}, "/api/callback") == 200, "a place")
 
 
-def test_a_hint_that_is_too_large_is_refused(hook: SmsVerifyHook) -> None:
+def test_a_strangers_callback_that_is_too_large_is_refused(hook: SmsVerifyHook) -> None:
     with receiving([hook]) as receiver:
         assert receiver.post({"order_id": 1, "sms": "x" * 17_000}, "/api/callback") == 413
         assert b" 413 " in receiver.send(head(length=20_000), and_close=False)
@@ -287,7 +287,7 @@ def test_a_store_that_is_down_is_its_own_accounts_affair(
         for number in range(3):
             assert receiver.post(of(order, "Your code is 482913"), f"/callback/{OTHER}") == 503
             assert receiver.post(of(order, f"Your code is {100000 + number}")) == 200
-            assert receiver.post(of(order, f"hint {number}"), "/api/callback") == 200
+            assert receiver.post(of(order, f"guess {number}"), "/api/callback") == 200
     assert sum("could not be stored" in record.message for record in caplog.records) == 1
 
 
@@ -302,7 +302,7 @@ def test_a_store_that_hangs_holds_up_no_other(
         began = time.monotonic()
         for number in range(3):
             assert receiver.post(of(order, f"Your code is {100000 + number}")) == 200
-            assert receiver.post(of(order, f"hint {number}"), "/api/callback") == 200
+            assert receiver.post(of(order, f"guess {number}"), "/api/callback") == 200
         assert time.monotonic() - began < 30
         is_over.set()
 

@@ -94,7 +94,7 @@ def test_no_poll_is_put_off_beyond_what_counts_as_a_clock_that_was_set(
     period: float, limit: int, situation: dict[str, Any], first_poll: float | None
 ) -> None:
     first = None if first_poll is None else first_poll * period / 60
-    assert polled(period, limit, situation, first).pause < pace.farthest(period)
+    assert polled(period, limit, situation, first).pause < pace.farthest_poll(period / 60)
 
 
 # ------------------------------------------------------------------ what callbacks are worth

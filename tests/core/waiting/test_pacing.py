@@ -17,7 +17,7 @@ from smsverify import RateLimitedError, SmsVerifyHook
 from smsverify._service.rate_limit import Priority, RateLimit
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import messages, polls, waits
-from smsverify._waiting.poller import _Awaited, by_turn
+from smsverify._waiting.schedule import Awaited, by_turn
 
 LIMIT = 15
 SHARE = 6  # of purchases, while codes are polled for
@@ -219,9 +219,9 @@ class Account:
             hook.settings.account_id,
             hook._parts.rate_limit,
         )
-        self.poller = hook._parts.waiter._poller
+        self.schedule = hook._parts.waiter._poller.schedule
         with self.store.write() as connection:
-            self.poller.expect(connection)
+            self.schedule.expect(connection)
 
     def wait(self, *ages: float) -> None:
         """Somebody has waited for so many seconds, for an order of his own each."""
@@ -239,8 +239,9 @@ class Account:
         """For how many orders a poll that is due is made, and seconds until the next one."""
         with self.store.write() as connection:
             connection.execute(sa.update(polls).values(next_at=0))
-        awaited = self.poller._claim_poll()
-        return len(awaited), self.next_poll()
+        claimed = self.schedule.claim_due(urgent=False, looks=False, poll=True)
+        self.one_by_one = claimed[0].one_by_one if claimed else None
+        return sum(len(look.order_ids) for look in claimed), self.next_poll()
 
     def next_poll(self) -> float:
         with self.store.read() as connection:
@@ -303,17 +304,17 @@ def test_orders_that_are_asked_for_one_by_one_share_what_is_left(account: Accoun
     account.wait(*range(20))
     account.take(Priority.PURCHASE, 17)
     assert account.poll() == (20, 6.0)  # four at a time, 40 in a minute
-    assert account.poller._one_by_one == 4
+    assert account.one_by_one == 4
     account.take(Priority.READ, 34)
     assert account.poll() == (20, 10.0)
-    assert account.poller._one_by_one == 1
+    assert account.one_by_one == 1
 
 
 def test_fresh_orders_are_asked_for_more_often_than_old_ones() -> None:
-    fresh, old, never = _Awaited(1, 20, 10), _Awaited(2, 600, 100), _Awaited(3, 300, 300)
+    fresh, old, never = Awaited(1, 20, 10), Awaited(2, 600, 100), Awaited(3, 300, 300)
     assert by_turn([old, fresh, never]) == [3, 1, 2]
-    assert by_turn([fresh, _Awaited(2, 600, 400)]) == [2, 1]  # but no old one is forgotten
-    assert by_turn([_Awaited(4, 90, 90), _Awaited(5, 2, 2)]) == [5, 4]
+    assert by_turn([fresh, Awaited(2, 600, 400)]) == [2, 1]  # but no old one is forgotten
+    assert by_turn([Awaited(4, 90, 90), Awaited(5, 2, 2)]) == [5, 4]
 
 
 # ------------------------------------------------------------------ polls while callbacks come
@@ -341,7 +342,7 @@ def test_callbacks_that_have_brought_all_of_late_are_trusted_for_a_minute(accoun
         assert account.poll() == (orders, pause)
     account.poll()
     with account.store.write() as connection:
-        account.poller.expect(connection)
+        account.schedule.expect(connection)
     assert account.next_poll() == 60
     account.receive(ago=2, called=False)
     account.wait(20)
@@ -360,7 +361,7 @@ def test_a_new_wait_is_polled_for_in_time_though_the_long_ones_are_not(account: 
     account.wait(3000)
     assert account.poll() == (1, 120)
     with account.store.write() as connection:
-        account.poller.expect(connection)
+        account.schedule.expect(connection)
     assert account.next_poll() == 15
 
 

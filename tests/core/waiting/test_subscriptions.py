@@ -13,10 +13,12 @@ from rigs import eventually
 
 from smsverify import errors
 from smsverify._messages.inbox import Inbox
-from smsverify._store.store import open_store
-from smsverify._store.tables import consumers, followed, looks, messages, orders, polls
-from smsverify._waiting import subscriptions
-from smsverify._waiting.subscriptions import Subscription
+from smsverify._service.rate_limit import RateLimit
+from smsverify._store.store import Store, open_store
+from smsverify._store.tables import consumers, looks, messages, orders, polls
+from smsverify._waiting import pace
+from smsverify._waiting.schedule import Schedule
+from smsverify._waiting.subscriptions import Consumers, Subscription
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Message
 from smsverify.simulator import Simulator
@@ -258,23 +260,29 @@ def test_a_rental_that_is_long_over_is_not_asked_for(
 
 @pytest.mark.parametrize(("is_called", "pause"), [(False, 20), (True, 600)])
 def test_each_order_of_a_subscription_is_asked_for_now_and_then(
-    store_url: str, is_called: bool, pause: int
+    store_url: str, is_called: bool, pause: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(store_url)
-    reading = subscriptions.Consumers(store, "mine", time_scale=1.0)
+    times = [1_800_000_000.0]
+    monkeypatch.setattr(Store, "now", lambda self, connection: times[-1])
+    schedule = Schedule(store, RateLimit(store, "key", limit=60, period=60.0, lease=5.0), "mine")
+    reading = Consumers(store, schedule, "mine", time_scale=1.0)
     assert reading.take("a", "me") == 0
-    assert reading.keep("a", "me", [1, 2])
 
     def due_after(seconds: float) -> list[int]:
+        times.append(times[-1] + seconds)
+        assert reading.keep("a", "me", [1, 2])
         with store.write() as connection:
-            now = store.now(connection)
-            connection.execute(sa.update(followed).values(seen_at=now, asked_at=now - seconds))
-            connection.execute(sa.update(polls).values(callback_at=now if is_called else None))
-        return [order_id for order_id, _ in reading.take_due()]
+            connection.execute(sa.update(polls).values(callback_at=times[-1] if is_called else None))
+        due = schedule.claim_due(urgent=False, looks=True, poll=False)
+        return [order_id for look in due for order_id in look.order_ids]
 
-    assert due_after(pause - 1) == []
-    assert due_after(pause + 1) == [1]
-    assert reading.take_due() == []  # the other one has to wait a little, too
+    assert due_after(0) == [1]
+    assert due_after(2) == []  # the other one has to wait a little, too
+    assert due_after(2) == [2]
+    assert due_after(pause - 5) == []
+    assert due_after(2) == [1]
+    assert due_after(4) == [2]
 
 
 def _looks(simulator: Simulator, order_id: int) -> int:
@@ -284,20 +292,20 @@ def _looks(simulator: Simulator, order_id: int) -> int:
 def test_a_callback_that_proves_nothing_lets_an_order_of_a_subscription_be_looked_at(
     simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriptions, "CALLED_PAUSE", 60_000.0)  # without it, nobody would look for long
+    monkeypatch.setattr(pace, "CALLED_SUBSCRIPTION", 60_000.0)  # without it, nobody would look for long
     simulator = simulate()
     hook = make_hook(simulator, store_url)
     order_id = rent(hook)
     subscription = started(hook.subscribe("a"))
 
-    def hint() -> bool:
+    def receive() -> bool:
         with open_store(store_url).write() as connection:
             connection.execute(sa.update(polls).values(callback_at=time.time()))
             seen = sa.update(looks).where(looks.c.status_at.is_not(None))
-            hinted = seen.values(hinted_at=time.time(), hint_by_secret=True, hint_tries=0)
-            return bool(connection.execute(hinted).rowcount)
+            called = seen.values(next_at=time.time(), by_secret=True, tries=0)
+            return bool(connection.execute(called).rowcount)
 
-    eventually(hint, "the first look")
+    eventually(receive, "the first look")
     simulator.deliver_sms(order_id, text="We are open again")
     ((_, message),) = read(subscription, 1)
     assert (message.otp, message.message) == (None, "We are open again")

@@ -688,7 +688,7 @@ def test_a_list_that_does_not_show_completions_is_done_without(
 def test_every_waiter_of_an_order_gets_a_last_look(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smsverify._waiting.poller.Poller.poll", lambda self, when_asked: None)
+    monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
     (order_id,) = buy(hook)
     waiting = Waiting(hook, [order_id, order_id], timeout=0.5)
     simulator.deliver_sms(order_id, otp="123456")
@@ -713,7 +713,7 @@ def test_a_look_for_many_that_finds_nothing_is_one_query(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smsverify._waiting.waiter.FULL_LOOKS", 1_000_000)
-    monkeypatch.setattr("smsverify._waiting.poller.Poller.is_due", lambda *_: False)
+    monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
     monkeypatch.setattr("smsverify._waiting.waiter.Waiter._show_alive", lambda *_: None)
     hook = make_hook(simulate(), any_store_url)
     stop, statements = threading.Event(), list[str]()
@@ -739,7 +739,7 @@ def test_a_look_for_many_that_finds_nothing_is_one_query(
     assert "smsverify_polls" in looks[0]
 
 
-@pytest.mark.parametrize("index", ["smsverify_messages_newest", "smsverify_looks_hinted"])
+@pytest.mark.parametrize("index", ["smsverify_messages_newest", "smsverify_looks_next"])
 def test_a_look_does_not_read_what_an_account_has_behind_it(store_url: str, index: str) -> None:
     store = open_store(store_url)
     with store.read() as connection:

@@ -1,0 +1,310 @@
+"""When the service is asked for which order, and who does it: whichever process claims what is due first.
+
+All orders that somebody waits for share one look, the poll: it reads the list where there are several. An
+order has a look of its own where a callback that proves nothing asks for it, or where a subscription follows
+it. Anybody who knows the documented address can send such callbacks, so they cost little: only orders that
+somebody waits for or follows are asked for, each rarely, and what came without a secret takes a share of the
+rate limit and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._messages.inbox import came_at
+from smsverify._service.rate_limit import Priority, RateLimit
+from smsverify._store.store import Store
+from smsverify._store.tables import looks, messages, orders, polls, waits
+from smsverify._waiting import pace
+from smsverify.models import RENTALS, has_ended
+from smsverify.text import log_of
+
+log = log_of(__name__)
+
+NOT_FOUND = "not found"  # stands for the status of an order that the service does not know
+AT_ONCE = 10  # urgent looks that are claimed in one go
+# So often in a row an order has to have news that the list did not show, before the list counts as blind;
+# then the orders are asked for one by one.
+BLIND_AFTER = 2
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is to be asked for now.
+
+    Attributes:
+        order_ids: one order, or all that are waited for, the longest unseen for their age first.
+        priority: of the request.
+        one_by_one: of a poll, how many orders may be asked for by their status; `None` for one order's look.
+    """
+
+    order_ids: Sequence[int]
+    priority: Priority
+    one_by_one: int | None = None
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """An order that somebody waits for.
+
+    Attributes:
+        age: seconds since the first of those who wait began.
+        unseen: seconds since its status was asked for, by anybody.
+    """
+
+    order_id: int
+    age: float
+    unseen: float
+
+
+def by_turn(awaited: list[Awaited]) -> list[int]:
+    """Orders that are asked for one by one: those first that are longest unseen for their age."""
+    return [
+        one.order_id for one in sorted(awaited, key=lambda one: (-one.unseen / max(one.age, 1e-3), one.age))
+    ]
+
+
+class Schedule:
+    """The looks of one account, for all processes.
+
+    Args:
+        store: where the processes meet.
+        rate_limit: the requests that all share.
+        account: whose orders they are.
+    """
+
+    def __init__(self, store: Store, rate_limit: RateLimit, account: str) -> None:
+        self.unlisted = 0  # orders that the list has not shown at the last poll
+        self._store = store
+        self._rate_limit = rate_limit
+        self._account = account
+        self._time_scale = rate_limit.period / 60
+        self._alive = pace.alive_for(self._time_scale)
+        self._reported: set[int] = set()
+
+    # -------------------------------------------------------------- who begins
+
+    def expect(self, connection: sa.Connection) -> None:
+        """Somebody begins to wait, in the caller's transaction: when the first poll is, and what it needs."""
+        called = self._first_safety_poll(connection)
+        first_at = self._store.now(connection) + (called or pace.FIRST_SAFETY_POLL * self._time_scale)
+        self._ensure(connection)
+        is_later = polls.c.next_at > first_at
+        connection.execute(
+            sa.update(polls).where(polls.c.account == self._account, is_later).values(next_at=first_at)
+        )
+        if called is None:
+            self._rate_limit.codes_are_polled_for(connection)
+
+    def follow(self, connection: sa.Connection, order_ids: Iterable[int]) -> None:
+        """A subscription follows these orders, and shows that it is alive, in the caller's transaction."""
+        now = self._store.now(connection)
+        self._ensure(connection)
+        for order_id in order_ids:
+            insert = self._store.insert(looks).values(account=self._account, order_id=order_id)
+            values = {"followed_at": now, "next_at": sa.func.coalesce(looks.c.next_at, now)}
+            connection.execute(
+                insert.values(followed_at=now, next_at=now).on_conflict_do_update(
+                    index_elements=[looks.c.account, looks.c.order_id], set_=values
+                )
+            )
+        self._unfollow(connection, looks.c.followed_at < now - self._alive)
+
+    def unfollow(self, connection: sa.Connection) -> None:
+        """A subscription has ended, in the caller's transaction. Others follow anew with a sign of life."""
+        self._unfollow(connection, looks.c.followed_at.is_not(None))
+
+    def _unfollow(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+        connection.execute(
+            sa.update(looks)
+            .where(looks.c.account == self._account, looks.c.next_at.is_not(None), which)
+            .values(followed_at=None, next_at=sa.case((looks.c.by_secret.is_not(None), looks.c.next_at)))
+        )
+
+    def _ensure(self, connection: sa.Connection) -> None:
+        new = self._store.insert(polls).values(account=self._account, next_at=0)
+        connection.execute(new.on_conflict_do_nothing())
+
+    # -------------------------------------------------------------- what is due
+
+    def is_poll_due(self, next_at: float, now: float) -> bool:
+        """Whether a poll that is on record for `next_at` is due."""
+        return pace.is_due(next_at, now, pace.farthest_poll(self._time_scale))
+
+    def is_look_due(self, next_at: float | None, now: float) -> bool:
+        """Whether a look at one order that is on record for `next_at` may be due."""
+        return next_at is not None and pace.is_due(next_at, now, pace.farthest_look(self._time_scale))
+
+    def claim_due(self, *, urgent: bool, looks: bool, poll: bool) -> list[Look]:
+        """Claims what is to be asked for now, if no other process is quicker.
+
+        Args:
+            urgent: what the service itself has called for; otherwise the next one of all the others.
+            looks: whether looks at one order may be due.
+            poll: whether a poll may be due, and is wanted.
+        """
+        claimed: list[Look] = []
+        for row in self._due_looks() if looks else ():
+            if bool(row.by_secret) is urgent and self._claim(row):
+                claimed.append(Look([row.order_id], Priority.RELEASE if urgent else Priority.POLL))
+            if claimed and len(claimed) >= (AT_ONCE if urgent else 1):
+                break
+        if not claimed and not urgent and poll:
+            return self._claim_poll()
+        return claimed
+
+    # -------------------------------------------------------------- looks at one order
+
+    def _due_looks(self) -> list[Any]:
+        """The looks at one order that are due, and that somebody wants, the longest due first."""
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            alive = (now - self._alive, now + self._alive)
+            awaited = sa.select(waits.c.id).where(
+                waits.c.account == looks.c.account,
+                waits.c.order_id == looks.c.order_id,
+                waits.c.seen_at.between(*alive),
+            )
+            is_followed = sa.func.coalesce(looks.c.followed_at.between(*alive), sa.false())
+            is_wanted = sa.or_(is_followed, sa.and_(looks.c.by_secret.is_not(None), awaited.exists()))
+            this = sa.and_(orders.c.account == looks.c.account, orders.c.order_id == looks.c.order_id)
+            rows = connection.execute(
+                sa.select(looks, is_followed.label("is_followed"), orders.c.product)
+                .outerjoin(orders, this)
+                .where(looks.c.account == self._account, looks.c.next_at.is_not(None), is_wanted)
+                .order_by(looks.c.next_at, looks.c.order_id)
+            ).all()
+            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
+        return [] if poll is None else [row for row in rows if self._is_due(row, poll, now)]
+
+    def _is_due(self, row: Any, poll: Any, now: float) -> bool:
+        times = [row.next_at]
+        if row.by_secret is False:
+            times.append(poll.unsigned_next_at or 0.0)
+        if row.by_secret is None:
+            if self._is_over(row):
+                return False
+            refused_until = (poll.refused_at or 0.0) + pace.REFUSED_PAUSE * self._time_scale
+            seen_until = (row.status_at or 0.0) + self._subscription_pause(poll, now)
+            times += [seen_until, refused_until, poll.subscription_next_at or 0.0]
+        elif not row.tries and row.asked_at is not None:
+            times.append(row.asked_at + pace.CALLBACK_PAUSE * self._time_scale)
+        return all(self.is_look_due(at, now) for at in times)
+
+    def _is_over(self, row: Any) -> bool:
+        """Whether an order gets no message any more; a rental does after its first one."""
+        if row.status == NOT_FOUND:
+            if row.order_id not in self._reported:
+                self._reported.add(row.order_id)
+                log.warning("Order %d is followed, but the service does not know it", row.order_id)
+            return True
+        if row.status is None or not has_ended(row.status):
+            return False
+        return row.status != "completed" or (row.product is not None and row.product not in RENTALS)
+
+    def _claim(self, row: Any) -> bool:
+        """Takes a look, if no other process was quicker, and puts on record when the next one is."""
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one()
+            values: dict[str, Any] = {"asked_at": now, "tries": row.tries + 1, "next_at": None}
+            if row.is_followed:
+                values["next_at"] = now + self._subscription_pause(poll, now)
+            if row.by_secret is None:
+                gate, pause = polls.c.subscription_next_at, pace.SUBSCRIPTION_GAP
+            else:
+                gate, pause = polls.c.unsigned_next_at, pace.unsigned_gap(self._rate_limit.limit)
+                if values["tries"] < pace.CALLBACK_LOOKS:
+                    values["next_at"] = now + pace.callback_retry(row.tries) * self._time_scale
+                else:
+                    values["by_secret"] = None
+            if not row.by_secret and not self._pass(connection, gate, now, pause * self._time_scale):
+                return False
+            as_read = sa.and_(looks.c.order_id == row.order_id, looks.c.next_at == row.next_at)
+            claimed = sa.update(looks).where(looks.c.account == self._account, as_read).values(**values)
+            return bool(connection.execute(claimed).rowcount)
+
+    def _pass(
+        self, connection: sa.Connection, gate: sa.Column[float | None], now: float, pause: float
+    ) -> bool:
+        """Lets one look of its kind through in so many seconds."""
+        is_free = sa.or_(
+            sa.func.coalesce(gate, 0.0) <= now, gate > now + pace.farthest_look(self._time_scale)
+        )
+        taken = sa.update(polls).where(polls.c.account == self._account, is_free)
+        return bool(connection.execute(taken.values({gate: now + pause})).rowcount)
+
+    def _subscription_pause(self, poll: Any, now: float) -> float:
+        is_called = now - (poll.callback_at or 0.0) < pace.CALLED
+        return (pace.CALLED_SUBSCRIPTION if is_called else pace.SUBSCRIPTION) * self._time_scale
+
+    # -------------------------------------------------------------- the poll
+
+    def _claim_poll(self) -> list[Look]:
+        """The poll for all who wait; none where another process was quicker, or it is not time yet."""
+        with self._store.read() as connection:
+            awaited = self._awaited(connection)
+            first_poll = self._first_safety_poll(connection)
+            misses = connection.execute(
+                sa.select(polls.c.list_misses).where(polls.c.account == self._account)
+            ).scalar_one()
+        plan = pace.next_poll(
+            self._rate_limit.limit,
+            self._rate_limit.period,
+            ages=[one.age for one in awaited],
+            load=self._rate_limit.load(),
+            unlisted=None if misses >= BLIND_AFTER else self.unlisted,
+            first_poll=first_poll,
+        )
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            farthest = now + pace.farthest_poll(self._time_scale)
+            is_due = sa.or_(polls.c.next_at <= now, polls.c.next_at > farthest)
+            claim = sa.update(polls).where(polls.c.account == self._account, is_due)
+            claimed = connection.execute(claim.values(next_at=now + plan.pause))
+            if not claimed.rowcount or not awaited:
+                return []
+            self._rate_limit.codes_are_polled_for(connection, first_poll is None)
+        return [Look(by_turn(awaited), Priority.POLL, plan.one_by_one)] if plan.is_made else []
+
+    def _awaited(self, connection: sa.Connection) -> list[Awaited]:
+        now = self._store.now(connection)
+        same = sa.and_(looks.c.account == waits.c.account, looks.c.order_id == waits.c.order_id)
+        since, seen_at = sa.func.min(waits.c.since), sa.func.max(looks.c.status_at)
+        rows = connection.execute(
+            sa.select(waits.c.order_id, since.label("since"), seen_at.label("seen_at"))
+            .outerjoin(looks, same)
+            .where(
+                waits.c.account == self._account,
+                waits.c.seen_at.between(now - self._alive, now + self._alive),
+            )
+            .group_by(waits.c.order_id)
+        )
+        return [
+            Awaited(
+                row.order_id,
+                age=max(now - row.since, 0.0),
+                unseen=max(now - (row.since if row.seen_at is None else row.seen_at), 0.0),
+            )
+            for row in rows
+        ]
+
+    def _first_safety_poll(self, connection: sa.Connection) -> float | None:
+        """What `pace` says of the callbacks that have come, and of what they have not brought."""
+        last = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
+        newest = connection.execute(
+            sa.select(messages.c.called_at, came_at.label("came_at"))
+            .where(messages.c.account == self._account)
+            .order_by(messages.c.id.desc())
+            .limit(max(self._rate_limit.limit, pace.PROOF))
+        )
+        return pace.first_safety_poll(
+            self._rate_limit.period,
+            now=self._store.now(connection),
+            callback_at=connection.execute(last).scalar(),
+            newest=[pace.Arrival(row.came_at, row.called_at) for row in newest],
+        )
