@@ -247,7 +247,7 @@ def check_order_id(value: Any, field: str = "order_id") -> int:
         )
     order_id = order_id_of(value)
     if order_id is None:
-        raise _refused(field, value, "is malformed: it must be a positive whole number, as it was answered")
+        raise _refused(field, value, "is malformed: it must be a positive whole number, as an order has it")
     return order_id
 
 

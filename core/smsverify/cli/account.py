@@ -10,6 +10,7 @@ import typer
 
 from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
+from smsverify.cli.options import flag
 from smsverify.cli.verbs import FINDINGS, Common
 from smsverify.text import printable
 
@@ -91,7 +92,7 @@ def reconcile(
         ),
     ] = None,
 ) -> int:
-    """Compare the records with the service, and settle what can be settled.
+    """Compare the records with the service. Open calls and cancellations are settled where that is possible.
 
     The exit code is 4 where a person should look at something.
     """
@@ -103,18 +104,18 @@ def reconcile(
 
 def resolve(
     common: Common,
-    key: Annotated[str, typer.Argument(help="The call's key, as reconcile names it.", show_default=False)],
+    key: Annotated[
+        str, typer.Argument(help="The call's key, as reconcile names it.", metavar="KEY", show_default=False)
+    ],
     order: Annotated[
         str | None,
         typer.Option(
             help="The order that the call has bought or renewed.", metavar="ORDER_ID", show_default=False
         ),
     ] = None,
-    not_made: Annotated[
-        bool, typer.Option("--not-made", help="The call was not carried out.", show_default=False)
-    ] = False,
+    not_made: Annotated[bool, flag("--not-made", "The call was not carried out.")] = False,
 ) -> None:
-    """Say what became of a paid call whose outcome is unknown."""
+    """Record what became of an unknown paid call."""
     if (order is None) == (not not_made):
         raise typer.BadParameter("give either --order or --not-made")
     common.hook().resolve(key, order_id=order)

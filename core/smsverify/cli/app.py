@@ -26,7 +26,10 @@ def _print_version(is_wanted: bool) -> None:
 
 def _begin(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version.", metavar=""
+        ),
     ] = False,
 ) -> None:
     """Rent phone numbers and receive the one-time codes sent to them."""

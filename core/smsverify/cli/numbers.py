@@ -10,7 +10,7 @@ import typer
 
 from smsverify._runtime.interrupts import interrupts, quoted_command
 from smsverify.cli import output, verbs
-from smsverify.cli.options import Key, MaxPrice, OrderId, Product
+from smsverify.cli.options import Key, MaxPrice, OrderId, Product, flag
 from smsverify.cli.verbs import Common, going_on, paid
 from smsverify.text import printable
 
@@ -56,9 +56,7 @@ def order(
     plan: Annotated[str | None, typer.Option(help="The plan's name, for esim.", show_default=False)] = None,
     max_price: MaxPrice = None,
     key: Key = None,
-    reveal: Annotated[
-        bool, typer.Option("--reveal", help="Print an eSIM's activation code.", show_default=False)
-    ] = False,
+    reveal: Annotated[bool, flag("--reveal", "Print an eSIM's activation code.")] = False,
 ) -> None:
     """Order a number or an eSIM, once for a key."""
     from smsverify._runtime import surroundings
@@ -76,7 +74,7 @@ def order(
         # A key that can be printed if the answer does not come.
         key = f"random:{uuid.uuid4().hex}"
     again = quoted_command("order", product, **wanted, key=key)
-    go_on = f"{again} finds out what became of it, and pays nothing twice"
+    go_on = f"{again} goes on with it, and pays nothing twice"
     with going_on(go_on), interrupts(go_on) as stop:
         bought = common.hook().order(product, **wanted, key=key, stop=stop)
     price = "-" if bought.price is None else f"{bought.price:.2f} USD"
@@ -90,7 +88,7 @@ def order(
 def renew(common: Common, order_id: OrderId, max_price: MaxPrice = None, key: Key = None) -> None:
     """Extend a rental by its period, once."""
     again = quoted_command("renew", order_id, max_price=max_price, key=key)
-    go_on = f"{again} finds out what became of it, and pays nothing twice"
+    go_on = f"{again} goes on with it, and pays nothing twice"
     with going_on(go_on), interrupts(go_on) as stop:
         renewed = common.hook().renew(order_id, max_price=max_price, key=key, stop=stop)
     with paid(f"order {renewed.order_id} is renewed"):

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 PRODUCTS = "temporary, best-temp, rental, rent-1day, rent-30days, global or esim"
+
+
+def flag(name: str, help: str, *, short: str = "", panel: str | None = None) -> Any:
+    """An option without a value; its help names no type.
+
+    Args:
+        name: such as `--json`.
+        help: one sentence.
+        short: a second name of one letter.
+        panel: the group in which the help shows it; by default that of the command's own options.
+    """
+    names = [name, short] if short else [name]
+    return typer.Option(*names, help=help, metavar="", show_default=False, rich_help_panel=panel)
 
 
 def _products() -> list[str]:

@@ -8,7 +8,7 @@ import typer
 
 from smsverify._runtime.interrupts import interrupts, quoted_command
 from smsverify.cli import output, verbs
-from smsverify.cli.options import OrderId
+from smsverify.cli.options import OrderId, flag
 from smsverify.cli.progress import progress
 from smsverify.cli.verbs import NO_CODE, Common
 from smsverify.errors import SmsVerifyError, WaitTimeoutError
@@ -25,12 +25,8 @@ def wait(
     order_id: OrderId,
     *,
     timeout: Annotated[float, typer.Option(help="How long to wait.", metavar="SECONDS")] = 600.0,
-    message: Annotated[
-        bool, typer.Option("--message", help="Print the text of the SMS, not its code.", show_default=False)
-    ] = False,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the order when no code comes in time.", show_default=False)
-    ] = False,
+    message: Annotated[bool, flag("--message", "Print the text of the SMS, not its code.")] = False,
+    keep: Annotated[bool, flag("--keep", "Keep the order when no code comes in time.")] = False,
     after: Annotated[
         str | None,
         typer.Option(
@@ -42,7 +38,7 @@ def wait(
     sender: Annotated[
         str | None,
         typer.Option(
-            help="Only an SMS from this name or number; only callbacks know it.", show_default=False
+            help="Only an SMS from this name or number, which only callbacks show.", show_default=False
         ),
     ] = None,
     pattern: Annotated[
@@ -56,10 +52,11 @@ def wait(
 ) -> int:
     """Wait for the code of an order and print it. Without --keep, the order is cancelled when none comes."""
     again, give_back = (quoted_command(verb, order_id) for verb in ("wait", "cancel"))
-    go_on = f"Order {order_id} is kept: {again} waits on, {give_back} gives it back"
+    go_on = f"{again} waits on, {give_back} gives it back"
     hook = common.hook()
     try:
-        with interrupts(go_on) as stop, progress(f"order {order_id}", timeout, lambda: _waits(hook)):
+        kept = interrupts(f"Order {order_id} is kept: {go_on}")
+        with kept as stop, progress(f"order {order_id}", timeout, lambda: _waits(hook)):
             came = hook.wait_for_otp(
                 order_id,
                 timeout,

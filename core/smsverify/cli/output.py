@@ -90,7 +90,7 @@ def show_all(values: Sequence[Any], *, as_json: bool) -> None:
     if as_json:
         say(json.dumps(rows))
         return
-    names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, {}) for row in rows)]
+    names = [name for name in (rows[0] if rows else ()) if any(_says(row[name]) for row in rows)]
     table(names, [[_cell(row[name]) for name in names] for row in rows])
 
 
@@ -118,6 +118,10 @@ def fields_of(value: Any) -> dict[str, Any]:
     """The fields that are shown of a result."""
     shown: dict[str, Any] = value.as_dict()
     return {name: field for name, field in shown.items() if not name.startswith("highest_")}
+
+
+def _says(value: Any) -> bool:
+    return value not in (None, {}) and value is not False
 
 
 def _cell(value: Any) -> str:

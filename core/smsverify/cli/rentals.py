@@ -9,7 +9,7 @@ import typer
 
 from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
-from smsverify.cli.options import MaxPrice
+from smsverify.cli.options import MaxPrice, flag
 from smsverify.cli.verbs import FINDINGS, Common
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def rentals(
         str, typer.Option(help="A terminal shows rentals that end sooner in yellow.", metavar="SECONDS")
     ] = "86400",
 ) -> None:
-    """List the rented numbers, and how long they last."""
+    """List the rented numbers, with their ends."""
     from smsverify.checks import check_seconds
 
     soon = check_seconds(within, "within")
@@ -105,11 +105,9 @@ def renew_expiring(
             help="Leave these orders alone. May be repeated.", metavar="ORDER_ID", show_default=False
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would be done; pay nothing.", show_default=False)
-    ] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Report what would be done; pay nothing.")] = False,
 ) -> int:
-    """Renew the rentals that end soon, once for each period. Made for cron: run it several times in --within.
+    """Renew the rentals that end soon. A period is paid once: let cron run this several times in --within.
 
     The exit code is 4 where a rental was not kept.
     """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from smsverify.cli import output
+from smsverify.cli.options import flag
 from smsverify.errors import (
     InvalidRequestError,
     OrderEndedError,
@@ -44,15 +45,10 @@ Verb = Callable[..., int | None]
 class Common:
     """The options that every command has; each is one of its parameters."""
 
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_COMMON, show_default=False)
-    ] = False
-    verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose", "-v", help="Log each change of state.", rich_help_panel=_COMMON, show_default=False
-        ),
-    ] = False
+    json: Annotated[bool, flag("--json", "Print JSON.", panel=_COMMON)] = False
+    verbose: Annotated[bool, flag("--verbose", "Log each change of state.", short="-v", panel=_COMMON)] = (
+        False
+    )
     base_url: Annotated[
         str | None, typer.Option(help="The service's address.", rich_help_panel=_COMMON, metavar="URL")
     ] = None
