@@ -15,6 +15,8 @@ exclude_patterns = ["_build", "snippets"]
 nitpicky = False
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"smsverify {release}"
 html_show_copyright = False
 html_show_sphinx = False
@@ -22,6 +24,7 @@ html_copy_source = False
 
 # Docstrings quote names with single backticks.
 default_role = "code"
+highlight_language = "none"
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist"]
 
@@ -33,12 +36,13 @@ autoapi_dirs = [
 ]
 autoapi_generate_api_docs = False
 autoapi_add_toctree_entry = False
-autoapi_python_class_content = "both"
+autoapi_python_class_content = "class"
 autoapi_member_order = "bysource"
 autoapi_options = ["members", "show-inheritance", "show-module-summary"]
 suppress_warnings = ["autoapi.python_import_resolution"]
 napoleon_google_docstring = True
 napoleon_use_ivar = True
+napoleon_use_rtype = False
 
 
 def write_commands(_app: object) -> None:
@@ -69,7 +73,13 @@ def read_fences(
     lines[:] = read
 
 
+def leave_out(_app: object, _what: str, _name: str, member: object, skip: bool, _options: object) -> bool:
+    """The docstring of a class describes what its `__init__` sets; a bare name would say nothing more."""
+    return skip or not (getattr(member, "docstring", "") or getattr(member, "annotation", ""))
+
+
 def setup(app: object) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_commands)  # type: ignore[attr-defined]
     app.connect("autodoc-process-docstring", read_fences, priority=400)  # type: ignore[attr-defined]
+    app.connect("autodoc-skip-member", leave_out)  # type: ignore[attr-defined]

@@ -2,30 +2,29 @@
 
 ```
 SmsVerifyError
-├── InvalidRequestError      the input is wrong: `field` names it. Nothing was sent, or it was refused.
-├── StoreError               the store cannot be used. Without it, nothing that costs money is sent.
-│   └── SettingsUnavailableError  the account's settings cannot be read now. Nothing was sent.
-├── PriceLimitError          the catalogue's price is above `max_price`, or unknown. Nothing was sent.
-├── SpendingLimitError       a budget for the day or the run would be passed. Nothing was sent.
-├── ServiceError             the service answered with an error that fits none of the classes below.
-│   ├── AuthenticationError      401 / 403: the key is wrong. Never retried.
-│   ├── InsufficientBalanceError 402: top up the wallet.
-│   ├── NotFoundError            404: no such order.
-│   ├── NotAvailableError        out of stock, or no such service: choose another.
-│   ├── NotCancellableError      the order cannot be cancelled, or not now.
-│   ├── RateLimitedError         429: come back after `retry_after` seconds.
-│   ├── ServiceUnavailableError  no connection, time-out or 5xx: try again later.
-│   └── UnexpectedResponseError  the answer is not what the documentation says.
-├── PurchaseUnknownError     a paid call was sent, and its outcome is unknown. It is on record; it is not sent
-│   │                        again.
-│   ├── PurchaseAmbiguousError   several orders may be it: a person has to decide.
-│   └── PurchaseUnverifiableError the list of orders does not decide it yet: call again later.
-├── PurchaseConflictError    the purchase's key stands for something else, or is in use.
-├── OrderEndedError          the order was cancelled, expired or completed without a code.
-├── FindingsError            a person should look at something; `report` is the report that names it.
-├── VerificationError        none of several numbers got its code; `attempts` lists them.
-├── WaitTimeoutError         no code arrived in time.
-└── WaitStoppedError         the wait was stopped.
+├── InvalidRequestError    the input is wrong; `field` names it. Nothing was sent.
+├── StoreError             the store cannot be used. Without it, no paid call is sent.
+│   └── SettingsUnavailableError  the account's settings cannot be read now.
+├── PriceLimitError        the price is above `max_price`, or unknown. Nothing was sent.
+├── SpendingLimitError     the call would pass a budget. Nothing was sent.
+├── ServiceError           the service answered with another error than these:
+│   ├── AuthenticationError       401, 403: the key is wrong. Not retried.
+│   ├── InsufficientBalanceError  402: top up the wallet.
+│   ├── NotFoundError             404: there is no such order.
+│   ├── NotAvailableError         out of stock, or no such service.
+│   ├── NotCancellableError       the order cannot be cancelled, or not now.
+│   ├── RateLimitedError          429: come back after `retry_after` seconds.
+│   ├── ServiceUnavailableError   no connection, time-out or 5xx: try again later.
+│   └── UnexpectedResponseError   an answer that the documentation does not describe.
+├── PurchaseUnknownError   the outcome of a paid call is unknown; it is not sent again.
+│   ├── PurchaseAmbiguousError    several orders may be it: a person has to decide.
+│   └── PurchaseUnverifiableError the list does not show it yet: call again later.
+├── PurchaseConflictError  the key stands for another purchase, or is in use.
+├── OrderEndedError        the order was cancelled, expired or completed without a code.
+├── FindingsError          a person should look at something; `report` names it.
+├── VerificationError      none of several numbers got its code; `attempts` lists them.
+├── WaitTimeoutError       no code arrived in time.
+└── WaitStoppedError       the wait was stopped.
 ```
 """
 
@@ -37,14 +36,14 @@ from typing import Any
 
 from smsverify.text import printable
 
-LONGEST = 10_000  # characters of a message
+_LONGEST = 10_000  # characters of a message
 
 
 class SmsVerifyError(Exception):
-    """Base of all errors of this package. Its message is one line, whatever it quotes."""
+    """Base of all errors of this package. Its message is one line, also where it quotes a text."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message, LONGEST))
+        super().__init__(printable(message, _LONGEST))
 
 
 class InvalidRequestError(SmsVerifyError, ValueError):
@@ -52,7 +51,9 @@ class InvalidRequestError(SmsVerifyError, ValueError):
 
     Attributes:
         field: the name of the parameter or setting that is wrong, where known.
-        status_code, service_message, endpoint: as in `ServiceError`, where the service refused the value.
+        status_code: as in `ServiceError`, where the service refused the value.
+        service_message: likewise.
+        endpoint: likewise.
     """
 
     def __init__(

@@ -272,16 +272,18 @@ class SmsVerifyHook(AccountView):
         timeout: float = ATTEMPT_TIMEOUT,
         **purchase: Unpack[AttemptOptions],
     ) -> Iterator[Attempt]:
-        """Numbers to try one after the other, until one has its code.
+        """Numbers to try one after the other, until one gets its code.
 
-            for attempt in hook.attempts("temporary", service="WhatsApp", max_price="0.50"):
-                with attempt as number:
-                    form.submit(number.phone)
-                    code = number.wait_for_otp()
+        ```python
+        for attempt in hook.attempts("temporary", service="WhatsApp", max_price="0.50"):
+            with attempt as number:
+                form.submit(number.phone)
+                code = number.wait_for_otp()
+        ```
 
         A block without an error ends the attempts. A wait in it that brings no code gives the number back,
         and the next one follows. Any other error gives the number back and is raised. Called again with the
-        same key, the attempts go on where they were, with the same number while that lives.
+        same key, the attempts go on where they were, with the same number while that is alive.
 
         Args:
             product: as for `order`, but `esim`.
