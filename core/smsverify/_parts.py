@@ -27,6 +27,7 @@ from smsverify._purchases.wallet import Wallet
 from smsverify._service.addresses import note_address
 from smsverify._service.catalogue import Catalogue
 from smsverify._service.endpoints import ServiceApi
+from smsverify._service.places import Keeper, shared_keeper
 from smsverify._service.rate_limit import RateLimit
 from smsverify._service.transport import Transport
 from smsverify._store.store import Store, open_store
@@ -74,6 +75,12 @@ class Parts:
             lease=settings.longest_exchange,
             begin_within=settings.longest_start,
         )
+
+    @property
+    def keeper(self) -> Keeper:
+        settings = self.settings
+        whose = (settings.store_url.get_secret_value(), settings.key_id)
+        return shared_keeper(" ".join(whose), lambda: Keeper(self.rate_limit.keep))
 
     @cached_property
     def api(self) -> ServiceApi:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from concurrent.futures import Future
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from smsverify._purchases.run_context import RunContext
     from smsverify._receiver.masking import mask
     from smsverify._runtime.threads import result_of
+    from smsverify._service.places import Place, TurnIsFar, leaving_queue
     from smsverify._waiting.subscriptions import Batch, Subscription
     from smsverify.hook import SmsVerifyHook
     from smsverify.models import Message
@@ -30,12 +32,16 @@ __all__ = [
     "Batch",
     "Handover",
     "Held",
+    "Place",
     "RunContext",
     "Series",
     "Subscription",
+    "TurnIsFar",
     "assign_messages",
     "attempts_of",
     "claim",
+    "keep_place",
+    "leaving_queue",
     "log_wait",
     "mask",
     "missing_code",
@@ -51,9 +57,12 @@ _HOMES = {
     "Batch": "_waiting.subscriptions",
     "Handover": "_orders.handover",
     "Held": "_orders.holding",
+    "Place": "_service.places",
     "RunContext": "_purchases.run_context",
     "Series": "_purchases.attempts",
     "Subscription": "_waiting.subscriptions",
+    "TurnIsFar": "_service.places",
+    "leaving_queue": "_service.places",
     "mask": "_receiver.masking",
     "phone_digits": "_input.phones",
     "result_of": "_runtime.threads",
@@ -72,6 +81,21 @@ def attempts_of(
 ) -> contextlib.AbstractContextManager[Series]:
     """The attempts of `SmsVerifyHook.attempts`, number by number, for a task that does not wait itself."""
     return hook._parts.checkout.attempts(product, limit, **purchase)
+
+
+def keep_place(hook: SmsVerifyHook, place: Place, *, lead: float) -> Future[None]:
+    """Keeps a place in the queue for a task that is away.
+
+    Args:
+        hook: on the account.
+        place: as `TurnIsFar` has named it.
+        lead: seconds before its turn at which the task should come back.
+
+    Returns:
+        a future that is done then. Where the task does not come within ten seconds, the next one has the
+        turn.
+    """
+    return hook._parts.keeper.keep(place, lead)
 
 
 def claim(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> None:

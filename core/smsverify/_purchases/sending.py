@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from smsverify._purchases.calls import Intent
 from smsverify._purchases.ledger import Ledger
 from smsverify._service.catalogue import Catalogue, Quote
+from smsverify._service.places import TurnIsFar
 from smsverify._service.transport import NotReady, OutcomeUnknown
 from smsverify.errors import (
     PriceLimitError,
@@ -75,6 +76,7 @@ class Sender:
             UnderWay: another process makes the call.
             PurchaseUnknownError: the call may have been carried out.
             SmsVerifyError: it was not.
+            TurnIsFar: it was not, and comes back to its place in the queue.
         """
         intent = call.intent
         with self._recording_failure(intent):
@@ -131,11 +133,11 @@ class Sender:
                 f"{intent.key}, and is not sent again. A call with the same key finds out first",
                 key=intent.key,
             ) from unknown.cause
-        except SmsVerifyError as error:
+        except (SmsVerifyError, TurnIsFar) as error:
             self._record(self._ledger.record_rejected, intent, error)
             raise
 
-    def _record(self, record: Callable[[Intent, str], None], intent: Intent, error: SmsVerifyError) -> None:
+    def _record(self, record: Callable[[Intent, str], None], intent: Intent, error: Exception) -> None:
         try:
             record(intent, str(error))
         except StoreError as failure:

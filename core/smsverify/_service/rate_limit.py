@@ -15,15 +15,18 @@ minutes: a service that wants a longer pause answers 429 again.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import sqlalchemy as sa
 
+from smsverify._service import places
+from smsverify._service.places import Place, TurnIsFar
 from smsverify._service.slots import SIGN_OF_LIFE, HeldSlot, Queue, QueueEntry, Slots
 from smsverify._service.turns import Priority, Snapshot, Waiting
 from smsverify._store.store import Store
@@ -154,15 +157,37 @@ class RateLimit:
             RateLimitedError: the turn cannot come before the deadline; nothing was sent.
             WaitStoppedError: `stop` was set.
             StoreError: the store cannot be used; nothing was sent.
+            TurnIsFar: the caller leaves the queue (`places.leaving_queue`), and keeps its place.
         """
         entry = QueueEntry(priority, arrived_at=None if instead_of is None else instead_of.arrived_at)
-        slot = self._wait_for_turn(entry, deadline, stop or threading.Event(), while_waiting)
+        away = places.leaving() if priority is Priority.PURCHASE else None
+        if away is not None and away.place is not None:
+            entry = QueueEntry(priority, away.place.arrived_at, away.place.id, is_queued=True)
+        beyond = math.inf if away is None else away.beyond
+        slot = self._wait_for_turn(entry, deadline, stop or threading.Event(), while_waiting, beyond)
+        if away is not None:
+            away.had_turn()
         try:
             yield slot
         except BaseException:
             slot.release(is_answered=False)
             raise
         slot.release(is_answered=True)
+
+    def keep(self, kept: Sequence[Place]) -> dict[str, float]:
+        """Gives signs of life for places of purchases whose holders are away.
+
+        Returns:
+            in how many seconds each of them has its turn at the earliest, by its id.
+        """
+        with self.store.write() as connection:
+            self._queue.keep(connection, kept, self.store.now(connection))
+            snapshot = self._slots.snapshot(connection)
+            if snapshot is None:
+                return {place.id: 0.0 for place in kept}
+            others = self._queue.around(connection, snapshot.now, kept)
+        turns = {place.id: snapshot.turn(Priority.PURCHASE, others[place.id])[0] for place in kept}
+        return {name: turn_at - snapshot.now for name, turn_at in turns.items()}
 
     def codes_are_polled_for(self, connection: sa.Connection, polled: bool = True) -> None:
         """Whether codes are read by polls from now on, so that purchases have to leave slots for them.
@@ -242,6 +267,7 @@ class RateLimit:
         deadline: float,
         stop: threading.Event,
         while_waiting: Callable[[], None] | None,
+        beyond: float,
     ) -> HeldSlot:
         try:
             while True:
@@ -252,6 +278,9 @@ class RateLimit:
                         return taken
                     turn = taken
                 seconds = turn.seconds
+                if seconds > beyond:
+                    self._queue.stand(entry)
+                    raise TurnIsFar(Place(entry.id, entry.arrived_at or 0.0), seconds)
                 if time.monotonic() + seconds > deadline:
                     raise RateLimitedError(
                         f"nothing was sent, because no request may leave for another {seconds:.1f} s: "
@@ -263,6 +292,8 @@ class RateLimit:
                 # The turn may come sooner if others give up. The farther away it is, the less that matters.
                 longest = max(seconds / 4, LONGEST_LOOK * self._time_scale)
                 self._sleep(min(seconds, longest, SIGN_OF_LIFE), stop, while_waiting)
+        except TurnIsFar:
+            raise  # its place is kept
         except BaseException:
             if entry.is_queued:
                 # An entry that cannot be taken out of the queue is dropped as abandoned later.

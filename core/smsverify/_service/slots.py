@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import time
 import uuid
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from smsverify._runtime.clock import boottime
+from smsverify._service.places import Place
 from smsverify._service.turns import Priority, Slot, Snapshot, Waiting
 from smsverify._store.store import Store
 from smsverify._store.tables import queue, rate_limits, slots
@@ -246,6 +249,41 @@ class Queue:
             connection.execute(
                 insert.on_conflict_do_update(index_elements=[queue.c.entry], set_={"seen_at": now})
             )
+
+    def keep(self, connection: sa.Connection, places: Sequence[Place], now: float) -> None:
+        """Gives signs of life for places whose holders are away, in the caller's transaction."""
+        if not places:
+            return
+        rows = [
+            {"entry": place.id, "arrived_at": place.arrived_at, "key_id": self._key_id, "seen_at": now}
+            | {"priority": int(Priority.PURCHASE)}
+            for place in places
+        ]
+        insert = self._store.insert(queue)
+        seen = insert.on_conflict_do_update(index_elements=[queue.c.entry], set_={"seen_at": now})
+        connection.execute(seen, rows)
+
+    def around(
+        self, connection: sa.Connection, now: float, places: Sequence[Place]
+    ) -> dict[str, dict[Priority, Waiting]]:
+        """For each of these places, the others that wait, as `waiting` has them for one."""
+        rows = connection.execute(
+            sa.select(queue.c.priority, queue.c.arrived_at)
+            .where(queue.c.key_id == self._key_id, self._is_alive(now))
+            .order_by(queue.c.arrived_at)
+        ).all()
+        arrived: dict[Priority, list[float]] = {Priority.PURCHASE: []}
+        for row in rows:
+            arrived.setdefault(Priority(row.priority), []).append(row.arrived_at)
+        return {
+            place.id: {
+                priority: Waiting(
+                    len(others) - (priority is Priority.PURCHASE), bisect_left(others, place.arrived_at)
+                )
+                for priority, others in arrived.items()
+            }
+            for place in places
+        }
 
     def leave(self, connection: sa.Connection, entry: QueueEntry) -> None:
         """Takes an entry out of the queue, in the caller's transaction."""

@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from smsverify.checks import (
@@ -24,6 +25,7 @@ from smsverify.errors import FindingsError
 from smsverify_provider.arguments import CheckedOperator, check_known, known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.operators.verify import SmsVerifyOperator
+from smsverify_provider.turns import WaitsForTurn
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -44,7 +46,7 @@ PURCHASE = ("product", "service", "country", "area_code", "duration", "plan", "m
 SELECTION = ("order_ids", "only", "exclude")
 
 
-class SmsVerifyOrderOperator(CheckedOperator):
+class SmsVerifyOrderOperator(WaitsForTurn):
     """Buys a phone number or an eSIM (`POST /api/v1/order/<product>/`).
 
     Safe to retry: the purchase is on record before it is sent, under a key that all tries of the task share.
@@ -74,6 +76,8 @@ class SmsVerifyOrderOperator(CheckedOperator):
         run_budget: most that this Dag run may spend, in USD, this call included (templated).
         key: names this purchase. Default: derived from the Dag, the run, the task and the map index
             (templated).
+        deferrable: waits for the rate limit in the triggerer, and holds a worker only to pay. Default: the
+            deployment's `[operators] default_deferrable`.
         smsverify_conn_id: the connection (templated).
 
     When Airflow kills the task before its end, it gives the number back, unless a further try is to come.
@@ -105,6 +109,7 @@ class SmsVerifyOrderOperator(CheckedOperator):
         max_price: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
         key: int | str | None = None,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         smsverify_conn_id: str = "smsverify_default",
         multiple_outputs: bool = True,
         **kwargs: Any,
@@ -119,6 +124,7 @@ class SmsVerifyOrderOperator(CheckedOperator):
         self.max_price = max_price
         self.run_budget = run_budget
         self.key = key
+        self.deferrable = deferrable
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
 
@@ -130,13 +136,21 @@ class SmsVerifyOrderOperator(CheckedOperator):
         check_known(given.get("key"), check_key)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Buys, or finds the order that an earlier try has bought."""
+        """Buys, or finds the order that an earlier try has bought; defers while others go first."""
+        return self._buy(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Buys: the turn is near."""
+        return self._buy(context, event)
+
+    def _buy(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         self._stop = threading.Event()
         self._ti = context.get("ti")
-        self._hook = SmsVerifyHook(self.smsverify_conn_id)
-        order = self._hook.order(**self._arguments(), stop=self._stop)
+        hook = self._hook = SmsVerifyHook(self.smsverify_conn_id)
+        buy = partial(hook.order, **self._arguments(), stop=self._stop)
+        order = self._at_its_turn(hook, buy, event)
         self._order_id = order.order_id
         if self._is_killed:
             self._give_back()
@@ -208,7 +222,7 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
         return {name: value for name, value in status.as_dict().items() if name not in ("otp", "message")}
 
 
-class SmsVerifyRenewOperator(CheckedOperator):
+class SmsVerifyRenewOperator(WaitsForTurn):
     """Extends a rental by its period at the current price (`POST /api/v1/order/<order_id>/renew/`).
 
     Safe to retry: all tries of the task share a key, and a key renews once. Returns the order with its new
@@ -221,6 +235,8 @@ class SmsVerifyRenewOperator(CheckedOperator):
         run_budget: most that this Dag run may spend, in USD, this call included (templated).
         key: names this renewal. Default: derived from the Dag, the run, the task and the map index
             (templated).
+        deferrable: waits for the rate limit in the triggerer, and holds a worker only to pay. Default: the
+            deployment's `[operators] default_deferrable`.
         smsverify_conn_id: the connection (templated).
 
     Raises:
@@ -238,6 +254,7 @@ class SmsVerifyRenewOperator(CheckedOperator):
         max_price: Decimal | float | str | None = None,
         run_budget: Decimal | float | str | None = None,
         key: int | str | None = None,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         smsverify_conn_id: str = "smsverify_default",
         multiple_outputs: bool = True,
         **kwargs: Any,
@@ -247,6 +264,7 @@ class SmsVerifyRenewOperator(CheckedOperator):
         self.max_price = max_price
         self.run_budget = run_budget
         self.key = key
+        self.deferrable = deferrable
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
 
@@ -257,14 +275,21 @@ class SmsVerifyRenewOperator(CheckedOperator):
         check_known(given.get("key"), check_key)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Renews, unless an earlier try has done so."""
+        """Renews, unless an earlier try has done so; defers while others go first."""
+        return self._renew()
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Renews: the turn is near."""
+        return self._renew(event)
+
+    def _renew(self, event: dict[str, Any] | None = None) -> dict[str, Any]:
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         hook = SmsVerifyHook(self.smsverify_conn_id)
-        return hook.renew(**self._arguments()).as_dict()
+        return self._at_its_turn(hook, partial(hook.renew, **self._arguments()), event).as_dict()
 
 
-class SmsVerifyRenewExpiringOperator(CheckedOperator):
+class SmsVerifyRenewExpiringOperator(WaitsForTurn):
     """Renews the rentals that end soon, once for each period (`POST /api/v1/order/<order_id>/renew/`).
 
     Run it on a schedule, several times in `within`. What is not due is left alone, and catch-up, overlapping
@@ -285,6 +310,8 @@ class SmsVerifyRenewExpiringOperator(CheckedOperator):
         exclude: leaves these alone (templated).
         dry_run: reports what would be done, and pays nothing.
         fail_on_findings: whether the task fails when a rental is not kept.
+        deferrable: waits in the triggerer until the first renewal has its turn. Default: the deployment's
+            `[operators] default_deferrable`.
         smsverify_conn_id: the connection (templated).
 
     When Airflow kills the task before its end, it sends no further renewal.
@@ -310,6 +337,7 @@ class SmsVerifyRenewExpiringOperator(CheckedOperator):
         exclude: Any = (),
         dry_run: bool = False,
         fail_on_findings: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         smsverify_conn_id: str = "smsverify_default",
         multiple_outputs: bool = True,
         **kwargs: Any,
@@ -323,6 +351,7 @@ class SmsVerifyRenewExpiringOperator(CheckedOperator):
         self.exclude = exclude
         self.is_dry_run = dry_run  # the plain name is a method of every operator
         self.fail_on_findings = fail_on_findings
+        self.deferrable = deferrable
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
 
@@ -337,11 +366,20 @@ class SmsVerifyRenewExpiringOperator(CheckedOperator):
                 check_known(value, partial(check_order_ids, field=name))
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Renews the rentals that are due."""
+        """Renews the rentals that are due; defers while others go first."""
+        return self._renew(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Renews: the turn is near."""
+        return self._renew(context, event)
+
+    def _renew(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         hook = SmsVerifyHook(self.smsverify_conn_id)
-        report = hook.renew_expiring(**self._arguments(), dry_run=self.is_dry_run)
+        renew = partial(hook.renew_expiring, **self._arguments(), dry_run=self.is_dry_run)
+        # The report is of one run: once it has paid, it goes on to its end.
+        report = self._at_its_turn(hook, renew, event, is_first_only=True)
         return _result(self, report, context)
 
 

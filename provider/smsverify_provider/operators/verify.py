@@ -27,8 +27,9 @@ from smsverify.checks import (
 )
 from smsverify.errors import InvalidRequestError, OrderEndedError, StoreError, WaitTimeoutError
 from smsverify.wings import attempts_of, claim, plan_release, store_name
-from smsverify_provider.arguments import CheckedOperator, check_known
+from smsverify_provider.arguments import check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+from smsverify_provider.turns import WaitsForTurn
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -44,13 +45,14 @@ BACKSTOP = 600.0  # seconds that Airflow waits beyond the trigger's own deadline
 RESUME_GAP = 1.0  # seconds in which Airflow records that the task has deferred
 
 
-class SmsVerifyOperator(CheckedOperator):
+class SmsVerifyOperator(WaitsForTurn):
     """Gets a code with the first number that one comes for. The class of `@task.smsverify`.
 
     It buys a number, calls the function with it (such as to type it into a form), and waits for the code.
     Where none comes in `timeout`, the number is cancelled for a refund, and the next one is tried. A worker
-    is held while it buys and while the function runs; the wait is in the triggerer. Safe to retry: a further
-    try goes on with the same number while that lives, otherwise with the next.
+    is held while it buys and while the function runs; the waits for the rate limit and for the code are in
+    the triggerer. Safe to retry: a further try goes on with the same number while that lives, otherwise with
+    the next.
 
     The function is called with the order as a dict (`order_id`, `phone`, `service`, …), then with `op_args`
     and `op_kwargs`; it may also name Airflow's context variables. What it returns has to be what an XCom may
@@ -177,10 +179,16 @@ class SmsVerifyOperator(CheckedOperator):
             OrderRequest.check_all(**purchase, alternatives=alternatives)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Tries numbers until the task defers to wait for a code, or has one."""
+        """Tries numbers until the task defers to wait for its turn or for a code, or has one."""
         self._begin(context)
         with self._attempts(self.key) as series:
             return self._try_numbers(series, context)
+
+    def execute_at_turn(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Goes on with the number that it is the turn of."""
+        self._begin(context)
+        with self._attempts(event["key"]) as series:
+            return self._try_numbers(series, context, event)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Takes the code, or tries the next number."""
@@ -209,9 +217,18 @@ class SmsVerifyOperator(CheckedOperator):
 
     # -------------------------------------------------------------- one number after the other
 
-    def _try_numbers(self, series: Series, context: Context) -> dict[str, Any]:
+    def _try_numbers(
+        self, series: Series, context: Context, event: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         while True:
-            order = series.next_number()
+            order = self._at_its_turn(
+                self._hook,
+                series.next_number,
+                event,
+                method_name="execute_at_turn",
+                passed_on={"key": series.key},
+            )
+            event = None
             self._order_id = order.order_id
             try:
                 result = self._call(order, context)

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
@@ -22,7 +23,7 @@ from smsverify.errors import (
     WaitTimeoutError,
 )
 from smsverify.text import log_of
-from smsverify.wings import claim, store_name
+from smsverify.wings import Place, claim, keep_place, store_name
 from smsverify_provider.kills import give_back
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ OTHER_STORE = (
     "the worker and the triggerer have different stores, so neither sees the other's records. Give both the "
     "same store_url: PostgreSQL, or a file that both can open, for example on a volume in both containers"
 )
+LEAD = 3.0  # seconds before its turn at which a task comes back: about as long as Airflow takes for that
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
 # Seconds between two events, besides the second or two until Airflow confirms the first. In Airflow 3.3, no
 # Dag run gets an event before the next one comes, if the scheduler has not handled the one before
@@ -204,6 +206,79 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         return SmsVerifyHook(self.smsverify_conn_id)
+
+
+class SmsVerifyTurnTrigger(BaseTrigger):
+    """Keeps a task's place in the queue for the rate limit. The task comes back to pay when its turn is near.
+
+    Nothing is sent or bought here: a trigger may run twice, and a purchase must not. Its event names the
+    place; where the triggerer has another store than the worker, it has a `detail`.
+
+    Args:
+        place, arrived_at: of the place.
+        not_before: when the event may come, in seconds since the epoch.
+        store: the store that the place is in: the triggerer has to have the same.
+        passed_on: what the event brings back to the task besides.
+        smsverify_conn_id: the connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        place: str,
+        arrived_at: float,
+        not_before: float,
+        store: str,
+        smsverify_conn_id: str,
+        passed_on: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.place = place
+        self.arrived_at = arrived_at
+        self.not_before = not_before
+        self.store = store
+        self.passed_on = passed_on
+        self.smsverify_conn_id = smsverify_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments; Airflow keeps them in plain text, and nothing secret is among them."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "place": self.place,
+            "arrived_at": self.arrived_at,
+            "not_before": self.not_before,
+            "store": self.store,
+            "passed_on": self.passed_on,
+            "smsverify_conn_id": self.smsverify_conn_id,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Waits until the turn is near."""
+        detail = await self._wait()
+        event = {**(self.passed_on or {}), "place": self.place, "arrived_at": self.arrived_at}
+        yield TriggerEvent(event | ({"detail": detail} if detail else {}))  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> str | None:
+        while True:
+            try:
+                # First, so that no turn passes while Airflow cannot take the event yet.
+                await asyncio.sleep(self.not_before - time.time())
+                kept = await asyncio.to_thread(self._keep)
+                if kept is None:
+                    return OTHER_STORE
+                await asyncio.wrap_future(kept)
+                return None
+            except StoreError as error:
+                self.log.warning("The place in the queue cannot be kept at the moment: %s", error)
+                await asyncio.sleep(STORE_PAUSE)
+
+    def _keep(self) -> Future[None] | None:
+        """Not for the event loop: reading the connection and loading the client block."""
+        from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+        hook = SmsVerifyHook(self.smsverify_conn_id)
+        if store_name(hook) != self.store:
+            return None
+        return keep_place(hook, Place(self.place, self.arrived_at), lead=LEAD)
 
 
 class SmsVerifyMessageTrigger(BaseEventTrigger):

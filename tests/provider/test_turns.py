@@ -1,0 +1,174 @@
+"""Tasks that wait for the rate limit: deferred, in their order, and paid for once when they come back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, TaskInstanceState, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from smsverify._service.turns import PURCHASE_SHARE
+from smsverify.simulator import Simulator
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyOperator,
+    SmsVerifyOrderOperator,
+    SmsVerifyRenewExpiringOperator,
+    SmsVerifyRenewOperator,
+)
+from smsverify_provider.triggers.smsverify import OTHER_STORE, SmsVerifyTurnTrigger
+
+LIMIT = 10
+pytestmark = pytest.mark.smsverify_simulator(sms_delay="never", rate_limit=LIMIT, speed=8.0)
+WHATSAPP: dict[str, Any] = {"product": "temporary", "service": "WhatsApp", "max_price": "0.50"}
+
+
+@pytest.fixture(autouse=True)
+def _every_wait_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smsverify_provider.turns.WORTH_DEFERRING", 0.5)
+    monkeypatch.setattr("smsverify_provider.turns.RESUME_GAP", 0.0)
+    monkeypatch.setattr("smsverify_provider.triggers.smsverify.LEAD", 0.2)
+
+
+@pytest.fixture
+def connection(connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    connection["extra"]["rate_limit"] = LIMIT
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection))
+    return connection
+
+
+@pytest.fixture
+def use_up(hook: Any) -> Callable[[], None]:
+    """Lets no purchase leave for some seconds: they have their share while codes are polled for."""
+    hook.order("temporary", service="WhatsApp")
+
+    def use_up() -> None:
+        with hook._parts.store.write() as connection:
+            hook._parts.rate_limit.codes_are_polled_for(connection)
+        while hook._parts.rate_limit.load().purchases < int(LIMIT * PURCHASE_SHARE):
+            hook.order("temporary", service="WhatsApp")
+
+    return use_up
+
+
+@pytest.fixture
+def rent(hook: Any, use_up: Any) -> Callable[[], int]:
+    return lambda: hook.order("rental", service="WhatsApp", duration=3).order_id
+
+
+def purchases(sim: Simulator) -> int:
+    return sum(one.path.startswith("/api/v1/order/temporary") for one in sim.requests())
+
+
+def trigger_of(deferral: Any) -> SmsVerifyTurnTrigger:
+    """The trigger as the triggerer makes it, from what is in the metadata database."""
+    trigger = SmsVerifyTurnTrigger(**json.loads(json.dumps(deferral.trigger_kwargs)))
+    assert trigger.serialize() == (deferral.classpath, deferral.trigger_kwargs)
+    return trigger
+
+
+async def event_of(trigger: SmsVerifyTurnTrigger) -> dict[str, Any]:
+    return (await anext(aiter(trigger.run()))).payload
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+def test_a_dag_waits_deferred_and_buys_once(
+    dag_maker: Any, session: Any, sim: Simulator, use_up: Callable[[], None], decorated: bool, caplog: Any
+) -> None:
+    def sign_up(number: dict[str, Any]) -> str:
+        sim.deliver_sms(number["order_id"], otp="545121")
+        return "done"
+
+    with dag_maker(f"turn_{uuid.uuid4().hex[:8]}") as dag:
+        if decorated:
+            task.smsverify(task_id="buy", **WHATSAPP, timeout=20)(sign_up)()
+        else:
+            SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)
+    use_up()
+    before = purchases(sim)
+    with caplog.at_level("INFO"):
+        (ti,) = dag.test().get_task_instances()
+    assert str(ti.state) == "success"
+    assert "it is deferred until then" in caplog.text
+    assert purchases(sim) - before == 1
+    assert sim.stats().refused == 0
+
+
+def test_a_task_that_may_not_defer_waits_on_its_worker(
+    run_task: Any, sim: Simulator, use_up: Callable[[], None]
+) -> None:
+    use_up()
+    result = run_task(SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=False))
+    assert result.state == TaskInstanceState.SUCCESS
+
+
+def test_a_deferral_sends_nothing_and_holds_no_secret(
+    run_task: Any, hook: Any, sim: Simulator, use_up: Callable[[], None]
+) -> None:
+    use_up()
+    before = len(sim.requests())
+    deferral = run_task(SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)).msg
+    assert len(sim.requests()) == before
+    assert deferral.next_method == "execute_complete"
+    assert sim.api_key not in str(deferral.trigger_kwargs)
+    assert hook.rate_limit().waiting == 1
+    event = asyncio.run(event_of(trigger_of(deferral)))
+    assert event == {name: deferral.trigger_kwargs[name] for name in ("place", "arrived_at")}
+
+
+def test_a_verification_comes_back_with_its_key(run_task: Any, use_up: Callable[[], None]) -> None:
+    def sign_up(number: dict[str, Any]) -> None:
+        raise AssertionError("it has no number yet")
+
+    with DAG("turn_verify") as dag:
+        task.smsverify(task_id="sign_up", **WHATSAPP)(sign_up)()
+    use_up()
+    deferral = run_task(dag.get_task("sign_up")).msg
+    assert deferral.next_method == "execute_at_turn"
+    trigger = trigger_of(deferral)
+    assert trigger.passed_on is not None
+    assert trigger.passed_on["key"].startswith("airflow:")
+
+
+@pytest.mark.parametrize("operator", [SmsVerifyRenewOperator, SmsVerifyRenewExpiringOperator])
+def test_a_renewal_waits_deferred_and_is_paid_once(
+    operator: Any, run_task: Any, rent: Callable[[], int], sim: Simulator, use_up: Callable[[], None]
+) -> None:
+    rental = rent()
+    if operator is SmsVerifyRenewOperator:
+        renew = operator(task_id="renew", order_id=rental, deferrable=True)
+    else:
+        renew = operator(task_id="renew", within=4 * 86_400, only=[rental], deferrable=True)
+    use_up()
+    deferral = run_task(renew).msg
+    assert deferral.next_method == "execute_complete"
+    assert sim.order(rental).renewals == 0
+    event = asyncio.run(event_of(trigger_of(deferral)))
+    renew.execute_complete({}, event)
+    assert sim.order(rental).renewals == 1
+
+
+def test_a_triggerer_with_another_store_keeps_no_place(
+    run_task: Any, connection: dict[str, Any], use_up: Callable[[], None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    use_up()
+    buy = SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)
+    trigger = trigger_of(run_task(buy).msg)
+    connection["extra"]["store_url"] = f"sqlite:///{tmp_path / 'another.db'}"
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection))
+    event = asyncio.run(event_of(trigger))
+    assert event["detail"] == OTHER_STORE
+    with pytest.raises(AirflowFailException, match="different stores"):
+        buy.execute_complete({}, event)  # type: ignore[arg-type]
+
+
+def test_the_deployments_default_decides_unless_a_function_is_called() -> None:
+    assert not SmsVerifyOrderOperator(task_id="buy", **WHATSAPP).deferrable
+    assert not SmsVerifyRenewOperator(task_id="renew", order_id=1).deferrable
+    assert SmsVerifyOperator(task_id="verify", python_callable=print, **WHATSAPP).deferrable
