@@ -9,7 +9,7 @@ it and shows no order that could be it, and the wallet does not hold less than t
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,15 +101,11 @@ class Recovery:
             INTRODUCTION * self._time_scale
         ):
             return
-        try:
-            if not has_list:
-                self._orders.status.read_list(stop=stop)
-            if not has_balance:
-                self._wallet.read(stop=stop)
-        except AuthenticationError:
-            raise
-        except (ServiceError, WaitStoppedError) as error:
-            log.warning("What the account had before its first purchase cannot be read: %s", error)
+        # Each may decide something without the other.
+        if not has_list:
+            _try_to_read(self._orders.status.read_list, stop)
+        if not has_balance:
+            _try_to_read(self._wallet.read, stop)
 
     # -------------------------------------------------------------- purchases
 
@@ -346,3 +342,12 @@ class Recovery:
             return True
         # Days left are whole ones: that they have not grown says nothing of a rental of one day.
         return None if after.in_days else False
+
+
+def _try_to_read(read: Callable[..., object], stop: threading.Event | None) -> None:
+    try:
+        read(stop=stop)
+    except AuthenticationError:
+        raise
+    except (ServiceError, WaitStoppedError) as error:
+        log.warning("What the account had before its first purchase cannot be read: %s", error)

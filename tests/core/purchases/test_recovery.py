@@ -141,6 +141,19 @@ def test_the_service_s_clock_may_be_wrong(
     assert buy(hook).order_id == simulator.orders()[0].order_id
 
 
+def test_the_wallet_keeps_a_first_purchase_unknown_though_no_list_could_be_read(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    lose(simulator)
+    lose(simulator, "list_lag", seconds=600)
+    unknown(hook)
+    simulator.clear_faults()
+    later(monkeypatch, 130)
+    unknown(hook)
+    assert len(simulator.orders()) == 1
+
+
 def test_an_order_that_was_there_before_is_not_taken(simulator: Simulator, hook: SmsVerifyHook) -> None:
     other = SmsVerifyHook(**{**hook._given, "store_url": hook._given["store_url"].replace("store", "other")})
     buy(other, "theirs")
