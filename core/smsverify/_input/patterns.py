@@ -6,15 +6,13 @@ limit, by a module that lets other threads go on meanwhile, and never in a threa
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import queue
 import re
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smsverify._input.templates import is_left_over
+from smsverify._runtime.job_thread import JobThread
 from smsverify.errors import InvalidRequestError
 from smsverify.text import log_of, printable
 
@@ -27,7 +25,6 @@ LONGEST_PATTERN = 1000  # characters
 DEEPEST = 8  # groups in groups: each more doubles the time that compiling may take
 # Seconds for one text. All others go before one that needs more than the first.
 TIME_LIMITS = (0.01, 0.1)
-IDLE = 5.0  # seconds without work, after which the thread that looks for patterns ends
 
 _GROUP = re.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|([()])", re.DOTALL)
 
@@ -134,37 +131,21 @@ class Pattern:
 
 
 class Matching:
-    """Looks for patterns in a thread of its own, which there is while there is something to do."""
+    """Looks for patterns in a thread of its own."""
 
     def __init__(self) -> None:
-        self._jobs: queue.PriorityQueue[tuple[int, int, Pattern, str, Callable[[], None]]] = (
-            queue.PriorityQueue()
-        )
-        self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = JobThread("smsverify-match")
 
     def look(self, pattern: Pattern, text: str, then: Callable[[], None]) -> None:
         """Has a pattern looked for in a text, unless that is under way; `then` is called when it is known."""
         if pattern.begin(text):
-            self._jobs.put((0, next(self._numbers), pattern, text, then))
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="smsverify-match", daemon=True)
-                    self._thread.start()
+            self._try(pattern, text, then, tries=0)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                tries, _, pattern, text, then = self._jobs.get(timeout=IDLE)
-            except queue.Empty:
-                with self._lock:
-                    if self._jobs.empty():
-                        self._thread = None
-                        return
-                continue
+    def _try(self, pattern: Pattern, text: str, then: Callable[[], None], tries: int) -> None:
+        def look() -> None:
             if pattern.look(text, TIME_LIMITS[tries]) or tries + 1 == len(TIME_LIMITS):
-                with contextlib.suppress(Exception):
-                    then()
+                then()
             else:
-                self._jobs.put((tries + 1, next(self._numbers), pattern, text, then))
+                self._try(pattern, text, then, tries + 1)
+
+        self._thread.submit(look, rank=tries)
