@@ -135,6 +135,15 @@ class Records:
             ).scalars()
             return sum((Decimal(price) for price in prices if price is not None), Decimal(0))
 
+    def refund_of(self, order_id: int) -> bool | None:
+        """Whether what an order cost has come back: the list shows it, and the wallet does not lack it.
+        `None` where neither has said so yet.
+        """
+        with self.store.read() as connection:
+            if self.value(connection, order_id, orders.c.refund_missing_since) is not None:
+                return False
+            return True if self.value(connection, order_id, orders.c.refunded_at) is not None else None
+
     # -------------------------------------------------------------- what a purchase or the service says
 
     def put(self, connection: sa.Connection, order: Order, *, is_unclaimed: bool = False) -> None:

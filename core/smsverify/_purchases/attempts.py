@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -105,6 +105,7 @@ class Series:
         buy: buys under a key, and buys nothing more where that key's order has ended.
         requests: what may be bought, in the order of preference.
         find: what a key has bought of something with this fingerprint; buys nothing.
+        confirm_refund: finds out whether an order was refunded; `None` where no limit depends on it.
         limit: how many numbers may be tried.
         max_cost: USD that all may cost together without refunds.
         key: what the keys of the purchases begin with; with it, another process goes on.
@@ -119,6 +120,7 @@ class Series:
         requests: Sequence[OrderRequest],
         *,
         find: Find,
+        confirm_refund: Callable[[int], None] | None,
         limit: int,
         max_cost: Decimal | None,
         key: str,
@@ -128,6 +130,7 @@ class Series:
         self._run = run
         self._buy = buy
         self._find = find
+        self._confirm_refund = confirm_refund
         # Of equal ones, the first counts.
         self._requests = {request.fingerprint: request for request in reversed(requests)}
         self._preferred = list(dict.fromkeys(request.fingerprint for request in requests))
@@ -149,18 +152,23 @@ class Series:
             VerificationError: nothing is left to try.
         """
         while True:
+            self._confirm_refunds()
             row = self._row = self._open_row()
             request = self._requests.get(row.fingerprint)
             if request is None:
                 self._give_up(row, "the call no longer asks for it")
                 continue
+            left = self._left_of_max_cost(row)
             try:
-                order = self._buy(self._within_max_cost(request), row.purchase_key)
+                order = self._buy(_within(request, left), row.purchase_key)
             except OrderEndedError as error:
                 self._records.decide(row, "no_code", str(error))
             except (NotAvailableError, PriceLimitError) as error:
-                log.info("Attempt %d is not possible with %s: %s", row.number, row.product, error)
-                self._records.decide(row, "unavailable", str(error))
+                why = str(error)
+                if left is not None and isinstance(error, PriceLimitError):
+                    why = f"{left} USD are left of max_cost={self._max_cost}. {why}"
+                log.info("Attempt %d is not possible with %s: %s", row.number, row.product, why)
+                self._records.decide(row, "unavailable", why)
             else:
                 self._held = self._orders.handover.hold(order.order_id)
                 tried = sum(one.order_id is not None for one in self._records.last_series())
@@ -253,11 +261,10 @@ class Series:
             return undecided
         if sum(row.order_id is not None for row in rows) >= self._limit:
             raise self._nothing_left("the last attempt is over")
-        unavailable = {row.fingerprint for row in rows if row.outcome == "unavailable"}
-        left = [self._requests[one] for one in self._preferred if one not in unavailable]
+        left = self._still_possible(rows)
         if not left:
             raise self._nothing_left("nothing that may be bought is available")
-        if self._max_cost is not None and self._max_cost <= _cost(map(self._as_tried, rows)):
+        if self._max_cost is not None and self._max_cost <= self._spent(rows):
             raise self._nothing_left(f"max_cost={self._max_cost} is spent")
         self._records.begin(series, len(rows) + 1, left[0])
         return self._records.last_series()[-1]
@@ -267,7 +274,24 @@ class Series:
         if any(row.outcome is None for row in rows):
             return False
         is_exhausted = sum(row.order_id is not None for row in rows) >= self._limit
-        return is_exhausted or rows[-1].outcome in ("code", "unavailable")
+        # Of what is still possible, a call that has died was about to buy the next.
+        return is_exhausted or rows[-1].outcome == "code" or not self._still_possible(rows)
+
+    def _still_possible(self, rows: Sequence[Any]) -> list[OrderRequest]:
+        """What may be bought next, in the order of preference."""
+        unavailable = {row.fingerprint for row in rows if row.outcome == "unavailable"}
+        return [self._requests[one] for one in self._preferred if one not in unavailable]
+
+    def _confirm_refunds(self) -> None:
+        """Finds out what has come back of cancelled orders, where a limit depends on it."""
+        rows = self._records.last_series()
+        if self._confirm_refund is None or not rows or (self._row is None and self._is_over(rows)):
+            return
+        for tried in map(self._as_tried, rows):
+            if tried.order_id is None or not tried.refunded:
+                continue
+            if self._orders.records.refund_of(tried.order_id) is None:
+                self._confirm_refund(tried.order_id)
 
     def _give_up(self, row: Any, why: str) -> None:
         """Ends an attempt whose alternative has gone. What it has bought is found out first."""
@@ -276,12 +300,19 @@ class Series:
         if order is not None:
             self._orders.cancelling.release(order.order_id, why, undo=True)
 
-    def _within_max_cost(self, request: OrderRequest) -> OrderRequest:
+    def _left_of_max_cost(self, now: Any) -> Decimal | None:
+        """USD that the attempt that is made now may cost."""
         if self._max_cost is None:
-            return request
-        left = self._max_cost - _cost(one for one in self.tried() if one.order_id is not None)
-        limits = [left, request.max_price] if request.max_price is not None else [left]
-        return request.model_copy(update={"max_price": min(limits)})
+            return None
+        return self._max_cost - self._spent(
+            row for row in self._records.last_series() if row.number != now.number
+        )
+
+    def _spent(self, rows: Iterable[Any]) -> Decimal:
+        """USD that these attempts cost, without what has surely come back."""
+        tried = [self._as_tried(row) for row in rows if row.order_id is not None]
+        refund_of = self._orders.records.refund_of
+        return sum((one.price or Decimal(0) for one in tried if not refund_of(one.order_id or 0)), Decimal(0))
 
     def _nothing_left(self, reason: str) -> VerificationError:
         tried = self.tried()
@@ -294,13 +325,15 @@ class Series:
 
     def _as_tried(self, row: Any) -> TriedNumber:
         order = None if row.order_id is None else self._orders.records.get(row.order_id)
+        is_refunded = order is not None and order.cancelled
+        is_refunded = is_refunded and self._orders.records.refund_of(row.order_id) is not False
         return TriedNumber(
             order_id=row.order_id,
             phone=None if order is None else order.phone,
             product=row.product,
             service=row.service if order is None else order.service,
             price=None if order is None else order.price,
-            refunded=order is not None and order.cancelled,
+            refunded=is_refunded,
             why=row.why or "it is being tried",
         )
 
@@ -312,6 +345,11 @@ def series_key(given: str | None) -> str:
     if len(given) <= LONGEST_BASE:
         return given
     return hashlib.sha256(given.encode()).hexdigest()
+
+
+def _within(request: OrderRequest, left: Decimal | None) -> OrderRequest:
+    limits = [limit for limit in (left, request.max_price) if limit is not None]
+    return request.model_copy(update={"max_price": min(limits, default=None)})
 
 
 def _cost(tried: Any) -> Decimal:

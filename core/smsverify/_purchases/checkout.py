@@ -123,6 +123,9 @@ class Checkout:
         def buy(request: OrderRequest, key: str) -> Order:
             return self._purchases.buy(request, key, caps=caps, again=False, stop=stop)
 
+        confirm_refund = partial(self._purchases.confirm_refund, stop=stop)
+        is_limited = cost_limit is not None or caps.is_set
+
         @contextmanager
         def opened() -> Iterator[Series]:
             settings = self._settings
@@ -135,6 +138,7 @@ class Checkout:
                     buy,
                     self._deliveries.best_first(requests) if alternatives == BEST else requests,
                     find=partial(self._purchases.find, stop=stop),
+                    confirm_refund=confirm_refund if is_limited else None,
                     limit=limit,
                     max_cost=cost_limit,
                     key=base,

@@ -153,6 +153,19 @@ class Purchases:
         purchase = Purchase(key, "order", fingerprint, Caps())
         return self._when_known(key, lambda: self._ledger.find(purchase), stop)
 
+    def confirm_refund(self, order_id: int, stop: threading.Event | None) -> None:
+        """Looks for a while whether the price of a cancelled order has come back, so that it can be spent."""
+        for pause in (0.0, *LOOKS):
+            if (stop or threading.Event()).wait(pause * self._time_scale):
+                return
+            try:
+                self._recovery.note_refunds(stop)
+            except SmsVerifyError as error:
+                log.warning("Whether order %d was refunded cannot be read now: %s", order_id, error)
+                return
+            if self._orders.records.refund_of(order_id):
+                return
+
     # -------------------------------------------------------------- inside
 
     def _plan(

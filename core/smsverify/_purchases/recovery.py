@@ -107,6 +107,11 @@ class Recovery:
         if not has_balance:
             _try_to_read(self._wallet.read, stop)
 
+    def note_refunds(self, stop: threading.Event | None = None) -> None:
+        """Reads the list and then the balance, which together say what has come back."""
+        self._orders.status.read_list(stop=stop)
+        self._wallet.read(stop=stop)
+
     # -------------------------------------------------------------- purchases
 
     def resolve_orders(self) -> list[Resolved]:

@@ -12,6 +12,7 @@ import pytest
 from rigs.money import Deaths, Died
 
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
+from smsverify._purchases.attempts import AttemptRecords
 from smsverify._purchases.run_context import RunContext
 from smsverify.simulator import Fault, Simulator
 
@@ -202,6 +203,49 @@ def test_max_cost_ends_the_attempts_before_it_is_passed(simulator: Simulator, ho
     with pytest.raises(VerificationError) as caught:
         verify(hook, delivers_to(simulator), max_cost="0.80", attempts=5)
     assert (len(simulator.orders()), caught.value.cost) == (2, Decimal("0.80"))
+
+
+def test_a_refund_that_never_comes_counts_for_max_cost(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    def take(number: Order) -> None:
+        simulator.set_balance(simulator.balance() - Decimal("0.40"))  # what comes back is gone
+
+    with pytest.raises(VerificationError, match=r"0\.10 USD are left of max_cost=0\.50") as caught:
+        verify(hook, take, max_cost="0.50", attempts=5)
+    assert (len(simulator.orders()), caught.value.cost) == (1, Decimal("0.40"))
+    assert not caught.value.attempts[0].refunded
+
+
+@pytest.mark.parametrize("limit", [{"max_cost": "0.50"}, {"run_budget": "0.50"}])
+def test_what_came_back_is_spent_again_within_a_limit(
+    limit: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    done = verify(hook, delivers_to(simulator, 3), **limit)
+    assert (done.attempts, done.cost) == (3, Decimal("0.40"))
+
+
+def test_a_death_between_two_alternatives_begins_no_new_series(
+    simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.add_fault(Fault("error_before", "order/*/cancel/", times=None))
+    begin, begun = AttemptRecords.begin, []
+
+    def dies(records: AttemptRecords, *args: Any) -> None:
+        begun.append(args)
+        if len(begun) == 3:
+            raise Died
+        begin(records, *args)
+
+    def sell_out(number: Order) -> None:
+        simulator.set_offer("temporary", 1012, stock=0)
+
+    monkeypatch.setattr(AttemptRecords, "begin", dies)
+    alternatives = [{"product": "best-temp", "max_price": "0.90"}]
+    options = {"alternatives": alternatives, "max_cost": "1.00", "attempts": 2}
+    with pytest.raises(Died):
+        verify(make_hook(simulator, store_url), sell_out, **options)
+    with pytest.raises(VerificationError):
+        verify(make_hook(simulator, store_url), sell_out, **options)
+    assert [order.product for order in simulator.orders()] == ["temporary", "best-temp"]
 
 
 def test_after_a_death_the_same_number_is_tried_again_while_it_lives(
