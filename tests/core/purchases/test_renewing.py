@@ -1,0 +1,225 @@
+"""Renewals: one for each count, found again where the answer was lost, within their limit."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from requests_mock import Mocker
+from rigs.processes import in_processes
+from rigs.purchases import make_again, posts
+
+from smsverify import errors
+from smsverify.hook import SmsVerifyHook
+from smsverify.simulator import Fault, Simulator
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+
+
+def test_a_renewal_extends_by_the_period_and_the_default_key_lets_each_be_followed_by_the_next(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(speed=1.0, rate_limit=None)
+    hook = make_hook(simulator, store_url, rate_period=1.0)
+    order = hook.order("rental", service="WhatsApp", duration=3)
+    assert order.expires_at is not None
+    expiries = [order.expires_at]
+    for _ in range(2):
+        renewed = hook.renew(order.order_id, max_price="4.00")
+        assert renewed.expires_at is not None
+        assert renewed.expires_estimated  # the service never shows it
+        assert (renewed.product, renewed.duration, renewed.phone) == ("rental", 3, order.phone)
+        expiries.append(renewed.expires_at)
+    assert expiries[2] - expiries[1] == expiries[1] - expiries[0]
+    assert (expiries[1] - expiries[0]).days == 3
+    assert simulator.order(order.order_id).renewals == 2
+    assert hook.get_order(order.order_id).expires_at == expiries[-1]
+
+
+def test_a_renewal_extends_by_what_the_service_has_shown_where_that_is_much_less(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    """So that a service whose days are minutes is believed."""
+    simulator = simulate(products={"rental": {"validity": 60 * 900.0}}, balance="200")
+    hook = make_hook(simulator, store_url)
+    for duration in (3, 30):
+        order = hook.order("rental", service="WhatsApp", duration=duration)
+        for _ in range(3):
+            order = hook.renew(order.order_id)
+        assert order.expires_at is not None
+        shown = simulator.order(order.order_id).expires_at
+        assert abs((order.expires_at - shown).total_seconds()) < 20  # it answers whole seconds, four times
+
+
+def test_the_expiry_of_a_rental_by_the_day_is_read_not_reckoned(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(speed=1.0, rate_limit=None)
+    hook = make_hook(simulator, store_url, rate_period=1.0)
+    order = hook.order("rent-1day", service="Tinder")
+    renewed = hook.renew(order.order_id)
+    assert renewed.expires_at is not None
+    assert not renewed.expires_estimated
+    assert abs((renewed.expires_at - simulator.order(order.order_id).expires_at).total_seconds()) < 30
+
+
+def test_a_key_renews_once(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    for _ in range(2):
+        assert hook.renew(order.order_id, key="monday").order_id == order.order_id
+    assert simulator.order(order.order_id).renewals == 1
+    with pytest.raises(errors.PurchaseConflictError):
+        hook.order("temporary", service="WhatsApp", key="monday")
+    other = hook.order("rent-1day", service="Discord")
+    with pytest.raises(errors.PurchaseConflictError):
+        hook.renew(other.order_id, key="monday")
+
+
+def test_an_order_s_key_is_none_for_its_renewal(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    order = hook.order("rent-1day", service="Tinder", key="k")
+    with pytest.raises(errors.PurchaseConflictError):
+        hook.renew(order.order_id, key="k")
+    hook.renew(order.order_id)
+    assert hook.order("rent-1day", service="Tinder", key="k").order_id == order.order_id
+    assert simulator.stats().orders == 1
+
+
+LOST_RENEWALS = ["lost_answer", "error_after", "cut_json", "empty_body", "cut_headers"]
+
+
+@pytest.mark.parametrize("kind", LOST_RENEWALS)
+def test_a_renewal_whose_answer_is_lost_is_found_by_the_time_left(
+    kind: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault(kind, path="order/*/renew/"))
+    for _ in range(2):
+        assert hook.renew(order.order_id, key="monday").order_id == order.order_id
+    assert simulator.order(order.order_id).renewals == 1
+    assert posts(simulator, f"order/{order.order_id}/renew/") == 1
+
+
+@pytest.mark.parametrize("kind", LOST_RENEWALS)
+def test_a_renewal_whose_answer_is_lost_is_not_sent_again_where_no_time_left_is_shown(
+    kind: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("rental", service="WhatsApp", duration=3)
+    simulator.add_fault(Fault(kind, path="order/*/renew/"))
+    for key in (None, None, "another"):
+        with pytest.raises(errors.PurchaseUnknownError) as caught:
+            hook.renew(order.order_id, key=key)
+        assert str(order.order_id) in str(caught.value)
+    assert simulator.order(order.order_id).renewals == 1
+    assert posts(simulator, f"order/{order.order_id}/renew/") == 1
+
+
+def test_a_renewal_that_was_paid_is_handed_out_whatever_became_of_its_price(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    hook.renew(order.order_id, max_price="1.20", key="monday")
+    assert hook.renew(order.order_id, max_price="0.01", key="monday").order_id == order.order_id
+    assert simulator.order(order.order_id).renewals == 1
+
+
+@pytest.mark.parametrize(
+    "body", [[], None, {"success": True, "data": {}}, {"order_id": 8, "status": "active"}]
+)
+def test_a_renewal_is_believed_only_where_the_answer_is_about_it(
+    body: Any, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    url = "http://127.0.0.1:9/api/v1/order/7"
+    requests_mock.get(f"{url}/status/", json={"order_id": 7, "status": "active"})
+    requests_mock.post(f"{url}/renew/", json=body)
+    with pytest.raises(errors.PurchaseUnknownError):
+        make_hook("http://127.0.0.1:9", store_url).renew(7)
+
+
+def test_a_renewal_that_was_not_made_is_made_when_its_grace_is_over(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault("reset", path="order/*/renew/"))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(order.order_id)
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(order.order_id)
+    hasty = make_hook(simulator, store_url, purchase_grace=0.25)
+    while not simulator.order(order.order_id).renewals:
+        with contextlib.suppress(errors.PurchaseUnknownError):
+            hasty.renew(order.order_id)
+    assert simulator.order(order.order_id).renewals == 1
+
+
+def test_renewals_at_the_same_time_under_different_keys_are_one(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault("slow_after", path="order/*/renew/", seconds=1.0, times=None))
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda key=key: results.append(hook.renew(order.order_id, key=key).order_id))
+        for key in ("one", "two", "three")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [order.order_id] * 3
+    assert simulator.order(order.order_id).renewals == 1
+    for key in ("one", "two", "three"):
+        hook.renew(order.order_id, key=key)
+    assert simulator.order(order.order_id).renewals == 1
+    hook.renew(order.order_id, key="four")
+    assert simulator.order(order.order_id).renewals == 2
+
+
+def test_a_renewal_keeps_to_its_limit_and_fails_closed(
+    simulator: Simulator, make_hook: MakeHook, store_url: str, any_other_store: str
+) -> None:
+    hook = make_hook(simulator, store_url)
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.set_offer("rent-1day", 4421, price="1.21")
+    hook = make_again(hook)
+    with pytest.raises(errors.PriceLimitError):
+        hook.renew(order.order_id, max_price="1.20")
+    # A store that does not know the order does not know its price either.
+    with pytest.raises(errors.PriceLimitError, match="unknown"):
+        make_hook(simulator, any_other_store).renew(order.order_id, max_price="100")
+    assert simulator.order(order.order_id).renewals == 0
+    assert hook.renew(order.order_id, max_price="1.21").price == Decimal("1.20")
+    assert make_hook(simulator, any_other_store).renew(order.order_id).order_id == order.order_id
+
+
+@pytest.fixture
+def any_other_store(store_url: str) -> str:
+    """A second store."""
+    return store_url.replace("store.db", "other.db")
+
+
+def test_only_rentals_are_renewed(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    for product, given in (("temporary", {"service": 22}), ("esim", {"plan": "USA 1GB / 7 days"})):
+        order = hook.order(product, **given)
+        with pytest.raises(errors.InvalidRequestError, match="only rentals") as caught:
+            hook.renew(order.order_id)
+        assert caught.value.field == "order_id"
+    assert posts(simulator) == 2
+    with pytest.raises(errors.NotFoundError):
+        hook.renew(999_999)
+
+
+def test_many_processes_renew_once(simulate: Simulate, make_hook: MakeHook, any_store_url: str) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order = hook.order("rent-1day", service="Tinder")
+    simulator.add_fault(Fault("slow_after", path="order/*/renew/", seconds=1.0, times=None))
+    in_processes("renew", 4, settings=hook._given, order_id=order.order_id)
+    renewals = posts(simulator, f"order/{order.order_id}/renew/")
+    assert renewals == simulator.order(order.order_id).renewals == 1

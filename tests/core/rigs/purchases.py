@@ -1,0 +1,42 @@
+"""What tests of purchases and renewals ask of a simulator, a server with one answer, and the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from smsverify._store.store import open_store
+from smsverify._store.tables import purchases
+from smsverify.hook import SmsVerifyHook
+from smsverify.models import Order
+from smsverify.simulator import Simulator
+
+BOUGHT = {"success": True, "data": {"order_id": 7, "status": "pending", "phone": "+1 415 555 0123"}}
+
+
+def posts(simulator: Simulator, path: str = "order/") -> int:
+    """How many POSTs have arrived at the service."""
+    return len(
+        [
+            request
+            for request in simulator.requests()
+            if request.method == "POST" and request.path.startswith(f"/api/v1/{path}")
+        ]
+    )
+
+
+def buy(hook: SmsVerifyHook, key: str | None = "k", **options: Any) -> Order:
+    return hook.order("temporary", service="WhatsApp", key=key, **options)
+
+
+def states(store_url: str) -> list[str]:
+    with open_store(store_url).read() as connection:
+        return list(connection.execute(sa.select(purchases.c.state).order_by(purchases.c.id)).scalars())
+
+
+def make_again(hook: SmsVerifyHook) -> SmsVerifyHook:
+    """The same hook, as a task that was started again makes it; the catalogue is forgotten."""
+    with open_store(hook._given["store_url"]).write() as connection:
+        connection.exec_driver_sql("DELETE FROM smsverify_catalogues")
+    return SmsVerifyHook(**hook._given)
