@@ -146,7 +146,7 @@ def tables(overview: Overview) -> Iterator[Table]:
         [
             (str(row.order_id or "-"), row.phone or "-", row.service or "-",
              "-" if row.price is None else money(row.price), STATES[row.state],
-             "-" if row.seconds_to_code is None else length(timedelta(seconds=row.seconds_to_code)),
+             "-" if row.seconds_to_code is None else seconds(row.seconds_to_code),
              by(row.task))
             for row in overview.orders.rows
         ],
@@ -171,6 +171,11 @@ def length(time: timedelta) -> str:
     if hours:
         return f"{hours} h {minutes % 60} min"
     return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def seconds(number: float) -> str:
+    """A number of seconds, as `length` says it."""
+    return length(timedelta(seconds=number))
 
 
 def ago(when: datetime, at: datetime) -> str:

@@ -41,6 +41,7 @@ def get_provider_info() -> dict[str, Any]:
                 "name": "smsverify",
             }
         ],
+        "extra-links": ["smsverify_provider.links.SmsVerifyOrderLink"],
         "plugins": [{"name": "smsverify", "plugin-class": "smsverify_provider.plugin.SmsVerifyPlugin"}],
         "config": {
             "smsverify": {

@@ -1,10 +1,11 @@
-"""The plugin (entry point `airflow.plugins`): macros for templates, and the receiver of callbacks.
+"""The plugin (entry point `airflow.plugins`): macros for templates, the receiver of callbacks, and the page.
 
 Every component of Airflow imports this module, so it imports next to nothing.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from airflow.sdk.plugins_manager import AirflowPlugin
@@ -12,7 +13,7 @@ from airflow.sdk.plugins_manager import AirflowPlugin
 # What the service's documentation calls the addresses of callbacks.
 DOCUMENTED_PATHS = frozenset({"/api/callback", "/api/wallet/callback"})
 # No callback goes here.
-AIRFLOWS_OWN = ("/api/v2/", "/ui/", "/auth/", "/execution/", "/static/", "/pluginsv2/")
+AIRFLOWS_OWN = ("/api/v2/", "/ui/", "/auth/", "/execution/", "/static/", "/pluginsv2/", "/smsverify-page/")
 
 
 def activation_code(order_id: int | str, smsverify_conn_id: str = "smsverify_default") -> str:
@@ -64,6 +65,34 @@ def _receiver() -> Any:
     return app
 
 
+async def show_page(scope: Any, receive: Any, send: Any) -> None:
+    """The page of the UI, an ASGI app that is made when it is first asked for; it needs Airflow's login."""
+    import asyncio
+
+    try:
+        # In a thread, because the first import blocks for a second.
+        app = await asyncio.to_thread(_page)
+    except Exception:
+        # Without Airflow's own checks, nothing is shown.
+        logging.getLogger(__name__).exception("The page cannot be shown")
+        app = _no_page
+    await app(scope, receive, send)
+
+
+def _page() -> Any:
+    from smsverify_provider.page.app import app
+
+    return app
+
+
+async def _no_page(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        text = b"The page cannot be shown: see the API server's log."
+        await send({"type": "http.response.body", "body": text})
+
+
 class DocumentedPaths:
     """Hands `/api/callback` and `/api/wallet/callback` to the receiver, and keeps secrets out of the log.
 
@@ -112,13 +141,26 @@ def _read_secrets() -> list[str]:
 
 
 class SmsVerifyPlugin(AirflowPlugin):
-    """Makes the functions above known to templates as `macros.smsverify`, and mounts the receiver."""
+    """Makes the functions above known to templates as `macros.smsverify`, and mounts receiver and page."""
 
     # The base class declares these without ClassVar.
     name = "smsverify"
     macros = [activation_code, e164]  # noqa: RUF012
     fastapi_apps = [  # noqa: RUF012
-        {"name": "smsverify callbacks", "url_prefix": "/smsverify", "app": receive_callback}
+        {"name": "smsverify callbacks", "url_prefix": "/smsverify", "app": receive_callback},
+        {"name": "smsverify page", "url_prefix": "/smsverify-page", "app": show_page},
+    ]
+    # Relative, so that they hold under a base path.
+    external_views = [  # noqa: RUF012
+        {
+            "name": "SmsVerify",
+            "href": "smsverify-page/",
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "smsverify",
+            "icon": "smsverify-page/icon.svg",
+            "icon_dark_mode": "smsverify-page/icon-dark.svg",
+        }
     ]
     fastapi_root_middlewares = [  # noqa: RUF012
         {"name": "smsverify documented callbacks", "middleware": DocumentedPaths}

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import threading
+from contextvars import ContextVar
 from itertools import count
 from typing import Any
 
@@ -13,6 +14,7 @@ from airflow.sdk import conf, get_current_context
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from smsverify.errors import InvalidRequestError
+from smsverify.overview import Task
 from smsverify.wings import Handover, RunContext
 from smsverify_provider.kills import at_end, has_tries_left, retry_within
 
@@ -67,6 +69,19 @@ class AirflowRun(RunContext):
         ti = running_ti()
         return super().name() if ti is None else f"airflow:{ti.dag_id}:{ti.run_id}"
 
+    def task(self) -> Task | None:
+        """The task instance that runs, or for which a trigger waits."""
+        ti = running_ti() or _waiting_ti.get()
+        if ti is None:
+            return None
+        index = -1 if ti.map_index is None else ti.map_index
+        return Task(
+            framework="airflow",
+            workflow=ti.dag_id,
+            name=ti.task_id if index < 0 else f"{ti.task_id}[{index}]",
+            ids={"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": index},
+        )
+
     def why_unshared(self) -> str | None:
         """The executors that run tasks on other machines."""
         # A pod that an executor has started gets the name of a local executor: it runs alone.
@@ -84,6 +99,11 @@ class AirflowRun(RunContext):
         else:
             held = handover.hold(order_id)
             at_end(held.hand_over, held.let_go)
+
+
+# In the triggerer, the task instance that the coroutine waits for.
+_waiting_ti: ContextVar[Any] = ContextVar("smsverify_waiting_ti", default=None)
+wait_for_ti = _waiting_ti.set
 
 
 def running_ti() -> Any:

@@ -237,4 +237,4 @@ def test_the_plugin_page_lists_it_without_making_it() -> None:
     from airflow.plugins_manager import get_plugin_info
 
     (ours,) = [info for info in get_plugin_info() if info["name"] == "smsverify"]
-    assert [app["url_prefix"] for app in ours["fastapi_apps"]] == ["/smsverify"]
+    assert [app["url_prefix"] for app in ours["fastapi_apps"]] == ["/smsverify", "/smsverify-page"]

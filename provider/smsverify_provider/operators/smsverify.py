@@ -24,6 +24,7 @@ from smsverify.checks import (
 from smsverify.errors import FindingsError
 from smsverify_provider.arguments import CheckedOperator, check_known, known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.operators.verify import SmsVerifyOperator
 from smsverify_provider.turns import WaitsForTurn
 
@@ -90,6 +91,7 @@ class SmsVerifyOrderOperator(WaitsForTurn):
     template_fields: Sequence[str] = (*PURCHASE, "run_budget", "key", "smsverify_conn_id")
     checked = (*PURCHASE, "run_budget", "key")
     ui_color = "#d7ecd9"
+    operator_extra_links = (SmsVerifyOrderLink(),)
 
     _hook: SmsVerifyHook | None = None
     _stop: threading.Event | None = None
@@ -198,6 +200,7 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
     template_fields: Sequence[str] = ("order_id", "smsverify_conn_id")
     checked = ("order_id",)
     ui_color = "#f3dcd5"
+    operator_extra_links = (SmsVerifyOrderLink(),)
 
     def __init__(
         self, *, order_id: int | str | None, smsverify_conn_id: str = "smsverify_default", **kwargs: Any
@@ -246,6 +249,7 @@ class SmsVerifyRenewOperator(WaitsForTurn):
     template_fields: Sequence[str] = ("order_id", "max_price", "run_budget", "key", "smsverify_conn_id")
     checked = ("order_id", "max_price", "run_budget", "key")
     ui_color = "#d7ecd9"
+    operator_extra_links = (SmsVerifyOrderLink(),)
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from smsverify.errors import InvalidRequestError, OrderEndedError, StoreError, W
 from smsverify.wings import attempts_of, claim, plan_release, store_name
 from smsverify_provider.arguments import check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.turns import WaitsForTurn
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class SmsVerifyOperator(WaitsForTurn):
     )
     shallow_copy_attrs: Sequence[str] = ("python_callable",)
     ui_color = "#d7ecd9"
+    operator_extra_links = (SmsVerifyOrderLink(),)
 
     _hook: SmsVerifyHook
     _stop: threading.Event

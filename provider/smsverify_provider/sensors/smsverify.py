@@ -33,6 +33,7 @@ from smsverify.models import Message
 from smsverify.wings import claim, log_wait, missing_code, plan_release, store_name
 from smsverify_provider.arguments import CheckedOperator, check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+from smsverify_provider.links import SmsVerifyOrderLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -106,6 +107,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     )
     checked = ("order_id", "timeout", "after", "sender", "pattern")
     ui_color = "#dbe6f6"
+    operator_extra_links = (SmsVerifyOrderLink(),)
 
     _backstop = BACKSTOP
     _hook: SmsVerifyHook | None = None

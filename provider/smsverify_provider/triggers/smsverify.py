@@ -25,6 +25,7 @@ from smsverify.errors import (
 from smsverify.text import log_of
 from smsverify.wings import Place, claim, keep_place, store_name
 from smsverify_provider.kills import give_back
+from smsverify_provider.runs import wait_for_ti
 
 if TYPE_CHECKING:
     from smsverify.wings import Batch, Subscription
@@ -114,6 +115,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Waits, and yields an event that says how the wait ended."""
+        wait_for_ti(self.task_instance)
         outcome = await self._wait()
         await asyncio.sleep(self.not_before - time.time())
         yield TriggerEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)  # type: ignore[no-untyped-call]

@@ -1,0 +1,27 @@
+"""The link from a task to its order on the page Browse → SmsVerify."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from airflow.sdk import BaseOperatorLink, conf
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+
+class SmsVerifyOrderLink(BaseOperatorLink):
+    """Leads to the row of the order that a task has bought, waits for or changes."""
+
+    name = "Order"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The address of the row; empty where the task has no order."""
+        order_id = getattr(operator, "_order_id", None) or getattr(operator, "order_id", None)
+        if not str(order_id or "").isdecimal():
+            return ""
+        name = quote(str(getattr(operator, "smsverify_conn_id", "")), safe="")
+        base = conf.get("api", "base_url", fallback="").rstrip("/")
+        return f"{base}/plugin/smsverify?connection={name}#order-{order_id}"
