@@ -20,7 +20,8 @@ from smsverify.reports import HeldOrder, UnknownCall
 TO_KEEP = (*RENTALS, "esim")  # products that are bought to be kept: no call has to wait for these
 
 NEVER_CAME = (
-    "it is listed as cancelled, but its refund never reached the wallet: it counts as spent. Ask the service"
+    "it is listed as cancelled, but its refund has not reached the wallet, or not all of it: it counts as "
+    "spent. Ask the service"
 )
 
 

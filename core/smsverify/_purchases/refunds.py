@@ -54,6 +54,8 @@ class Refunds:
             if late := _that_sum_to(then.amount - expected, missing):
                 self._mark(connection, late, None)
                 return
+        if comparison.is_short and (cut := _that_cover(comparison.expected[0] - then.amount, came)):
+            self._mark(connection, cut, then.read_at)
 
     def missing(self) -> list[int]:
         """The orders whose refund the list shows, and the wallet did not show in time."""
@@ -119,3 +121,14 @@ def _that_sum_to(amount: Decimal, refunds: Sequence[Movement]) -> list[Movement]
             return None
     fitting = [way for total, way in ways.items() if abs(total - amount) <= ROUNDING]
     return fitting[0] if fitting else None
+
+
+def _that_cover(amount: Decimal, refunds: Sequence[Movement]) -> list[Movement]:
+    """The fewest refunds, the earliest first, that came to an amount or more; none where all are less."""
+    total, found = Decimal(0), []
+    for refund in refunds:
+        if total >= amount - ROUNDING:
+            break
+        total += refund.amount or 0
+        found.append(refund)
+    return found if total >= amount - ROUNDING else []

@@ -538,6 +538,18 @@ def test_only_as_many_refunds_are_missing_as_the_wallet_lacks(
     assert len(await_finding(hook).missing_refunds) == 1
 
 
+def test_a_refund_that_came_in_part_frees_no_budget(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url, purchase_grace=HASTY, daily_budget="0.50")
+    order_id = buy_and_cancel(hook, simulator, is_refunded=False)
+    simulator.set_balance(simulator.balance() + Decimal("0.10"))
+    assert [held.order_id for held in await_finding(hook).missing_refunds] == [order_id]
+    with pytest.raises(errors.SpendingLimitError):
+        buy(hook)
+
+
 def test_what_else_the_wallet_does_is_no_missing_refund(
     simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:
