@@ -184,9 +184,9 @@ class Series:
     def succeed(self, order: Order) -> None:
         """The attempt is over: its code has come, or its number is not needed."""
         is_used = self._orders.handover.was_used(order.order_id)
-        self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
         if not is_used:
             self._orders.cancelling.release(order.order_id, "its code was not used", undo=True)
+        self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
         self.let_go()
         if is_used:
             self._run.hand_over(order.order_id, self._orders.handover)
@@ -205,8 +205,9 @@ class Series:
 
     def fail(self, order: Order, outcome: str, why: str) -> None:
         """The attempt is over without a code: its number is given back, and stays on record until it is."""
-        self._records.decide(self._row, outcome, why)
+        # First, so that no next number is bought before it is at least on record that this one goes back.
         is_cancelled = self._cancel(order.order_id, why)
+        self._records.decide(self._row, outcome, why)
         self.let_go()
         log.info(
             "Order %d: %s; %s",
@@ -296,9 +297,9 @@ class Series:
     def _give_up(self, row: Any, why: str) -> None:
         """Ends an attempt whose alternative has gone. What it has bought is found out first."""
         order = self._find(row.purchase_key, row.fingerprint)
-        self._records.decide(row, "given_up", why)
         if order is not None:
             self._orders.cancelling.release(order.order_id, why, undo=True)
+        self._records.decide(row, "given_up", why)
 
     def _left_of_max_cost(self, now: Any) -> Decimal | None:
         """USD that the attempt that is made now may cost."""
