@@ -223,7 +223,7 @@ class ReleaseRow(_Row):
         reason: why, for people.
         tries: how often it was tried.
         next_at: UTC, when it is tried next.
-        planned: whether somebody may still claim the order until then.
+        planned: whether a call may still claim the order until then.
     """
 
     order_id: int

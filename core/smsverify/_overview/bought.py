@@ -107,7 +107,7 @@ def rentals_of(view: View) -> Section[RentalRow]:
 
 
 def _rental(view: View, row: Any, renewal: Any, came: Any) -> RentalRow:
-    """A rental; what a run has done for it counts until it is renewed by somebody else."""
+    """A rental; what a run has done for it counts until another call renews it."""
     is_news = row.outcome is not None and (renewal is None or renewal.resolved_at <= row.at)
     if row.outcome == "renewed":
         is_news = True

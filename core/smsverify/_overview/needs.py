@@ -31,7 +31,7 @@ def needs_of(
         findings: what its records leave to a person.
         unknown: its calls whose outcome is unknown.
         rentals: that go on.
-        is_exclusive: whether nobody else buys on the account.
+        is_exclusive: whether only the users of this store buy on the account.
     """
     found: list[Need] = [_unknown(call) for call in unknown if call.overdue]
     found += [_not_kept(rental) for rental in rentals.rows if _is_not_kept(rental)]

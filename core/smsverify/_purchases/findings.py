@@ -75,7 +75,7 @@ class Findings:
         ]
 
     def unneeded(self, now: float, cancel_after: float | None = None) -> tuple[list[Order], list[Order]]:
-        """The orders that nobody waits for, and those bought to keep that nobody was handed.
+        """The orders that no call waits for, and those bought to keep that were never handed over.
 
         Args:
             now: seconds by the store's clock.

@@ -140,7 +140,7 @@ def match(opens: Sequence[Open], listed: Sequence[Seen], skew: float | None) -> 
         purchase.id: [seen.order for seen in listed if fits[purchase.id, seen.order.order_id] is Fit.EXACT]
         for purchase in opens
     }
-    # A clock that somebody has set proves nothing. An order that fits but for its time still ties a purchase
+    # A clock that was set proves nothing. An order that fits except for its time still ties a purchase
     # to the others that it fits.
     at_any_time = {
         purchase.id: [seen.order for seen in listed if purchase.fit(seen, None) is Fit.EXACT]

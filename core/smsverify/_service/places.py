@@ -1,9 +1,9 @@
 """A place in the queue that its holder may leave to others: who stands there holds no worker meanwhile.
 
 A caller that buys inside of `leaving_queue` does not wait long for its turn. Its place stays in the queue,
-and `TurnIsFar` ends the call before anything is sent. Whoever has the place gives signs of life for it; with
-it, the call goes on where it was when its turn is near. A place without a sign of life is dropped like the
-entry of any request whose process has died, and the next one has the turn.
+and `TurnIsFar` ends the call before anything is sent. The caller that has the place gives signs of life for
+it; with it, the call goes on where it was when its turn is near. A place without a sign of life is dropped
+like the entry of any request whose process has died, and the next one has the turn.
 """
 
 from __future__ import annotations

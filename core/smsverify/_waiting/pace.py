@@ -1,9 +1,10 @@
 """How often the service is asked for those who wait: pure functions, with the constants and their reasons.
 
-The pace follows the limit. What purchases, reads of codes yet to come and other reads leave of it is spread
-evenly over its period: a poll every 1.5 s where nobody else needs it, every 10 s where everybody does. While
-callbacks bring the codes, the first poll for a wait comes after 15 s, or after a minute where they have
-proven themselves, and the next ones ever more rarely, until a poll finds a code that no callback has brought.
+The pace follows the rate limit. The slots that purchases, reads of codes yet to come and other reads leave
+are spread evenly over its period: a poll every 1.5 s where no other request needs them, and every 10 s where
+all slots are needed. While callbacks bring the codes, the first poll for a wait comes after 15 s, or after a
+minute where callbacks are reliable. The next ones come more and more rarely, until a poll finds a code that
+no callback has brought.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ CALLBACK_LOOKS = 5  # after these, the polls go on as always
 CALLBACK_PAUSE = 5.0  # between two looks that further callbacks ask for
 UNSIGNED_SHARE = 0.25  # of the rate limit, that callbacks without a secret may take
 
-# The orders of subscriptions are asked for much more rarely than those whose code somebody waits for.
+# The orders of subscriptions are asked for much more rarely than those whose code is waited for.
 SUBSCRIPTION = 20.0  # between two looks at one of them
 CALLED_SUBSCRIPTION = 600.0  # the same where callbacks come: they bring the messages
 SUBSCRIPTION_GAP = 3.0  # between two looks at whichever of them
@@ -93,7 +94,7 @@ def next_poll(
     Args:
         limit: requests that the service allows in `period` seconds.
         period: seconds.
-        ages: of the orders that are waited for, each in seconds since somebody began to wait.
+        ages: of the orders that are waited for, each in seconds since its first wait began.
         load: what the requests of the last period were for.
         unlisted: orders that the list does not show; `None` where the list is of no use.
         first_poll: what `first_safety_poll` says.
@@ -140,7 +141,7 @@ def first_safety_poll(
         newest: the newest messages, the newest first: as many as polls can have found while their callbacks
             may have been late.
     """
-    if callback_at is None or callback_at > now:  # set while nobody looked
+    if callback_at is None or callback_at > now:  # the clock was set while no process looked
         return None
     late = now - CALLBACK_LATE * period / MINUTE
     if any(one.called_at is None and callback_at <= one.came_at <= late for one in newest):
@@ -151,8 +152,8 @@ def first_safety_poll(
 
 
 def is_due(next_at: float, now: float, farthest: float) -> bool:
-    """Whether what is on record for `next_at` is due. What lies farther ahead than anything is put off was
-    noted by a clock that was set while nobody looked.
+    """Whether a look on record for `next_at` is due. A time that lies farther ahead than any pause was noted
+    by a clock that was set while no process looked.
     """
     return not now < next_at <= now + farthest
 

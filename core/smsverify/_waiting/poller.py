@@ -1,12 +1,11 @@
-"""Asking the service for everybody who waits: when, for which orders, and what becomes of the answers.
+"""Asking the service for all who wait: for which orders, and what becomes of the answers.
 
-One order is asked for by its status. Of several, the list of orders tells which have news, and those alone
-are asked for; so a poll costs the same whether two wait or fifty. Orders that the list can not tell of,
-because it shows only the 50 newest or no completions at all, are asked for one by one beside it, a few with
-each poll: those first that are longest unseen for their age, so that fresh ones come more often than old
-ones.
+One order is asked for by its status. Of several, the list of orders shows which have news, and only those are
+asked for; so a poll costs the same for two waits and for fifty. The list shows only the 50 newest orders, and
+perhaps no completions. Orders that it does not cover are asked for one by one, a few with each poll. The ones
+that were not seen for the longest part of their age come first, so fresh ones come more often than old ones.
 
-How often that is, `pace` says.
+`pace` says how often that is.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ class Poller:
     def _poll(self, awaited: Sequence[int], one_by_one: int, when_asked: Callable[[], None]) -> None:
         """One poll for all who wait for these orders."""
         for order_id, priority, is_news in self._worth_asking(awaited, one_by_one):
-            # Those before it may have waited for their turns so long that a callback has come meanwhile.
+            # The requests before it may have waited so long that a callback has come meanwhile.
             if self._is_awaited(order_id):
                 self._ask(order_id, priority, is_news=is_news)
                 when_asked()
@@ -110,16 +109,16 @@ class Poller:
 
     @contextmanager
     def _going_on(self, when_asked: Callable[[], None]) -> Iterator[None]:
-        """Of what goes wrong in a poll, only a refused key ends waits."""
+        """Lets waits go on after an error of a poll. Only a refused key ends them."""
         try:
             yield
         except AuthenticationError as error:
             self._note_refusal(error)
             when_asked()
         except (RateLimitedError, StoreError) as error:
-            log.warning("A poll failed, the next one is due as always: %s", error)
+            log.warning("A poll failed; the waits go on with the next one: %s", error)
         except Exception:
-            log.exception("A poll failed unexpectedly, the next one is due as always")
+            log.exception("A poll failed unexpectedly; the waits go on with the next one")
 
     def _worth_asking(
         self, order_ids: Sequence[int], one_by_one: int
@@ -136,7 +135,7 @@ class Poller:
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
-            log.warning("The list of orders can not be read, they are asked for one by one: %s", error)
+            log.warning("The list of orders cannot be read, so they are asked for one by one: %s", error)
             return [(order_id, Priority.POLL, None) for order_id in order_ids[:one_by_one]]
         listed = {order.order_id: order.status for order in orders}
         before = self._note_listed(order_ids, listed)
@@ -201,15 +200,13 @@ class Poller:
             raise
         except SmsVerifyError as error:
             # Noted as seen, so that it does not stand in the way of the others.
-            log.warning("Order %d can not be looked at, the next poll is due as always: %s", order_id, error)
+            log.warning("The status of order %d cannot be read; the wait goes on: %s", order_id, error)
             self._note(order_id)
             return
         word = status.status.strip().lower()
         if word not in KNOWN_STATUSES and (order_id, word) not in self._reported:
             self._reported.add((order_id, word))
-            log.warning(
-                "Order %d has the status %r, which is not known; waiting goes on", order_id, masked(word)
-            )
+            log.warning("Order %d has the unknown status %r; the wait goes on", order_id, masked(word))
         if is_news is not None and word == "completed":
             self._judge_list(has_shown=is_news)
         self._note(order_id, status=word, is_empty_end=status.ended and not status.arrived)
@@ -233,7 +230,7 @@ class Poller:
         )
 
     def _note_refusal(self, error: ServiceError) -> None:
-        log.error("The service refuses the API key, all waits of this account end: %s", error)
+        log.error("The service refuses the API key, so all waits of this account end: %s", error)
         with self._store.write() as connection:
             connection.execute(
                 sa.update(polls)

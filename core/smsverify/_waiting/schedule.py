@@ -1,10 +1,10 @@
-"""When the service is asked for which order, and who does it: whichever process claims what is due first.
+"""When the service is asked for which order. The process that claims a due look first makes it.
 
-All orders that somebody waits for share one look, the poll: it reads the list where there are several. An
-order has a look of its own where a callback that proves nothing asks for it, or where a subscription follows
-it. Anybody who knows the documented address can send such callbacks, so they cost little: only orders that
-somebody waits for or follows are asked for, each rarely, and what came without a secret takes a share of the
-rate limit and no more.
+All orders that are waited for share one look, the poll: it reads the list where there are several. An order
+has a look of its own where an unverified callback asks for it, or where a subscription follows it. Every
+stranger who knows the documented address can send such callbacks, so they cost little: only orders that are
+waited for or followed are asked for, each of them rarely, and callbacks without a secret take no more than a
+share of the rate limit.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Awaited:
-    """An order that somebody waits for.
+    """An order that is waited for.
 
     Attributes:
-        age: seconds since the first of those who wait began.
-        unseen: seconds since its status was asked for, by anybody.
+        age: seconds since its first wait began.
+        unseen: seconds since its status was last asked for, by any process.
     """
 
     order_id: int
@@ -89,7 +89,7 @@ class Schedule:
     # -------------------------------------------------------------- who begins
 
     def expect(self, connection: sa.Connection) -> None:
-        """Somebody begins to wait, in the caller's transaction: when the first poll is, and what it needs."""
+        """Notes a new wait in the caller's transaction: when its first poll is, and what that needs."""
         called = self._first_safety_poll(connection)
         first_at = self._store.now(connection) + (called or pace.FIRST_SAFETY_POLL * self._time_scale)
         self._ensure(connection)
@@ -160,7 +160,7 @@ class Schedule:
     # -------------------------------------------------------------- looks at one order
 
     def _due_looks(self) -> list[Any]:
-        """The looks at one order that are due, and that somebody wants, the longest due first."""
+        """The looks at one order that are due and wanted, the longest due first."""
         with self._store.read() as connection:
             now = self._store.now(connection)
             alive = (now - self._alive, now + self._alive)

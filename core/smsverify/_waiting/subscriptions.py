@@ -1,9 +1,9 @@
-"""Consumers: those who read all messages as they come, each message once, for as long as they run.
+"""Consumers: they read all messages as they come, each message once, for as long as they run.
 
-A consumer has a name, under which the store keeps how far it has read. One at a time has its place: one that
-starts while another still shows signs of life waits for its turn, so that two triggerers, or a service that
+A consumer has a name, under which the store keeps its cursor. One process at a time has its place: a process
+that starts while another still shows signs of life waits for its turn. So two triggerers, or a service that
 is started twice, do not read the same messages. The service is asked for their orders now and then, much more
-rarely than for those whose code somebody waits for; hardly at all where callbacks bring the messages.
+rarely than for orders whose code is waited for, and hardly at all where callbacks bring the messages.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ Batch = list[tuple[int, Message]]
 
 
 class Subscription:
-    """One who reads all messages of some orders, or of all; see `SmsVerifyHook.subscribe`."""
+    """Reads all messages of some orders, or of all; see `SmsVerifyHook.subscribe`."""
 
     def __init__(self, consumers: Consumers, consumer: str, order_ids: frozenset[int] | None) -> None:
         self.consumer = consumer
@@ -158,7 +158,7 @@ class Subscription:
     def next(self) -> concurrent.futures.Future[Batch]:
         """The next messages, each with its id, the oldest first; ends as soon as there are any.
 
-        Ends with a `WaitStoppedError` where somebody else has taken the consumer's place meanwhile.
+        Ends with a `WaitStoppedError` where another process has taken the consumer's place meanwhile.
         """
         asked: concurrent.futures.Future[Batch] = concurrent.futures.Future()
         self.asked = asked
@@ -170,7 +170,7 @@ class Subscription:
         """Puts on record that all messages up to this one are dealt with: none of them comes again.
 
         Raises:
-            WaitStoppedError: somebody else has taken the consumer's place meanwhile.
+            WaitStoppedError: another process has taken the consumer's place meanwhile.
             StoreError: it is not on record.
         """
         if not self._consumers.advance(self.consumer, self.id, message_id):
@@ -181,7 +181,7 @@ class Subscription:
         self.is_over = True
 
     def serve(self) -> None:
-        """Takes the consumer's place where that is free; else this is tried again after a while."""
+        """Takes the consumer's place where that is free; otherwise this is tried again after a while."""
         if self.read_to is not None or time.monotonic() < self.next_try:
             return
         self.read_to = self._consumers.take(self.consumer, self.id)
@@ -194,11 +194,11 @@ class Subscription:
     def keep(self) -> None:
         """Shows that it is alive, and learns whether its place was taken."""
         if self.read_to is not None and not self._consumers.keep(self.consumer, self.id, self.order_ids):
-            log.warning("Somebody else reads the messages for %r now", self.consumer)
+            log.warning("Another process reads the messages for %r now", self.consumer)
             self.fail(self._displaced())
 
     def take(self, batch: Batch) -> None:
-        """Hands over what is new to it out of these messages."""
+        """Delivers those of these messages that are new to it."""
         read_to = self.read_to or 0
         mine = [
             (message_id, message)

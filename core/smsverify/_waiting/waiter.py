@@ -1,9 +1,9 @@
-"""Waiting for codes: everybody who waits on an account shares one poll, in this process and in all others.
+"""Waiting for codes: all waits on an account share one poll, in this process and in all others.
 
-A process has one `Waiter` for an account, with one thread while anybody waits. The thread reads the store a
-few times a second for all its waiters at once: whatever any process has put into the inbox ends their waits.
-When the account's next poll is due, whoever claims it first (one conditional update) asks the service for
-everybody who waits anywhere.
+A process has one `Waiter` for an account, and one thread while there are waits. The thread reads the store a
+few times a second, with one query for all of them: a message that any process has put into the inbox ends its
+waits. When the account's next poll is due, the process that claims it first (one conditional update) asks the
+service for all waits of all processes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LAST_LOOKS = 3  # how often an order has to be seen completed without a code bef
 
 @dataclass
 class Wait:
-    """One that waits for a message of an order; `future` ends with the message or the error."""
+    """A wait for a message of an order; `future` ends with the message or the error."""
 
     order_id: int
     deadline: float
@@ -69,7 +69,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class _Glance:
-    """What one query tells of all that a process may have to do.
+    """What one query shows of all that a process may have to do.
 
     Attributes:
         now: by the store's clock.
@@ -89,7 +89,7 @@ class WaitsSeen:
     """How the waits on an account go on.
 
     Attributes:
-        polls: requests for those who wait, by whatever process, since this one waits.
+        polls: requests for those who wait, by all processes, since this one waits.
         waiting: orders that any process waits for now.
     """
 
@@ -165,7 +165,7 @@ class Waiter:
             task: waits, for people.
 
         Raises:
-            StoreError: the store can not be used.
+            StoreError: the store cannot be used.
         """
         deadline = time.monotonic() + timeout
         wait = Wait(order_id, deadline, stop, waiter or uuid.uuid4().hex, wanted, cancels, task)
@@ -230,11 +230,11 @@ class Waiter:
                 if not self._is_store_failing:
                     self._is_store_failing = True
                     log.warning(
-                        "Waiting goes on, but nothing can be delivered meanwhile: %s",
+                        "The waits go on, but no code can be delivered while the store fails: %s",
                         error,
                     )
             except Exception as error:
-                # Whatever this is, a wait that nobody serves any more must not hang.
+                # After any error: a wait that no thread serves any more must not hang.
                 log.exception("Waiting came to an unexpected end")
                 for wait in current:
                     _fail(wait, error)
@@ -244,7 +244,7 @@ class Waiter:
             self._wake.clear()
 
     def _serve(self, current: list[Wait]) -> None:
-        """Hands out what is there, and asks the service if that is due."""
+        """Delivers what is there, and asks the service if that is due."""
         if time.monotonic() >= self._next_sign_of_life:
             self._next_sign_of_life = time.monotonic() + self._alive / 3
             self._show_alive(current)
@@ -333,7 +333,7 @@ class Waiter:
                 continue
             message, end = wait.wanted.first(there), ends.get(wait.order_id)
             if end is not None and (end.status_at or 0) < wait.since:
-                end = None  # What an earlier wait was told may not be so any more.
+                end = None  # The end of an earlier wait may be out of date.
             if message is not None:
                 _end(wait, message)
             elif poll is not None and poll.refused_at is not None and poll.refused_at >= wait.since:

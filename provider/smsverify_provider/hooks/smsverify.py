@@ -33,7 +33,7 @@ log = log_of(__name__)
 TEST_TIMEOUT = 20.0  # seconds; a user waits in front of a connection test, and Airflow ends it after 60
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
-_Told = TypeVar("_Told", bound=Message)
+_Sms = TypeVar("_Sms", bound=Message)
 
 
 def _signed_like(core: _Call) -> Callable[[Callable[..., Any]], _Call]:
@@ -266,7 +266,7 @@ def _say_once(text: str) -> None:
         log.warning("%s", text)
 
 
-def _masked(message: _Told) -> _Told:
+def _masked(message: _Sms) -> _Sms:
     """A message whose code and text Airflow masks from now on."""
     mask_secret(message.otp)
     mask_secret(message.message)

@@ -111,7 +111,7 @@ def test_purchases_have_all_there_is_when_codes_are_not_polled_for_any_more(
     take(rate_limit, Priority.PURCHASE)
 
 
-def test_those_far_behind_are_told_how_long_the_share_of_the_purchases_will_take(
+def test_those_far_behind_learn_how_long_the_share_of_the_purchases_will_take(
     rate_limit: RateLimit,
 ) -> None:
     take(rate_limit, Priority.READ)

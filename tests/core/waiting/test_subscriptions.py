@@ -230,7 +230,7 @@ def test_an_order_of_a_subscription_costs_few_requests_and_one_that_has_ended_no
     subscription.close()
 
 
-def test_an_order_that_is_not_there_is_told_of_once_and_asked_for_once(
+def test_an_order_that_is_not_there_is_logged_once_and_asked_for_once(
     simulate: Simulate, make_hook: MakeHook, store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     simulator = simulate()

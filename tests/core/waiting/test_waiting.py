@@ -240,7 +240,7 @@ def test_on_its_deadline_an_order_is_kept_where_that_is_asked_for(
     assert hook.wait_for_otp(order_id, PATIENT).otp == "123456"
 
 
-def test_an_order_that_can_not_be_cancelled_on_the_deadline_stays_on_record(
+def test_an_order_that_cannot_be_cancelled_on_the_deadline_stays_on_record(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     (order_id,) = buy(hook)
@@ -362,7 +362,7 @@ def test_an_order_that_was_completed_without_a_code_is_looked_at_again_before_th
         hook.wait_for_otp(8, PATIENT)
 
 
-def test_an_unknown_status_is_told_once_and_never_ends_or_hangs_a_wait(
+def test_an_unknown_status_is_logged_once_and_never_ends_or_hangs_a_wait(
     simulate: Simulate, make_hook: MakeHook, store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     simulator = simulate(products={"temporary": {"start_status": "Verifying", "sms_status": "Verified"}})
@@ -376,9 +376,9 @@ def test_an_unknown_status_is_told_once_and_never_ends_or_hangs_a_wait(
     waiting.join()
     with pytest.raises(errors.WaitTimeoutError):
         hook.wait_for_otp(order_id, 0.2, cancel_on_timeout=False)
-    told = [record.message for record in caplog.records if "verifying" in record.message.lower()]
-    assert len(told) == 1
-    assert str(order_id) in told[0]
+    lines = [record.message for record in caplog.records if "verifying" in record.message.lower()]
+    assert len(lines) == 1
+    assert str(order_id) in lines[0]
 
 
 def test_a_code_is_handed_out_whatever_the_status_says(
@@ -427,7 +427,7 @@ def test_a_service_that_is_down_for_a_while_never_ends_a_wait(
     waiting = Waiting(hook, [order_id])
     eventually(lambda: status_requests(simulator) > 0, "polling")
     simulator.stop()
-    eventually(lambda: "next poll is due as always" in caplog.text, "a failed poll")
+    eventually(lambda: "the waits go on with the next one" in caplog.text, "a failed poll")
     assert waiting.ends == [None]
     simulator.start()
     simulator.deliver_sms(order_id, otp="123456")
@@ -435,7 +435,7 @@ def test_a_service_that_is_down_for_a_while_never_ends_a_wait(
 
 
 @pytest.mark.parametrize("status", [400, 404, 500], ids=str)
-def test_a_list_that_can_not_be_read_is_done_without(
+def test_a_list_that_cannot_be_read_is_done_without(
     status: int, simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
     simulator = simulate()
@@ -448,7 +448,7 @@ def test_a_list_that_can_not_be_read_is_done_without(
     assert waiting.codes() == ["123456"] * 4
 
 
-def test_an_order_that_can_not_be_looked_at_does_not_stand_in_the_way_of_others(
+def test_an_order_that_cannot_be_looked_at_does_not_stand_in_the_way_of_others(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
     simulator = simulate()
@@ -500,7 +500,7 @@ def test_a_database_that_is_gone_for_a_while_never_ends_a_wait_and_sells_nothing
     eventually(lambda: simulator.stats().by_endpoint.get("GET orders/", 0) > before, "polling")
     with postgres.gone():
         simulator.deliver_sms(first, otp="123456")
-        eventually(lambda: "nothing can be delivered meanwhile" in caplog.text, "the outage")
+        eventually(lambda: "no code can be delivered" in caplog.text, "the outage")
         with pytest.raises(errors.StoreError, match="cannot be used"):
             hook.order("temporary", service="WhatsApp")
         assert waiting.ends == [None, None]
@@ -593,7 +593,7 @@ def clock_that_is_off(seconds: float) -> type[datetime]:
     return Wrong
 
 
-def test_a_wait_after_a_renewal_is_not_told_of_the_end_before_it(
+def test_a_wait_after_a_renewal_does_not_end_with_the_end_before_it(
     requests_mock: Mocker, make_hook: MakeHook, store_url: str
 ) -> None:
     url = "http://127.0.0.1:9/api/v1/order/7/status/"
