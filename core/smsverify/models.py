@@ -82,7 +82,7 @@ def _as_listed_name(value: Any) -> Any:
     if value is None or isinstance(value, (bool, dict, list)):
         return None
     # A text cut inside an emoji holds half of one, and no database takes that, nor a NUL.
-    text = str(value).replace("\0", "").encode("utf-8", "replace").decode()
+    text = str(as_whole(value)).replace("\0", "").encode("utf-8", "replace").decode()
     return text if text.strip() else None
 
 

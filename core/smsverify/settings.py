@@ -183,7 +183,8 @@ class Settings(BaseModel):
     @field_validator("rate_limit", mode="before")
     @classmethod
     def _rate_limit_is_a_number(cls, value: Any) -> Any:
-        if isinstance(value, str) and not re.fullmatch(r"\s*[0-9]+\s*", value, re.ASCII):
+        is_text = isinstance(value, str)
+        if isinstance(value, bool) or (is_text and not re.fullmatch(r"\s*[0-9]+\s*", value, re.ASCII)):
             raise ValueError(
                 "must be a whole number of requests, such as 60; rate_period is their time in seconds"
             )

@@ -139,6 +139,7 @@ def test_the_hook_reads_the_environment_on_first_use(monkeypatch: pytest.MonkeyP
         ("namespace", "{{ params.where }}"),
         ("namespace", "undefined"),
         ("namespace", "a\0b"),
+        ("rate_limit", True),
         ("account", "a\nb"),
         ("daily_budget", "5,00"),
         ("daily_budget", "$5"),

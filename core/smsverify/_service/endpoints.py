@@ -32,6 +32,7 @@ from smsverify.models import (
     Product,
     Service,
     as_price,
+    as_whole,
     reckon_expiry,
 )
 from smsverify.text import log_of
@@ -105,7 +106,7 @@ class ServiceApi:
         return self._get_list(
             Service,
             "/api/v1/global/services/",
-            lambda row: {"country_id": country_id} | _service(row, "global"),
+            lambda row: _offer(row, country_id),
             {"country_id": str(country_id)},
             **options,
         )
@@ -317,6 +318,14 @@ def _service(row: Mapping[str, Any], product: Product) -> dict[str, Any]:
         "prices": {days: pair[0] for days, pair in by_duration.items() if pair[0] is not None},
         "highest_prices": {days: pair[1] for days, pair in by_duration.items() if pair[1] is not None},
     }
+
+
+def _offer(row: Mapping[str, Any], country_id: int | str) -> dict[str, Any]:
+    """A service of a country. A row of another one would be bought there."""
+    stated = row.get("country_id")
+    if stated is not None and str(as_whole(stated)).strip() != str(country_id):
+        raise ValueError("a row is of another country than was asked for")
+    return _service(row, "global") | {"country_id": country_id}
 
 
 def _status(order_id: int, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -660,6 +660,28 @@ def test_a_price_that_was_reckoned_with_floats_is_bought_at_its_price(
     assert str(order.price) in ("0.3", "0.30")
 
 
+def test_an_offer_of_another_country_is_not_bought(offline: SmsVerifyHook, requests_mock: Mocker) -> None:
+    def offer(**row: Any) -> None:
+        mock_catalogue(requests_mock, **row)
+        fresh = SmsVerifyHook(**{**offline._given, "account": f"abroad {row}"})
+        fresh.order("global", service=1, country=4)
+
+    requests_mock.post(address("order/global/"), json={"order_id": 19202, "phone": PHONE})
+    with pytest.raises(UnexpectedResponseError):
+        offer(country_id=17, country_name="Germany")
+    assert "POST" not in {request.method for request in requests_mock.request_history}
+    for same in (4, "4", 4.0, None):
+        offer(country_id=same)
+        assert requests_mock.request_history[-1].json()["country_id"] == 4
+
+
+def test_a_phone_that_is_a_number_with_a_fraction_has_no_further_digit(
+    offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    requests_mock.get(address("order/7/status/"), json={"order_id": 7, "phone": 14155550123.0, "status": "x"})
+    assert offline.get_status(7).phone_digits == "14155550123"
+
+
 def test_a_field_with_a_name_that_is_no_text_spoils_no_answer(
     offline: SmsVerifyHook, requests_mock: Mocker
 ) -> None:
