@@ -10,12 +10,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-from airflow.sdk import conf
-
 from smsverify.callback import Account, account_of, make_app
 from smsverify.errors import InvalidRequestError, SmsVerifyError
 from smsverify.text import log_of
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
+from smsverify_provider.versions import conf
 
 log = log_of(__name__)
 

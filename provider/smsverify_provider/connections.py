@@ -8,15 +8,14 @@ one. Therefore this module makes sure that no backend has failed.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from airflow.sdk import conf
-from airflow.sdk.exceptions import AirflowNotFoundException
-
 from smsverify.errors import InvalidRequestError, SettingsUnavailableError
+from smsverify_provider.versions import AirflowNotFoundException, ask, conf
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -25,8 +24,11 @@ if TYPE_CHECKING:
 TYPES = frozenset({"smsverify", "generic"})
 
 
+_Found = TypeVar("_Found")
+
+
 def find_connection(conn_id: str, look_up: Callable[[str], Connection]) -> Connection | None:
-    """A connection as Airflow finds it; `None` if it certainly does not exist.
+    """A connection as Airflow finds it; `None` if it certainly does not exist. Blocks.
 
     Args:
         conn_id: its name.
@@ -36,15 +38,72 @@ def find_connection(conn_id: str, look_up: Callable[[str], Connection]) -> Conne
         InvalidRequestError: it is malformed; `field` is "smsverify_conn_id".
         SettingsUnavailableError: the connection cannot be read now, or a backend has failed.
     """
+    found = _find(conn_id, _Here(look_up))
     try:
-        found = look_up(conn_id)
+        found.send(None)
+    except StopIteration as end:  # it has nothing to wait for
+        connection: Connection | None = end.value
+        return connection
+    raise RuntimeError("what is asked for here and now cannot wait")
+
+
+async def find_connection_on_loop(
+    conn_id: str, look_up: Callable[[str], Awaitable[Connection]]
+) -> Connection | None:
+    """The same for a triggerer, which asks Airflow on its event loop and in no thread.
+
+    Args:
+        conn_id: its name.
+        look_up: Airflow's coroutine that finds it.
+
+    Raises:
+        InvalidRequestError, SettingsUnavailableError: as for `find_connection`.
+    """
+    return await ask(_find(conn_id, _OnLoop(look_up)))
+
+
+class _Here:
+    """Asks in this thread. Its coroutines never wait."""
+
+    def __init__(self, look_up: Callable[[str], Connection]) -> None:
+        self._look_up = look_up
+
+    async def look_up(self, conn_id: str) -> Connection:
+        return self._look_up(conn_id)
+
+    async def call(self, work: Callable[[], _Found]) -> _Found:
+        return work()
+
+    async def send(self, comms: Any, question: Any) -> Any:
+        return comms.send(question)
+
+
+class _OnLoop:
+    """Asks on an event loop."""
+
+    def __init__(self, look_up: Callable[[str], Awaitable[Connection]]) -> None:
+        self._look_up = look_up
+
+    async def look_up(self, conn_id: str) -> Connection:
+        return await self._look_up(conn_id)
+
+    async def call(self, work: Callable[[], _Found]) -> _Found:
+        return await asyncio.to_thread(work)
+
+    async def send(self, comms: Any, question: Any) -> Any:
+        return await comms.asend(question)
+
+
+async def _find(conn_id: str, way: _Here | _OnLoop) -> Connection | None:
+    try:
+        found = await way.look_up(conn_id)
     except AirflowNotFoundException:
-        _ask_backends(conn_id)
-        _ask_server(conn_id)
+        await way.call(lambda: _ask_backends(conn_id))
+        await _ask_server(conn_id, way)
         return None
     except Exception as error:
         raise _unavailable(conn_id, type(error).__name__) from error
-    _ask_backends(conn_id)
+    await way.call(lambda: _ask_backends(conn_id))
     return found
 
 
@@ -72,7 +131,7 @@ def _ask_backends(conn_id: str) -> None:
             return
 
 
-def _ask_server(conn_id: str) -> None:
+async def _ask_server(conn_id: str, way: _Here | _OnLoop) -> None:
     """Makes sure that Airflow's API server, if Airflow asks it, has found no such connection."""
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import ErrorResponse, GetConnection, GetDRCount
@@ -85,8 +144,8 @@ def _ask_server(conn_id: str) -> None:
         raise _unavailable(conn_id, "the API server's answer hides a failure of its secrets backend")
     try:
         # The server answers "not found" also when its database is out of reach: so ask the database first.
-        database = comms.send(GetDRCount(dag_id=conn_id))
-        answer = comms.send(GetConnection(conn_id=conn_id))
+        database = await way.send(comms, GetDRCount(dag_id=conn_id))
+        answer = await way.send(comms, GetConnection(conn_id=conn_id))
     except Exception as error:
         raise _unavailable(conn_id, f"the API server: {type(error).__name__}") from error
     is_missing = isinstance(answer, ErrorResponse) and answer.error.name == "CONNECTION_NOT_FOUND"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
-from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from smsverify.text import log_of
 from smsverify.wings import plan_release
+from smsverify_provider.versions import AirflowTaskTimeout, ask
 
 if TYPE_CHECKING:
     from smsverify.hook import SmsVerifyHook
@@ -37,6 +37,7 @@ def give_back(
     waiter: str | None = None,
     tries_left: bool,
     reason: str = "the task that held it was killed",
+    read_state: Callable[[Any], str | None] | None = None,
 ) -> None:
     """Gives back the order of a task that is being ended, unless the task runs again and needs it.
 
@@ -51,10 +52,11 @@ def give_back(
         waiter: who gives it up; if another waiter has claimed the order meanwhile, nothing is done.
         tries_left: whether a further try comes if Airflow has not ended the task yet.
         reason: why, for the log.
+        read_state: reads the state that Airflow has on record of the task. Default: `state_of`.
     """
     if not plan_release(hook, order_id, reason, waiter=waiter, patience=retry_within(ti)):
         return
-    if ti is not None and _runs_again(ti, tries_left):
+    if ti is not None and _runs_again(ti, tries_left, read_state or state_of):
         log.info("Order %d is kept for the next try of its task", order_id)
         return
     hook.release(order_id, reason, waiter=waiter)
@@ -65,9 +67,9 @@ def has_tries_left(ti: Any) -> bool:
     return ti is not None and ti.try_number <= ti.max_tries
 
 
-def _runs_again(ti: Any, tries_left: bool) -> bool:
+def _runs_again(ti: Any, tries_left: bool, read_state: Callable[[Any], str | None]) -> bool:
     try:
-        state = state_of(ti)
+        state = read_state(ti)
     except Exception as error:
         # The release is on record, and keeping the number for now is the lesser evil.
         log.warning("The state of task %s cannot be read: %s", ti.task_id, type(error).__name__)
@@ -79,16 +81,35 @@ def state_of(ti: Any) -> str | None:
     """The state that Airflow has on record of a task, `None` for one that was cleared. Blocks."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    is_mapped = ti.map_index is not None and ti.map_index >= 0
-    found = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id,
-        run_ids=[ti.run_id],
-        task_ids=[ti.task_id],
-        map_index=ti.map_index if is_mapped else None,
-    )
-    name = f"{ti.task_id}_{ti.map_index}" if is_mapped else ti.task_id
+    return _state_in(RuntimeTaskInstance.get_task_states(**_criteria(ti)), ti)
+
+
+async def state_on_loop(ti: Any) -> str | None:
+    """The same for a triggerer, which asks Airflow on its event loop and in no thread."""
+    from airflow.sdk.execution_time.comms import GetTaskStates
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    answer: Any = await ask(SUPERVISOR_COMMS.asend(GetTaskStates(**_criteria(ti))))
+    return _state_in(answer.task_states, ti)
+
+
+def _criteria(ti: Any) -> dict[str, Any]:
+    return {
+        "dag_id": ti.dag_id,
+        "run_ids": [ti.run_id],
+        "task_ids": [ti.task_id],
+        "map_index": ti.map_index if _is_mapped(ti) else None,
+    }
+
+
+def _state_in(found: Mapping[str, Any], ti: Any) -> str | None:
+    name = f"{ti.task_id}_{ti.map_index}" if _is_mapped(ti) else ti.task_id
     state = found.get(ti.run_id, {}).get(name, "removed")
     return None if state is None else str(state)
+
+
+def _is_mapped(ti: Any) -> bool:
+    return ti.map_index is not None and ti.map_index >= 0
 
 
 def retry_within(ti: Any) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from airflow.sdk.plugins_manager import AirflowPlugin
+from smsverify_provider.versions import AirflowPlugin
 
 # What the service's documentation calls the addresses of callbacks.
 DOCUMENTED_PATHS = frozenset({"/api/callback", "/api/wallet/callback"})

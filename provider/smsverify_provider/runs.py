@@ -10,13 +10,14 @@ from contextvars import ContextVar
 from itertools import count
 from typing import Any
 
-from airflow.sdk import conf, get_current_context
+from airflow.sdk import get_current_context
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from smsverify.errors import InvalidRequestError
 from smsverify.overview import Task
 from smsverify.wings import Handover, RunContext
 from smsverify_provider.kills import at_end, has_tries_left, retry_within
+from smsverify_provider.versions import conf
 
 TASK_LENGTH = 300  # of the 500 characters that a key may have with its namespace
 

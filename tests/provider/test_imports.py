@@ -52,4 +52,5 @@ def test_what_every_component_of_airflow_imports_is_next_to_nothing() -> None:
         "smsverify_provider",
         "smsverify_provider.get_provider_info",
         "smsverify_provider.plugin",
+        "smsverify_provider.versions",
     }

@@ -316,12 +316,12 @@ def test_a_store_that_cannot_be_used_is_logged_once_and_tried_again(
     good = triggers.MessageStream._start
     tries = 0
 
-    def broken(stream: Any) -> Any:
+    def broken(stream: Any, hook: Any) -> Any:
         nonlocal tries
         tries += 1
         if tries < 5:
             raise triggers.StoreError("the store is not there")
-        return good(stream)
+        return good(stream, hook)
 
     monkeypatch.setattr(triggers.MessageStream, "_start", broken)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
-from airflow.sdk.execution_time import supervisor
+from airflow.sdk.execution_time import supervisor, task_runner
 from airflow.triggers.base import TriggerEvent
 
 from smsverify.models import Order
@@ -57,7 +57,7 @@ def make(order: Order) -> Callable[..., SmsVerifyOtpTrigger]:
 
 
 class Gate:
-    """Lets nobody read a connection while it is shut."""
+    """Lets nobody read settings or plan a release while it is shut: both block."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -67,17 +67,19 @@ class Gate:
         self.waiting += 1
         assert self.open.wait(30), "the gate is opened by the event loop, which is blocked"
 
+    def before(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def gated(*args: Any, **options: Any) -> Any:
+            self.pass_through()
+            return work(*args, **options)
+
+        return gated
+
 
 @pytest.fixture
 def gate(order: Order, monkeypatch: pytest.MonkeyPatch) -> Gate:
     gate = Gate()
-    read = SmsVerifyHook.get_connection
-
-    def get_connection(_hook: SmsVerifyHook, conn_id: str) -> Any:
-        gate.pass_through()
-        return read(conn_id)
-
-    monkeypatch.setattr(SmsVerifyHook, "get_connection", get_connection)
+    for owner, name in ((SmsVerifyHook, "_load_settings"), (kills, "plan_release")):
+        monkeypatch.setattr(owner, name, gate.before(getattr(owner, name)))
     return gate
 
 
@@ -194,6 +196,70 @@ def test_the_loop_is_never_blocked(
 # ------------------------------------------------------------------ being killed
 
 
+class Comms:
+    """Stands for Airflow's supervisor, which says what state the task is in."""
+
+    def __init__(self, state: str | Exception) -> None:
+        self._state = state
+
+    async def asend(self, question: Any) -> Any:
+        if isinstance(self._state, Exception):
+            raise self._state
+        return SimpleNamespace(task_states={question.run_ids[0]: {question.task_ids[0]: self._state}})
+
+
+@NEVER
+@pytest.mark.parametrize(
+    ("state", "status", "on_record"),
+    [
+        ("failed", "cancelled", False),  # a user has marked it
+        ("deferred", "pending", False),  # its triggerer ends, and another one goes on
+        ("queued", "pending", True),  # it was cleared
+        (OSError("no answer"), "pending", True),
+    ],
+)
+def test_where_airflow_tells_of_no_kill_a_trigger_that_ends_asks_for_its_task(
+    make: Any,
+    order: Order,
+    sim: Simulator,
+    hook: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    state: Any,
+    status: str,
+    on_record: bool,
+) -> None:
+    monkeypatch.setattr(triggers, "TELLS_OF_KILLS", False)
+
+    async def scenario() -> None:
+        trigger = make()
+        trigger.task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="wait", map_index=-1)
+        running = await start(trigger, sim)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Comms(state), raising=False)
+        await trigger.cleanup()
+
+    run(scenario())
+    assert sim.order(order.order_id).status == status
+    assert (hook._parts.orders.releases.of(order.order_id) is not None) is on_record
+
+
+@NEVER
+def test_the_end_of_a_wait_is_no_kill(
+    make: Any, order: Order, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "TELLS_OF_KILLS", False)
+
+    async def scenario() -> None:
+        trigger = make(cancel_on_timeout=False, timeout=0.3)
+        await event_of(trigger)
+        await trigger.cleanup()
+
+    run(scenario())
+    assert sim.order(order.order_id).status == "pending"
+
+
 @NEVER
 @pytest.mark.parametrize("state", ["failed", "success", "skipped", "upstream_failed", "removed"])
 def test_a_task_that_does_not_run_again_gets_its_number_refunded(
@@ -265,8 +331,8 @@ def test_a_kill_that_overtakes_the_claim_stays_on_record(
     airflow_says("queued")
     claim(hook, order.order_id, "the sensor")
     trigger = make()
-    trigger._give_back()
-    trigger._claim()  # in a thread that nobody can stop
+    trigger._give_back(hook, None)
+    trigger._claim(hook)  # in a thread that nobody can stop
     assert hook._parts.orders.releases.of(order.order_id)
 
 
@@ -283,7 +349,7 @@ def test_the_number_of_a_cleared_task_that_never_runs_again_is_given_back_later(
 
     run(scenario())
     assert sim.order(order.order_id).status == "pending"
-    assert hook._parts.orders.cancelling.retry_releases() == [order.order_id]
+    run(until(lambda: hook._parts.orders.cancelling.retry_releases() == [order.order_id]))
     assert sim.order(order.order_id).status == "cancelled"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property, wraps
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk.log import mask_secret
@@ -24,9 +24,13 @@ from smsverify.reports import RentalsReport
 from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 from smsverify.text import log_of
 from smsverify.wings import assign_messages, secrets_of
-from smsverify_provider.connections import find_connection, settings_of
+from smsverify_provider.connections import find_connection, find_connection_on_loop, settings_of
 from smsverify_provider.kills import at_kill, give_back, has_tries_left
 from smsverify_provider.runs import AirflowRun, running_ti
+from smsverify_provider.versions import mask_secret as mask_secret_on_loop
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
 log = log_of(__name__)
 
@@ -76,14 +80,31 @@ class SmsVerifyHook(CoreHook, BaseHook):
     @cached_property
     def settings(self) -> Settings:
         """The settings, checked. Raises `InvalidRequestError`, which names the setting."""
-        settings = Settings.load(self._given_settings())
-        # Wherever they have come from: the connection's password is all that Airflow knows to be secret.
-        mask_secret(settings.api_key.get_secret_value())
-        for password in secrets_of(settings.store_url.get_secret_value()):
-            mask_secret(password)
-        for secret in settings.callback_secrets:
-            mask_secret(secret.get_secret_value())
+        settings = self._load_settings(find_connection(self.smsverify_conn_id, self.get_connection))
+        for secret in _secrets_in(settings):
+            mask_secret(secret)
         return settings
+
+    @classmethod
+    async def on_event_loop(cls, smsverify_conn_id: str) -> SmsVerifyHook:
+        """The hook for a trigger: all that it asks Airflow for is asked here, on the event loop.
+
+        What the hook does then may run in threads.
+
+        Args:
+            smsverify_conn_id: the connection.
+
+        Raises:
+            InvalidRequestError: a setting is malformed.
+            SettingsUnavailableError: the connection cannot be read now.
+        """
+        hook = cls(smsverify_conn_id)
+        connection = await find_connection_on_loop(smsverify_conn_id, hook.aget_connection)
+        settings = await asyncio.to_thread(hook._load_settings, connection)
+        for secret in _secrets_in(settings):
+            await mask_secret_on_loop(secret)
+        vars(hook)["settings"] = settings
+        return hook
 
     def test_connection(self) -> tuple[bool, str]:
         """Reads the balance (`GET /api/v1/balance/`), which costs nothing. Never raises.
@@ -234,10 +255,12 @@ class SmsVerifyHook(CoreHook, BaseHook):
         ti = running_ti()
         give_back(self, check_order_id(order_id), ti=ti, waiter=waiter, tries_left=has_tries_left(ti))
 
-    def _given_settings(self) -> dict[str, Any]:
+    def _load_settings(self, connection: Connection | None) -> Settings:
+        return Settings.load(self._given_settings(connection))
+
+    def _given_settings(self, connection: Connection | None) -> dict[str, Any]:
         given = {name: value for name, value in self._given.items() if value is not None}
         conn_id, variable = self.smsverify_conn_id, f"{ENVIRONMENT_PREFIX}API_KEY"
-        connection = find_connection(conn_id, self.get_connection)
         settings = given if connection is None else settings_of(connection) | given
         if settings.get("api_key"):
             return settings
@@ -255,6 +278,14 @@ class SmsVerifyHook(CoreHook, BaseHook):
             )
         _say_once(f"The connection {conn_id!r} {state}: the account is that of {variable}")
         return settings
+
+
+def _secrets_in(settings: Settings) -> Iterator[str]:
+    """All of them, wherever they have come from: Airflow knows only that the password is secret."""
+    yield settings.api_key.get_secret_value()
+    yield from secrets_of(settings.store_url.get_secret_value())
+    for secret in settings.callback_secrets:
+        yield secret.get_secret_value()
 
 
 _said: set[str] = set()

@@ -9,9 +9,6 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import conf
-from airflow.sdk.exceptions import AirflowFailException
-
 from smsverify.checks import (
     LATER,
     check_key,
@@ -27,6 +24,7 @@ from smsverify_provider.kills import give_back, has_tries_left, within_kill_budg
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.operators.verify import SmsVerifyOperator
 from smsverify_provider.turns import WaitsForTurn
+from smsverify_provider.versions import AirflowFailException, conf
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -11,9 +11,6 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk.bases.decorator import determine_kwargs
-from airflow.sdk.exceptions import AirflowFailException
-
 from smsverify.checks import (
     LATER,
     OrderRequest,
@@ -31,6 +28,7 @@ from smsverify_provider.arguments import check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.turns import WaitsForTurn
+from smsverify_provider.versions import AirflowFailException, determine_kwargs
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

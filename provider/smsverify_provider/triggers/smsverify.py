@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
-from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from smsverify.checks import check_order_id
 from smsverify.errors import (
@@ -24,10 +25,13 @@ from smsverify.errors import (
 )
 from smsverify.text import log_of
 from smsverify.wings import Place, claim, keep_place, store_name
-from smsverify_provider.kills import give_back
+from smsverify_provider.kills import give_back, state_on_loop
 from smsverify_provider.runs import wait_for_ti
+from smsverify_provider.versions import TELLS_OF_KILLS, SharedStreamProducer
 
 if TYPE_CHECKING:
+    from airflow.triggers.shared_stream import AdvanceItem
+
     from smsverify.wings import Batch, Subscription
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
@@ -38,6 +42,7 @@ OTHER_STORE = (
     "same store_url: PostgreSQL, or a file that both can open, for example on a volume in both containers"
 )
 LEAD = 3.0  # seconds before its turn at which a task comes back: about as long as Airflow takes for that
+STATE_LIMIT = 5.0  # seconds that a trigger which ends asks for the state of its task
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
 # Seconds between two events, besides the second or two until Airflow confirms the first. In Airflow 3.3, no
 # Dag run gets an event before the next one comes, if the scheduler has not handled the one before
@@ -96,6 +101,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         self.passed_on = passed_on
         self._claiming = threading.Lock()
         self._is_killed = False
+        self._has_ended = False
+        self._hook: SmsVerifyHook | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and its arguments; Airflow keeps them in plain text, and nothing secret is among them."""
@@ -117,6 +124,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         """Waits, and yields an event that says how the wait ended."""
         wait_for_ti(self.task_instance)
         outcome = await self._wait()
+        self._has_ended = True
         await asyncio.sleep(self.not_before - time.time())
         yield TriggerEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)  # type: ignore[no-untyped-call]
         # Nothing may follow: a trigger that still runs when Airflow takes its event counts as killed.
@@ -128,37 +136,57 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         as dead, for a trigger that has moved to another one.
         """
         if self.cancel_on_kill:
-            # Not in one of the loop's few own threads: hundreds of tasks may be marked at once.
-            loop, done = asyncio.get_running_loop(), asyncio.Event()
+            await self._release()
 
-            def release() -> None:
-                try:
-                    self._give_back()
-                finally:
-                    loop.call_soon_threadsafe(done.set)
+    async def cleanup(self) -> None:
+        """Finds kills out where Airflow does not tell of them: it calls this whenever the trigger ends.
 
-            threading.Thread(target=release, name="smsverify-kill", daemon=True).start()
-            await done.wait()
+        That is also at the end of a triggerer, whose waits another one goes on with.
+        """
+        if TELLS_OF_KILLS or self._has_ended or not self.cancel_on_kill:
+            return
+        state: str | Exception | None
+        try:
+            state = await asyncio.wait_for(state_on_loop(self.task_instance), STATE_LIMIT)
+        except Exception as error:
+            state = error
+        if state != "deferred":
+            await self._release(partial(_given, state))
 
-    def _give_back(self) -> None:
+    async def _release(self, read_state: Callable[[Any], str | None] | None = None) -> None:
+        hook = self._hook or await self._make_hook()
+        # Not in one of the loop's own threads, which are few: hundreds may be marked at once.
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def release() -> None:
+            try:
+                self._give_back(hook, read_state)
+            finally:
+                loop.call_soon_threadsafe(done.set)
+
+        threading.Thread(target=release, name="smsverify-kill", daemon=True).start()
+        await done.wait()
+
+    def _give_back(self, hook: SmsVerifyHook, read_state: Callable[[Any], str | None] | None) -> None:
         # A kill right after the start may overtake the claim, which would take the release off the record.
         with self._claiming:
             self._is_killed = True
         give_back(
-            self._hook(),
+            hook,
             self.order_id,
             ti=self.task_instance,
             waiter=self.waiter,
             tries_left=True,  # if it runs, that is its next try
             reason="the task that waited was killed",
+            read_state=read_state,
         )
 
     async def _wait(self) -> dict[str, Any]:
         """Waits until the code is there, the time is over, or waiting makes no sense any more."""
         while True:
             try:
-                hook = await asyncio.to_thread(self._claim)
-                if hook is None:
+                hook = self._hook = await self._make_hook()
+                if not await asyncio.to_thread(self._claim, hook):
                     return {"outcome": "other_store", "detail": OTHER_STORE}
                 # The core's method, which masks nothing: a masked text stays in this process for good, and
                 # this process logs no code.
@@ -186,28 +214,24 @@ class SmsVerifyOtpTrigger(BaseTrigger):
                 self.log.warning("The wait for order %d has to begin again: %s", self.order_id, error)
                 await asyncio.sleep(STORE_PAUSE)
 
-    def _claim(self) -> SmsVerifyHook | None:
-        """The hook, with the order claimed under a name of this run's own; `None` on another store.
+    def _claim(self, hook: SmsVerifyHook) -> bool:
+        """Claims the order under a name of this run's own; `False` on another store.
 
         A trigger that moves runs twice for a while, and Airflow calls `on_kill` of the earlier run although
         no user has ended the task. It must not give back the order that the later run waits for.
         """
-        hook = self._hook()
         store = self.waiter.partition("@")[2]
         if store and store_name(hook) != store:
-            return None
+            return False
         with self._claiming:
             if not self._is_killed:
                 waiter = uuid.uuid4().hex
                 claim(hook, self.order_id, waiter)
                 self.waiter = waiter
-        return hook
+        return True
 
-    def _hook(self) -> SmsVerifyHook:
-        """The hook. Call it outside of the event loop: it reads the connection and loads the client."""
-        from smsverify_provider.hooks.smsverify import SmsVerifyHook
-
-        return SmsVerifyHook(self.smsverify_conn_id)
+    async def _make_hook(self) -> SmsVerifyHook:
+        return await _hook_on(self.smsverify_conn_id)
 
 
 class SmsVerifyTurnTrigger(BaseTrigger):
@@ -264,7 +288,8 @@ class SmsVerifyTurnTrigger(BaseTrigger):
             try:
                 # First, so that no turn passes while Airflow cannot take the event yet.
                 await asyncio.sleep(self.not_before - time.time())
-                kept = await asyncio.to_thread(self._keep)
+                hook = await _hook_on(self.smsverify_conn_id)
+                kept = await asyncio.to_thread(self._keep, hook)
                 if kept is None:
                     return OTHER_STORE
                 await asyncio.wrap_future(kept)
@@ -273,11 +298,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
                 self.log.warning("The place in the queue cannot be kept at the moment: %s", error)
                 await asyncio.sleep(STORE_PAUSE)
 
-    def _keep(self) -> Future[None] | None:
-        """Not for the event loop: reading the connection and loading the client block."""
-        from smsverify_provider.hooks.smsverify import SmsVerifyHook
-
-        hook = SmsVerifyHook(self.smsverify_conn_id)
+    def _keep(self, hook: SmsVerifyHook) -> Future[None] | None:
         if store_name(hook) != self.store:
             return None
         return keep_place(hook, Place(self.place, self.arrived_at), lead=LEAD)
@@ -365,7 +386,8 @@ class MessageStream(SharedStreamProducer):
         complaint = ""
         while True:
             try:
-                subscription = self._subscription = await asyncio.to_thread(self._start)
+                hook = await _hook_on(self._conn_id)
+                subscription = self._subscription = await asyncio.to_thread(self._start, hook)
                 while True:
                     batch = await asyncio.wrap_future(subscription.next())
                     complaint = ""
@@ -398,14 +420,9 @@ class MessageStream(SharedStreamProducer):
         if self._subscription is not None:
             self._subscription.close()
 
-    def _start(self) -> Subscription:
-        """Call it outside of the event loop: it reads the connection and loads the client."""
-        from smsverify_provider.hooks.smsverify import SmsVerifyHook
-
+    def _start(self, hook: SmsVerifyHook) -> Subscription:
         orders = "all" if self._order_ids is None else ",".join(map(str, self._order_ids))
-        return SmsVerifyHook(self._conn_id).subscribe(
-            f"airflow:{self._conn_id}:{orders}", order_ids=self._order_ids
-        )
+        return hook.subscribe(f"airflow:{self._conn_id}:{orders}", order_ids=self._order_ids)
 
     def _payload(self, batch: Batch) -> dict[str, Any]:
         return {
@@ -419,3 +436,17 @@ class MessageStream(SharedStreamProducer):
                 for message_id, message in batch
             ],
         }
+
+
+async def _hook_on(conn_id: str) -> SmsVerifyHook:
+    """The hook on a connection. Loading the client blocks."""
+    hooks = await asyncio.to_thread(import_module, "smsverify_provider.hooks.smsverify")
+    hook: SmsVerifyHook = await hooks.SmsVerifyHook.on_event_loop(conn_id)
+    return hook
+
+
+def _given(state: str | Exception | None, _ti: Any) -> str | None:
+    """The state that was read before."""
+    if isinstance(state, Exception):
+        raise state
+    return state

@@ -1,0 +1,106 @@
+"""What differs between the supported versions of Airflow; all other modules are written for the newest.
+
+Airflow 3.x comes with version 1.x of its Task SDK. Each difference names the oldest SDK that is without it:
+once that is the floor, the difference may go. Names are looked up when they are first used, since every
+component of Airflow imports the plugin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.sdk import __version__
+
+if TYPE_CHECKING:
+    from airflow.sdk import conf
+    from airflow.sdk.bases.decorator import determine_kwargs
+    from airflow.sdk.exceptions import (
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        AirflowTaskTimeout,
+    )
+    from airflow.sdk.plugins_manager import AirflowPlugin
+    from airflow.triggers.shared_stream import SharedStreamProducer
+
+__all__ = [
+    "TELLS_OF_KILLS",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "AirflowPlugin",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "AirflowTaskTimeout",
+    "SharedStreamProducer",
+    "ask",
+    "conf",
+    "determine_kwargs",
+    "mask_secret",
+]
+
+SDK = tuple(int(part) for part in __version__.split(".")[:2])
+SDK_PATCH = (*SDK, int("".join(filter(str.isdigit, __version__.split(".")[2])) or 0))
+
+# A name: the oldest SDK that has it in its place of today, that place, and what there is before.
+_PLACES = {
+    "conf": ((1, 2), "airflow.sdk", "airflow.configuration.conf"),
+    "determine_kwargs": (
+        (1, 2),
+        "airflow.sdk.bases.decorator",
+        "airflow.utils.operator_helpers.determine_kwargs",
+    ),
+    "AirflowPlugin": ((1, 2), "airflow.sdk.plugins_manager", "airflow.plugins_manager.AirflowPlugin"),
+    # Before, a trigger's `run` is all that Airflow calls.
+    "SharedStreamProducer": ((1, 3), "airflow.triggers.shared_stream", "builtins.object"),
+} | {
+    name: ((1, 2), "airflow.sdk.exceptions", f"airflow.exceptions.{name}")
+    for name in (
+        "AirflowFailException",
+        "AirflowNotFoundException",
+        "AirflowSensorTimeout",
+        "AirflowSkipException",
+        "AirflowTaskTimeout",
+    )
+}
+
+# Whether Airflow calls a trigger's `on_kill`. Without it, `SmsVerifyOtpTrigger.cleanup` finds kills out.
+TELLS_OF_KILLS = SDK >= (1, 3)
+
+_Answer = TypeVar("_Answer")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    since, place, before = _PLACES[name]
+    module, _, attribute = (f"{place}.{name}" if since <= SDK else before).rpartition(".")
+    found = globals()[name] = getattr(import_module(module), attribute)
+    return found
+
+
+async def ask(question: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Asks Airflow something on a triggerer's event loop, and lets the answer come also after a cancellation.
+
+    Before SDK 1.2.2, a question that is cancelled leaves its answer to the next one: the triggerer ends with
+    "Response read out of order". The same befalls a question from another thread, so none asks there.
+    """
+    if SDK_PATCH >= (1, 2, 2):
+        return await question
+    return await asyncio.shield(question)
+
+
+async def mask_secret(secret: Any) -> None:
+    """Lets Airflow mask a secret; for a triggerer's event loop."""
+    if SDK_PATCH >= (1, 3, 2):
+        from airflow.sdk.log import amask_secret
+
+        await amask_secret(secret)
+    else:
+        # Before, it stays in this process, which writes the logs of triggers.
+        from airflow.sdk.log import mask_secret as mask
+
+        mask(secret)
