@@ -366,7 +366,7 @@ def test_a_kill_before_the_trigger_has_started_is_made_good_at_the_end_of_the_wa
     deferral = run_task(wait).msg
     assert hook._parts.orders.releases.of(order.order_id)
     if trigger_starts:
-        SmsVerifyOtpTrigger(**deferral.trigger_kwargs)._claim()
+        SmsVerifyOtpTrigger(**deferral.trigger_kwargs)._claim(hook)
     assert hook._parts.orders.cancelling.retry_releases() == ([] if trigger_starts else [order.order_id])
     assert sim.order(order.order_id).status == ("pending" if trigger_starts else "cancelled")
 
