@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.sdk.exceptions import AirflowFailException
-
 from smsverify.text import log_of
 from smsverify.wings import Place, TurnIsFar, leaving_queue, store_name
 from smsverify_provider.arguments import CheckedOperator
+from smsverify_provider.versions import AirflowFailException
 
 if TYPE_CHECKING:
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
