@@ -72,24 +72,36 @@ WORKERS ?= 4
 # The modules of tests/provider that run on the oldest Airflow too.
 FLOOR := real_stack versions
 
+# The tests that are marked as slow take a real Airflow or Prefect, or a minute.
+WITH_SLOW := -m "slow or not slow"
+SELECTION := -m "not slow"
+
 .PHONY: test test-core test-airflow test-airflow-floor test-prefect test-prefect-floor
-test: $(ENVS:%=test-%) ## run all tests (PYTEST_ADDOPTS adds options)
+test: test-core test-airflow test-prefect ## test everything with the newest versions, without what is slow (PYTEST_ADDOPTS adds options)
+
+.PHONY: test-all
+test-all: SELECTION := $(WITH_SLOW)
+test-all: $(ENVS:%=test-%) ## run all tests, the oldest versions and the real stacks included
 
 test-core: $(VENV)/core/installed ## test the core and the simulator alone
-	$(CORE)/python -m pytest tests/core --numprocesses $(WORKERS) --dist worksteal
+	$(CORE)/python -m pytest $(SELECTION) tests/core --numprocesses $(WORKERS) --dist worksteal
 
 test-airflow: $(VENV)/airflow/installed ## test the Airflow wing and the example DAGs
-	$(AIRFLOW)/python -m pytest tests/provider
+	$(AIRFLOW)/python -m pytest $(SELECTION) tests/provider
 
 # What an older Airflow could do otherwise: its own names, the triggerer, a kill.
 test-airflow-floor: $(VENV)/airflow-floor/installed ## test the Airflow wing on the oldest Airflow we support
 	$(AIRFLOW_FLOOR)/python -m pytest $(addprefix tests/provider/test_,$(addsuffix .py,$(FLOOR)))
 
 test-prefect: $(VENV)/prefect/installed ## test the Prefect wing with the newest Prefect
-	$(PREFECT)/python -m pytest tests/prefect_tasks --numprocesses $(WORKERS) --dist loadfile
+	$(PREFECT)/python -m pytest $(SELECTION) tests/prefect_tasks --numprocesses $(WORKERS) --dist loadfile
 
 test-prefect-floor: $(VENV)/prefect-floor/installed ## test the Prefect wing with the oldest Prefect we support
-	$(PREFECT_FLOOR)/python -m pytest tests/prefect_tasks --numprocesses $(WORKERS) --dist loadfile
+	$(PREFECT_FLOOR)/python -m pytest $(SELECTION) tests/prefect_tasks --numprocesses $(WORKERS) --dist loadfile
+
+.PHONY: matrix
+matrix: $(VENV)/tools/installed ## test more versions of Airflow, Prefect and Python, and list them in docs/reference/tested.md (ONLY='Airflow 3.2' picks some; half an hour)
+	$(PYTHON) scripts/matrix.py --uv $(VENV)/tools/bin/uv --only '$(ONLY)'
 
 .PHONY: e2e
 e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the demo, and every way in which tasks and flows can end, and rentals kept, on the real stacks (40 minutes)

@@ -17,7 +17,8 @@ from smsverify.simulator import SimulatedOrder, Stats
 from stacks import Account, PrefectServer, Processes, SimulatorProcess
 from stacks.traces import Trace, copy_database, in_database, in_files
 
-pytestmark = pytest.mark.timeout(900)  # the first test starts everything, on a busy machine perhaps
+# The first test starts everything, on a busy machine perhaps.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 EXAMPLE = Path(__file__).parents[2] / "prefect_tasks" / "examples" / "provision_account.py"
 API_KEY = "key-that-nobody-may-see"

@@ -25,7 +25,8 @@ from stacks import AirflowStack, Processes, SimulatorProcess
 from stacks.airflow import COMPONENTS
 from stacks.traces import copy_database, in_database, in_files
 
-pytestmark = pytest.mark.timeout(900)  # the first test starts everything, on a busy machine perhaps
+# The first test starts everything, on a busy machine perhaps.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "example_dags" / "provision_account.py"
