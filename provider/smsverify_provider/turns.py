@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from smsverify.text import log_of
-from smsverify.wings import Place, TurnIsFar, leaving_queue, store_name
+from smsverify.wings import store_name
 from smsverify_provider.arguments import CheckedOperator
 from smsverify_provider.versions import AirflowFailException
 
 if TYPE_CHECKING:
+    from smsverify.wings import Place
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 log = log_of(__name__)
@@ -50,6 +51,8 @@ class WaitsForTurn(CheckedOperator):
         """
         if not self.deferrable:
             return pay()
+        from smsverify.wings import TurnIsFar, leaving_queue
+
         try:
             with leaving_queue(_place_in(event), beyond=WORTH_DEFERRING, is_first_only=is_first_only):
                 return pay()
@@ -76,4 +79,6 @@ def _place_in(event: Mapping[str, Any] | None) -> Place | None:
         return None
     if event.get("detail"):
         raise AirflowFailException(event["detail"])
+    from smsverify.wings import Place
+
     return Place(event["place"], event["arrived_at"])
