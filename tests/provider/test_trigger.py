@@ -50,7 +50,9 @@ def make(order: Order) -> Callable[..., SmsVerifyOtpTrigger]:
             "smsverify_conn_id": "smsverify_default",
         }
         trigger = SmsVerifyOtpTrigger(**json.loads(json.dumps(arguments | changes)))
-        trigger.task_instance = SimpleNamespace(task_id="wait")  # type: ignore[assignment]
+        trigger.task_instance = SimpleNamespace(  # type: ignore[assignment]
+            dag_id="dag", run_id="run", task_id="wait", map_index=-1
+        )
         return trigger
 
     return make
@@ -232,7 +234,6 @@ def test_where_airflow_tells_of_no_kill_a_trigger_that_ends_asks_for_its_task(
 
     async def scenario() -> None:
         trigger = make()
-        trigger.task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="wait", map_index=-1)
         running = await start(trigger, sim)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
