@@ -102,14 +102,12 @@ class ServiceApi:
         return self._get_list(Country, "/api/v1/global/countries/", dict, **options)
 
     def list_global_services(self, country_id: int | str, **options: Unpack[CallOptions]) -> Listed[Service]:
-        """`GET /api/v1/global/services/?country_id=<country_id>`"""
-        return self._get_list(
-            Service,
-            "/api/v1/global/services/",
-            lambda row: _offer(row, country_id),
-            {"country_id": str(country_id)},
-            **options,
-        )
+        """`GET /api/v1/global/services/?country_id=<country_id>`. Offers of another country are not taken."""
+        params = {"country_id": str(country_id)}
+        reply = self._transport.get("/api/v1/global/services/", params, **options)
+        if _is_elsewhere(_object(reply), country_id):
+            raise unexpected(reply.answer)
+        return self._decode_list(Service, lambda row: _offer(row, country_id), reply)
 
     def list_orders(
         self, *, priority: Priority = Priority.READ, **options: Unpack[CallOptions]
@@ -192,10 +190,9 @@ class ServiceApi:
         model: type[Model],
         path: str,
         prepare: Callable[[Any], dict[str, Any]],
-        params: dict[str, str] | None = None,
         **options: Unpack[CallOptions],
     ) -> Listed[Model]:
-        return self._decode_list(model, prepare, self._transport.get(path, params, **options))
+        return self._decode_list(model, prepare, self._transport.get(path, **options))
 
     def _decode_list(
         self, model: type[Model], prepare: Callable[[Any], dict[str, Any]], reply: Reply
@@ -321,11 +318,15 @@ def _service(row: Mapping[str, Any], product: Product) -> dict[str, Any]:
 
 
 def _offer(row: Mapping[str, Any], country_id: int | str) -> dict[str, Any]:
-    """A service of a country. A row of another one would be bought there."""
-    stated = row.get("country_id")
-    if stated is not None and str(as_whole(stated)).strip() != str(country_id):
+    if _is_elsewhere(row, country_id):
         raise ValueError("a row is of another country than was asked for")
     return _service(row, "global") | {"country_id": country_id}
+
+
+def _is_elsewhere(stated: Mapping[str, Any], country_id: int | str) -> bool:
+    """Whether an object names another country: its price is not the one that would be paid."""
+    named = stated.get("country_id")
+    return named is not None and str(as_whole(named)).strip() != str(country_id)
 
 
 def _status(order_id: int, row: Mapping[str, Any]) -> dict[str, Any]:

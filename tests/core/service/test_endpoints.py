@@ -669,6 +669,11 @@ def test_an_offer_of_another_country_is_not_bought(offline: SmsVerifyHook, reque
     requests_mock.post(address("order/global/"), json={"order_id": 19202, "phone": PHONE})
     with pytest.raises(UnexpectedResponseError):
         offer(country_id=17, country_name="Germany")
+    mock_catalogue(requests_mock)
+    whole = {"country_id": 17, "offers": [{"service_id": 1, "service_name": "X", "price": 0.4}]}
+    requests_mock.get(address("global/services/"), json=whole)
+    with pytest.raises(UnexpectedResponseError):
+        offline.list_global_services(4)
     assert "POST" not in {request.method for request in requests_mock.request_history}
     for same in (4, "4", 4.0, None):
         offer(country_id=same)
