@@ -98,7 +98,7 @@ def test_a_paid_call_that_waits_for_its_turn_is_not_made_when_a_signal_comes(
     order_id = hook.order("rent-1day", service="Tinder").order_id
     hook._parts.rate_limit.block(60)
     process = start(*ORDER) if verb == "order" else start("renew", str(order_id))
-    eventually(lambda: hook._parts.rate_limit.state().waiting, "waiting")
+    eventually(lambda: hook.rate_limit().waiting, "waiting")
     process.send_signal(sent)
     got, out, err = ended(process)
     assert (got, out) == (code, "")

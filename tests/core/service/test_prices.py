@@ -48,7 +48,7 @@ def wait_together(
     hooks[0]._parts.rate_limit.block(15)
     with ThreadPoolExecutor(len(hooks)) as threads:
         results = threads.map(called, hooks)
-        eventually(lambda: hooks[0]._parts.rate_limit.state().waiting == len(hooks), "waiting")
+        eventually(lambda: hooks[0].rate_limit().waiting == len(hooks), "waiting")
         meanwhile()
         with hooks[0]._parts.store.write() as connection:
             old = hooks[0].settings.rate_period / 2
