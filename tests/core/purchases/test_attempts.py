@@ -292,6 +292,25 @@ def test_an_alternative_that_is_no_longer_asked_for_is_given_back_wherever_its_p
     assert again.reconcile().findings == []
 
 
+@pytest.mark.parametrize("places", range(10))
+def test_a_death_while_a_number_is_given_back_leaves_none_behind(
+    places: int, simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths = Deaths(monkeypatch)
+
+    def fails(number: Order) -> None:
+        deaths.arm(places)
+        raise RuntimeError("the form is down")
+
+    with pytest.raises((RuntimeError, Died)):
+        verify(make_hook(simulator, store_url), fails)
+    deaths.arm(None)
+    again = make_hook(simulator, store_url)
+    verify(again, delivers_to(simulator, 1), timeout=5)
+    again.reconcile()
+    assert statuses(simulator) in (["completed"], ["cancelled", "completed"])
+
+
 def test_bad_arguments_raise_at_the_call(simulator: Simulator, hook: SmsVerifyHook) -> None:
     for bad in ({"attempts": 0}, {"timeout": -1}, {"key": ""}, {"max_cost": "-1"}, {"service": None}):
         with pytest.raises(errors.InvalidRequestError):
