@@ -28,7 +28,7 @@ STYLES = {"bad": "red", "warn": "yellow", "": ""}
 
 
 def overview(common: Common) -> None:
-    """Show what needs a person, money, requests, waits, rentals and orders. Sends no request."""
+    """Show the account at a glance. What needs a person comes first. Sends no request."""
     seen = common.hook().overview()
     if common.json:
         output.say(json.dumps(seen.as_dict()))
@@ -47,7 +47,7 @@ def top(
     common: Common,
     every: Annotated[float, typer.Option(help="Between two looks.", metavar="SECONDS", min=0.2)] = 2.0,
 ) -> int:
-    """Show the same on the whole terminal, again and again, until Ctrl-C. Sends no request."""
+    """Watch the overview in the terminal. Shows it again and again until Ctrl-C; sends no request."""
     if not sys.stdout.isatty():
         text = "top needs a terminal: `smsverify overview` prints the same once"
         return output.complain(text, USAGE)
