@@ -165,10 +165,10 @@ def _store() -> Iterator[str]:
         yield f"sqlite:///{Path(directory) / 'store.db'}"
 
 
-def ours(service: Service, count: int) -> InHand:
+def ours(service: Service, count: int, *, code_latency: float) -> InHand:
     """A thread for each order with `hook.order` and `hook.wait_for_otp`, as Prefect's `.map` does it."""
     with _store() as store_url:
-        return _order_and_wait(service, count, store_url)
+        return _order_and_wait(service, count, store_url=store_url, code_latency=code_latency)
 
 
 def ours_called(service: Service, count: int) -> InHand:
@@ -197,18 +197,16 @@ def ours_called(service: Service, count: int) -> InHand:
         )
         try:
             _await_port(service.callback_port)
-            return _order_and_wait(service, count, store_url)
+            return _order_and_wait(service, count, store_url=store_url, callback_secrets=[SECRET])
         finally:
             receiver.terminate()
             receiver.wait(30)
 
 
-def _order_and_wait(service: Service, count: int, store_url: str) -> InHand:
+def _order_and_wait(service: Service, count: int, **settings: Any) -> InHand:
     from smsverify import SmsVerifyHook
 
-    hook = SmsVerifyHook(
-        service.api_key, base_url=service.url, store_url=store_url, rate_period=service.period
-    )
+    hook = SmsVerifyHook(service.api_key, base_url=service.url, rate_period=service.period, **settings)
     hook.check_store()
 
     def one() -> int:

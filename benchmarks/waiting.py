@@ -67,9 +67,26 @@ WAYS = [
             {"list_every": every, "evenly": evenly},
             at_once=6,
         )
-        for every, evenly in [(1.5, False), (5, False), (3, True), (5, True), (10, True), (20, True)]
+        for every, evenly in [
+            (1.5, False),
+            (5, False),
+            (20, False),
+            (3, True),
+            (5, True),
+            (10, True),
+            (20, True),
+            (40, True),
+        ]
     ),
-    Way("smsverify, polling", "ours", "ours", {}),
+    *(
+        Way(
+            "smsverify, polling" if seconds == 5 else f"smsverify, polling, code_latency {seconds:g} s",
+            "ours" if seconds == 5 else f"ours-{seconds:g}",
+            "ours",
+            {"code_latency": seconds},
+        )
+        for seconds in (2.0, 5.0, 10.0, 20.0, 40.0)
+    ),
     Way("smsverify, callbacks", "ours-called", "ours_called", {}, is_called=True),
 ]
 

@@ -30,6 +30,7 @@ from smsverify._service.endpoints import ServiceApi
 from smsverify._service.places import Keeper, shared_keeper
 from smsverify._service.rate_limit import RateLimit
 from smsverify._service.transport import Transport
+from smsverify._service.turns import Sharing
 from smsverify._store.store import Store, open_store
 from smsverify._waiting.otp_waits import OtpWaits
 from smsverify._waiting.pace import alive_for
@@ -74,6 +75,7 @@ class Parts:
             period=settings.rate_period,
             lease=settings.longest_exchange,
             begin_within=settings.longest_start,
+            sharing=Sharing(settings.code_latency, expects_polls=not settings.callback_secrets),
         )
 
     @property

@@ -78,6 +78,8 @@ class Settings(BaseModel):
             All who use the same account must use the same store.
         rate_limit: requests that the service allows in `rate_period`.
         rate_period: length of the service's minute in seconds. All pauses and intervals are relative to it.
+        code_latency: seconds, where `rate_period` is 60, that a code may lie at the service while requests
+            are scarce. The longer, the more numbers are ordered ahead, and the more codes come in a minute.
         account: name of the wallet; keeps ledger and inbox when the key is rotated. Default: derived from the
             key.
         namespace: separates the purchases' keys of deployments that share a store.
@@ -105,6 +107,7 @@ class Settings(BaseModel):
     store_url: SecretStr
     rate_limit: int = Field(default=60, ge=1, le=10_000)
     rate_period: float = Field(default=MINUTE, gt=0, le=86_400, allow_inf_nan=False)
+    code_latency: float = Field(default=5, ge=1, le=3600, allow_inf_nan=False)
     account: str | None = Field(default=None, min_length=1, max_length=100)
     namespace: str = Field(default="", max_length=100)
     purchase_grace: float = Field(default=120, ge=0, allow_inf_nan=False)

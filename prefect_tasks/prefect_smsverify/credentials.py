@@ -59,6 +59,13 @@ class SmsVerifyCredentials(CredentialsBlock):
     rate_period: float | None = Field(
         default=None, description="Length of the service's minute in seconds; every pace is relative to it."
     )
+    code_latency: float | None = Field(
+        default=None,
+        description=(
+            "Seconds that a code may lie at the service while requests are scarce: the longer, the more "
+            "numbers are ordered ahead. 5 by default."
+        ),
+    )
     account: str | None = Field(
         default=None, description="Name of the wallet; keeps its records when the API key is rotated."
     )

@@ -87,6 +87,12 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Seconds. Blank: 60.",
                         "schema": {"type": ["number", "null"], "minimum": 0},
                     },
+                    "code_latency": {
+                        "label": "Code latency",
+                        "description": "Seconds that a code may lie at the service while requests are "
+                        "scarce: the longer, the more numbers are ordered ahead. Blank: 5.",
+                        "schema": {"type": ["number", "null"], "minimum": 1},
+                    },
                     "account": {
                         "label": "Account",
                         "description": "Names the wallet, so that its ledger outlives a rotated API key. "

@@ -21,6 +21,7 @@ EVERYTHING: dict[str, Any] = {
     "store_url": "sqlite:////tmp/of-the-test.db",
     "rate_limit": 7,
     "rate_period": 2.5,
+    "code_latency": 20.0,
     "account": "wallet",
     "namespace": "staging",
     "purchase_grace": 11.0,

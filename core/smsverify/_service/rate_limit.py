@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from smsverify._service import places
 from smsverify._service.places import Place, TurnIsFar
 from smsverify._service.slots import SIGN_OF_LIFE, HeldSlot, Queue, QueueEntry, Slots
-from smsverify._service.turns import Priority, Snapshot, Waiting
+from smsverify._service.turns import Priority, Sharing, Snapshot, Waiting
 from smsverify._store.store import Store
 from smsverify._store.tables import rate_limits
 from smsverify.errors import RateLimitedError, StoreError, WaitStoppedError
@@ -77,12 +77,14 @@ class Load:
         reads: other reads, without polls.
         purchases: requests that spend money.
         purchases_waiting: requests that wait to spend money.
+        free_in: seconds until each slot is free, the first one first.
     """
 
     releases: int
     reads: int
     purchases: int
     purchases_waiting: int
+    free_in: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class RateLimit:
         period: seconds.
         lease: seconds that a request may take at the most, from its slot to its reply.
         begin_within: seconds from its slot within which a request must begin to leave; the lease by default.
+        sharing: how purchases, polls and codes share the requests.
     """
 
     def __init__(
@@ -122,13 +125,15 @@ class RateLimit:
         period: float,
         lease: float,
         begin_within: float | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.store = store
         self.limit = limit
         self.period = period
+        self.sharing = sharing or Sharing()
         self._begin_within = lease if begin_within is None else begin_within
         self._time_scale = period / 60
-        self._slots = Slots(store, key_id, limit=limit, period=period, lease=lease)
+        self._slots = Slots(store, key_id, limit=limit, period=period, lease=lease, sharing=self.sharing)
         self._queue = Queue(store, key_id, time_scale=self._time_scale)
         self._row = rate_limits.c.key_id == key_id
         self._is_tight = False
@@ -210,6 +215,7 @@ class RateLimit:
             reads=snapshot.held(Priority.READ),
             purchases=snapshot.held(Priority.PURCHASE),
             purchases_waiting=waiting.get(Priority.PURCHASE, Waiting()).count,
+            free_in=[max(slot.free_at - snapshot.now, 0.0) for slot in snapshot.slots],
         )
 
     def block(self, seconds: float) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from smsverify._runtime.clock import boottime
 from smsverify._service.places import Place
-from smsverify._service.turns import Priority, Slot, Snapshot, Waiting
+from smsverify._service.turns import Priority, Sharing, Slot, Snapshot, Waiting
 from smsverify._store.store import Store
 from smsverify._store.tables import queue, rate_limits, slots
 from smsverify.errors import StoreError
@@ -62,9 +62,19 @@ class Slots:
         limit: how many there are.
         period: seconds after the reply for which a slot stays taken.
         lease: seconds for which a request holds a slot at the most, until its reply.
+        sharing: how they are shared.
     """
 
-    def __init__(self, store: Store, key_id: str, *, limit: int, period: float, lease: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key_id: str,
+        *,
+        limit: int,
+        period: float,
+        lease: float,
+        sharing: Sharing,
+    ) -> None:
         self.period = period
         self.lease = lease
         self.late = LATE * period / 60
@@ -72,6 +82,7 @@ class Slots:
         self._store = store
         self._key_id = key_id
         self._limit = limit
+        self._sharing = sharing
 
     def snapshot(self, connection: sa.Connection, *, locked: bool = False) -> Snapshot | None:
         """The slots as of now; `None` where they have to be made or repaired first."""
@@ -93,6 +104,7 @@ class Slots:
             blocked_until=_unless_beyond(row.blocked_until, now + self.longest_block),
             polled_until=_unless_beyond(row.polled_until, now + self.period),
             refusals=row.refusals,
+            sharing=self._sharing,
         )
 
     def locked(self, connection: sa.Connection) -> Snapshot:

@@ -14,26 +14,75 @@ later.
 Each number whose code is polled for costs a second request, to read the code. If all slots were spent on
 numbers, none would be left for the codes until the numbers' slots come back, a whole period later. So while
 codes are polled for, purchases hold 45 of 100 slots at the most: as many are left for their codes, and the
-rest for the polls. They also leave a fifteenth free, so that a code that has come need not wait. Before the
-first poll, this also holds for a moment, because it is not known yet whether the codes will be polled for. A
-user who only buys, or gets the codes by callbacks, is not held back.
+rest for the polls. They also leave a fifteenth free, so that a code that has come need not wait. That is for
+codes that may lie at the service for 5 s. Where they may lie longer, purchases of the first minute hold
+more (`Sharing`), and codes wait for the slots that come back. The next minute needs those for the codes.
+
+Before the first poll, this also holds for a moment, because it is not known yet whether the codes will be
+polled for. A user who only buys, or gets the codes by callbacks, is not held back; where callbacks are
+configured, not even for that moment.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-# Shares of the slots. While codes are polled for, purchases hold the first at the most, and leave the second.
-PURCHASE_SHARE = 0.45
-FREE_SHARE = 1 / 15
+CODE_LATENCY = 5.0  # seconds at time scale 1 that a code may lie at the service while requests are scarce
+# Shares of the slots.
+FREE_SHARE = 1 / 15  # purchases leave this free while codes are polled for, and may lie for 5 s
+SLACK = 1 / 20  # polls leave this unused then, since the next minute may need more than the last one
+LISTED = 50  # numbers that the list of orders shows
 LEAST_SHARE = 1 / 12  # each class gets this, whatever the others want
 RELEASE_SHARE = 1 / 4  # releases get this
 KEPT_SHARE = 1 / 20  # others leave this to releases
 # Seconds at time scale 1.
 FIRST_POLL = 10.0  # after the first purchase, codes are expected to be polled for within this time
 RELEASE_WITHIN = 4.0  # a release waits no longer
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How purchases, polls and codes share the slots.
+
+    Attributes:
+        code_latency: seconds at time scale 1 that a code may lie at the service while requests are scarce.
+        expects_polls: whether codes will be polled for, as far as is known before the first poll.
+    """
+
+    code_latency: float = CODE_LATENCY
+    expects_polls: bool = True
+
+    @property
+    def free(self) -> float:
+        """The share of the slots that purchases leave free: the less, the longer a code may lie."""
+        return FREE_SHARE * self._haste
+
+    @property
+    def slack(self) -> float:
+        """The share of the slots that polls leave unused."""
+        return SLACK * self._haste
+
+    @property
+    def purchases(self) -> float:
+        """The share of the slots that purchases hold at the most, while codes are polled for.
+
+        Polls and what stays free take some slots. If purchases have half of the others, each code finds a
+        slot at once. If they have more, the last codes of a minute wait for its end. If a share u of the
+        codes waits, these come in the last u of the minute, so that all codes together wait u * u / 2 of a
+        minute on average. They may wait so for what the polls leave of `code_latency`: half of it, or all but
+        5 s.
+        """
+        polls = 1 / (2 * self.code_latency)
+        waiting = max(self.code_latency / 2, self.code_latency - CODE_LATENCY)
+        unread = math.sqrt(min(2 * waiting / 60, 1.0))
+        return max((1 - polls - self.free - self.slack) / (2 - unread), LEAST_SHARE)
+
+    @property
+    def _haste(self) -> float:
+        return min(CODE_LATENCY / self.code_latency, 1.0)
 
 
 class Priority(enum.IntEnum):
@@ -87,6 +136,7 @@ class Snapshot:
         blocked_until: no request is sent before this.
         polled_until: codes are polled for until then.
         refusals: how often the service has answered 429.
+        sharing: how the slots are shared.
     """
 
     now: float
@@ -96,6 +146,7 @@ class Snapshot:
     blocked_until: float
     polled_until: float
     refusals: int
+    sharing: Sharing = Sharing()
 
     @property
     def limit(self) -> int:
@@ -159,12 +210,27 @@ class Snapshot:
             return self.now
         return self._free_at(ahead + kept) - RELEASE_WITHIN * self.period / 60
 
+    @property
+    def _most_purchases(self) -> int:
+        """How many slots purchases hold at the most, while codes are polled for."""
+        hasty = replace(self.sharing, code_latency=min(self.sharing.code_latency, CODE_LATENCY))
+        lasting = max(1, int(self.limit * hasty.purchases))
+        # Slots that have come back from purchases are for their codes. No more numbers than the list shows
+        # are ordered ahead: the others would have to be asked for one by one.
+        before = self.now - self.period
+        are_owed = any(
+            slot.priority is Priority.PURCHASE and before - self.period < slot.used_at <= before
+            for slot in self.slots
+        )
+        ahead = min(int(self.limit * self.sharing.purchases), LISTED)
+        return lasting if are_owed else max(lasting, ahead)
+
     def _leaves_enough_for_codes_at(self, place: int, ahead: int) -> float:
         """When a purchase, with so many purchases and requests before it, leaves enough slots for codes."""
         held = [slot for slot in self.taken if slot.priority is Priority.PURCHASE]
         if len(held) + place < int(self.limit * LEAST_SHARE):
             return self.now
-        share = max(1, int(self.limit * PURCHASE_SHARE))
+        share = self._most_purchases
         behind = place - (share - len(held))
         if behind < 0:
             has_share_at = self.now
@@ -172,8 +238,9 @@ class Snapshot:
             has_share_at = held[behind].free_at
         else:
             has_share_at = self.now + self.period * (1 + (behind - len(held)) // share)
-        last_taken = min(ahead + int(self.limit * FREE_SHARE), self.limit - 1)
+        last_taken = min(ahead + int(self.limit * self.sharing.free), self.limit - 1)
         leaves_some_free_at = self.slots[last_taken].free_at
         first = min((slot.used_at for slot in held), default=self.now)
-        free_for_all_at = max(self.polled_until, first + FIRST_POLL * self.period / 60)
+        first_poll_at = first + FIRST_POLL * self.period / 60 if self.sharing.expects_polls else self.now
+        free_for_all_at = max(self.polled_until, first_poll_at)
         return min(max(has_share_at, leaves_some_free_at), free_for_all_at)

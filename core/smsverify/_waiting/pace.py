@@ -2,8 +2,9 @@
 
 The pace follows the rate limit. The slots that purchases, reads of codes yet to come and other reads leave
 are spread evenly over its period: a poll every 1.5 s where no other request needs them, and every 10 s where
-all slots are needed. While callbacks bring the codes, the first poll for a wait comes after 15 s, or after a
-minute where callbacks are reliable. The next ones come more and more rarely, until a poll finds a code that
+all slots are needed, or more rarely where a code may lie at the service for longer. It is sooner where enough
+slots come back sooner. While callbacks bring the codes, the first poll for a wait comes after 15 s, or after
+a minute where callbacks are reliable. The next ones come more and more rarely, until a poll finds a code that
 no callback has brought.
 """
 
@@ -13,14 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smsverify._service.rate_limit import Load
-from smsverify._service.turns import PURCHASE_SHARE
+from smsverify._service.turns import Sharing
 
 MINUTE = 60.0  # All seconds below are of a service whose minute lasts a minute.
 
 # Between two polls. Faster, a code would hardly be in hand sooner, since people and pages take seconds.
 FASTEST_POLL = 1.5  # where the rate limit is idle
-SLOWEST_POLL = 10.0  # where it is not
-SLACK = 1 / 20  # of the slots, that polls leave unused, since the next minute may need more than the last one
+SLOWEST_POLL = 10.0  # where it is not, unless a code may lie for less than half of it, or for longer
 ONE_BY_ONE = 4  # orders that one poll asks for one by one, at the most: the others have their turn soon
 
 # While callbacks bring the codes, polls only make up for those that were lost.
@@ -88,6 +88,7 @@ def next_poll(
     load: Load,
     unlisted: int | None,
     first_poll: float | None,
+    sharing: Sharing,
 ) -> Poll:
     """Whether a poll that is due is made, and when the next one is due.
 
@@ -98,10 +99,13 @@ def next_poll(
         load: what the requests of the last period were for.
         unlisted: orders that the list does not show; `None` where the list is of no use.
         first_poll: what `first_safety_poll` says.
+        sharing: how purchases, polls and codes share the requests.
     """
     if not ages:
         return Poll(False, FASTEST_POLL * period / MINUTE, 1)
-    poll = _by_what_is_left(limit, period, ages, load, unlisted if len(ages) > 1 else None)
+    poll = _by_what_is_left(
+        limit, period, ages=ages, load=load, unlisted=unlisted if len(ages) > 1 else None, sharing=sharing
+    )
     if first_poll is None:
         return poll
     oldest, youngest = max(ages), min(ages)
@@ -113,26 +117,47 @@ def next_poll(
 
 
 def _by_what_is_left(
-    limit: int, period: float, ages: Sequence[float], load: Load, unlisted: int | None
+    limit: int,
+    period: float,
+    *,
+    ages: Sequence[float],
+    load: Load,
+    unlisted: int | None,
+    sharing: Sharing,
 ) -> Poll:
     """What others leave of the rate limit, spread evenly over its period."""
-    purchases = min(load.purchases + load.purchases_waiting, int(limit * PURCHASE_SHARE))
+    purchases = min(load.purchases + load.purchases_waiting, int(limit * sharing.purchases))
     # As many codes as the last period had, or as many as there are fresh orders, are to be read.
     codes = sum(age < period for age in ages) if unlisted is not None else 0
     others = max(load.purchases, purchases) + max(load.releases, codes) + load.reads
-    left = max(limit * (1 - SLACK) - others, 1.0)
+    left = max(limit * (1 - sharing.slack) - others, 1.0)
     lists = 0 if unlisted is None else 1
     cost = lists + min(len(ages) if unlisted is None else unlisted, ONE_BY_ONE)
-    pause = min(max(period * cost / left, FASTEST_POLL * period / MINUTE), SLOWEST_POLL * period / MINUTE)
+    fastest, slowest = FASTEST_POLL * period / MINUTE, slowest_poll(sharing.code_latency) * period / MINUTE
+    pause = min(max(period * cost / left, fastest), slowest)
+    # Codes for which no slot was left can be read as soon as enough have come back.
+    free_in = load.free_in[min(codes, len(load.free_in)) - 1] if codes and load.free_in else 0.0
+    if fastest < free_in < pause:
+        pause = free_in
     return Poll(True, pause, max(1, min(int(left * pause / period) - lists, ONE_BY_ONE)))
 
 
+def slowest_poll(code_latency: float) -> float:
+    """Seconds between two polls, at the most, while callbacks bring no codes."""
+    return max(min(SLOWEST_POLL, 2 * code_latency), code_latency / 2)
+
+
 def first_safety_poll(
-    period: float, *, now: float, callback_at: float | None, newest: Sequence[Arrival]
+    period: float,
+    *,
+    now: float,
+    callback_at: float | None,
+    newest: Sequence[Arrival],
+    is_configured: bool = False,
 ) -> float | None:
     """Seconds from the start of a wait to its first poll, where callbacks bring the codes, otherwise `None`.
 
-    They do if one has come, and polls have found no code since without one.
+    They do if one has come or they are configured, and polls have found no code since without one.
 
     Args:
         period: seconds of the service's minute.
@@ -140,9 +165,12 @@ def first_safety_poll(
         callback_at: when the last callback with a secret came; `None` where none has.
         newest: the newest messages, the newest first: as many as polls can have found while their callbacks
             may have been late.
+        is_configured: whether this process knows a secret of the callback URL.
     """
     if callback_at is None or callback_at > now:  # the clock was set while no process looked
-        return None
+        if not is_configured:
+            return None
+        callback_at = 0.0
     late = now - CALLBACK_LATE * period / MINUTE
     if any(one.called_at is None and callback_at <= one.came_at <= late for one in newest):
         return None

@@ -259,6 +259,7 @@ class Schedule:
             load=self._rate_limit.load(),
             unlisted=None if misses >= BLIND_AFTER else self.unlisted,
             first_poll=first_poll,
+            sharing=self._rate_limit.sharing,
         )
         with self._store.write() as connection:
             now = self._store.now(connection)
@@ -307,4 +308,5 @@ class Schedule:
             now=self._store.now(connection),
             callback_at=connection.execute(last).scalar(),
             newest=[pace.Arrival(row.came_at, row.called_at) for row in newest],
+            is_configured=not self._rate_limit.sharing.expects_polls,
         )

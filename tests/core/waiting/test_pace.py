@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smsverify._service.rate_limit import Load
+from smsverify._service.turns import Sharing
 from smsverify._waiting import pace
 from smsverify._waiting.pace import Arrival, Poll
 
@@ -22,7 +23,7 @@ SITUATIONS = st.fixed_dictionaries({"ages": AGES, "load": LOADS, "unlisted": UNL
 
 
 def polled(period: float, limit: int, situation: dict[str, Any], first_poll: float | None = None) -> Poll:
-    return pace.next_poll(limit, period, **situation, first_poll=first_poll)
+    return pace.next_poll(limit, period, **{"sharing": Sharing()} | situation, first_poll=first_poll)
 
 
 def cost(poll: Poll, situation: dict[str, Any]) -> int:
@@ -97,6 +98,42 @@ def test_no_poll_is_put_off_beyond_what_counts_as_a_clock_that_was_set(
     assert polled(period, limit, situation, first).pause < pace.farthest_poll(period / 60)
 
 
+# ------------------------------------------------------------------ how long a code may lie
+
+LATENCIES = st.floats(1, 3600)
+
+
+@given(LATENCIES, LATENCIES)
+def test_the_longer_a_code_may_lie_the_more_purchases_have_and_the_rarer_polls_are(
+    one: float, other: float
+) -> None:
+    short, long = sorted([one, other])
+    assert Sharing(short).purchases <= Sharing(long).purchases + 1e-9
+    assert 0 < Sharing(long).purchases < 1
+    assert pace.slowest_poll(short) <= pace.slowest_poll(long)
+    assert pace.slowest_poll(long) <= 2 * long
+
+
+def test_by_default_purchases_leave_as_much_for_their_codes() -> None:
+    assert Sharing().purchases == pytest.approx(0.45, abs=0.01)
+    assert pace.slowest_poll(Sharing().code_latency) == pace.SLOWEST_POLL
+
+
+@given(LIMITS, SITUATIONS, LATENCIES)
+def test_no_code_waits_for_a_poll_longer_than_it_may(
+    limit: int, situation: dict[str, Any], code_latency: float
+) -> None:
+    poll = polled(60.0, limit, situation | {"sharing": Sharing(code_latency)})
+    assert poll.pause <= max(pace.slowest_poll(code_latency), pace.FASTEST_POLL)
+
+
+def test_the_next_poll_is_when_enough_slots_have_come_back() -> None:
+    waiting = {"ages": [1.0] * 50, "unlisted": 0, "sharing": Sharing(40.0)}
+    for free_in, pause in [(15.0, 15.0), (0.5, 20.0), (59.0, 20.0)]:
+        load = Load(0, 0, 50, 0, free_in=[0.0] * 10 + [free_in] * 50)
+        assert polled(60.0, 60, waiting | {"load": load}).pause == pause
+
+
 # ------------------------------------------------------------------ what callbacks are worth
 
 NOW = 1_800_000_000.0
@@ -133,6 +170,13 @@ def test_only_a_row_of_callbacks_with_one_of_late_is_a_proof(ago: float, newest:
         assert ago < pace.LATELY
         assert len(newest) >= pace.PROOF
         assert all(one.called_at is not None for one in newest[: pace.PROOF])
+
+
+@given(MESSAGES)
+def test_callbacks_that_are_configured_are_relied_on_before_the_first_one(newest: list[Arrival]) -> None:
+    first = pace.first_safety_poll(60.0, now=NOW, callback_at=None, newest=newest, is_configured=True)
+    missing = [one for one in newest if one.called_at is None and one.came_at <= NOW - pace.CALLBACK_LATE]
+    assert first == (None if missing else pace.FIRST_SAFETY_POLL)
 
 
 @given(MESSAGES)

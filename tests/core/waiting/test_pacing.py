@@ -15,6 +15,7 @@ from rigs import eventually
 
 from smsverify import RateLimitedError, SmsVerifyHook
 from smsverify._service.rate_limit import Priority, RateLimit
+from smsverify._service.turns import Sharing
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import messages, polls, waits
 from smsverify._waiting.schedule import Awaited, by_turn
@@ -109,6 +110,29 @@ def test_purchases_have_all_there_is_when_codes_are_not_polled_for_any_more(
     else:
         polled(rate_limit, False)
     take(rate_limit, Priority.PURCHASE)
+
+
+def sharing(store_url: str, *, code_latency: float = 5.0, expects_polls: bool = True) -> RateLimit:
+    how = Sharing(code_latency, expects_polls)
+    return RateLimit(open_store(store_url), "key", limit=LIMIT, period=60.0, lease=5.0, sharing=how)
+
+
+def test_the_longer_a_code_may_lie_the_more_numbers_are_ordered_ahead(any_store_url: str) -> None:
+    take(sharing(any_store_url), Priority.PURCHASE, SHARE)
+    polled(sharing(any_store_url))
+    for code_latency, more in [(2.0, 0), (20.0, 4), (40.0, 4)]:
+        rate_limit = sharing(any_store_url, code_latency=code_latency)
+        take(rate_limit, Priority.PURCHASE, more)
+        assert refusal(rate_limit, Priority.PURCHASE) > 30
+
+
+def test_where_callbacks_are_configured_purchases_are_held_back_by_polls_alone(any_store_url: str) -> None:
+    rate_limit = sharing(any_store_url, expects_polls=False)
+    take(rate_limit, Priority.PURCHASE, SHARE + 2)
+    polled(rate_limit)
+    assert refusal(rate_limit, Priority.PURCHASE) > 30
+    polled(rate_limit, False)
+    take(rate_limit, Priority.PURCHASE, LIMIT - SHARE - 2)
 
 
 def test_those_far_behind_learn_how_long_the_share_of_the_purchases_will_take(
