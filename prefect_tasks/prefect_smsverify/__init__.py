@@ -4,6 +4,7 @@ from prefect_smsverify.callbacks import serve_callbacks
 from prefect_smsverify.credentials import SmsVerifyCredentials
 from prefect_smsverify.flows import reconcile_flow, renew_rentals_flow
 from prefect_smsverify.messages import MESSAGE_RECEIVED, publish_message_events_flow
+from prefect_smsverify.overview import apublish_overview, publish_overview
 from prefect_smsverify.rentals import (
     arenew_expiring_rentals,
     arenew_rental,
@@ -40,6 +41,7 @@ __all__ = [
     "aget_message",
     "aget_order_status",
     "aorder_number",
+    "apublish_overview",
     "areconcile",
     "arenew_expiring_rentals",
     "arenew_rental",
@@ -53,6 +55,7 @@ __all__ = [
     "get_order_status",
     "order_number",
     "publish_message_events_flow",
+    "publish_overview",
     "reconcile",
     "reconcile_flow",
     "renew_expiring_rentals",

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from prefect_smsverify.overview import publish_overview
 from prefect_smsverify.rentals import renew_expiring_rentals
 from prefect_smsverify.tasks import reconcile
 from smsverify.reports import KeptRental
@@ -19,7 +20,8 @@ def reconcile_flow(
     """Compares the records with the service, leaves the result as an artifact, and fails on findings.
 
     Serve it every quarter of an hour, and let an automation report its failures. The table artifact
-    `smsverify-reconciliation` has a line for each finding; its description sums up wallet and spending.
+    `smsverify-reconciliation` has a line for each finding; its description sums up wallet and spending. The
+    markdown artifact `smsverify-overview` shows the account as a whole.
 
     Args:
         credentials: name of a saved `SmsVerifyCredentials` block.
@@ -40,6 +42,7 @@ def reconcile_flow(
         table=[{"to look at": finding} for finding in report.findings] or [{"to look at": "nothing"}],
         description=report.as_text().partition("\n")[0],
     )
+    publish_overview(credentials)
     if fail_on_findings:
         report.raise_if_failed()
     return report.as_dict()
@@ -99,6 +102,7 @@ def renew_rentals_flow(
         table=[_row(rental) for rental in report.rentals] or [{"rental": "none"}],
         description=report.as_text().partition("\n")[0],
     )
+    publish_overview(credentials)
     if fail_on_findings:
         report.raise_if_failed()
     return report.as_dict()

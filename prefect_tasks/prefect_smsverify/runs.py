@@ -12,6 +12,7 @@ from prefect.exceptions import PrefectException
 
 from prefect_smsverify.keys import RunKey, enclosing, run_key
 from prefect_smsverify.transactions import hand_over_at_the_end, is_in_a_run
+from smsverify.overview import Task
 from smsverify.wings import Handover, RunContext
 
 LOCAL_POOLS = frozenset({"process"})  # the work pools whose flows run on the worker's machine
@@ -51,6 +52,18 @@ class PrefectRun(RunContext):
         """The root flow run."""
         runs = [context.flow_run for context in enclosing(FlowRunContext) if context.flow_run is not None]
         return f"prefect:{runs[-1].id}" if runs else super().name()
+
+    def task(self) -> Task | None:
+        """The task run and its flow run, or the flow run alone."""
+        this_flow, this_task = FlowRunContext.get(), TaskRunContext.get()
+        if this_flow is None or this_flow.flow_run is None:
+            return None
+        ids: dict[str, str | int] = {"flow_run_id": str(this_flow.flow_run.id)}
+        name = ""
+        if this_task is not None:
+            name, ids["task_run_id"] = this_task.task_run.name, str(this_task.task_run.id)
+        workflow = this_flow.flow.name if this_flow.flow else this_flow.flow_run.name
+        return Task(framework="prefect", workflow=workflow, name=name, ids=ids)
 
     def why_unshared(self) -> str | None:
         """The work pool that runs flows on other machines."""

@@ -1,0 +1,80 @@
+"""The account as its records show it, published as an artifact of Prefect's UI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from prefect_smsverify.arguments import block_of
+from smsverify.overview_tables import facts, tables
+
+if TYPE_CHECKING:
+    from prefect_smsverify.credentials import SmsVerifyCredentials
+    from smsverify.overview import Overview
+
+KEY = "smsverify-overview"
+_MARKUP = frozenset("\\`*_[]<>|~#&")
+
+
+@task(name="Publish overview", persist_result=False, cache_policy=NO_CACHE)
+def publish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
+    """Publishes what the records show as the markdown artifact `smsverify-overview`. Sends no request.
+
+    `reconcile_flow` and `renew_rentals_flow` do it at their end, so that the artifact's newest version is as
+    old as their last run. No code and no text of an SMS is in it.
+
+    Args:
+        credentials: the account, as a block or by its name.
+
+    Returns:
+        the same, as `SmsVerifyHook.overview` returns it.
+    """
+    seen = block_of(credentials).get_hook().overview()
+    create_markdown_artifact(**_artifact(seen))
+    return seen
+
+
+@task(name="Publish overview", persist_result=False, cache_policy=NO_CACHE)
+async def apublish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
+    """`publish_overview` for coroutines."""
+    account = await asyncio.to_thread(block_of, credentials)
+    seen = await asyncio.to_thread(account.get_hook().overview)
+    await acreate_markdown_artifact(**_artifact(seen))
+    return seen
+
+
+def _artifact(seen: Overview) -> dict[str, str]:
+    needs = f"{seen.needs.count} need a person" if seen.needs.rows else "nothing needs a person"
+    return {
+        "markdown": "\n".join(_lines(seen)),
+        "key": KEY,
+        "description": f"account {seen.account}: {needs}, {seen.at:%H:%M:%S} UTC",
+    }
+
+
+def _lines(seen: Overview) -> Iterator[str]:
+    yield _plain(f"From the records of the account {seen.account}, {seen.at:%Y-%m-%d %H:%M:%S} UTC.")
+    yield ""
+    yield from _table(("", "", ""), facts(seen))
+    for table in tables(seen):
+        yield f"\n### {_plain(table.title)}\n"
+        if table.note:
+            yield f"{_plain(table.note)}\n"
+        yield from _table(table.head, table.rows)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]] | list[tuple[str, str, str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{' --- |' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(map(_plain, row))} |"
+
+
+def _plain(text: str) -> str:
+    """The text as markdown shows it, whatever is in it."""
+    return "".join(f"&#{ord(char)};" if char in _MARKUP or not char.isprintable() else char for char in text)

@@ -1,0 +1,73 @@
+"""The overview as an artifact: the hook's figures, whatever is in them, and nothing secret."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+from prefect_smsverify import (
+    SmsVerifyCredentials,
+    apublish_overview,
+    order_number,
+    publish_overview,
+    reconcile_flow,
+    renew_rentals_flow,
+)
+from smsverify.simulator import Simulator
+
+BLOCK = "seen"
+
+
+@pytest.fixture
+def saved(silent: Simulator) -> str:
+    """The name of a block with the account of the environment."""
+    SmsVerifyCredentials().save(BLOCK, overwrite=True)
+    return BLOCK
+
+
+def published(state: Any) -> list[Any]:
+    """The overviews that a flow run has published."""
+    by_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=by_run)
+    return [one for one in found if one.key == "smsverify-overview"]
+
+
+@flow(name="Sign | up")
+def signs_up() -> int:
+    order_id = order_number(BLOCK, "temporary", service="WhatsApp").order_id
+    publish_overview(BLOCK)
+    return order_id
+
+
+def test_it_shows_the_hooks_figures_with_the_runs_that_have_bought(saved: str, silent: Simulator) -> None:
+    state = signs_up(return_state=True)
+    order_id = state.result()
+    (artifact,) = published(state)
+    assert artifact.type == "markdown"
+    assert "nothing needs a person" in artifact.description
+    assert str(order_id) in artifact.data
+    assert "Sign &#124; up · Order number" in artifact.data
+    assert silent.api_key not in artifact.data
+    (row,) = SmsVerifyCredentials.load(BLOCK).get_hook().overview().orders.rows
+    assert row.task is not None
+    assert (row.task.framework, row.task.workflow) == ("prefect", "Sign | up")
+    assert row.task.ids["flow_run_id"] == str(state.state_details.flow_run_id)
+
+
+def test_the_flows_on_a_schedule_publish_it(saved: str) -> None:
+    assert len(published(reconcile_flow(BLOCK, return_state=True))) == 1
+    assert len(published(renew_rentals_flow(BLOCK, 3600, return_state=True))) == 1
+
+
+def test_coroutines_have_their_own(saved: str) -> None:
+    @flow
+    async def looks() -> Any:
+        return await apublish_overview(BLOCK)
+
+    assert asyncio.run(looks()).orders.count == 0
