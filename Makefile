@@ -108,9 +108,9 @@ e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed 
 	$(CORE)/python -m pytest tests/e2e
 
 .PHONY: soak
-soak: $(VENV)/core/installed ## test the money for long: random faults and deaths, 200 purchases by killed processes, and callbacks to a killed receiver (an hour)
+soak: $(VENV)/core/installed ## test the money for long: random faults and deaths, 200 purchases by killed processes, attempts for 200 accounts, and callbacks to a killed receiver (an hour)
 	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/purchases/test_money_kills.py tests/core/purchases/test_money.py \
-	    tests/core/receiver/test_callback.py --timeout 7200
+	    tests/core/purchases/test_attempts_any.py tests/core/receiver/test_callback.py --timeout 7200
 
 .PHONY: bench bench-imports bench-budget bench-triggers bench-waiting bench-airflow
 bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow ## measure all that is promised, and write it into docs/waiting.md (75 minutes, on an idle machine)
