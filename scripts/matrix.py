@@ -22,7 +22,7 @@ TABLE = ROOT / "docs" / "reference" / "tested.md"
 ENVIRONMENTS = ROOT / ".venv" / "matrix"
 HEAD = """# Tested versions
 
-Written by `make matrix`. Each row has run as it stands here. `make test` runs the newest and the oldest
+Written by `make matrix`. Each row has run as it stands here. `make test-all` runs the newest and the oldest
 versions with every change.
 
 | framework | Python | SQLAlchemy | tests | passed | failed | on |
