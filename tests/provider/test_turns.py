@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from airflow.sdk import DAG, TaskInstanceState, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from smsverify._service.turns import PURCHASE_SHARE
+from smsverify._store.tables import queue
 from smsverify.simulator import Simulator
+from smsverify.wings import TurnIsFar, leaving_queue
 from smsverify_provider.operators.smsverify import (
     SmsVerifyOperator,
     SmsVerifyOrderOperator,
@@ -48,10 +51,14 @@ def use_up(hook: Any) -> Callable[[], None]:
     hook.order("temporary", service="WhatsApp")
 
     def use_up() -> None:
-        with hook._parts.store.write() as connection:
-            hook._parts.rate_limit.codes_are_polled_for(connection)
-        while hook._parts.rate_limit.load().purchases < int(LIMIT * PURCHASE_SHARE):
-            hook.order("temporary", service="WhatsApp")
+        store, rate_limit = hook._parts.store, hook._parts.rate_limit
+        with store.write() as connection:
+            rate_limit.codes_are_polled_for(connection)
+        with contextlib.suppress(TurnIsFar), leaving_queue(beyond=0.5):
+            while True:
+                hook.order("temporary", service="WhatsApp")
+        with store.write() as connection:
+            connection.execute(sa.delete(queue))
 
     return use_up
 
