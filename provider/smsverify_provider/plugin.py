@@ -5,7 +5,6 @@ Every component of Airflow imports this module, so it imports next to nothing.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from smsverify_provider.versions import AirflowPlugin
@@ -73,8 +72,10 @@ async def show_page(scope: Any, receive: Any, send: Any) -> None:
         # In a thread, because the first import blocks for a second.
         app = await asyncio.to_thread(_page)
     except Exception:
+        from smsverify.text import log_of
+
         # Without Airflow's own checks, nothing is shown.
-        logging.getLogger(__name__).exception("The page cannot be shown")
+        log_of(__name__).exception("The page cannot be shown")
         app = _no_page
     await app(scope, receive, send)
 

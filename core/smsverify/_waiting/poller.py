@@ -62,6 +62,7 @@ class Poller:
         self._polls = 0
         self._threads: dict[bool, threading.Thread] = {}
         self._reported: set[tuple[int, str]] = set()
+        self._unreadable: set[int] = set()
 
     def ask(self, when_asked: Callable[[], None], *, looks: bool, poll: bool) -> None:
         """Asks for what is due, in threads of their own, unless another process does.
@@ -199,10 +200,13 @@ class Poller:
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
+            if order_id not in self._unreadable:
+                self._unreadable.add(order_id)
+                log.warning("The status of order %d cannot be read; the wait goes on: %s", order_id, error)
             # Noted as seen, so that it does not stand in the way of the others.
-            log.warning("The status of order %d cannot be read; the wait goes on: %s", order_id, error)
             self._note(order_id)
             return
+        self._unreadable.discard(order_id)
         word = status.status.strip().lower()
         if word not in KNOWN_STATUSES and (order_id, word) not in self._reported:
             self._reported.add((order_id, word))

@@ -84,10 +84,11 @@ def run(
         print(f"smsverify simulate: cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
         return 1
     try:
-        print(_ready(simulator, args.json), flush=True)
         with nullcontext() if args.quiet else watched(simulator):
             if not args.quiet:
                 _log_to_stderr()
+            # Last, so that no event of who waits for this line is missed.
+            print(_ready(simulator, args.json), flush=True)
             signal.sigwait(_STOP)
     finally:
         simulator.stop()
