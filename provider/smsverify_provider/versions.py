@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
 
 __all__ = [
-    "TELLS_OF_KILLS",
+    "CALLS_ON_KILL",
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",
@@ -67,8 +67,8 @@ _PLACES = {
     )
 }
 
-# Whether Airflow calls a trigger's `on_kill`. Without it, `SmsVerifyOtpTrigger.cleanup` finds kills out.
-TELLS_OF_KILLS = SDK >= (1, 3)
+# Whether Airflow calls a trigger's `on_kill`. Without it, `SmsVerifyOtpTrigger.cleanup` releases the number.
+CALLS_ON_KILL = SDK >= (1, 3)
 
 _Answer = TypeVar("_Answer")
 

@@ -230,7 +230,7 @@ def test_where_airflow_tells_of_no_kill_a_trigger_that_ends_asks_for_its_task(
     status: str,
     on_record: bool,
 ) -> None:
-    monkeypatch.setattr(triggers, "TELLS_OF_KILLS", False)
+    monkeypatch.setattr(triggers, "CALLS_ON_KILL", False)
 
     async def scenario() -> None:
         trigger = make()
@@ -250,7 +250,7 @@ def test_where_airflow_tells_of_no_kill_a_trigger_that_ends_asks_for_its_task(
 def test_the_end_of_a_wait_is_no_kill(
     make: Any, order: Order, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triggers, "TELLS_OF_KILLS", False)
+    monkeypatch.setattr(triggers, "CALLS_ON_KILL", False)
 
     async def scenario() -> None:
         trigger = make(cancel_on_timeout=False, timeout=0.3)

@@ -27,7 +27,7 @@ from smsverify.text import log_of
 from smsverify.wings import Place, claim, keep_place, store_name
 from smsverify_provider.kills import give_back, state_on_loop
 from smsverify_provider.runs import wait_for_ti
-from smsverify_provider.versions import TELLS_OF_KILLS, SharedStreamProducer
+from smsverify_provider.versions import CALLS_ON_KILL, SharedStreamProducer
 
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import AdvanceItem
@@ -139,11 +139,12 @@ class SmsVerifyOtpTrigger(BaseTrigger):
             await self._release()
 
     async def cleanup(self) -> None:
-        """Finds kills out where Airflow does not tell of them: it calls this whenever the trigger ends.
+        """Releases the number of a killed task on an Airflow that does not call `on_kill`.
 
-        That is also at the end of a triggerer, whose waits another one goes on with.
+        Airflow calls this whenever the trigger ends, also when its triggerer stops and another one goes on
+        with the wait. So the state of the task decides.
         """
-        if TELLS_OF_KILLS or self._has_ended or not self.cancel_on_kill:
+        if CALLS_ON_KILL or self._has_ended or not self.cancel_on_kill:
             return
         state: str | Exception | None
         try:
