@@ -354,8 +354,14 @@ def test_a_rental_of_a_task_that_runs_is_left_alone(
 
     def own() -> None:
         buy_a_rental()
-        before = hook._parts.orders.handover.unclaimed_for(sim.orders()[0].order_id)
-        wait_until(lambda: hook._parts.orders.handover.unclaimed_for(sim.orders()[0].order_id) < before)
+        (order,) = sim.orders()
+        ages = [hook._parts.orders.handover.unclaimed_for(order.order_id)]
+
+        def is_younger() -> bool:
+            ages.append(hook._parts.orders.handover.unclaimed_for(order.order_id))
+            return ages[-1] < ages[-2]
+
+        wait_until(is_younger)
         assert hook.reconcile(cancel_after=0).findings == []
         assert {kept.outcome for kept in hook.renew_expiring(10**6).rentals} == {"not_due"}
 

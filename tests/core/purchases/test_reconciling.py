@@ -367,9 +367,10 @@ def test_a_block_that_was_killed_has_its_number_no_more(
     """As long as its process lives, the number is in use, however long that is."""
     monkeypatch.setattr(holding, "FORGOTTEN", 6.0)
     with hook.rented_number(**KEPT[0]) as number:
-        before = hook._parts.orders.handover.unclaimed_for(number.order_id)
+        unclaimed_for = hook._parts.orders.handover.unclaimed_for
         deadline = time.monotonic() + 30
-        while hook._parts.orders.handover.unclaimed_for(number.order_id) >= before:
+        age = unclaimed_for(number.order_id)
+        while age <= (age := unclaimed_for(number.order_id)):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert hook.reconcile(cancel_after=0).findings == []
