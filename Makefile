@@ -12,11 +12,13 @@ extras-airflow := airflow,server,postgres
 extras-airflow-floor := $(extras-airflow)
 extras-prefect := prefect,server,postgres
 extras-prefect-floor := $(extras-prefect)
+extras-scale := $(extras-airflow)
 group-core := dev-core
 group-airflow := dev-airflow
 group-airflow-floor := dev-airflow
 group-prefect := dev
 group-prefect-floor := dev
+group-scale := dev-scale
 
 CORE := $(VENV)/core/bin
 AIRFLOW := $(VENV)/airflow/bin
@@ -107,6 +109,12 @@ matrix: $(VENV)/tools/installed ## test more versions of Airflow, Prefect and Py
 e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the demo, and every way in which tasks and flows can end, and rentals kept, on the real stacks (40 minutes)
 	$(CORE)/python -m pytest tests/e2e
 
+# Debian's packages of what the hosts run are installed where they are missing.
+.PHONY: e2e-scale
+e2e-scale: $(VENV)/core/installed $(VENV)/scale/installed $(VENV)/prefect/installed ## verify 300 accounts with both wings on ten hosts, with kills, a partition and a wrong clock (half an hour; needs root)
+	scripts/install_scale.sh
+	$(CORE)/python benchmarks/scale.py $(or $(SCALE),--write)
+
 .PHONY: soak
 soak: $(VENV)/core/installed ## test the money for long: random faults and deaths, 200 purchases by killed processes, attempts for 200 accounts, and callbacks to a killed receiver (an hour)
 	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/purchases/test_money_kills.py tests/core/purchases/test_money.py \
@@ -175,10 +183,11 @@ $(VENV)/tools/installed: $(VENV)/python-version
 # One file for Python 3.10 to 3.14, by environment markers. An .in file beside it narrows what pyproject.toml allows.
 # The oldest Airflow gets the packages of its time: it does not run with all that have come since.
 compile-airflow-floor := --exclude-newer 2026-03-31 --exclude-newer-package pytest-airflow-in-a-box=2026-11-01
-.PHONY: constraints $(ENVS:%=constraints-%)
-constraints: $(ENVS:%=constraints-%) ## pin the newest versions anew in constraints/*.txt
+PINNED := $(ENVS) scale
+.PHONY: constraints $(PINNED:%=constraints-%)
+constraints: $(PINNED:%=constraints-%) ## pin the newest versions anew in constraints/*.txt
 
-$(ENVS:%=constraints-%): constraints-%: $(VENV)/tools/installed
+$(PINNED:%=constraints-%): constraints-%: $(VENV)/tools/installed
 	@echo "==> constraints/$*.txt"
 	@{ echo '# Written by `make constraints`.'; \
 	   $(VENV)/tools/bin/uv pip compile --quiet --universal --python-version 3.10 \

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 # Until there is something that has to be ended first, Ctrl-C just ends the program.
@@ -51,7 +52,11 @@ NAME = "provision_account"  # of the DAG and of the flow
 FLOW = ROOT / "prefect_tasks" / "examples" / "provision_account.py"
 BLOCK = "smsverify-demo"
 
-SIMULATOR = {"balance": "50.00", "sms_delay": [9, 12], "services": {"google": {"sms_delay": "never"}}}
+SIMULATOR: dict[str, Any] = {
+    "balance": "50.00",
+    "sms_delay": [9, 12],
+    "services": {"google": {"sms_delay": "never"}},
+}
 COMES = {"service": "WhatsApp", "timeout": 120}
 NEVER_COMES = {"service": "Google", "timeout": 12}
 RUN_LIMIT = 300.0  # seconds that a run may take on a very busy machine

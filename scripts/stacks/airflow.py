@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from stacks.hosts import Host
 from stacks.processes import (
     Managed,
     Processes,
@@ -23,21 +24,21 @@ from stacks.processes import (
 )
 from stacks.rest import HttpError, Rest
 
-Component = Literal["api-server", "scheduler", "triggerer", "dag-processor"]
-
-# Each component's command line and what it is called by the API's health answer.
-_COMMANDS: Final[Mapping[Component, tuple[str, ...]]] = {
+# A component's command line and what it is called by the API's health answer. A second one of a kind has a
+# number at the end of its name: scheduler-2.
+_COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "api-server": ("api-server",),
     "scheduler": ("scheduler", "--skip-serve-logs"),
     "triggerer": ("triggerer", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
+    "worker": ("celery", "worker", "--skip-serve-logs"),
 }
-_HEALTH: Final[Mapping[Component, str]] = {
+_HEALTH: Final[Mapping[str, str]] = {
     "scheduler": "scheduler",
     "triggerer": "triggerer",
     "dag-processor": "dag_processor",
 }
-COMPONENTS: Final = tuple(_COMMANDS)
+COMPONENTS: Final = ("api-server", "scheduler", "triggerer", "dag-processor")
 
 MIGRATION = 300.0
 READY = 300.0
@@ -67,7 +68,7 @@ class Run:
 
 
 class AirflowStack:
-    """Airflow with SQLite and the LocalExecutor in a home of its own, reached by its public API.
+    """Airflow, with SQLite and the LocalExecutor unless its options say otherwise, reached by its public API.
 
     Args:
         processes: starts and ends its processes.
@@ -75,6 +76,10 @@ class AirflowStack:
         dags: the folder of the DAG files.
         home: `AIRFLOW_HOME`: takes database and logs; made where it is missing.
         variables: environment variables for all components, such as a connection.
+        options: Airflow's options, such as `core__executor`.
+        address: where the API server listens.
+        hosts: components that run on a host of their own, where they have a home below `home`.
+        lasting: whether it is a failure when a component ends by itself.
     """
 
     def __init__(
@@ -85,20 +90,32 @@ class AirflowStack:
         dags: Path,
         home: Path,
         variables: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
+        hosts: Mapping[str, Host] | None = None,
+        lasting: bool = True,
     ) -> None:
         self.home = home
         self.database = home / "airflow.db"
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{address}:{self.port}"
         self.rest = Rest(self.url)
         self._processes = processes
         self._python = python_of(environment)
         self._password = secrets.token_hex(16)
-        self._environment = {**inherited_environment(), **self._settings(dags), **(variables or {})}
-        self._running: dict[Component, Managed] = {}
+        self._hosts = dict(hosts or {})
+        self._lasting = lasting
+        settings = _variables({**self._settings(dags, address), **(options or {})})
+        self._environment = {
+            **inherited_environment(),
+            **settings,
+            "AIRFLOW_HOME": str(home),
+            **(variables or {}),
+        }
+        self._running: dict[str, Managed] = {}
 
-    def _settings(self, dags: Path) -> dict[str, str]:
-        settings = {
+    def _settings(self, dags: Path, address: str) -> dict[str, str]:
+        return {
             "core__dags_folder": str(dags),
             "core__executor": "LocalExecutor",
             "core__parallelism": "4",
@@ -108,7 +125,7 @@ class AirflowStack:
             "core__simple_auth_manager_users": f"{USER}:admin",
             "core__simple_auth_manager_passwords_file": str(self._passwords),
             "database__sql_alchemy_conn": f"sqlite:///{self.database}",
-            "api__host": "127.0.0.1",
+            "api__host": address,
             "api__port": str(self.port),
             "api__base_url": self.url,
             "api__workers": "1",
@@ -118,8 +135,6 @@ class AirflowStack:
             "dag_processor__refresh_interval": "5",
             "usage_data_collection__enabled": "False",
         }
-        variables = {f"AIRFLOW__{name.upper()}": value for name, value in settings.items()}
-        return {**variables, "AIRFLOW_HOME": str(self.home)}
 
     @property
     def _passwords(self) -> Path:
@@ -146,20 +161,30 @@ class AirflowStack:
         command = [str(self._python), "-m", "airflow", "db", "migrate"]
         self._processes.run("airflow-db-migrate", command, self._environment, timeout=MIGRATION)
 
-    def start(self, components: Iterable[Component] = COMPONENTS) -> None:
+    def start(self, components: Iterable[str] = COMPONENTS) -> None:
         """Starts components, without waiting for them."""
         for component in components:
-            command = [str(self._python), "-m", "airflow", *_COMMANDS[component]]
+            command = [str(self._python), "-m", "airflow", *_COMMANDS[_kind(component)]]
+            environment = self._environment
+            if host := self._hosts.get(component):
+                command = host.command(command)
+                environment = environment | self._own_home(host)
             self._running[component] = self._processes.spawn(
-                f"airflow-{component}", command, self._environment
+                f"airflow-{component}", command, environment, lasting=self._lasting
             )
+
+    def _own_home(self, host: Host) -> dict[str, str]:
+        home = self.home / host.name
+        home.mkdir(parents=True, exist_ok=True)
+        own = _variables({"logging__base_log_folder": str(home / "logs")})
+        return {**own, "AIRFLOW_HOME": str(home), "HOME": str(home)}
 
     def wait_until_ready(self, timeout: float = READY) -> None:
         """Waits until the components that were started are up: these ones, not others of the same address."""
         concerned = list(self._running.values())
         self._processes.wait_until(self._logged_in, timeout, "Airflow's API server", concerned)
         for component, managed in self._running.items():
-            if component in _HEALTH:
+            if _kind(component) in _HEALTH:
                 self._processes.wait_until(
                     lambda component=component, managed=managed: self._beats(component, managed),  # type: ignore[misc]
                     timeout,
@@ -173,8 +198,8 @@ class AirflowStack:
         self.rest.token = answer["access_token"]
         return True
 
-    def _beats(self, component: Component, managed: Managed) -> bool:
-        name = _HEALTH[component]
+    def _beats(self, component: str, managed: Managed) -> bool:
+        name = _HEALTH[_kind(component)]
         health = self.rest.get("/api/v2/monitor/health")[name]
         beat = health[f"latest_{name}_heartbeat"]
         return (
@@ -183,16 +208,24 @@ class AirflowStack:
             and datetime.fromisoformat(beat.replace("Z", "+00:00")).timestamp() > managed.started_at
         )
 
-    def kill(self, component: Component) -> None:
+    def kill(self, component: str) -> None:
         """Kills a component and what it has started, without a chance to clean up."""
         self._processes.stop([self._running.pop(component)], kill=True)
 
-    def restart(self, component: Component) -> None:
+    def restart(self, component: str) -> None:
         """Ends a component properly if it runs, starts it anew and waits until it is up."""
         if component in self._running:
             self._processes.stop([self._running.pop(component)])
         self.start([component])
         self.wait_until_ready()
+
+    def revive(self) -> list[str]:
+        """Starts the components again that have ended by themselves; returns their names."""
+        ended = [name for name, managed in self._running.items() if managed.exit_code is not None]
+        for component in ended:
+            self._processes.stop([self._running.pop(component)])
+        self.start(ended)
+        return ended
 
     def stop(self) -> None:
         """Ends all components and what they have started."""
@@ -322,6 +355,14 @@ class AirflowStack:
                 "reset_dag_runs": True,
             },
         )
+
+
+def _variables(options: Mapping[str, str]) -> dict[str, str]:
+    return {f"AIRFLOW__{name.upper()}": value for name, value in options.items()}
+
+
+def _kind(component: str) -> str:
+    return component.rstrip("-0123456789")
 
 
 def _run_of(answer: Mapping[str, Any]) -> Run:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from stacks.account import Account
+from stacks.hosts import Host
 from stacks.processes import Managed, Processes, free_port, inherited_environment, python_of
 from stacks.rest import Rest
 
@@ -75,13 +76,15 @@ class FlowRun:
 
 
 class PrefectServer:
-    """`prefect server start` with SQLite on a free port, in a home of its own.
+    """`prefect server start` on a free port, in a home of its own.
 
     Args:
         processes: starts and ends it, and the flow runs.
         environment: a virtual environment with Prefect and smsverify.
         home: `PREFECT_HOME`: takes database and results; made where it is missing.
         variables: environment variables for the server and the flow runs.
+        address: where it listens.
+        database_url: its database; SQLite in its home by default.
     """
 
     def __init__(
@@ -91,28 +94,31 @@ class PrefectServer:
         *,
         home: Path,
         variables: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
+        database_url: str | None = None,
     ) -> None:
         self.home = home
         self.database = home / "prefect.db"
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{address}:{self.port}"
         self.rest = Rest(f"{self.url}/api")
         self._processes = processes
         self._python = python_of(environment)
         self._managed: Managed | None = None
         self._runs = 0
-        self._environment = {**inherited_environment(), **self._settings(), **(variables or {})}
+        settings = self._settings(address, database_url or f"sqlite+aiosqlite:///{self.database}")
+        self._environment = {**inherited_environment(), **settings, **(variables or {})}
 
-    def _settings(self) -> dict[str, str]:
+    def _settings(self, address: str, database_url: str) -> dict[str, str]:
         settings = {
             "home": str(self.home),
             "profiles_path": str(self.home / "profiles.toml"),
             # The home alone does not move it in Prefect 3.7.
             "results_local_storage_path": str(self.home / "results"),
             "api_url": self.rest.base_url,
-            "server_api_host": "127.0.0.1",
+            "server_api_host": address,
             "server_api_port": str(self.port),
-            "server_database_connection_url": f"sqlite+aiosqlite:///{self.database}",
+            "server_database_connection_url": database_url,
             "server_ui_enabled": "false",
             "server_analytics_enabled": "false",
         }
@@ -149,6 +155,12 @@ class PrefectServer:
         if self._managed is not None:
             self._processes.stop([self._managed])
             self._managed = None
+
+    def kill(self) -> None:
+        """Kills the server, without a chance to clean up."""
+        assert self._managed is not None, "it has not been started"
+        self._processes.stop([self._managed], kill=True)
+        self._managed = None
 
     # -------------------------------------------------------------- its clients
 
@@ -220,18 +232,28 @@ class PrefectServer:
 
     # -------------------------------------------------------------- flow runs that a worker runs
 
-    def start_worker(self, pool: str, *, at_once: int = 10, timeout: float = 120.0) -> Managed:
+    def start_worker(
+        self, pool: str, *, at_once: int = 10, timeout: float = 120.0, host: Host | None = None
+    ) -> Managed:
         """Starts a worker, which runs each flow run as a process, and waits until its work pool is there.
 
         Args:
             pool: the work pool.
             at_once: how many flow runs it has at the same time.
             timeout: seconds.
+            host: where it runs, in a home of its own; this machine by default.
         """
         command = [str(self._python), "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
         command += ["--limit", str(at_once)]
         environment = self._environment | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
-        worker = self._processes.spawn("prefect-worker", command, environment)
+        name = "prefect-worker"
+        if host is not None:
+            name = f"prefect-{host.name}"
+            command = host.command(command)
+            home = self.home / host.name
+            home.mkdir(parents=True, exist_ok=True)
+            environment |= {"PREFECT_HOME": str(home), "HOME": str(home)}
+        worker = self._processes.spawn(name, command, environment)
 
         def is_there() -> bool:
             pools = self.rest.post("/work_pools/filter", {})
@@ -272,6 +294,11 @@ class PrefectServer:
             "idempotency_key": uuid.uuid4().hex,
         }
         return str(self._post(f"/deployments/{deployment_id}/create_flow_run", run)["id"])
+
+    def runs_in_state(self, kind: str) -> list[str]:
+        """The ids of the flow runs whose state is of a kind, such as `RUNNING`."""
+        body = {"flow_runs": {"state": {"type": {"any_": [kind]}}}, "limit": 200}
+        return [str(one["id"]) for one in self.rest.post("/flow_runs/filter", body)]
 
     def run_state(self, run_id: str) -> str:
         """The name of a flow run's state, such as `Running`."""

@@ -22,15 +22,19 @@ class SimulatorProcess:
     Args:
         processes: starts and ends it.
         environment: a virtual environment with smsverify.
+        address: where it listens.
         **settings: of `smsverify.simulator.Settings`, as JSON values.
 
     Attributes:
         url: where it serves, once it has been started.
     """
 
-    def __init__(self, processes: Processes, environment: Path, **settings: Any) -> None:
+    def __init__(
+        self, processes: Processes, environment: Path, *, address: str = "127.0.0.1", **settings: Any
+    ) -> None:
         self._processes = processes
         self._python = python_of(environment)
+        self._address = address
         self._settings = settings
         self._managed: Managed | None = None
 
@@ -48,7 +52,7 @@ class SimulatorProcess:
         config = self._processes.directory / "simulator.json"
         config.write_text(json.dumps(self._settings))
         command = [str(self._python), "-m", "smsverify", "simulate"]
-        command += ["--port", "0", "--json", "--config", str(config)]
+        command += ["--host", self._address, "--port", "0", "--json", "--config", str(config)]
         self._managed = managed = self._processes.spawn("simulator", command, inherited_environment())
         ready = self._processes.wait_until(lambda: _ready_line(managed), READY, "the simulator", [managed])
         self.url: str = ready["url"]

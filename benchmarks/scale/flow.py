@@ -1,0 +1,27 @@
+"""One verified account."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from prefect_smsverify import SmsVerifyCredentials, verify_number
+from smsverify import Order
+
+
+@flow
+def account(name: str) -> str:
+    """Returns the account's name and the order of its number."""
+
+    def sign_up(number: Order) -> str:
+        return f"{name}:{number.order_id}"
+
+    verified = verify_number(
+        SmsVerifyCredentials.load("scale"),
+        sign_up,
+        "temporary",
+        service="WhatsApp",
+        max_price="0.50",
+        attempts=4,
+        timeout=300,
+    )
+    return str(verified.result)
