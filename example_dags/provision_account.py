@@ -1,60 +1,45 @@
-"""Provision one test account: rent a number, sign up with it, and confirm with the code that it receives.
+"""Provision a test account in one task, which tries numbers until one gets its code.
 
-Needs the connection `smsverify_default` and nothing else. The two tasks that stand for your own application,
-`sign_up` and `confirm`, touch no network; put your form there.
+It holds no worker while it waits. Needs the connection `smsverify_default` and nothing else. `sign_up` and
+`confirm` stand for your own application and touch no network; put your form there.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import dag, task
-
-from smsverify_provider.operators.smsverify import SmsVerifyCancelOrderOperator, SmsVerifyOrderOperator
-from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 
 
 @dag(
     schedule=None,
-    params={"service": "WhatsApp", "timeout": 300},
-    # A retry is safe everywhere: the order task buys once for all its tries, and the others do no harm twice.
+    params={"service": "WhatsApp", "timeout": 120},
+    # A retry goes on with the same number while that is alive, otherwise with the next.
     default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
     tags=["smsverify", "example"],
 )
 def provision_account() -> None:
-    order = SmsVerifyOrderOperator(
-        task_id="order_number",
+    @task.smsverify(
         product="temporary",
         service="{{ params.service }}",
-        max_price="0.50",  # nothing is bought where the price has risen above this
+        max_price="0.50",  # of one number: nothing is bought where the price has risen above this
+        attempts=3,
+        timeout="{{ params.timeout }}",  # seconds for each number; without a code it is refunded
+        alternatives=[{"product": "best-temp"}],  # where no number of the first kind is available
     )
+    def sign_up(number: dict[str, Any]) -> str:
+        """Stands for your own sign-up form, which makes the service send its SMS. Called with each number."""
+        return f"test-{number['phone'][-4:]}"
 
     @task
-    def sign_up(phone: str) -> str:
-        """Stands for your own sign-up form, which makes the service send its SMS."""
-        return f"test-{phone[-4:]}"
-
-    wait = SmsVerifyOtpSensor(
-        task_id="wait_for_code",
-        order_id=order.output["order_id"],
-        timeout="{{ params.timeout }}",
-        deferrable=True,  # waits in the triggerer: no worker is held
-    )
-
-    @task
-    def confirm(account: str, otp: str | None) -> str:
+    def confirm(verified: dict[str, Any]) -> str:
         """Stands for the step that enters the code."""
-        if otp is None:
-            raise ValueError("no code can be read in the SMS; see the sensor's XCom `message`")
-        return account
+        if verified["otp"] is None:
+            raise ValueError("no code can be read in the SMS; see `message` in the result of sign_up")
+        return str(verified["result"])
 
-    # A teardown runs also when a task before it fails. Where the code was used, there is nothing to cancel.
-    cancel = SmsVerifyCancelOrderOperator(task_id="cancel_number", order_id=order.output["order_id"])
-
-    account = sign_up(order.output["phone"])
-    account >> wait
-    order.as_setup() >> account
-    confirm(account, wait.output["otp"]) >> cancel.as_teardown(setups=order)
+    confirm(sign_up())  # type: ignore[call-arg]  # the task calls sign_up with the number
 
 
 provision_account()

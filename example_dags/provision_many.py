@@ -1,7 +1,7 @@
 """Provision one test account for each service, all at the same time.
 
-Each instance of the mapped group is a purchase of its own: a retry of one neither buys again nor touches the
-others. All sensors share one poll, and all tasks share the account's requests per minute.
+Each instance of the mapped group tries numbers of its own: a retry of one neither buys again nor touches the
+others. All of them share one poll and the account's requests per minute, and hold no worker while they wait.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import XComArg, dag, task, task_group
-
-from smsverify_provider.operators.smsverify import SmsVerifyCancelOrderOperator, SmsVerifyOrderOperator
-from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
+from airflow.sdk import dag, task, task_group
 
 
 @dag(
     schedule=None,
-    params={"services": ["WhatsApp", "Telegram", "Google"], "timeout": 300},
+    params={"services": ["WhatsApp", "Telegram", "Google"], "timeout": 120},
     default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
     tags=["smsverify", "example"],
 )
@@ -28,44 +25,32 @@ def provision_many() -> None:
         return list(context["params"]["services"])
 
     @task_group
-    def provision(service: str) -> XComArg:
-        order = SmsVerifyOrderOperator(
-            task_id="order_number", product="temporary", service=service, max_price="0.50"
+    def provision(service: str) -> Any:
+        @task.smsverify(
+            product="temporary",
+            service=service,
+            max_price="0.50",  # of one number
+            attempts=3,
+            timeout="{{ params.timeout }}",  # seconds for each number; without a code it is refunded
         )
+        def sign_up(number: dict[str, Any]) -> str:
+            """Stands for your own sign-up form. Called with each number that is tried."""
+            return f"test-{number['phone'][-4:]}"
 
         @task
-        def sign_up(phone: str) -> str:
-            """Stands for your own sign-up form."""
-            return f"test-{phone[-4:]}"
-
-        wait = SmsVerifyOtpSensor(
-            task_id="wait_for_code",
-            order_id=order.output["order_id"],
-            timeout="{{ params.timeout }}",
-            soft_fail=True,  # an account whose code does not come is left out; the others go on
-            deferrable=True,
-        )
-
-        @task
-        def confirm(account: str, otp: str | None) -> str:
+        def confirm(verified: dict[str, Any]) -> str:
             """Stands for the step that enters the code."""
-            if otp is None:
-                raise ValueError("no code can be read in the SMS; see the sensor's XCom `message`")
-            return account
+            if verified["otp"] is None:
+                raise ValueError("no code can be read in the SMS; see `message` in the result of sign_up")
+            return str(verified["result"])
 
-        cancel = SmsVerifyCancelOrderOperator(task_id="cancel_number", order_id=order.output["order_id"])
+        return confirm(sign_up())  # type: ignore[call-arg]  # the task calls sign_up with the number
 
-        account = sign_up(order.output["phone"])
-        account >> wait
-        order.as_setup() >> account
-        confirmed = confirm(account, wait.output["otp"])
-        confirmed >> cancel.as_teardown(setups=order)
-        return confirmed
-
-    @task(trigger_rule="none_failed")
+    # An account for which no number gets its code fails, and the others go on.
+    @task(trigger_rule="all_done")
     def report(accounts: list[str]) -> list[str]:
         """The accounts that are ready."""
-        return [account for account in accounts if account is not None]
+        return list(accounts)
 
     report(provision.expand(service=services()))
 

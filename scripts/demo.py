@@ -1,14 +1,14 @@
-"""The main job on a real Airflow and a real Prefect: order a number, wait for its code, give it back.
+"""The main job on a real Airflow and a real Prefect: a number that gets its code, tried until there is one.
 
-Needs neither a key nor a network: the service is the simulator, a process on this machine. A run whose SMS
-comes, then one whose SMS never comes, in Airflow and then in Prefect, by example_dags/provision_account.py
-and prefect_tasks/examples/provision_account.py; at the end a table of what was ordered. Ctrl-C ends it at
-any time. Nothing is left running.
+Needs neither a key nor a network: the service is the simulator, a process on this machine. A run whose first
+number gets its SMS, then one whose first number gets none and is refunded, in Airflow and then in Prefect, by
+example_dags/provision_account.py and prefect_tasks/examples/provision_account.py; at the end a table of what
+was ordered. Ctrl-C ends it at any time. Nothing is left running.
 
 Where SMSVERIFY_API_KEY and SMSVERIFY_BASE_URL are both set, that service takes the simulator's place. It is
-asked for up to four numbers, of which those that get no code are cancelled. Since that may cost money, the
-demo asks first, unless the service is on this machine. With only one of the two variables the demo uses the
-simulator.
+asked for four numbers, and for more where they get no code; those are cancelled. Since that may cost money,
+the demo asks first, unless the service is on this machine. With only one of the two variables the demo uses
+the simulator.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "core"))  # for smsverify.simulator, which needs nothing but Python
 
 from demo_service import Seen, Service, SimulatedService  # noqa: E402
+from smsverify.simulator import Control  # noqa: E402
 from stacks import (  # noqa: E402
     Account,
     AirflowStack,
@@ -52,13 +53,10 @@ NAME = "provision_account"  # of the DAG and of the flow
 FLOW = ROOT / "prefect_tasks" / "examples" / "provision_account.py"
 BLOCK = "smsverify-demo"
 
-SIMULATOR: dict[str, Any] = {
-    "balance": "50.00",
-    "sms_delay": [9, 12],
-    "services": {"google": {"sms_delay": "never"}},
-}
-COMES = {"service": "WhatsApp", "timeout": 120}
-NEVER_COMES = {"service": "Google", "timeout": 12}
+SIMULATOR: dict[str, Any] = {"balance": "50.00"}
+SMS_DELAY = 9.0  # seconds from a purchase to its SMS, at the simulator
+AT_ONCE = {"service": "WhatsApp", "timeout": 120}
+AT_THE_SECOND = {"service": "Google", "timeout": 15}
 RUN_LIMIT = 300.0  # seconds that a run may take on a very busy machine
 GRACE = 4.0  # seconds that the processes have to end; nothing of theirs is kept
 
@@ -84,29 +82,31 @@ class Unexpected(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Row:
-    """What a run has ordered, and what became of it."""
+class Ended:
+    """A run that has ended: the numbers that it has ordered, and the code of the last one."""
 
     wing: str
-    order: Seen
+    orders: list[Seen]
     code: str | None
     requests: int | None
     before: Decimal
     after: Decimal
 
-    def cells(self) -> tuple[str, ...]:
-        """The row's texts, in the order of `COLUMNS`."""
-        return (
-            str(self.order.order_id),
-            self.wing,
-            self.order.phone.replace(" ", ""),
-            self.code or "-",
-            f"{self.order.price:.2f}",
-            self.order.status,
-            "-" if self.requests is None else str(self.requests),
-            f"{self.before:.2f}",
-            f"{self.after:.2f}",
-        )
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """A row for each number, in the order of `COLUMNS`. What concerns the run is in the last one."""
+        for order in self.orders:
+            is_last = order is self.orders[-1]
+            yield (
+                str(order.order_id),
+                self.wing,
+                order.phone.replace(" ", ""),
+                (self.code if is_last else None) or "-",
+                f"{order.price:.2f}",
+                order.status,
+                str(self.requests) if is_last and self.requests is not None else "-",
+                f"{self.before:.2f}" if is_last else "-",
+                f"{self.after:.2f}" if is_last else "-",
+            )
 
 
 class Demo:
@@ -136,26 +136,27 @@ class Demo:
         self._airflow_environment = airflow
         self._prefect_environment = prefect
         self._other = other
+        self._control: Control | None = None  # of the simulator
 
-    def run(self) -> list[Row]:
-        """Runs the main job twice in each wing; returns what was ordered."""
+    def run(self) -> list[Ended]:
+        """Runs the main job twice in each wing; returns what has come of it."""
         service = self._start_service()
         prefect = PrefectServer(self._processes, self._prefect_environment, home=self._home / "prefect")
         prefect.start()
         airflow = self._start_airflow(service.account)
-        rows = [
+        ended = [
             self._run(service, "Airflow", parameters, lambda given, seen: self._run_dag(airflow, given, seen))
-            for parameters in (COMES, NEVER_COMES)
+            for parameters in (AT_ONCE, AT_THE_SECOND)
         ]
         self._start_prefect(prefect, service.account)
-        rows += [
+        ended += [
             self._run(
                 service, "Prefect", parameters, lambda given, seen: self._run_flow(prefect, given, seen)
             )
-            for parameters in (COMES, NEVER_COMES)
+            for parameters in (AT_ONCE, AT_THE_SECOND)
         ]
         self._progress.wait("all processes to end")
-        return rows
+        return ended
 
     # -------------------------------------------------------------- starting
 
@@ -166,10 +167,11 @@ class Demo:
         self._progress.wait("the simulator")
         simulator = SimulatorProcess(self._processes, self._airflow_environment, **SIMULATOR)
         simulator.start()
-        control = simulator.control()
-        self._progress.say("service", f"simulator at {simulator.url}, wallet {control.balance():.2f} USD")
+        self._control = simulator.control()
+        balance = f"wallet {self._control.balance():.2f} USD"
+        self._progress.say("service", f"simulator at {simulator.url}, {balance}")
         account = simulator.account(self._home / "store.db")
-        return SimulatedService(self._processes, self._airflow_environment, account, control)
+        return SimulatedService(self._processes, self._airflow_environment, account, self._control)
 
     def _start_airflow(self, account: Account) -> AirflowStack:
         airflow = AirflowStack(
@@ -201,27 +203,40 @@ class Demo:
 
     def _run(
         self, service: Service, wing: str, parameters: Parameters, run: Callable[[Parameters, Look], bool]
-    ) -> Row:
+    ) -> Ended:
         """One run of the main job, watched from outside."""
-        comes = parameters is COMES
-        what = "the code comes" if comes else "no code comes in time"
+        at_once = parameters is AT_ONCE
+        what = "the first number gets its code" if at_once else "the first number gets no code"
         self._progress.heading(f"{wing}: {what} ({parameters['service']}, {parameters['timeout']} s)")
         before, used, known = service.balance(), service.requests(), service.orders()
-        watch = _Watch(self._progress, wing.lower(), service, known)
+        self._set_sms_delay(parameters, SMS_DELAY if at_once else "never")
+        watch = _Watch(
+            self._progress,
+            wing.lower(),
+            service,
+            known,
+            # A purchase draws the delay of its SMS: this is for the next number.
+            bought=lambda: self._set_sms_delay(parameters, SMS_DELAY),
+        )
         self._progress.wait("the run to end")
         succeeded = run(parameters, watch.look)
         now = service.requests()
         orders = service.orders()
         watch.show(orders)
-        new = [order for order_id, order in orders.items() if order_id not in known]
-        if len(new) != 1:
-            raise Unexpected(f"the run ordered {len(new)} numbers instead of one")
-        code = service.code(new[0].order_id) if succeeded else None
+        new = [order for order_id, order in sorted(orders.items()) if order_id not in known]
+        if not new:
+            raise Unexpected("the run has ordered no number")
+        code = service.code(new[-1].order_id) if succeeded else None
         requests = None if now is None or used is None else now - used
-        row = Row(wing, new[0], code, requests, before, service.balance())
+        ended = Ended(wing, new, code, requests, before, service.balance())
         if self._other is None:
-            _check(row, comes=comes)
-        return row
+            _check(ended, at_once=at_once)
+        return ended
+
+    def _set_sms_delay(self, parameters: Parameters, delay: float | str) -> None:
+        """Sets when the SMS of a run come from its next purchase on, where the service is the simulator."""
+        if self._control is not None:
+            self._control.configure(services={str(parameters["service"]).lower(): {"sms_delay": delay}})
 
     def _run_dag(self, airflow: AirflowStack, parameters: Parameters, seen: Look) -> bool:
         run = airflow.trigger_dag(NAME, parameters)
@@ -241,7 +256,15 @@ class Demo:
 class _Watch:
     """Shows each change of a run and of its order as a line."""
 
-    def __init__(self, progress: Progress, wing: str, service: Service, known: Mapping[int, Seen]) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        wing: str,
+        service: Service,
+        known: Mapping[int, Seen],
+        bought: Callable[[], None],
+    ) -> None:
+        self._bought = bought
         self._progress = progress
         self._wing = wing
         self._service = service
@@ -263,21 +286,21 @@ class _Watch:
             before = self._orders.get(order_id)
             self._orders[order_id] = order
             if before is None:
+                self._bought()
                 text = f"order {order_id}: {order.status}, {order.phone}, {order.price:.2f} USD"
                 self._progress.say("service", text)
             elif before.status != order.status:
                 self._progress.say("service", f"order {order_id}: {order.status}")
 
 
-def _check(row: Row, *, comes: bool) -> None:
+def _check(ended: Ended, *, at_once: bool) -> None:
     """Raises `Unexpected` for a run on the simulator that did not end as it must."""
-    if comes:
-        right = row.code is not None and row.code == row.order.sent and row.order.status == "completed"
-        right = right and row.before - row.after == row.order.price
-    else:
-        right = row.code is None and row.order.status == "cancelled, refunded" and row.before == row.after
-    if not right:
-        raise Unexpected(f"{row.wing}'s run did not end as it must: {', '.join(row.cells())}")
+    *tried, last = ended.orders
+    right = [order.status for order in tried] == ([] if at_once else ["cancelled, refunded"])
+    right = right and ended.code is not None and ended.code == last.sent and last.status == "completed"
+    if not right or ended.before - ended.after != last.price:
+        shown = "; ".join(", ".join(row) for row in ended.rows())
+        raise Unexpected(f"{ended.wing}'s run did not end as it must: {shown}")
 
 
 # ------------------------------------------------------------------ the program
@@ -298,7 +321,7 @@ def main() -> int:
     try:
         with Progress() as progress, Processes(home / "logs", grace=GRACE) as processes:
             demo = Demo(progress, processes, home, airflow=args.airflow, prefect=args.prefect, other=other)
-            rows = demo.run()
+            rows = [row for ended in demo.run() for row in ended.rows()]
     except Interrupted as interruption:
         print(f"\nEnded by {interruption}. Nothing is left running.", file=sys.stderr)
         code = 128 + interruption.number
@@ -306,7 +329,7 @@ def main() -> int:
         print(f"\nThe demo failed: {error}\nAll logs are in {home}", file=sys.stderr)
         return 1
     else:
-        print(f"\n{table(COLUMNS, [row.cells() for row in rows], width())}")
+        print(f"\n{table(COLUMNS, rows, width())}")
         print(f"\nDone in {progress.elapsed:.0f} s. Nothing is left running.")
         code = 0
     shutil.rmtree(home, ignore_errors=True)
@@ -335,9 +358,9 @@ def _may_spend(base_url: str) -> bool:
     if host in ("localhost", "::1") or host.startswith("127."):
         return True
     if not sys.stdin.isatty():
-        print(f"This would order up to four numbers from {base_url}: add --yes to agree", file=sys.stderr)
+        print(f"This would order four numbers or more from {base_url}: add --yes to agree", file=sys.stderr)
         return False
-    return input(f"This orders up to four numbers from {base_url}. Go on? [y/N] ").strip().lower() == "y"
+    return input(f"This orders four numbers or more from {base_url}. Go on? [y/N] ").strip().lower() == "y"
 
 
 if __name__ == "__main__":

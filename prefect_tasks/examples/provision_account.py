@@ -1,4 +1,4 @@
-"""Provisions a test account: rents a number, signs up with it, and confirms with the code that comes by SMS.
+"""Provisions a test account in one task: it tries numbers until one gets its code.
 
 Runs as it stands, against a simulator or the service, whichever the environment names:
 
@@ -9,40 +9,45 @@ Runs as it stands, against a simulator or the service, whichever the environment
 
 from prefect import flow, task
 
-from prefect_smsverify import SmsVerifyCredentials, rented_number
+from prefect_smsverify import SmsVerifyCredentials, verify_number
+from smsverify import Order
+
+
+def sign_up(number: Order) -> str:
+    """Stands for your sign-up form, which makes the service send its SMS. Called with each number tried."""
+    print(f"signing up with {number.phone}")
+    return f"test-{(number.phone or '')[-4:]}"
 
 
 @task
-def sign_up(phone: str | None) -> None:
-    """Put your test of the sign-up form here. It makes the service under test send its SMS."""
-    print(f"signing up with {phone}")
-
-
-@task
-def confirm(phone: str | None, otp: str | None) -> None:
-    """Enter the code here. A code is a secret: do not print it and do not return it."""
-    print(f"the account of {phone} is confirmed")
+def confirm(account: str, otp: str | None) -> None:
+    """Stands for entering the code. A code is a secret: it is neither printed nor returned."""
+    print(f"{account} is confirmed")
 
 
 @flow(log_prints=True)
 def provision_account(
-    credentials: str | None = None, service: str = "WhatsApp", timeout: float = 600
+    credentials: str | None = None, service: str = "WhatsApp", timeout: float = 120
 ) -> str | None:
     """Provisions an account.
 
     Args:
         credentials: name of a saved block. Without one, the SMSVERIFY_... environment names the account.
-        service: whose SMS the number is for.
-        timeout: seconds to wait for the SMS.
+        service: whose SMS the numbers are for.
+        timeout: seconds to wait for the SMS of each number; without one it is refunded.
     """
-    account = credentials or SmsVerifyCredentials()
-    # However this block ends (no SMS, an error, Ctrl-C, a cancelled run), a number whose code was not
-    # used is cancelled for a refund. Nothing is bought when the number costs more than max_price.
-    with rented_number(account, "temporary", service=service, max_price="1.00") as number:
-        sign_up(number.phone)
-        message = number.wait_for_otp(timeout)
-        confirm(number.phone, message.otp)
-    return number.phone
+    verified = verify_number(
+        credentials or SmsVerifyCredentials(),
+        sign_up,
+        "temporary",
+        service=service,
+        max_price="0.50",  # of one number: nothing is bought where the price has risen above this
+        attempts=3,
+        timeout=timeout,
+        alternatives=[{"product": "best-temp"}],  # where no number of the first kind is available
+    )
+    confirm(verified.result, verified.otp)
+    return verified.phone
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.exceptions import ObjectNotFound
 
 from prefect_smsverify import SmsVerifyCredentials
-from smsverify import WaitTimeoutError
+from smsverify import VerificationError, WaitTimeoutError
 from smsverify._store.tables import consumers
 from smsverify.simulator import Simulator
 
@@ -39,10 +39,10 @@ def test_every_example_is_tested() -> None:
         "handle_sms",
         "keep_rentals_alive",
         "provision_account",
+        "provision_in_steps",
         "provision_many",
         "reconcile",
         "publish_message_events",
-        "verify_account",
     }
 
 
@@ -55,15 +55,21 @@ def test_an_account_is_provisioned_with_the_account_of_the_environment_and_of_a_
     assert [order.status for order in simulator.orders()] == ["completed"] * 2
 
 
-def test_an_account_is_verified_in_one_task(simulator: Simulator) -> None:
-    phone = example("verify_account")()
-    (order,) = simulator.orders()
-    assert (order.phone, order.status) == (phone, "completed")
-
-
-def test_an_account_whose_sms_never_comes_gives_its_number_back(silent: Simulator) -> None:
-    with pytest.raises(WaitTimeoutError):
+def test_an_account_whose_sms_never_comes_gives_its_numbers_back(silent: Simulator) -> None:
+    with pytest.raises(VerificationError):
         example("provision_account")(timeout=0.1)
+    assert [order.status for order in silent.orders()] == ["cancelled"] * 3
+    assert silent.balance() == 50
+
+
+def test_an_account_is_provisioned_in_steps(simulator: Simulator) -> None:
+    phone = example("provision_in_steps")()
+    assert [(order.phone, order.status) for order in simulator.orders()] == [(phone, "completed")]
+
+
+def test_in_steps_too_a_number_whose_sms_never_comes_is_given_back(silent: Simulator) -> None:
+    with pytest.raises(WaitTimeoutError):
+        example("provision_in_steps")(timeout=0.1)
     assert [order.status for order in silent.orders()] == ["cancelled"]
     assert silent.balance() == 50
 

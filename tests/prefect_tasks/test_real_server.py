@@ -1,7 +1,8 @@
 """The main job on a real Prefect server, and what it leaves behind in the server's database and in the logs.
 
-One server for all tests, as a process with an empty home, and each flow run a process of its own. The example
-runs with a code that comes and with one that never does; two more flows handle the other secrets.
+One server for all tests, as a process with an empty home, and each flow run a process of its own. The
+examples run with a code that comes, in one task and in several, and with one that never does; two more flows
+handle the other secrets.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from stacks.traces import Trace, copy_database, in_database, in_files
 # The first test starts everything, on a busy machine perhaps.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-EXAMPLE = Path(__file__).parents[2] / "prefect_tasks" / "examples" / "provision_account.py"
+EXAMPLES = Path(__file__).parents[2] / "prefect_tasks" / "examples"
+ONE_TASK = EXAMPLES / "provision_account.py"
 API_KEY = "key-that-nobody-may-see"
 STORE_PASSWORD = "password-that-nobody-may-see"
 TEXT = "Good morning Mrs Violet"
@@ -31,6 +33,7 @@ SETTINGS = {
     # A code so long that nothing else looks like it by chance.
     "services": {
         "whatsapp": {"digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
+        "amazon": {"digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
         "telegram": {"sms_delay": "never"},
     },
 }
@@ -56,11 +59,12 @@ def order_without_store(credentials: str) -> int:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the runs have left behind: how they ended, orders by service, …"""
+    """What the runs have left behind: how they ended, all orders, the last one by service, …"""
 
     succeeded: dict[str, bool]
     states: dict[str, set[str]]
-    orders: dict[str, SimulatedOrder]
+    orders: list[SimulatedOrder]
+    last: dict[str, SimulatedOrder]
     stats: Stats
     balance: Decimal
     secrets: dict[str, str]
@@ -93,28 +97,35 @@ def collect(prefect: PrefectServer, simulator: SimulatorProcess, base: Path) -> 
     flows.write_text(OTHER_FLOWS)
     runs = {
         "comes": prefect.start_flow(
-            f"{EXAMPLE}:provision_account", {"credentials": "mine", "service": "WhatsApp", "timeout": 240}
+            f"{ONE_TASK}:provision_account", {"credentials": "mine", "service": "WhatsApp", "timeout": 240}
+        ),
+        "steps": prefect.start_flow(
+            f"{EXAMPLES / 'provision_in_steps.py'}:provision_in_steps",
+            {"credentials": "mine", "service": "Amazon", "timeout": 240},
         ),
         "never": prefect.start_flow(
-            f"{EXAMPLE}:provision_account", {"credentials": "mine", "service": "Telegram", "timeout": 12}
+            f"{ONE_TASK}:provision_account", {"credentials": "mine", "service": "Telegram", "timeout": 6}
         ),
         "esim": prefect.start_flow(f"{flows}:order_esim", {"credentials": "mine"}),
         "without store": prefect.start_flow(f"{flows}:order_without_store", {"credentials": "without-store"}),
     }
     ended = {name: prefect.wait_for_flow(run, timeout=400) for name, run in runs.items()}
-    orders = {order.service: order for order in simulator.control().orders()}
+    orders = simulator.control().orders()
+    last = {order.service: order for order in orders}
     return Evidence(
         succeeded={name: run.succeeded for name, run in ended.items()},
         states={name: set(prefect.states(run).values()) for name, run in ended.items()},
         orders=orders,
+        last=last,
         stats=simulator.control().stats(),
         balance=simulator.control().balance(),
         secrets={
             "API key": API_KEY,
             "store password": STORE_PASSWORD,
             "text": TEXT,
-            "code": orders["WhatsApp"].otp or "",
-            "activation code": orders[PLAN].activation_code or "",
+            "code": last["WhatsApp"].otp or "",
+            "code of steps": last["Amazon"].otp or "",
+            "activation code": last[PLAN].activation_code or "",
         },
         database=copy_database(prefect.database, base / "server.db"),
         home=prefect.home,
@@ -122,30 +133,32 @@ def collect(prefect: PrefectServer, simulator: SimulatorProcess, base: Path) -> 
     )
 
 
-def test_a_flow_gets_the_code_and_uses_it(evidence: Evidence) -> None:
-    assert evidence.succeeded["comes"]
-    assert evidence.states["comes"] == {"Completed"}
-    assert evidence.orders["WhatsApp"].status == "completed"
+@pytest.mark.parametrize(("run", "service"), [("comes", "WhatsApp"), ("steps", "Amazon")])
+def test_a_flow_gets_the_code_and_uses_it(evidence: Evidence, run: str, service: str) -> None:
+    assert evidence.succeeded[run]
+    assert evidence.states[run] == {"Completed"}
+    assert evidence.last[service].status == "completed"
 
 
-def test_a_flow_without_an_sms_fails_and_its_number_is_refunded(evidence: Evidence) -> None:
+def test_a_flow_without_an_sms_fails_and_its_numbers_are_refunded(evidence: Evidence) -> None:
     assert not evidence.succeeded["never"]
-    assert "TimedOut" in evidence.states["never"]
-    order = evidence.orders["Telegram"]
-    assert order.status == "cancelled"
-    assert order.refunded == order.paid == order.price
+    assert evidence.states["never"] == {"Failed"}
+    tried = [order for order in evidence.orders if order.service == "Telegram"]
+    assert [order.status for order in tried] == ["cancelled"] * 3
+    assert all(order.refunded == order.paid == order.price for order in tried)
 
 
 def test_every_number_is_bought_once_and_the_rate_limit_is_never_met(evidence: Evidence) -> None:
     assert evidence.succeeded["esim"]
     assert not evidence.succeeded["without store"]
-    assert evidence.stats.orders == len(evidence.orders) == 3
-    assert evidence.balance == 50 - evidence.orders["WhatsApp"].price - evidence.orders[PLAN].price
+    assert evidence.stats.orders == len(evidence.orders) == 6
+    used = [evidence.last[service].price for service in ("WhatsApp", "Amazon", PLAN)]
+    assert evidence.balance == 50 - sum(used)
     assert evidence.stats.refused == 0
 
 
 def test_the_servers_database_holds_no_secret(evidence: Evidence) -> None:
-    lines = in_database(evidence.database, {"order": f"order {evidence.orders['WhatsApp'].order_id}"})
+    lines = in_database(evidence.database, {"order": f"order {evidence.last['WhatsApp'].order_id}"})
     assert Trace("order", "log.message", "smsverify.purchases.purchasing") in lines
     assert in_database(evidence.database, evidence.secrets) == []
 

@@ -88,6 +88,25 @@ def _by_task(rows: Iterable[tuple[str, int, Any]]) -> dict[str, Any]:
 
 def test_an_account_is_provisioned(run: Callable[..., Run], sim: Simulator) -> None:
     result = run("provision_account")
+    assert result.states == {"sign_up": "success", "confirm": "success"}
+    (order,) = sim.orders()
+    assert result.results["confirm"] == f"test-{order.phone[-4:]}"
+    assert result.results["sign_up"]["otp"] == order.otp
+    assert order.status == "completed"
+    assert sim.balance() == Decimal("49.60")
+
+
+@pytest.mark.smsverify_simulator(services={"telegram": {"sms_delay": "never"}})
+def test_numbers_whose_sms_never_comes_are_refunded(run: Callable[..., Run], sim: Simulator) -> None:
+    result = run("provision_account", service="Telegram", timeout=0.5)
+    assert result.states == {"sign_up": "failed", "confirm": "upstream_failed"}
+    assert result.state == "failed"
+    assert [order.status for order in sim.orders()] == ["cancelled"] * 6  # three in each of two tries
+    assert sim.balance() == Decimal(50)
+
+
+def test_an_account_is_provisioned_in_steps(run: Callable[..., Run], sim: Simulator) -> None:
+    result = run("provision_in_steps")
     assert set(result.states.values()) == {"success"}
     (order,) = sim.orders()
     assert result.results["confirm"] == f"test-{order.phone[-4:]}"
@@ -96,17 +115,11 @@ def test_an_account_is_provisioned(run: Callable[..., Run], sim: Simulator) -> N
     assert sim.balance() == Decimal("49.60")
 
 
-def test_an_account_is_verified_in_one_task(run: Callable[..., Run], sim: Simulator) -> None:
-    result = run("verify_account")
-    assert set(result.states.values()) == {"success"}
-    (order,) = sim.orders()
-    assert result.results["confirm"] == f"test-{order.phone[-4:]}"
-    assert result.results["sign_up"]["otp"] == order.otp
-
-
 @pytest.mark.smsverify_simulator(services={"telegram": {"sms_delay": "never"}})
-def test_a_number_whose_sms_never_comes_is_refunded(run: Callable[..., Run], sim: Simulator) -> None:
-    result = run("provision_account", service="Telegram", timeout=2)
+def test_in_steps_too_a_number_whose_sms_never_comes_is_refunded(
+    run: Callable[..., Run], sim: Simulator
+) -> None:
+    result = run("provision_in_steps", service="Telegram", timeout=2)
     assert result.states == {
         "order_number": "success",
         "sign_up": "success",
@@ -124,15 +137,12 @@ def test_many_are_provisioned_and_only_the_one_without_a_code_is_left_out(
     run: Callable[..., Run], sim: Simulator
 ) -> None:
     result = run("provision_many", services=["WhatsApp", "Telegram", "Google"], timeout=2)
-    assert result.state == "success"
-    bought = {order.service: order for order in sim.orders()}
-    assert {name: order.status for name, order in bought.items()} == {
-        "WhatsApp": "completed",
-        "Telegram": "cancelled",
-        "Google": "completed",
-    }
-    assert result.results["report"] == [f"test-{bought[name].phone[-4:]}" for name in ("WhatsApp", "Google")]
-    assert sim.balance() == 50 - bought["WhatsApp"].price - bought["Google"].price
+    assert result.states["provision.sign_up"] == ["success", "failed", "success"]
+    assert result.states["provision.confirm"] == ["success", "upstream_failed", "success"]
+    used = {order.service: order for order in sim.orders() if order.status == "completed"}
+    assert {order.service for order in sim.orders() if order.status == "cancelled"} == {"Telegram"}
+    assert result.results["report"] == [f"test-{used[name].phone[-4:]}" for name in ("WhatsApp", "Google")]
+    assert sim.balance() == 50 - used["WhatsApp"].price - used["Google"].price
 
 
 @pytest.mark.smsverify_simulator(speed=1, rate_limit=None)

@@ -1,8 +1,8 @@
 """The main job on a real Airflow, and what it leaves behind in the metadata database and in the logs.
 
 One stack for all tests: API server, scheduler, triggerer and DAG processor as processes, the simulator as
-another. The example runs with a code that comes and with one that never does; a second DAG handles the other
-secrets.
+another. The examples run with a code that comes, in one task and in several, and with one that never does; a
+DAG file beside them handles the other secrets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stacks.traces import copy_database, in_database, in_files
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "example_dags" / "provision_account.py"
+EXAMPLES = ROOT / "example_dags"
 API_KEY = "key-that-nobody-may-see"
 STORE_PASSWORD = "password-that-nobody-may-see"
 TEXT = "Good morning Mrs Violet"
@@ -39,6 +39,7 @@ SETTINGS = {
     # A code so long that nothing else looks like it by chance.
     "services": {
         "whatsapp": {"sms_delay": "never", "digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
+        "amazon": {"sms_delay": 15, "digits": 12, "text": f"{TEXT}, your code is {{otp}}"},
         "telegram": {"sms_delay": "never"},
         "google": {"sms_delay": "never"},
         "discord": {"digits": 12, "sms_delay": 2},
@@ -92,7 +93,7 @@ class Evidence:
     """What the runs have left behind: states and results of tasks by DAG run, orders by service, …"""
 
     states: dict[str, dict[str, str]]
-    result: dict[str, Any]
+    results: dict[str, dict[str, Any]]
     orders: dict[str, SimulatedOrder]
     stats: Stats
     balance: Decimal
@@ -108,7 +109,8 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     environment = Path(sys.prefix)
     dags = base / "dags"
     dags.mkdir()
-    shutil.copy(EXAMPLE, dags)
+    for name in ("provision_account", "provision_in_steps"):
+        shutil.copy(EXAMPLES / f"{name}.py", dags)
     (dags / "other_secrets.py").write_text(OTHER_SECRETS)
     logs = base / "logs"
     with (
@@ -140,14 +142,15 @@ def connections(simulator: SimulatorProcess, store: Path) -> dict[str, str]:
 def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> Evidence:
     runs = {
         "comes": airflow.trigger_dag("provision_account", {"service": "WhatsApp", "timeout": 240}),
-        "never": airflow.trigger_dag("provision_account", {"service": "Telegram", "timeout": 12}),
+        "steps": airflow.trigger_dag("provision_in_steps", {"service": "Amazon", "timeout": 240}),
+        "never": airflow.trigger_dag("provision_in_steps", {"service": "Telegram", "timeout": 12}),
         "others": airflow.trigger_dag("other_secrets"),
         "marked": airflow.trigger_dag("marked"),
     }
     airflow.wait_for_state(runs["marked"], "wait", ["deferred"], timeout=240)
     wait_until_looked_at(simulator, "Google")
     airflow.mark(runs["marked"], "wait", "failed")
-    airflow.wait_for_state(runs["comes"], "wait_for_code", ["deferred"], timeout=240)
+    airflow.wait_for_state(runs["comes"], "sign_up", ["deferred"], timeout=240)
     while_deferred = copy_database(airflow.database, base / "while-deferred.db")
     (awaited,) = (order for order in simulator.control().orders() if order.service == "WhatsApp")
     simulator.control().deliver_sms(awaited.order_id)
@@ -155,7 +158,10 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
     orders = {order.service: order for order in simulator.control().orders()}
     return Evidence(
         states={name: {"": run.state} | airflow.task_states(run) for name, run in ended.items()},
-        result=airflow.xcom(runs["comes"], "wait_for_code"),
+        results={
+            "comes": airflow.xcom(runs["comes"], "sign_up"),
+            "steps": airflow.xcom(runs["steps"], "wait_for_code"),
+        },
         orders=orders,
         stats=simulator.control().stats(),
         balance=simulator.control().balance(),
@@ -164,6 +170,7 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
             "store password": STORE_PASSWORD,
             "text": TEXT,
             "code": orders["WhatsApp"].otp or "",
+            "code of steps": orders["Amazon"].otp or "",
             "own code": orders["Discord"].otp or "",
             "activation code": orders[PLAN].activation_code or "",
         },
@@ -183,11 +190,12 @@ def wait_until_looked_at(simulator: SimulatorProcess, service: str) -> None:
         time.sleep(0.2)
 
 
-def test_a_run_gets_the_code_that_the_service_has_sent(evidence: Evidence) -> None:
-    assert set(evidence.states["comes"].values()) == {"success"}
-    order = evidence.orders["WhatsApp"]
-    assert evidence.result["order_id"] == order.order_id
-    assert evidence.result["otp"] == order.otp
+@pytest.mark.parametrize(("run", "service"), [("comes", "WhatsApp"), ("steps", "Amazon")])
+def test_a_run_gets_the_code_that_the_service_has_sent(evidence: Evidence, run: str, service: str) -> None:
+    assert set(evidence.states[run].values()) == {"success"}
+    order = evidence.orders[service]
+    assert evidence.results[run]["order_id"] == order.order_id
+    assert evidence.results[run]["otp"] == order.otp
     assert order.status == "completed"
 
 
@@ -208,8 +216,8 @@ def test_a_run_without_an_sms_fails_and_its_number_is_refunded(evidence: Evidenc
 def test_every_number_is_bought_once_and_the_rate_limit_is_never_met(evidence: Evidence) -> None:
     assert evidence.states["others"]["order_esim"] == "success"
     assert evidence.states["others"]["order_without_store"] == "failed"
-    assert evidence.stats.orders == len(evidence.orders) == 5
-    used = [evidence.orders[service].price for service in ("WhatsApp", "Discord", PLAN)]
+    assert evidence.stats.orders == len(evidence.orders) == 6
+    used = [evidence.orders[service].price for service in ("WhatsApp", "Amazon", "Discord", PLAN)]
     assert evidence.balance == 50 - sum(used)
     assert evidence.stats.refused == 0
 
@@ -225,22 +233,29 @@ def test_the_trigger_of_a_deferred_task_holds_no_secret(evidence: Evidence) -> N
     with closing(sqlite3.connect(evidence.while_deferred)) as connection:
         triggers = connection.execute("SELECT kwargs FROM trigger").fetchall()
     assert any(str(evidence.orders["WhatsApp"].order_id) in kwargs for (kwargs,) in triggers)
-    asked_for = {"own code"}  # which a task has returned by then
+    asked_for = {"own code", "code of steps"}  # which a task has returned by then
     assert {trace.name for trace in in_database(evidence.while_deferred, evidence.secrets)} <= asked_for
 
 
 def test_the_metadata_database_holds_no_secret_but_the_code_that_was_asked_for(evidence: Evidence) -> None:
     traces = in_database(evidence.at_the_end, evidence.secrets)
-    sensor = "provision_account wait_for_code"
+    one, sensor = "provision_account sign_up", "provision_in_steps wait_for_code"
     assert {(trace.name, trace.place, trace.about) for trace in traces} == {
-        ("code", "xcom.value", f"{sensor} return_value"),
+        ("code", "xcom.value", f"{one} return_value"),
+        ("text", "xcom.value", f"{one} return_value"),
+        ("code", "xcom.value", f"{one} otp"),
+        ("code", "xcom.value", f"{one} message"),
+        ("text", "xcom.value", f"{one} message"),
+        ("code of steps", "xcom.value", f"{sensor} return_value"),
         ("text", "xcom.value", f"{sensor} return_value"),
-        ("code", "xcom.value", f"{sensor} otp"),
-        ("code", "xcom.value", f"{sensor} message"),
+        ("code of steps", "xcom.value", f"{sensor} otp"),
+        ("code of steps", "xcom.value", f"{sensor} message"),
         ("text", "xcom.value", f"{sensor} message"),
         ("own code", "xcom.value", "other_secrets own return_value"),
-        # The example's own task takes the code as an argument, which Airflow shows as a rendered field.
+        # The examples' own tasks take the code as an argument, which Airflow shows as a rendered field.
         ("code", "rendered_task_instance_fields.rendered_fields", "provision_account confirm"),
+        ("text", "rendered_task_instance_fields.rendered_fields", "provision_account confirm"),
+        ("code of steps", "rendered_task_instance_fields.rendered_fields", "provision_in_steps confirm"),
     }
 
 
