@@ -341,7 +341,14 @@ class AirflowStack:
 
     def mark(self, run: Run, task_id: str, state: Literal["success", "failed", "skipped"]) -> None:
         """Sets the state of a task, as a user does in the UI."""
-        self.rest.call("PATCH", f"{run.path}/taskInstances/{quote(task_id)}", {"new_state": state})
+        path = f"{run.path}/taskInstances/{quote(task_id)}"
+        # Its database is locked now and then while many write.
+        self._processes.wait_until(
+            lambda: self.rest.call("PATCH", path, {"new_state": state}) or True,
+            60.0,
+            f"{task_id} to be marked",
+            self._running.values(),
+        )
 
     def clear(self, run: Run, task_ids: Iterable[str]) -> None:
         """Clears tasks, whatever their state, so that they run again."""
