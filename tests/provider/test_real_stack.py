@@ -8,6 +8,7 @@ DAG file beside them handles the other secrets.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -148,7 +149,7 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
         "marked": airflow.trigger_dag("marked"),
     }
     airflow.wait_for_state(runs["marked"], "wait", ["deferred"], timeout=240)
-    wait_until_looked_at(simulator, "Google")
+    wait_until_triggered(base, "marked/.*/wait")
     airflow.mark(runs["marked"], "wait", "failed")
     airflow.wait_for_state(runs["comes"], "sign_up", ["deferred"], timeout=240)
     while_deferred = copy_database(airflow.database, base / "while-deferred.db")
@@ -180,11 +181,12 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
     )
 
 
-def wait_until_looked_at(simulator: SimulatorProcess, service: str) -> None:
-    """Waits until the trigger has begun: Airflow calls its `on_kill` only from then on."""
-    deadline = time.monotonic() + 120
+def wait_until_triggered(base: Path, task: str) -> None:
+    """Waits until the trigger of a deferred task runs: Airflow calls its `on_kill` only from then on."""
+    deadline = time.monotonic() + 240
     while not any(
-        order.status_requests for order in simulator.control().orders() if order.service == service
+        re.search(f"trigger {task}.* starting", file.read_text(errors="replace"))
+        for file in base.rglob("*.log*")
     ):
         assert time.monotonic() < deadline
         time.sleep(0.2)
