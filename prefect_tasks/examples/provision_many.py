@@ -1,46 +1,57 @@
-"""Provisions many test accounts at once, each with a number of its own. One that fails does not stop others.
+"""Provisions many test accounts at once, each with numbers of its own. One that fails does not stop others.
 
 Runs as it stands, against a simulator or the service, as `provision_account.py` does.
 """
 
 from prefect import flow, task, unmapped
 
-from prefect_smsverify import SmsVerifyCredentials, order_number, wait_for_otp
+from prefect_smsverify import SmsVerifyCredentials, publish_progress, verify_number
+from smsverify import Order, Verification
+
+
+def sign_up(number: Order) -> str:
+    """Stands for your sign-up form, which makes the service send its SMS. Called with each number tried."""
+    print(f"signing up for {number.service} with {number.phone}")
+    return f"test-{(number.phone or '')[-4:]}"
 
 
 @task
-def provision(account: SmsVerifyCredentials | str, service: str, timeout: float) -> str | None:
-    """Provisions an account.
-
-    A task is a transaction around the tasks that it calls. When a step fails after the number was bought,
-    Prefect rolls `order_number` back, and the rollback cancels the number for a refund.
-    """
-    order = order_number(account, "temporary", service=service, max_price="1.00")
-    print(f"signing up for {service} with {order.phone}")
-    message = wait_for_otp(account, order, timeout)
-    print(f"confirming {order.phone} with the {len(message.otp or '')} digits of its code")
-    return order.phone
+def confirm(verified: Verification) -> str:
+    """Stands for entering the code. A code is a secret: it is neither printed nor returned."""
+    print(f"{verified.result} is confirmed with the {len(verified.otp or '')} digits of its code")
+    return str(verified.result)
 
 
 @flow(log_prints=True)
 def provision_many(
     credentials: str | None = None,
     services: tuple[str, ...] = ("WhatsApp", "Telegram", "WhatsApp"),
-    timeout: float = 600,
-) -> list[str | None]:
+    timeout: float = 120,
+) -> list[str]:
     """Provisions an account for each service, all at the same time.
 
     Args:
         credentials: name of a saved block. Without one, the SMSVERIFY_... environment names the account.
         services: whose SMS the numbers are for.
-        timeout: seconds to wait for each SMS.
+        timeout: seconds to wait for the SMS of each number; without one it is refunded.
     """
-    account = credentials or SmsVerifyCredentials()
     # unmapped, because Prefect would take a block apart into its fields. All waits share one poll: a hundred
     # waits cost hardly more requests than a few.
-    provisioned = provision.map(unmapped(account), services, unmapped(timeout))
-    # Waits for all of them, and fails when one has failed.
-    return provisioned.result()
+    verified = verify_number.map(
+        unmapped(credentials or SmsVerifyCredentials()),
+        unmapped(sign_up),
+        "temporary",
+        service=services,
+        max_price="0.50",  # of one number
+        attempts=3,
+        timeout=timeout,
+    )
+    confirmed = confirm.map(verified)  # each as soon as its code has come
+    publish_progress(verified)
+    confirmed.wait()
+    # Fails where no number of an account got its code.
+    verified.result()
+    return confirmed.result()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from prefect_smsverify.credentials import SmsVerifyCredentials
 from prefect_smsverify.flows import reconcile_flow, renew_rentals_flow
 from prefect_smsverify.messages import MESSAGE_RECEIVED, publish_message_events_flow
 from prefect_smsverify.overview import apublish_overview, publish_overview
+from prefect_smsverify.progress import apublish_progress, publish_progress
 from prefect_smsverify.rentals import (
     arenew_expiring_rentals,
     arenew_rental,
@@ -42,6 +43,7 @@ __all__ = [
     "aget_order_status",
     "aorder_number",
     "apublish_overview",
+    "apublish_progress",
     "areconcile",
     "arenew_expiring_rentals",
     "arenew_rental",
@@ -56,6 +58,7 @@ __all__ = [
     "order_number",
     "publish_message_events_flow",
     "publish_overview",
+    "publish_progress",
     "reconcile",
     "reconcile_flow",
     "renew_expiring_rentals",

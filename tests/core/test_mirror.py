@@ -107,7 +107,11 @@ def test_the_wings_take_what_the_hook_takes(
     assert parameters(tasks, coroutine) == expected
 
 
-@pytest.mark.parametrize("path", [HOOK, TASKS, TASKS.with_name("rented.py")], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [HOOK, *(TASKS.with_name(f"{name}.py") for name in ("tasks", "rented", "verify", "progress"))],
+    ids=lambda path: path.stem,
+)
 def test_a_coroutine_is_named_after_its_function(path: Path) -> None:
     """`wait_for_x` becomes `await_x`; any other function has an `a` in front."""
     nodes = list(ast.walk(ast.parse(path.read_text())))

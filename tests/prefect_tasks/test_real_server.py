@@ -164,7 +164,7 @@ def test_the_servers_database_holds_no_secret(evidence: Evidence) -> None:
 
 
 def test_no_log_and_no_kept_result_holds_a_secret(evidence: Evidence) -> None:
-    order_id = {"order": str(evidence.orders["WhatsApp"].order_id)}
+    order_id = {"order": str(evidence.last["WhatsApp"].order_id)}
     assert [trace.place for trace in in_files(evidence.logs, order_id)] == ["prefect-run-1.log"]
     assert in_files(evidence.logs, evidence.secrets) == []
     assert in_files(evidence.home, evidence.secrets) == []

@@ -218,4 +218,10 @@ def test_accounts_end_verified_or_with_a_full_report_where_many_numbers_get_no_s
     left = [order for order in simulator.orders() if order.status != "cancelled"]
     assert {order.order_id for order in left} == {one.order_id for one in verified}
     assert simulator.balance() == 500 - sum(order.price for order in left)
-    assert simulator.stats().refused == 0
+    stats = simulator.stats()
+    assert stats.refused == 0
+    print(
+        f"{accounts} accounts: {len(verified)} verified, {len(reports)} reported; {stats.orders} numbers, "
+        f"{500 - simulator.balance()} USD; {stats.faults.get('out_of_stock', 0)} cancellations refused at "
+        f"first; {stats.requests} requests, {stats.refused} answered 429"
+    )
