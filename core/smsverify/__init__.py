@@ -55,8 +55,8 @@ if TYPE_CHECKING:
         Service,
     )
     from smsverify.numbers import Attempt, RentedNumber
-    from smsverify.overview import Overview
-    from smsverify.reports import Delivery, KeptRental, Reconciliation, RentalsReport
+    from smsverify.overview import Delivery, Overview
+    from smsverify.reports import KeptRental, Reconciliation, RentalsReport
     from smsverify.verification import TriedNumber, Verification
 
 __all__ = [
@@ -117,7 +117,7 @@ _HOMES = {
     "Balance": "models",
     "RateLimitState": "_service.rate_limit",
     "Country": "models",
-    "Delivery": "reports",
+    "Delivery": "overview",
     "EsimPlan": "models",
     "FindingsError": "errors",
     "InsufficientBalanceError": "errors",

@@ -208,6 +208,7 @@ class Parts:
             self.ledger,
             self.wallet,
             findings=self.findings,
+            deliveries=self.deliveries,
             rate_limit=self.rate_limit,
             alive=alive_for(self.settings.time_scale),
         )

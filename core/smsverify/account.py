@@ -9,8 +9,7 @@ from smsverify._service.rate_limit import RateLimitState
 from smsverify._store.schema import StoreState
 from smsverify.checks import check_count, check_id_or_name, check_listed_product
 from smsverify.models import Balance, Country, EsimPlan, Order, Service
-from smsverify.overview import Overview
-from smsverify.reports import Delivery
+from smsverify.overview import Delivery, Overview
 
 
 class AccountView:
@@ -91,8 +90,8 @@ class AccountView:
         """The account as its records show it, from the store alone. Sends no request.
 
         Returns:
-            what needs a person, the wallet, today's spending, requests, waits, callbacks, rentals and the
-            orders of the last 24 hours, each with 50 rows at the most and the count of the rest. No code and
-            no text of an SMS is in it.
+            what needs a person, the wallet, today's spending, requests, waits, callbacks, rentals, the
+            orders of the last 24 hours and which numbers deliver, each with 50 rows at the most and the count
+            of the rest. No code and no text of an SMS is in it.
         """
         return self._parts.overviews.make()

@@ -13,6 +13,8 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 SHOWN = 50  # rows of a section; the rest is counted
+DELIVERY_DAYS = 30  # that the figures of delivery are about, and how many numbers of these, the newest
+DELIVERY_NUMBERS = 500
 
 T = TypeVar("T")
 
@@ -203,16 +205,25 @@ class Callbacks(_Row):
         state: `off` without a secret, `none_yet`, `silent` where the newest SMS came without one, or
             `healthy`.
         last_at: UTC, when the last one came by the secret address; `None` where none has.
+        last_secret: which of the settings' `callback_secrets` that one came by, counted from 1; `None` where
+            none has come, or it is not among them any more.
         secrets: how many are valid at the moment.
         by_secret: how many came by the secret address in the last 24 hours.
         without_secret: how many came without; they are never believed.
+        refused: how many the receivers have refused in the last 24 hours, by whole hours.
+        refused_at: UTC, when the last one was refused; `None` where none was.
+        refused_why: the reason of that, for people.
     """
 
     state: Literal["off", "none_yet", "silent", "healthy"]
     last_at: datetime | None
+    last_secret: int | None
     secrets: int
     by_secret: int
     without_secret: int
+    refused: int
+    refused_at: datetime | None
+    refused_why: str | None
 
 
 class ReleaseRow(_Row):
@@ -306,6 +317,59 @@ class Orders(Section[OrderRow]):
     unknown: int = 0
 
 
+class Delivery(_Row):
+    """What the numbers of one kind have delivered.
+
+    Attributes:
+        product, service, service_id, country, country_id, area_code: what was bought, as the catalogue names
+            it; `None` where it has none.
+        bought: how many numbers.
+        decided: those of them that have had an SMS, or have ended without one. A number that was given back
+            before its SMS could come is one of them.
+        codes: those that have had an SMS.
+        rate: `codes` of `decided`; `None` where nothing is decided.
+        rate_low, rate_high: the interval that holds the true rate with a certainty of 95 % (Wilson).
+        p50_seconds, p95_seconds: in which half and 95 % of the codes had come, from the purchase on.
+        cost: USD that all of them cost, without refunds.
+        cost_per_code: USD; `None` where there was none.
+        refunds: how many numbers were refunded.
+    """
+
+    product: str
+    service: str
+    service_id: str | None
+    country: str | None
+    country_id: str | None
+    area_code: str | None
+    bought: int
+    decided: int
+    codes: int
+    rate: float | None
+    rate_low: float
+    rate_high: float
+    p50_seconds: float | None
+    p95_seconds: float | None
+    cost: Decimal
+    cost_per_code: Decimal | None
+    refunds: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return self.model_dump(mode="json")
+
+
+class DeliveryFigures(Section[Delivery]):
+    """What the numbers have delivered, as `SmsVerifyHook.delivery` says it; the most bought come first.
+
+    Attributes:
+        days: how far back they were bought.
+        numbers: how many of them count, the newest; 500 at the most.
+    """
+
+    days: int = DELIVERY_DAYS
+    numbers: int = 0
+
+
 class Overview(_Row):
     """An account as its records show it; the service was not asked.
 
@@ -323,6 +387,7 @@ class Overview(_Row):
         releases: orders that are to be given back.
         rentals: that go on, the one that ends soonest first.
         orders: of the last 24 hours.
+        delivery: which numbers deliver.
     """
 
     at: datetime
@@ -338,6 +403,7 @@ class Overview(_Row):
     releases: Section[ReleaseRow]
     rentals: Section[RentalRow]
     orders: Orders
+    delivery: DeliveryFigures
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""

@@ -11,7 +11,18 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from smsverify.overview import Need, OrderRow, Overview, RentalRow, Section, Task, WaitRow
+from smsverify.overview import (
+    Callbacks,
+    Delivery,
+    Need,
+    OrderRow,
+    Overview,
+    ReleaseRow,
+    RentalRow,
+    Section,
+    Task,
+    WaitRow,
+)
 
 KINDS = {
     "purchase_unknown": "purchase unknown",
@@ -34,6 +45,19 @@ STATES = {
     "bought": "bought",
 }
 CALLBACKS = {"off": "off", "none_yet": "none yet", "silent": "silent", "healthy": "healthy"}
+DELIVERY = (
+    "product",
+    "service",
+    "country",
+    "area",
+    "bought",
+    "codes",
+    "rate (95 %)",
+    "p50",
+    "p95",
+    "USD per code",
+    "refunds",
+)
 SOON = timedelta(hours=6)
 LAST_MOMENT = timedelta(minutes=1)
 
@@ -69,7 +93,6 @@ def facts(overview: Overview) -> list[tuple[str, str, str]]:
     longest = "" if waits.longest_since is None else f"longest {length(at - waits.longest_since)}"
     if waits.next_poll_at is not None:
         longest += f" · one poll for all in {length(max(waits.next_poll_at - at, timedelta()))}"
-    last = "none has come" if callbacks.last_at is None else f"last {ago(callbacks.last_at, at)}"
     first = releases.rows[0] if releases.rows else None
     back = "" if first is None else f"{first.order_id}, tried {first.tries}×, {within(first.next_at, at)}"
     return [
@@ -92,7 +115,7 @@ def facts(overview: Overview) -> list[tuple[str, str, str]]:
         (
             "Callbacks",
             CALLBACKS[callbacks.state],
-            f"{last} · {callbacks.secrets} secrets · {callbacks.without_secret} without a secret in 24 h",
+            called(callbacks, at),
         ),
         ("To give back", str(releases.count), back),
     ]
@@ -124,6 +147,18 @@ def tables(overview: Overview) -> Iterator[Table]:
             ],
             [wait_level(row, at) for row in overview.waits.rows],
         )  # fmt: skip
+    if overview.releases.rows:
+        yield Table(
+            "To give back",
+            _more(overview.releases),
+            ("order", "number", "service", "why", "tried", "next try"),
+            [
+                (str(row.order_id), row.phone or "-", row.service or "-", row.reason, f"{row.tries}×",
+                 next_try(row, at))
+                for row in overview.releases.rows
+            ],
+            [""] * len(overview.releases.rows),
+        )  # fmt: skip
     if overview.rentals.rows:
         yield Table(
             "Rentals",
@@ -152,6 +187,14 @@ def tables(overview: Overview) -> Iterator[Table]:
         ],
         ["bad" if row.state == "unknown" else "" for row in overview.orders.rows],
     )  # fmt: skip
+    if overview.delivery.rows:
+        yield Table(
+            "Delivery",
+            f"{measured(overview)}{_more(overview.delivery, ' · ')}",
+            DELIVERY,
+            [delivered(one) for one in overview.delivery.rows],
+            [""] * len(overview.delivery.rows),
+        )
 
 
 # ------------------------------------------------------------------ words
@@ -211,6 +254,47 @@ def time_left(rental: RentalRow, at: datetime) -> str:
     if rental.expires_at is None:
         return "unknown"
     return f"{'≈ ' if rental.expires_estimated else ''}{length(rental.expires_at - at)}"
+
+
+def next_try(release: ReleaseRow, at: datetime) -> str:
+    """When an order is tried to be given back next."""
+    return f"{within(release.next_at, at)}{', unless a call claims it' if release.planned else ''}"
+
+
+def called(callbacks: Callbacks, at: datetime) -> str:
+    """Which callbacks have come and which were refused."""
+    last = "none has come"
+    if callbacks.last_at is not None:
+        last = f"last {ago(callbacks.last_at, at)}"
+    if callbacks.last_secret is not None and callbacks.secrets > 1:
+        last += f" by secret {callbacks.last_secret} of {callbacks.secrets}"
+    why = ""
+    if callbacks.refused_at is not None:
+        why = f" (last {ago(callbacks.refused_at, at)}: {callbacks.refused_why})"
+    without = f"{callbacks.without_secret} without a secret"
+    return f"{last} · in 24 h {callbacks.refused} refused{why}, {without}"
+
+
+def measured(overview: Overview) -> str:
+    """Which numbers the figures of delivery are about."""
+    return f"last {overview.delivery.days} days, newest {overview.delivery.numbers} numbers"
+
+
+def delivered(one: Delivery) -> tuple[str, ...]:
+    """The cells of what the numbers of one kind have delivered."""
+    rate = "-" if one.rate is None else f"{one.rate:.0%} ({one.rate_low:.0%} to {one.rate_high:.0%})"
+    return (
+        one.product,
+        one.service,
+        one.country or "-",
+        one.area_code or "-",
+        str(one.bought),
+        str(one.codes),
+        rate,
+        *("-" if time is None else f"{time:.1f} s" for time in (one.p50_seconds, one.p95_seconds)),
+        "-" if one.cost_per_code is None else f"{one.cost_per_code:.2f}",
+        str(one.refunds),
+    )
 
 
 def counts(overview: Overview) -> str:

@@ -1,5 +1,4 @@
-"""What the runs on a schedule report: `renew_expiring` rental by rental, `reconcile` order by order; and
-`delivery`, kind by kind.
+"""What the runs on a schedule report: `renew_expiring` rental by rental, `reconcile` order by order.
 
 A report is written for people first: `as_text` sums it up, and each of its `findings` is a line that a person
 should act on. `as_dict` has the same for machines.
@@ -340,50 +339,6 @@ class Reconciliation(_Report):
                 f"{len(findings)} to look at" if findings else "all is accounted for",
             ]
         )
-
-
-# ------------------------------------------------------------------ delivery
-
-
-class Delivery(_Row):
-    """What the numbers of one kind have delivered.
-
-    Attributes:
-        product, service, service_id, country, country_id, area_code: what was bought, as the catalogue names
-            it; `None` where it has none.
-        bought: how many numbers.
-        decided: those of them that have had an SMS, or have ended without one. A number that was given back
-            before its SMS could come is one of them.
-        codes: those that have had an SMS.
-        rate: `codes` of `decided`; `None` where nothing is decided.
-        rate_low, rate_high: the interval that holds the true rate with a certainty of 95 % (Wilson).
-        p50_seconds, p95_seconds: in which half and 95 % of the codes had come, from the purchase on.
-        cost: USD that all of them cost, without refunds.
-        cost_per_code: USD; `None` where there was none.
-        refunds: how many numbers were refunded.
-    """
-
-    product: str
-    service: str
-    service_id: str | None
-    country: str | None
-    country_id: str | None
-    area_code: str | None
-    bought: int
-    decided: int
-    codes: int
-    rate: float | None
-    rate_low: float
-    rate_high: float
-    p50_seconds: float | None
-    p95_seconds: float | None
-    cost: Decimal
-    cost_per_code: Decimal | None
-    refunds: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return self.model_dump(mode="json")
 
 
 # ------------------------------------------------------------------ words

@@ -6,6 +6,7 @@ The server is a process of its own with an empty database; nothing of the machin
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
 from prefect_smsverify import SmsVerifyCredentials  # noqa: E402
 from smsverify.simulator import Simulator  # noqa: E402
+
+# The rigs of the core's tests that need no framework.
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 LASTING = {"temporary": {"validity": 360_000}}  # no order ends by itself while a test looks elsewhere
 

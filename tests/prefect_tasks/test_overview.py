@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from rigs.filled import SETTINGS, SIMULATOR, filled
 
 from prefect_smsverify import (
     SmsVerifyCredentials,
@@ -58,6 +60,26 @@ def test_it_shows_the_hooks_figures_with_the_runs_that_have_bought(saved: str, s
     assert row.task is not None
     assert (row.task.framework, row.task.workflow) == ("prefect", "Sign | up")
     assert row.task.ids["flow_run_id"] == str(state.state_details.flow_run_id)
+
+
+def test_it_shows_the_figures_that_each_face_shows(
+    simulate: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate(**SIMULATOR)
+    monkeypatch.setenv("SMSVERIFY_DAILY_BUDGET", SETTINGS["daily_budget"])
+    monkeypatch.setenv("SMSVERIFY_EXCLUSIVE_ACCOUNT", "false")
+    monkeypatch.setenv("SMSVERIFY_CALLBACK_SECRETS", ",".join(SETTINGS["callback_secrets"]))
+    SmsVerifyCredentials().save(BLOCK, overwrite=True)
+
+    @flow
+    def looks() -> None:
+        publish_overview(BLOCK)
+
+    with filled(SmsVerifyCredentials.load(BLOCK).get_hook(), simulator, monkeypatch) as account:
+        (artifact,) = published(looks(return_state=True))
+    assert account.missing_in(artifact.data.splitlines()) == []
+    for secret in account.secrets:
+        assert secret not in artifact.data
 
 
 def test_the_flows_on_a_schedule_publish_it(saved: str) -> None:

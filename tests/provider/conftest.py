@@ -7,6 +7,7 @@ pytest-airflow-in-a-box gives them a disposable AIRFLOW_HOME, `run_task` (one ta
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 import pytest
 
 from smsverify.simulator import Simulator
+
+# The rigs of the core's tests that need no framework.
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 
 @pytest.fixture

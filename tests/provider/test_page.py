@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rigs.filled import SETTINGS, SIMULATOR, filled
 
 from smsverify.overview import Task
 
@@ -104,6 +105,23 @@ def test_who_may_sees_the_account_with_links_to_the_tasks_and_no_secret(
         assert api.get(f"/smsverify-page/{name}", headers=as_user("OP")).status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.smsverify_simulator(**SIMULATOR)
+def test_it_shows_the_figures_that_each_face_shows(
+    api: Any, sim: Any, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+    connection["extra"] |= SETTINGS
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection))
+    with filled(SmsVerifyHook(), sim, monkeypatch) as account:
+        text = api.get("/smsverify-page/", headers=as_user("OP")).text
+    # A row of a table, a card and a heading are a line each, without their tags.
+    lines = re.findall(r'<tr.*?</tr>|<div class="card">.*?</div>|<h2.*?</h2>', text, re.DOTALL)
+    assert account.missing_in(re.sub(r"<[^>]*>", " ", line) for line in lines) == []
+    for secret in account.secrets:
+        assert secret not in text
 
 
 def test_what_comes_from_outside_is_text_and_no_markup(api: Any, hook: Any) -> None:

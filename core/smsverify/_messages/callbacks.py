@@ -14,6 +14,11 @@ UNVERIFIED = "unverified"  # it proves nothing by itself: the order's status is 
 KEPT = "kept"  # nothing follows from it
 
 
+def name_of_secret(secret: str) -> str:
+    """A name of a secret of the callback URL that does not show it."""
+    return "secret-" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Callback:
     """A callback as it came.
@@ -24,6 +29,7 @@ class Callback:
         is_documented: whether it has the documented shape.
         order_id, phone, sender, message: as far as they can be read.
         body: of the request, where that says more.
+        secret: the one that it came by, as `name_of_secret` says it.
     """
 
     by_secret: bool
@@ -34,6 +40,7 @@ class Callback:
     sender: str | None = None
     message: str | None = None
     body: str | None = None
+    secret: str | None = None
 
     @property
     def digest(self) -> str:

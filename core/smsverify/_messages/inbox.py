@@ -22,11 +22,13 @@ from smsverify._messages.filters import MessageFilter
 from smsverify._messages.same_sms import Sms, find_same, has_same_content
 from smsverify._store import sequence
 from smsverify._store.store import Store
-from smsverify._store.tables import callbacks, handled, looks, messages, orders, polls, purchases
+from smsverify._store.tables import callbacks, handled, looks, messages, orders, polls, purchases, refusals
 from smsverify.models import RENTALS, Message, has_ended
 from smsverify.otp import extract_otp
 
 DAY = 86_400.0
+HOUR = 3600.0
+REFUSED_HOURS = 24  # for which it is remembered how many callbacks were refused
 REPEATED = 2 * DAY  # seconds for which a callback is remembered; the service repeats it for one day
 UNSIGNED = 1000  # callbacks that came without a secret and are kept, so that a stranger fills no disk
 PURGE_PAUSE = 60.0  # seconds between two purges, at the most
@@ -99,6 +101,7 @@ class Inbox:
                 account=self._account,
                 digest=digest,
                 by_secret=callback.by_secret,
+                secret=callback.secret,
                 kind=callback.kind,
                 is_documented=callback.is_documented,
                 order_id=callback.order_id,
@@ -120,6 +123,27 @@ class Inbox:
                 return KEPT
             this = sa.and_(callbacks.c.account == self._account, callbacks.c.digest == digest)
             return self._judge(connection, connection.execute(sa.select(callbacks).where(this)).one(), now)
+
+    def note_refused(self, times: int, why: str) -> None:
+        """Records that so many callbacks were refused, the last one for this reason."""
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            hour = int(now // HOUR)
+            last = {"last_at": now, "why": why}
+            insert = self._store.insert(refusals).values(
+                account=self._account, hour=hour, times=times, **last
+            )
+            connection.execute(
+                insert.on_conflict_do_update(
+                    index_elements=list(refusals.primary_key),
+                    set_={"times": refusals.c.times + times, **last},
+                )
+            )
+            connection.execute(
+                sa.delete(refusals).where(
+                    refusals.c.account == self._account, refusals.c.hour < hour - REFUSED_HOURS
+                )
+            )
 
     def knows(self, order_id: int) -> bool:
         """Whether the account is known to have an order."""
@@ -262,7 +286,7 @@ class Inbox:
         state = KEPT if self._is_from_before(connection, row) else self._state_of(connection, row, order)
         connection.execute(sa.update(callbacks).where(callbacks.c.id == row.id).values(state=state))
         if row.by_secret:
-            self._note_arrival(connection, now)
+            self._note_arrival(connection, now, row.secret)
         if state == UNVERIFIED:
             self._ask_for_look(connection, row, now)
         return state
@@ -326,11 +350,10 @@ class Inbox:
             )
         )
 
-    def _note_arrival(self, connection: sa.Connection, now: float) -> None:
-        insert = self._store.insert(polls).values(account=self._account, next_at=0, callback_at=now)
-        connection.execute(
-            insert.on_conflict_do_update(index_elements=[polls.c.account], set_={"callback_at": now})
-        )
+    def _note_arrival(self, connection: sa.Connection, now: float, secret: str | None) -> None:
+        values = {"callback_at": now, "callback_secret": secret}
+        insert = self._store.insert(polls).values(account=self._account, next_at=0, **values)
+        connection.execute(insert.on_conflict_do_update(index_elements=[polls.c.account], set_=values))
 
     def _forget_unsigned(self, connection: sa.Connection) -> None:
         unsigned = sa.and_(callbacks.c.account == self._account, sa.not_(callbacks.c.by_secret))

@@ -6,17 +6,14 @@ at most one *waiter*, the newest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import sqlalchemy as sa
 
 from smsverify._orders import holding
 from smsverify._orders.holding import Held
-from smsverify._orders.records import Records, as_order, has_ended_by_now, is_awaited
+from smsverify._orders.records import Records, is_awaited
 from smsverify._orders.releases import Releases
 from smsverify._store.tables import orders
 from smsverify.errors import StoreError
-from smsverify.models import Order
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -118,47 +115,33 @@ class Handover:
             since = self._records.value(connection, order_id, orders.c.unclaimed_since)
             return None if since is None else self._store.now(connection) - since
 
-    # -------------------------------------------------------------- what a reconciliation asks
-
-    def unclaimed(self, before: float) -> list[Order]:
-        """The orders that are not over and were unclaimed before a time, in seconds by the store's clock."""
-        with self._store.read() as connection:
-            rows = self._records.rows(
-                connection,
-                orders.c.key.is_not(None),
-                orders.c.unclaimed_since <= before,
-                orders.c.refunded_at.is_(None),
-            )
-        known = map(as_order, rows)
-        return [order for order in known if not order.ended or order.status == "completed"]
-
-    def unused(
-        self, before: float, *, alive_since: float, ended_since: float, not_of: Sequence[str] = ()
-    ) -> list[Order]:
-        """The orders that were bought here, are neither refunded nor used, and that no call waits for. First
-        come those that no reconciliation has dealt with for the longest time.
-
-        Args:
-            before: seconds by the store's clock; only orders that were bought and last waited for earlier.
-            alive_since: a wait that was seen later is alive.
-            ended_since: of the orders that have ended, only those that were bought later.
-            not_of: products that are left out.
-        """
-        with self._store.read() as connection:
-            rows = self._records.rows(
-                connection,
-                orders.c.key.is_not(None),
-                orders.c.used_at.is_(None),
-                orders.c.refunded_at.is_(None),
-                orders.c.first_seen_at <= before,
-                sa.func.coalesce(orders.c.waiter_since, 0.0) <= before,
-                sa.not_(is_awaited(alive_since)),
-                sa.or_(orders.c.product.is_(None), orders.c.product.not_in(not_of)),
-                sa.or_(orders.c.first_seen_at >= ended_since, sa.not_(has_ended_by_now())),
-            )
-        return [as_order(row) for row in sorted(rows, key=lambda row: row.reconciled_at or 0.0)]
-
     def note_reconciled(self, order_id: int) -> None:
         """Records that a reconciliation deals with an order now, so that others come first next time."""
         with self._store.write() as connection:
             self._records.update(connection, order_id, reconciled_at=self._store.now(connection))
+
+
+def is_unclaimed(before: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Picks the orders that were bought here, unclaimed before a time, and are not refunded."""
+    return sa.and_(
+        orders.c.key.is_not(None), orders.c.unclaimed_since <= before, orders.c.refunded_at.is_(None)
+    )
+
+
+def is_unused(
+    before: sa.ColumnElement[float], alive_since: sa.ColumnElement[float]
+) -> sa.ColumnElement[bool]:
+    """Picks the orders that were bought here, are neither refunded nor used, and that no call waits for.
+
+    Args:
+        before: by the store's clock; only orders that were bought and last waited for earlier.
+        alive_since: a wait that was seen later is alive.
+    """
+    return sa.and_(
+        orders.c.key.is_not(None),
+        orders.c.used_at.is_(None),
+        orders.c.refunded_at.is_(None),
+        orders.c.first_seen_at <= before,
+        sa.func.coalesce(orders.c.waiter_since, 0.0) <= before,
+        sa.not_(is_awaited(alive_since)),
+    )

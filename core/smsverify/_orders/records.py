@@ -16,13 +16,17 @@ import sqlalchemy as sa
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, waits
-from smsverify.models import CANCELLED, ENDED, RENTALS, Order, OrderStatus, has_ended, period_of
+from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, period_of
 
 # Of an order that is cancelled now: what it was before, where the service has shown that.
 _STATUS_BEFORE = sa.case(
     (sa.func.lower(orders.c.status).in_(sorted(CANCELLED)), orders.c.cancelled_from),
     (orders.c.seen_number.is_not(None), orders.c.status),
 )
+
+
+# The list shows that what an order cost has come back, and the wallet does not lack it.
+IS_REFUNDED = sa.and_(orders.c.refunded_at.is_not(None), orders.c.refund_missing_since.is_(None))
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,13 @@ class Records:
 
     def known(self, order_ids: Iterable[int]) -> dict[int, Order]:
         """Orders by their ids; one that is not on record has nothing but its id."""
-        wanted = sorted(set(order_ids))
-        if not wanted:
-            return {}
         with self.store.read() as connection:
-            rows = self.rows(connection, orders.c.order_id.in_(wanted))
+            return self.known_in(connection, order_ids)
+
+    def known_in(self, connection: sa.Connection, order_ids: Iterable[int]) -> dict[int, Order]:
+        """The same inside of a transaction."""
+        wanted = sorted(set(order_ids))
+        rows = self.rows(connection, orders.c.order_id.in_(wanted)) if wanted else []
         return {order_id: Order(order_id=order_id) for order_id in wanted} | {
             row.order_id: as_order(row) for row in rows
         }
@@ -106,22 +112,6 @@ class Records:
         rows = self.rows(connection, orders.c.key.is_(None), orders.c.seen_number >= since)
         return [Seen(as_order(row), row.seen_number) for row in reversed(rows)]
 
-    def foreign(self, within: float) -> list[Order]:
-        """The orders of the last `within` seconds that cost money and were not bought through this store."""
-        with self.store.read() as connection:
-            is_recent = sa.case(
-                (
-                    orders.c.created_at.is_(None),
-                    orders.c.first_seen_at >= self.store.now(connection) - within,
-                ),
-                else_=orders.c.created_at >= self.store.wall(connection) - within,
-            )
-            is_paid = sa.func.lower(orders.c.status).not_in([*CANCELLED, "failed"])
-            # None of them was seen before it was made; by this, the index finds them.
-            is_new = orders.c.first_seen_at >= self.store.now(connection) - within
-            rows = self.rows(connection, orders.c.key.is_(None), is_paid, is_recent, is_new)
-        return [as_order(row) for row in rows]
-
     def refunded(self) -> Decimal:
         """USD that came back of what was bought here."""
         with self.store.read() as connection:
@@ -129,8 +119,7 @@ class Records:
                 sa.select(orders.c.price).where(
                     orders.c.account == self.account,
                     orders.c.key.is_not(None),
-                    orders.c.refunded_at.is_not(None),
-                    orders.c.refund_missing_since.is_(None),
+                    IS_REFUNDED,
                 )
             ).scalars()
             return sum((Decimal(price) for price in prices if price is not None), Decimal(0))
@@ -270,7 +259,7 @@ def as_order(row: Any) -> Order:
     )
 
 
-def is_awaited(alive_since: float) -> sa.ColumnElement[bool]:
+def is_awaited(alive_since: float | sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
     """Picks the orders that a call waits for, with a sign of life after a time of the store's clock."""
     return (
         sa.select(waits.c.id)
@@ -283,9 +272,23 @@ def is_awaited(alive_since: float) -> sa.ColumnElement[bool]:
     )
 
 
-def has_ended_by_now() -> sa.ColumnElement[bool]:
-    """Picks the orders after whose status nothing comes, as `smsverify.models.has_ended` does."""
-    return sa.func.lower(sa.func.trim(orders.c.status)).in_(sorted(ENDED))
+def is_foreign(
+    now: sa.ColumnElement[float], wall: sa.ColumnElement[float], within: float
+) -> sa.ColumnElement[bool]:
+    """Picks the orders of the last `within` seconds that cost money and were not bought through this store.
+
+    Args:
+        now, wall: by the store's clock, and by the calendar.
+        within: seconds.
+    """
+    is_recent = sa.case(
+        (orders.c.created_at.is_(None), orders.c.first_seen_at >= now - within),
+        else_=orders.c.created_at >= wall - within,
+    )
+    is_paid = sa.func.lower(orders.c.status).not_in([*CANCELLED, "failed"])
+    # None of them was seen before it was made; by this, the index finds them.
+    is_new = orders.c.first_seen_at >= now - within
+    return sa.and_(orders.c.key.is_(None), is_paid, is_recent, is_new)
 
 
 def _utc(when: float | None) -> datetime | None:

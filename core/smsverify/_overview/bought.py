@@ -11,14 +11,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._messages.inbox import came_at
-from smsverify._orders.records import is_awaited
-from smsverify._overview.view import DAY, TOTAL, View
+from smsverify._orders.records import IS_REFUNDED, is_awaited
+from smsverify._overview.view import ACCOUNT, ALIVE_SINCE, DAY, DAY_AGO, WALL, View, first, more_than
+from smsverify._purchases.deliveries import Deliveries, seconds_to_sms
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.wallet import Wallet
 from smsverify._store.tables import kept, messages, orders, purchases
 from smsverify.models import ENDED, RENTALS, has_ended, was_cancelled
 from smsverify.overview import (
+    DELIVERY_DAYS,
+    DELIVERY_NUMBERS,
     SHOWN,
+    DeliveryFigures,
     OrderRow,
     Orders,
     OrderState,
@@ -30,14 +34,147 @@ from smsverify.overview import (
     WorkflowSpend,
 )
 
-_ITS_ORDER = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)
-_IS_BACK = sa.and_(orders.c.refunded_at.is_not(None), orders.c.refund_missing_since.is_(None))
+
+def _order_of(purchase: sa.FromClause) -> sa.ColumnElement[bool]:
+    return sa.and_(orders.c.account == ACCOUNT, orders.c.order_id == purchase.c.order_id)
+
+
+def _rentals() -> sa.Select[Any]:
+    """The first rentals that go on, each with its keeping, its last renewal and its newest SMS."""
+    is_over = sa.func.lower(sa.func.trim(orders.c.status)).in_(sorted(ENDED - {"completed"}))
+    goes_on = sa.or_(
+        orders.c.expires_at.is_(None),
+        orders.c.expires_at > WALL,
+        sa.and_(orders.c.expires_estimated, orders.c.expires_at > WALL - DAY),
+    )
+    rental = first(
+        sa.select(
+            orders.c.order_id,
+            orders.c.phone,
+            orders.c.service,
+            orders.c.product,
+            orders.c.duration,
+            orders.c.expires_at,
+            orders.c.expires_estimated,
+            orders.c.price,
+        )
+        .where(
+            orders.c.account == ACCOUNT,
+            orders.c.product.in_(RENTALS),
+            orders.c.key.is_not(None),
+            sa.not_(is_over),
+            goes_on,
+        )
+        .order_by(orders.c.expires_at.is_(None), orders.c.expires_at, orders.c.order_id)
+    )
+    is_renewal = sa.and_(
+        purchases.c.account == ACCOUNT, purchases.c.kind == "renewal", purchases.c.state == "bought"
+    )
+    # An order has few calls, and its index finds them: as conditions, the rest would mislead to another one.
+    its_calls = purchases.c.order_id == rental.c.order_id
+    times = sa.select(sa.func.count(sa.case((is_renewal, purchases.c.id)))).where(its_calls)
+    last_id = sa.select(sa.func.max(sa.case((is_renewal, purchases.c.id)))).where(its_calls)
+    last_sms = sa.select(sa.func.max(came_at)).where(
+        messages.c.account == ACCOUNT, messages.c.order_id == rental.c.order_id
+    )
+    last = purchases.alias("last")
+    columns: tuple[sa.ColumnElement[Any], ...] = (
+        kept.c.at,
+        kept.c.outcome,
+        kept.c.reason,
+        kept.c.price.label("kept_price"),
+        kept.c.task,
+        times.scalar_subquery().label("renewals"),
+        last.c.resolved_at.label("renewed_at"),
+        last.c.price.label("renewal_price"),
+        last.c.task.label("renewed_by"),
+        last_sms.scalar_subquery().label("last_sms_at"),
+    )
+    return (
+        sa.select(rental, *columns)
+        .outerjoin(kept, sa.and_(kept.c.account == ACCOUNT, kept.c.order_id == rental.c.order_id))
+        .outerjoin(last, last.c.id == last_id.scalar_subquery())
+        .order_by(rental.c.expires_at.is_(None), rental.c.expires_at, rental.c.order_id)
+    )
+
+
+_LAST_DAY = (
+    purchases.c.account == ACCOUNT,
+    purchases.c.sent_at >= DAY_AGO,
+    purchases.c.kind == "order",
+    purchases.c.state.in_(("sent", "unknown", "bought")),
+)
+
+
+def _order_counts() -> sa.Select[Any]:
+    """One row: what became of the purchases of the last 24 hours."""
+    has_sms = (
+        sa.select(messages.c.id)
+        .where(
+            messages.c.account == ACCOUNT,
+            messages.c.order_id == purchases.c.order_id,
+            came_at >= purchases.c.sent_at,
+        )
+        .exists()
+    )
+    is_bought = purchases.c.state == "bought"
+    columns: list[sa.ColumnElement[Any]] = [sa.func.count().label("total")]
+    columns += [
+        sa.func.count(sa.case((which, 1))).label(name)
+        for name, which in (
+            ("bought", is_bought),
+            ("codes", sa.and_(is_bought, has_sms)),
+            ("refunded", sa.and_(is_bought, IS_REFUNDED)),
+        )
+    ]
+    counted = sa.select(*columns).select_from(purchases).outerjoin(orders, _order_of(purchases))
+    return counted.where(*_LAST_DAY)
+
+
+def _newest_orders() -> sa.Select[Any]:
+    """The newest purchases of the last 24 hours, each with its order."""
+    call = (
+        sa.select(
+            purchases.c.order_id,
+            purchases.c.namespace,
+            purchases.c.key,
+            purchases.c.state,
+            purchases.c.charge,
+            purchases.c.request,
+            purchases.c.sent_at,
+            purchases.c.task,
+        )
+        .where(*_LAST_DAY)
+        .order_by(purchases.c.sent_at.desc())
+        .limit(SHOWN)
+        .subquery()
+    )
+    return (
+        sa.select(
+            call,
+            orders.c.phone,
+            orders.c.service,
+            orders.c.status,
+            IS_REFUNDED.label("is_refunded"),
+            is_awaited(ALIVE_SINCE).label("is_awaited"),
+            seconds_to_sms(call.c.sent_at, call.c.order_id).label("seconds"),
+        )
+        .outerjoin(orders, _order_of(call))
+        .order_by(call.c.sent_at.desc())
+    )
+
+
+_RENTALS = _rentals()
+_ORDER_COUNTS = _order_counts()
+_NEWEST_ORDERS = _newest_orders()
 
 
 def spend_of(view: View, ledger: Ledger, budget: Decimal | None) -> Spend:
     """What was spent since midnight."""
     parts = sorted(
-        ledger.spending.today_by_workflow(view.connection), key=lambda one: one.spent.amount, reverse=True
+        ledger.spending.today_by_workflow(view.connection, view.now),
+        key=lambda one: one.spent.amount,
+        reverse=True,
     )
     midnight = (view.now // DAY + 1) * DAY
     return Spend(
@@ -70,50 +207,16 @@ def wallet_of(view: View, wallet: Wallet, rentals: Section[RentalRow], at: datet
 
 def rentals_of(view: View) -> Section[RentalRow]:
     """The rentals that go on, the one that ends soonest first."""
-    wall = view.store.wall(view.connection)
-    is_over = sa.func.lower(sa.func.trim(orders.c.status)).in_(sorted(ENDED - {"completed"}))
-    goes_on = sa.or_(
-        orders.c.expires_at.is_(None),
-        orders.c.expires_at > wall,
-        sa.and_(orders.c.expires_estimated, orders.c.expires_at > wall - DAY),
-    )
-    its_keeping = sa.and_(kept.c.account == orders.c.account, kept.c.order_id == orders.c.order_id)
-    rows, more = view.first(
-        sa.select(
-            orders,
-            kept.c.at,
-            kept.c.outcome,
-            kept.c.reason,
-            kept.c.price.label("kept_price"),
-            kept.c.task,
-            TOTAL,
-        )
-        .outerjoin(kept, its_keeping)
-        .where(
-            orders.c.account == view.account,
-            orders.c.product.in_(RENTALS),
-            orders.c.key.is_not(None),
-            sa.not_(is_over),
-            goes_on,
-        )
-        .order_by(orders.c.expires_at.is_(None), orders.c.expires_at, orders.c.order_id)
-    )
-    order_ids = [row.order_id for row in rows]
-    renewals, last_sms = _renewals(view, order_ids), _came(view, order_ids)
-    return Section[RentalRow](
-        rows=[_rental(view, row, renewals.get(row.order_id), last_sms.get(row.order_id)) for row in rows],
-        more=more,
-    )
+    rows = view.rows(_RENTALS)
+    return Section[RentalRow](rows=[_rental(view, row) for row in rows], more=more_than(rows))
 
 
-def _rental(view: View, row: Any, renewal: Any, came: Any) -> RentalRow:
+def _rental(view: View, row: Any) -> RentalRow:
     """A rental; what a run has done for it counts until another call renews it."""
-    is_news = row.outcome is not None and (renewal is None or renewal.resolved_at <= row.at)
-    if row.outcome == "renewed":
-        is_news = True
-    prices = [row.kept_price, None if renewal is None else renewal.price, row.price]
-    price = next((Decimal(price) for price in prices if price is not None), None)
-    task = row.task if is_news else None if renewal is None else renewal.task
+    is_news = row.outcome == "renewed" or (
+        row.outcome is not None and (row.renewed_at is None or row.renewed_at <= row.at)
+    )
+    prices = (row.kept_price, row.renewal_price, row.price)
     return RentalRow(
         order_id=row.order_id,
         phone=row.phone,
@@ -122,52 +225,13 @@ def _rental(view: View, row: Any, renewal: Any, came: Any) -> RentalRow:
         duration=row.duration,
         expires_at=None if row.expires_at is None else datetime.fromtimestamp(row.expires_at, timezone.utc),
         expires_estimated=row.expires_estimated,
-        renewals=0 if renewal is None else renewal.times,
-        price=price,
-        last_sms_at=None if came is None else view.utc(came.last),
+        renewals=row.renewals,
+        price=next((Decimal(price) for price in prices if price is not None), None),
+        last_sms_at=view.utc_or_none(row.last_sms_at),
         outcome=row.outcome if is_news else None,
         reason=row.reason if is_news else None,
-        kept_by=Task.read(task),
+        kept_by=Task.read(row.task if is_news else row.renewed_by),
     )
-
-
-def _renewals(view: View, order_ids: Collection[int]) -> dict[int, Any]:
-    """Of each order that was renewed here: how often, and the last time."""
-    if not order_ids:
-        return {}
-    is_made = sa.and_(
-        purchases.c.account == view.account, purchases.c.kind == "renewal", purchases.c.state == "bought"
-    )
-    # An order has few calls, and its index finds them: as conditions, the rest would mislead to another one.
-    last = (
-        sa.select(
-            sa.func.max(sa.case((is_made, purchases.c.id))).label("id"),
-            sa.func.sum(sa.case((is_made, 1), else_=0)).label("times"),
-        )
-        .where(purchases.c.order_id.in_(order_ids))
-        .group_by(purchases.c.order_id)
-        .subquery()
-    )
-    rows = view.connection.execute(
-        sa.select(
-            purchases.c.order_id, purchases.c.price, purchases.c.task, purchases.c.resolved_at, last.c.times
-        ).join(last, last.c.id == purchases.c.id)
-    )
-    return {row.order_id: row for row in rows}
-
-
-def _came(view: View, order_ids: Collection[int]) -> dict[int, Any]:
-    """Of each order that an SMS has come for: when the first and the last did, by the store's clock."""
-    if not order_ids:
-        return {}
-    rows = view.connection.execute(
-        sa.select(
-            messages.c.order_id, sa.func.min(came_at).label("first"), sa.func.max(came_at).label("last")
-        )
-        .where(messages.c.account == view.account, messages.c.order_id.in_(order_ids))
-        .group_by(messages.c.order_id)
-    )
-    return {row.order_id: row for row in rows}
 
 
 def orders_of(view: View, unknown: Collection[tuple[str, str]]) -> Orders:
@@ -177,81 +241,52 @@ def orders_of(view: View, unknown: Collection[tuple[str, str]]) -> Orders:
         view: of the account.
         unknown: namespace and key of each call whose answer does not come any more.
     """
-    has_sms = (
-        sa.select(messages.c.id)
-        .where(messages.c.account == purchases.c.account, messages.c.order_id == purchases.c.order_id)
-        .exists()
-    )
-    mine = (
-        purchases.c.account == view.account,
-        purchases.c.kind == "order",
-        purchases.c.state.in_(("sent", "unknown", "bought")),
-        purchases.c.sent_at >= view.now - DAY,
-    )
-    is_bought = purchases.c.state == "bought"
-    counts = [
-        sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0)
-        for which in (is_bought, sa.and_(is_bought, has_sms), sa.and_(is_bought, _IS_BACK))
-    ]
-    total, bought, codes, refunded = view.connection.execute(
-        sa.select(sa.func.count(), *counts).select_from(purchases).outerjoin(orders, _ITS_ORDER).where(*mine)
-    ).one()
-    rows = view.connection.execute(
-        sa.select(
-            purchases.c.order_id,
-            purchases.c.namespace,
-            purchases.c.key,
-            purchases.c.state,
-            purchases.c.charge,
-            purchases.c.request,
-            purchases.c.sent_at,
-            purchases.c.task,
-            orders.c.phone,
-            orders.c.service,
-            orders.c.status,
-            orders.c.first_seen_at,
-            _IS_BACK.label("is_back"),
-            is_awaited(view.now - view.alive).label("is_awaited"),
-        )
-        .outerjoin(orders, _ITS_ORDER)
-        .where(*mine)
-        .order_by(purchases.c.sent_at.desc())
-        .limit(SHOWN)
-    ).all()
-    came = _came(view, [row.order_id for row in rows if row.order_id is not None])
+    (counted,) = view.rows(_ORDER_COUNTS)
+    rows = view.rows(_NEWEST_ORDERS)
     return Orders(
-        rows=[_order(view, row, came.get(row.order_id), unknown) for row in rows],
-        more=total - len(rows),
-        bought=bought,
-        codes=codes,
-        refunded=refunded,
-        unknown=total - bought,
+        rows=[_order(view, row, unknown) for row in rows],
+        more=counted.total - len(rows),
+        bought=counted.bought,
+        codes=counted.codes,
+        refunded=counted.refunded,
+        unknown=counted.total - counted.bought,
     )
 
 
-def _order(view: View, row: Any, came: Any, unknown: Collection[tuple[str, str]]) -> OrderRow:
+def _order(view: View, row: Any, unknown: Collection[tuple[str, str]]) -> OrderRow:
     return OrderRow(
         order_id=row.order_id,
         phone=row.phone,
         service=row.service or json.loads(row.request).get("name"),
         price=None if row.charge is None else Decimal(row.charge),
-        state=_state(row, came, unknown),
+        state=_state(row, unknown),
         status=row.status,
         bought_at=view.utc(row.sent_at),
-        seconds_to_code=None if came is None else max(came.first - row.first_seen_at, 0.0),
+        seconds_to_code=None if row.seconds is None else round(row.seconds, 3),
         task=Task.read(row.task),
     )
 
 
-def _state(row: Any, came: Any, unknown: Collection[tuple[str, str]]) -> OrderState:
+def _state(row: Any, unknown: Collection[tuple[str, str]]) -> OrderState:
     if row.state != "bought":
         return "unknown" if (row.namespace, row.key) in unknown else "under_way"
-    if row.is_back:
+    if row.is_refunded:
         return "refunded"
-    if came is not None:
+    if row.seconds is not None:
         return "code_arrived"
     if was_cancelled(row.status or ""):
         return "cancelled"
     if has_ended(row.status or ""):
         return "ended"
     return "waiting" if row.is_awaited else "bought"
+
+
+def delivery_of(view: View, deliveries: Deliveries) -> DeliveryFigures:
+    """Which numbers deliver."""
+    found = deliveries.measured(view.connection, view.now - DELIVERY_DAYS * DAY, DELIVERY_NUMBERS)
+    return DeliveryFigures(
+        rows=found[:SHOWN],
+        more=max(len(found) - SHOWN, 0),
+        days=DELIVERY_DAYS,
+        numbers=sum(one.bought for one in found),
+    )

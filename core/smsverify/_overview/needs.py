@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-
-import sqlalchemy as sa
+from typing import Final, cast, get_args
 
 from smsverify._overview.view import View
-from smsverify._purchases.findings import Findings
+from smsverify._purchases.findings import TO_KEEP, Findings, Found, HeldKind
 from smsverify._runtime.interrupts import command
-from smsverify._store.tables import purchases
-from smsverify.overview import SHOWN, Need, NeedKind, RentalRow, Section, Task
-from smsverify.reports import KEPT, HeldOrder, UnknownCall, usd
+from smsverify.models import has_ended
+from smsverify.overview import SHOWN, Need, NeedKind, RentalRow, Section
+from smsverify.reports import KEPT, UnknownCall, usd
 from smsverify.text import printable
+
+URGENCY: Final[tuple[NeedKind, ...]] = get_args(NeedKind)
+HELD: Final[tuple[HeldKind, ...]] = ("not_given_back", "not_used", "refund_missing", "bought_elsewhere")
 
 
 def needs_of(
@@ -35,18 +37,12 @@ def needs_of(
     """
     found: list[Need] = [_unknown(call) for call in unknown if call.overdue]
     found += [_not_kept(rental) for rental in rentals.rows if _is_not_kept(rental)]
-    unneeded = findings.unneeded(view.now)
-    each: tuple[tuple[NeedKind, list[HeldOrder]], ...] = (
-        ("not_given_back", findings.releases(planned=False)),
-        ("not_used", findings.leaks(*unneeded)),
-        ("refund_missing", findings.missing_refunds()),
-        ("overcharged", findings.overcharged(view.connection)),
-        ("bought_elsewhere", findings.foreign(unknown) if is_exclusive else []),
-    )
-    for kind, held in each:
-        found += _held(kind, held)
-    rows = found[:SHOWN]
-    return Section[Need](rows=list(_with_tasks(view, rows)), more=len(found) - len(rows))
+    found += map(_held, findings.overcharged(view.connection, view.now))
+    kinds = [kind for kind in HELD if is_exclusive or kind != "bought_elsewhere"]
+    held, count = findings.held(view.connection, view.now, *kinds, unknown=unknown, most=SHOWN)
+    rows = [*found, *map(_held, held)]
+    rows = sorted(rows, key=lambda need: URGENCY.index(need.kind))[:SHOWN]
+    return Section[Need](rows=rows, more=len(found) + count - len(rows))
 
 
 def _unknown(call: UnknownCall) -> Need:
@@ -90,30 +86,19 @@ def _not_kept(rental: RentalRow) -> Need:
     )
 
 
-def _held(kind: NeedKind, held: Sequence[HeldOrder]) -> Iterator[Need]:
-    for order in held:
-        is_open = kind in ("not_given_back", "not_used")
-        yield Need(
-            kind=kind,
-            text=order.as_text(),
-            order_id=order.order_id,
-            key=order.key,
-            command=command("cancel", str(order.order_id)) if is_open else None,
-        )
-
-
-def _with_tasks(view: View, needs: Sequence[Need]) -> Iterator[Need]:
-    """The needs with the tasks that have bought their orders."""
-    order_ids = {need.order_id for need in needs if need.task is None and need.order_id is not None}
-    tasks: dict[int, Task | None] = {}
-    if order_ids:
-        calls = sa.select(purchases.c.account, purchases.c.kind, purchases.c.order_id, purchases.c.task)
-        rows = view.connection.execute(calls.where(purchases.c.order_id.in_(order_ids)))
-        tasks = {
-            row.order_id: Task.read(row.task)
-            for row in rows
-            if row.account == view.account and row.kind == "order"
-        }
-    for need in needs:
-        task = need.task or tasks.get(need.order_id or 0)
-        yield need if task is None else need.model_copy(update={"task": task})
+def _held(found: Found) -> Need:
+    """An order that costs money and may be in no use."""
+    order, verb = found.order, None
+    if found.kind in ("not_given_back", "not_used"):
+        verb = None if has_ended(order.status) else "cancel"
+    if found.kind == "not_used" and order.status == "completed":
+        # What has come for it is still to be had.
+        verb = "status" if found.product in TO_KEEP else "wait"
+    return Need(
+        kind=cast(NeedKind, found.kind),
+        text=order.as_text(),
+        order_id=order.order_id,
+        key=order.key,
+        task=found.task,
+        command=None if verb is None else command(verb, str(order.order_id)),
+    )

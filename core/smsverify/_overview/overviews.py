@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
-from smsverify._overview.bought import orders_of, rentals_of, spend_of, wallet_of
+from smsverify._overview.bought import delivery_of, orders_of, rentals_of, spend_of, wallet_of
 from smsverify._overview.needs import needs_of
 from smsverify._overview.traffic import callbacks_of, releases_of, requests_of, waits_of
 from smsverify._overview.view import View
+from smsverify._purchases.deliveries import Deliveries
 from smsverify._purchases.findings import Findings
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.wallet import Wallet
@@ -22,7 +21,7 @@ class Overviews:
     """Makes the overviews of one account.
 
     Args:
-        store, settings, ledger, wallet, findings, rate_limit: of the account.
+        store, settings, ledger, wallet, findings, deliveries, rate_limit: of the account.
         alive: seconds for which a wait is alive after its last sign of life.
     """
 
@@ -34,6 +33,7 @@ class Overviews:
         wallet: Wallet,
         *,
         findings: Findings,
+        deliveries: Deliveries,
         rate_limit: RateLimit,
         alive: float,
     ) -> None:
@@ -42,17 +42,18 @@ class Overviews:
         self._ledger = ledger
         self._wallet = wallet
         self._findings = findings
+        self._deliveries = deliveries
         self._rate_limit = rate_limit
         self._alive = alive
 
     def make(self) -> Overview:
         """See `SmsVerifyHook.overview`."""
         settings = self._settings
-        with self._store.read() as connection:
+        with self._store.read(is_snapshot=True) as connection:
             now = self._store.now(connection)
             view = View(self._store, connection, settings.account_id, now, self._alive)
-            at = datetime.fromtimestamp(self._store.wall(connection), timezone.utc)
-            unknown = self._findings.unknown_calls(connection)
+            at = view.utc(now)
+            unknown = self._findings.unknown_calls(connection, now)
             rentals = rentals_of(view)
             return Overview(
                 at=at,
@@ -66,8 +67,11 @@ class Overviews:
                 spend=spend_of(view, self._ledger, settings.daily_budget),
                 requests=requests_of(view, self._rate_limit),
                 waits=waits_of(view),
-                callbacks=callbacks_of(view, len(settings.callback_secrets)),
+                callbacks=callbacks_of(
+                    view, [secret.get_secret_value() for secret in settings.callback_secrets]
+                ),
                 releases=releases_of(view),
                 rentals=rentals,
                 orders=orders_of(view, {(call.namespace, call.key) for call in unknown}),
+                delivery=delivery_of(view, self._deliveries),
             )

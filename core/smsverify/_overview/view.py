@@ -1,4 +1,8 @@
-"""What each section of an overview is made with: one connection, and one moment for all of them."""
+"""What each section of an overview is made with: one connection, and one moment for all of them.
+
+The sections' statements are made once, when their modules are loaded: making one takes longer than most of
+them take the database. Their parameters are those of `View.rows`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,16 @@ from smsverify._store.store import Store
 from smsverify.overview import SHOWN
 
 DAY = 86_400.0
+
+ACCOUNT: sa.BindParameter[str] = sa.bindparam("account", type_=sa.Text)
+NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Double)
+WALL: sa.BindParameter[float] = sa.bindparam("wall", type_=sa.Double)
+DAY_AGO: sa.BindParameter[float] = sa.bindparam("day_ago", type_=sa.Double)
+ALIVE_SINCE: sa.BindParameter[float] = sa.bindparam("alive_since", type_=sa.Double)
+ALIVE_UNTIL: sa.BindParameter[float] = sa.bindparam("alive_until", type_=sa.Double)
+
+# How many rows a query has, whatever its limit.
+TOTAL = sa.func.count().over().label("total")
 
 
 @dataclass(frozen=True)
@@ -41,11 +55,24 @@ class View:
         """The same, where there is one."""
         return None if moment is None else self.utc(moment)
 
-    def first(self, query: sa.Select[Any]) -> tuple[Sequence[Any], int]:
-        """The first rows of a query, which counts all of them as `total`, and how many there are besides."""
-        rows = self.connection.execute(query.limit(SHOWN)).all()
-        return rows, (rows[0].total if rows else 0) - len(rows)
+    def rows(self, statement: sa.Select[Any]) -> Sequence[Any]:
+        """What a statement finds."""
+        values = {
+            "account": self.account,
+            "now": self.now,
+            "wall": self.store.as_wall(self.now),
+            "day_ago": self.now - DAY,
+            "alive_since": self.now - self.alive,
+            "alive_until": self.now + self.alive,
+        }
+        return self.connection.execute(statement, values).all()
 
 
-# How many rows a query has, whatever its limit.
-TOTAL = sa.func.count().over().label("total")
+def first(query: sa.Select[Any]) -> sa.Subquery:
+    """The first rows of a query, to be joined with others; `more_than` counts the rest by their `total`."""
+    return query.add_columns(TOTAL).limit(SHOWN).subquery()
+
+
+def more_than(rows: Sequence[Any]) -> int:
+    """How many rows there are besides."""
+    return rows[0].total - len(rows) if rows else 0

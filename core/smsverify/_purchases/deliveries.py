@@ -12,11 +12,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from smsverify._messages.inbox import came_at
+from smsverify._orders.records import IS_REFUNDED
 from smsverify._store.store import Store
 from smsverify._store.tables import messages, orders, purchases
 from smsverify.checks import OrderRequest
 from smsverify.models import has_ended
-from smsverify.reports import Delivery
+from smsverify.overview import Delivery
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -25,6 +26,53 @@ DAY = 86_400.0
 DAYS: Final = 30.0  # that the order of alternatives goes by
 MOST = 20_000  # purchases that are looked at, the newest: a busy account's month
 Z = 1.96  # of an interval that holds the true rate in 95 of 100 cases
+
+
+def seconds_to_sms(
+    sent_at: sa.ColumnElement[float], order_id: sa.ColumnElement[int]
+) -> sa.ScalarSelect[float]:
+    """How long the first SMS of a purchase took, as a column; null where none has come.
+
+    Args:
+        sent_at, order_id: of the purchase, whose account the statement has as its parameter `account`.
+    """
+    return (
+        sa.select(sa.func.min(came_at) - sent_at)
+        .where(
+            messages.c.account == sa.bindparam("account"),
+            messages.c.order_id == order_id,
+            came_at >= sent_at,
+        )
+        .scalar_subquery()
+    )
+
+
+def _bought() -> sa.Select[Any]:
+    """The newest purchases with their order, and how long their first SMS took."""
+    account: sa.BindParameter[str] = sa.bindparam("account")
+    newest = (
+        sa.select(purchases.c.order_id, purchases.c.request, purchases.c.sent_at, purchases.c.charge)
+        .where(
+            purchases.c.account == account,
+            purchases.c.sent_at >= sa.bindparam("since"),
+            purchases.c.state == "bought",
+            purchases.c.kind == "order",
+        )
+        .order_by(purchases.c.sent_at.desc())
+        .limit(sa.bindparam("most"))
+        .subquery()
+    )
+    its_order = sa.and_(orders.c.account == account, orders.c.order_id == newest.c.order_id)
+    return sa.select(
+        newest.c.request,
+        sa.func.coalesce(orders.c.price, newest.c.charge).label("price"),
+        orders.c.status,
+        IS_REFUNDED.label("is_refunded"),
+        seconds_to_sms(newest.c.sent_at, newest.c.order_id).label("seconds"),
+    ).join(orders, its_order)
+
+
+_BOUGHT = _bought()
 
 
 class Deliveries:
@@ -41,11 +89,26 @@ class Deliveries:
 
     def of_last(self, days: float) -> list[Delivery]:
         """The numbers of the last days by what was bought, the most first; see `SmsVerifyHook.delivery`."""
+        with self._store.read() as connection:
+            return self.measured(connection, self._store.now(connection) - days * DAY, MOST)
+
+    def measured(self, connection: sa.Connection, since: float, most: int) -> list[Delivery]:
+        """The same inside of a transaction.
+
+        Args:
+            connection: of the transaction.
+            since: leaves out what was bought before, by the store's clock.
+            most: how many purchases count, the newest.
+        """
+        values = {"account": self._account, "since": since, "most": most}
+        by_request = defaultdict[str, list[Any]](list)
+        for row in connection.execute(_BOUGHT, values).all():
+            by_request[row.request].append(row)
         rows = defaultdict[tuple[Any, ...], list[Any]](list)
-        for row in self._bought_since(days * DAY):
-            request = json.loads(row.request)
+        for text, these in by_request.items():
+            request = json.loads(text)
             if request["product"] != "esim":
-                rows[_what(request)].append(row)
+                rows[_what(request)] += these
         found = [_delivery(what, these) for what, these in rows.items()]
         return sorted(found, key=lambda one: (-one.bought, one.product, one.service))
 
@@ -61,43 +124,6 @@ class Deliveries:
         lines = "; ".join(_as_text(request, found[request.fingerprint]) for request in best)
         log.info("By the numbers of the last %g days these are tried in this order: %s", DAYS, lines)
         return best
-
-    # -------------------------------------------------------------- inside
-
-    def _bought_since(self, seconds: float) -> Sequence[Any]:
-        """The purchases with their order, and how long their first SMS took; `None` where none has come."""
-        newest = (
-            sa.select(purchases.c.order_id, purchases.c.request, purchases.c.sent_at, purchases.c.charge)
-            .where(
-                purchases.c.account == self._account,
-                purchases.c.state == "bought",
-                purchases.c.kind == "order",
-            )
-            .order_by(purchases.c.id.desc())
-            .limit(MOST)
-            .subquery()
-        )
-        first_sms = (
-            sa.select(sa.func.min(came_at))
-            .where(
-                messages.c.account == self._account,
-                messages.c.order_id == newest.c.order_id,
-                came_at >= newest.c.sent_at,
-            )
-            .scalar_subquery()
-        )
-        is_its = sa.and_(orders.c.account == self._account, orders.c.order_id == newest.c.order_id)
-        is_refunded = sa.and_(orders.c.refunded_at.is_not(None), orders.c.refund_missing_since.is_(None))
-        query = sa.select(
-            newest.c.request,
-            sa.func.coalesce(orders.c.price, newest.c.charge).label("price"),
-            orders.c.status,
-            is_refunded.label("is_refunded"),
-            (first_sms - newest.c.sent_at).label("seconds"),
-        ).join(orders, is_its)
-        with self._store.read() as connection:
-            since = self._store.now(connection) - seconds
-            return connection.execute(query.where(newest.c.sent_at >= since)).all()
 
 
 def _what(request: dict[str, Any]) -> tuple[Any, ...]:

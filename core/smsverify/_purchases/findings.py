@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from smsverify._orders.handover import is_unclaimed, is_unused
 from smsverify._orders.holding import FORGOTTEN
 from smsverify._orders.orders import Orders
+from smsverify._orders.records import as_order, is_foreign
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.refunds import Refunds
 from smsverify._purchases.spending import DAY
 from smsverify._store.store import Store
-from smsverify.models import RENTALS, Order
+from smsverify._store.tables import NOT_ENDED, orders, purchases, releases
+from smsverify.models import CANCELLED, RENTALS, Order
 from smsverify.overview import Task
 from smsverify.reports import HeldOrder, UnknownCall
 
@@ -23,6 +29,127 @@ NEVER_CAME = (
     "it is listed as cancelled, but its refund has not reached the wallet, or not all of it: it counts as "
     "spent. Ask the service"
 )
+
+HeldKind = Literal[
+    "not_given_back", "planned", "not_used", "refund_missing", "overcharged", "bought_elsewhere"
+]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An order that is named to a person.
+
+    Attributes:
+        kind: why, in a word.
+        order: the order, and why for people.
+        product: of the order.
+        task: has bought it; `None` where that is unknown.
+    """
+
+    kind: HeldKind
+    order: HeldOrder
+    product: str | None
+    task: Task | None
+
+
+# ------------------------------------------------------------------ which orders
+
+_ACCOUNT: sa.BindParameter[str] = sa.bindparam("account", type_=sa.Text)
+_NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Double)
+_WALL: sa.BindParameter[float] = sa.bindparam("wall", type_=sa.Double)
+_ALIVE_SINCE: sa.BindParameter[float] = sa.bindparam("alive_since", type_=sa.Double)
+# Orders that were used or waited for since then are not forgotten; the same for those bought to keep.
+_BEFORE: sa.BindParameter[float] = sa.bindparam("before", type_=sa.Double)
+_KEPT_BEFORE: sa.BindParameter[float] = sa.bindparam("kept_before", type_=sa.Double)
+# Refunds that the list has shown until then are late.
+_REFUNDED_BEFORE: sa.BindParameter[float] = sa.bindparam("refunded_before", type_=sa.Double)
+_COLUMNS = [orders.c[name] for name in Order.model_fields if name in orders.c]
+
+
+def _select(
+    *conditions: sa.ColumnElement[bool] | sa.TextClause, reason: sa.ColumnElement[str | None] | None = None
+) -> sa.Select[Any]:
+    """The orders that some conditions pick, with the reason where that is on record."""
+    no_reason = sa.cast(sa.null(), sa.Text)
+    columns = [*_COLUMNS, orders.c.reconciled_at, (no_reason if reason is None else reason).label("reason")]
+    return sa.select(*columns).where(orders.c.account == _ACCOUNT, *conditions)
+
+
+def _to_release(*, planned: bool) -> sa.Select[Any]:
+    its_release = sa.and_(releases.c.account == _ACCOUNT, releases.c.order_id == orders.c.order_id)
+    is_planned = releases.c.planned if planned else sa.not_(releases.c.planned)
+    return _select(is_planned, reason=releases.c.reason).join_from(orders, releases, its_release)
+
+
+def _unneeded() -> list[sa.Select[Any]]:
+    """The orders that no call waits for, and those bought to keep that were never handed over.
+
+    One that has ended is named for a day. The many that ended before are no row of the index that the second
+    of these uses.
+    """
+    its_release = sa.and_(releases.c.account == orders.c.account, releases.c.order_id == orders.c.order_id)
+    status = sa.func.lower(sa.func.trim(orders.c.status))
+    is_open = sa.and_(
+        status.not_in(sorted(CANCELLED)), sa.not_(sa.select(releases.c.order_id).where(its_release).exists())
+    )
+    is_for_use = sa.or_(orders.c.product.is_(None), orders.c.product.not_in(TO_KEEP))
+    unused = (is_unused(_BEFORE, _ALIVE_SINCE), is_for_use, is_open)
+    # An order that was bought to keep is a leak only where its buyer gives no sign of life.
+    unclaimed = (is_unclaimed(_KEPT_BEFORE), orders.c.product.in_(TO_KEEP), is_open)
+    goes_on = sa.text(NOT_ENDED)
+    return [
+        _select(*unused, orders.c.first_seen_at >= _NOW - DAY),
+        _select(*unused, orders.c.first_seen_at < _NOW - DAY, goes_on),
+        _select(*unclaimed, sa.or_(status == "completed", goes_on)),
+    ]
+
+
+_SELECTS: dict[HeldKind, list[sa.Select[Any]]] = {
+    "not_given_back": [_to_release(planned=False)],
+    "planned": [_to_release(planned=True)],
+    "not_used": _unneeded(),
+    "refund_missing": [
+        _select(orders.c.refund_missing_since.is_not(None), orders.c.refunded_at <= _REFUNDED_BEFORE)
+    ],
+    "bought_elsewhere": [
+        _select(
+            is_foreign(_NOW, _WALL, DAY),
+            orders.c.order_id.not_in(sa.bindparam("candidates", expanding=True)),
+        )
+    ],
+}
+
+
+@cache
+def _held(kinds: tuple[HeldKind, ...]) -> sa.Select[Any]:
+    """The orders of these kinds, in this order, each with the task that has bought it."""
+    selects = [
+        one.add_columns(sa.literal_column(str(rank), sa.Integer).label("rank"))
+        for rank, kind in enumerate(kinds)
+        for one in _SELECTS[kind]
+    ]
+    found = sa.union_all(*selects).subquery()
+    is_its = sa.and_(purchases.c.account == _ACCOUNT, purchases.c.kind == "order")
+    # An order has few calls, and its index finds them.
+    task = sa.select(sa.func.max(sa.case((is_its, purchases.c.task)))).where(
+        purchases.c.order_id == found.c.order_id
+    )
+    return (
+        sa.select(found, sa.func.count().over().label("total"), task.scalar_subquery().label("task"))
+        .order_by(found.c.rank, found.c.order_id)
+        .limit(sa.bindparam("most"))
+    )
+
+
+def _reason(kind: HeldKind, order: Order, on_record: str | None) -> str:
+    if kind in ("not_given_back", "planned"):
+        return f"it is to be cancelled ({on_record})"
+    if kind == "not_used":
+        return why_unclaimed(order) if order.product in TO_KEEP else _why_unused(order)
+    return NEVER_CAME if kind == "refund_missing" else "it was not bought through this store"
+
+
+ALL = 1_000_000  # of a kind, for a report that leaves none out
 
 
 class Findings:
@@ -49,16 +176,13 @@ class Findings:
         self._store = store
         self._ledger = ledger
         self._records = orders.records
-        self._releases = orders.releases
-        self._handover = orders.handover
         self._refunds = refunds
         self._grace = grace
         self._alive = alive
         self._forgotten = FORGOTTEN * time_scale
 
-    def unknown_calls(self, connection: sa.Connection) -> list[UnknownCall]:
-        """The paid calls whose outcome is unknown, and whose answer does not come any more."""
-        now = self._store.now(connection)
+    def unknown_calls(self, connection: sa.Connection, now: float) -> list[UnknownCall]:
+        """The paid calls whose outcome is unknown at a time, and whose answer does not come any more."""
         return [
             UnknownCall(
                 namespace=call.namespace,
@@ -70,29 +194,58 @@ class Findings:
                 overdue=bool(call.candidates) or now > call.sent_at + self._grace,
                 task=Task.read(call.task),
             )
-            for call in self._ledger.open_calls(connection)
+            for call in self._ledger.open_calls(connection, now)
             if not call.under_way
         ]
 
+    def held(
+        self,
+        connection: sa.Connection,
+        now: float,
+        *kinds: HeldKind,
+        unknown: Iterable[UnknownCall],
+        most: int = ALL,
+    ) -> tuple[list[Found], int]:
+        """The orders that a person should know of, kind by kind, and how many there are.
+
+        Args:
+            connection: of a transaction.
+            now: seconds by the store's clock.
+            *kinds: which of them. `not_given_back` are to be cancelled now, `planned` later; `not_used` are
+                those of `unneeded`; of `refund_missing` the list shows a refund that the wallet has never
+                shown; `bought_elsewhere` are of the last day, and of no unknown call.
+            unknown: the calls whose outcome is unknown.
+            most: how many are named.
+        """
+        values = {
+            **self._moments(now),
+            "candidates": [order_id for call in unknown for order_id in call.order_ids],
+            "most": most,
+        }
+        rows = connection.execute(_held(kinds), values).all()
+        found = []
+        for row in rows:
+            kind, order = kinds[row.rank], as_order(row)
+            held = HeldOrder.of(order, _reason(kind, order, row.reason))
+            found.append(Found(kind, held, order.product, Task.read(row.task)))
+        return found, rows[0].total if rows else 0
+
     def unneeded(self, now: float, cancel_after: float | None = None) -> tuple[list[Order], list[Order]]:
-        """The orders that no call waits for, and those bought to keep that were never handed over.
+        """The orders that no call waits for, and those bought to keep that were never handed over. First come
+        those that no reconciliation has dealt with for the longest time.
 
         Args:
             now: seconds by the store's clock.
             cancel_after: seconds after which a number counts as forgotten, if that is sooner than by default.
         """
-        patience = self._forgotten if cancel_after is None else min(self._forgotten, cancel_after)
-        unused = self._handover.unused(
-            now - patience, alive_since=now - self._alive, ended_since=now - DAY, not_of=TO_KEEP
-        )
-        # An order that was bought to keep is a leak only where its buyer gives no sign of life.
-        unclaimed = [
-            order for order in self._handover.unclaimed(now - self._forgotten) if order.product in TO_KEEP
+        with self._store.read() as connection:
+            rows = connection.execute(sa.union_all(*_unneeded()), self._moments(now, cancel_after)).all()
+        found = [
+            as_order(row) for row in sorted(rows, key=lambda row: (row.reconciled_at or 0.0, row.order_id))
         ]
-        released = {release.order_id for release in self._releases.all()} if unused or unclaimed else set()
         return (
-            [order for order in unused if not order.cancelled and order.order_id not in released],
-            [order for order in unclaimed if not order.cancelled and order.order_id not in released],
+            [order for order in found if order.product not in TO_KEEP],
+            [order for order in found if order.product in TO_KEEP],
         )
 
     def leaks(self, unused: Iterable[Order], unclaimed: Iterable[Order]) -> list[HeldOrder]:
@@ -101,34 +254,32 @@ class Findings:
             HeldOrder.of(order, why_unclaimed(order)) for order in unclaimed
         ]
 
-    def releases(self, *, planned: bool) -> list[HeldOrder]:
-        """The orders that are to be cancelled now, or those that this is planned for."""
-        found = [release for release in self._releases.all() if release.is_planned == planned]
-        known = self._records.known(release.order_id for release in found)
-        return [
-            HeldOrder.of(known[release.order_id], f"it is to be cancelled ({release.reason})")
-            for release in found
-        ]
-
-    def missing_refunds(self) -> list[HeldOrder]:
-        """The orders that the list shows as cancelled, and whose refund the wallet has never shown."""
-        known = self._records.known(self._refunds.missing())
-        return [HeldOrder.of(order, NEVER_CAME) for order in known.values()]
-
-    def foreign(self, unknown: Iterable[UnknownCall]) -> list[HeldOrder]:
-        """The orders of the last day that were not bought through this store, nor by one of these calls."""
-        candidates = {order_id for call in unknown for order_id in call.order_ids}
-        return [
-            HeldOrder.of(order, "it was not bought through this store")
-            for order in self._records.foreign(DAY)
-            if order.order_id not in candidates
-        ]
-
-    def overcharged(self, connection: sa.Connection) -> list[HeldOrder]:
+    def overcharged(self, connection: sa.Connection, now: float) -> list[Found]:
         """The purchases of the last day that were charged more than was allowed."""
-        found = self._ledger.spending.overcharged(connection, self._store.now(connection) - DAY)
-        known = self._records.known(order_id for order_id, _ in found)
-        return [HeldOrder.of(known[order_id], reason) for order_id, reason in found]
+        charges = self._ledger.spending.overcharged(connection, now - DAY)
+        known = self._records.known_in(connection, (one.order_id for one in charges))
+        return [
+            Found(
+                "overcharged",
+                HeldOrder.of(known[one.order_id], f"was charged more than {one.allowed}"),
+                known[one.order_id].product,
+                one.task,
+            )
+            for one in charges
+        ]
+
+    def _moments(self, now: float, cancel_after: float | None = None) -> dict[str, Any]:
+        """What the statements go by."""
+        patience = self._forgotten if cancel_after is None else min(self._forgotten, cancel_after)
+        return {
+            "account": self._records.account,
+            "now": now,
+            "wall": self._store.as_wall(now),
+            "alive_since": now - self._alive,
+            "before": now - patience,
+            "kept_before": now - self._forgotten,
+            "refunded_before": now - self._refunds.grace,
+        }
 
 
 def why_unclaimed(order: Order) -> str:

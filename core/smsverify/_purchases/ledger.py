@@ -316,9 +316,9 @@ class Ledger:
         with self._store.read() as connection:
             return [call for call in self.open_calls(connection) if call.kind == "renewal"]
 
-    def open_calls(self, connection: sa.Connection) -> list[OpenCall]:
-        """The calls whose outcome is unknown, the earliest first."""
-        now = self._store.now(connection)
+    def open_calls(self, connection: sa.Connection, now: float | None = None) -> list[OpenCall]:
+        """The calls whose outcome is unknown, the earliest first; as of `now`, or of the store's time."""
+        now = self._store.now(connection) if now is None else now
         rows = connection.execute(
             sa.select(purchases)
             .where(purchases.c.account == self._account, purchases.c.state.in_(OPEN))

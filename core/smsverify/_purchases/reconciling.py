@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
+from typing import Final
 
 from smsverify._orders.holding import FORGOTTEN
 from smsverify._orders.orders import Orders
@@ -23,6 +24,7 @@ from smsverify.text import log_of
 log = log_of(__name__)
 
 AT_ONCE = 20  # orders that one reconciliation looks at, and as many that it cancels: its cost stays small
+REPORTED: Final = ("not_given_back", "planned", "refund_missing", "bought_elsewhere")
 
 
 class Reconciler:
@@ -75,8 +77,11 @@ class Reconciler:
         with self._store.read() as connection:
             spent_today = self._ledger.spending.today(connection).amount
             spent = self._ledger.spending.in_all(connection)
-            unknown = self._findings.unknown_calls(connection)
-            overcharged = self._findings.overcharged(connection)
+            now = self._store.now(connection)
+            unknown = self._findings.unknown_calls(connection, now)
+            overcharged = self._findings.overcharged(connection, now)
+            held, _ = self._findings.held(connection, now, *REPORTED, unknown=unknown)
+        of_kind = {kind: [one.order for one in held if one.kind == kind] for kind in REPORTED}
         report = Reconciliation(
             checked_at=datetime.now(timezone.utc),
             balance=balance,
@@ -94,12 +99,12 @@ class Reconciler:
             ],
             unknown=unknown,
             cancelled=cancelled,
-            to_cancel=self._findings.releases(planned=False),
-            planned=self._findings.releases(planned=True),
+            to_cancel=of_kind["not_given_back"],
+            planned=of_kind["planned"],
             leaks=leaks,
-            missing_refunds=self._findings.missing_refunds(),
-            foreign=self._findings.foreign(unknown),
-            overcharged=overcharged,
+            missing_refunds=of_kind["refund_missing"],
+            foreign=of_kind["bought_elsewhere"],
+            overcharged=[one.order for one in overcharged],
             foreign_is_fine=not self._is_exclusive,
         )
         for finding in report.findings:

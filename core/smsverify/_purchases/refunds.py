@@ -34,7 +34,7 @@ class Refunds:
     def __init__(self, store: Store, account: str, *, grace: float, is_exclusive: bool) -> None:
         self._store = store
         self._account = account
-        self._grace = grace
+        self.grace = grace
         self._is_exclusive = is_exclusive
 
     def compare(self, connection: sa.Connection, first: Reading, then: Reading) -> None:
@@ -56,18 +56,6 @@ class Refunds:
                 return
         if comparison.is_short and (cut := _that_cover(comparison.expected[0] - then.amount, came)):
             self._mark(connection, cut, then.read_at)
-
-    def missing(self) -> list[int]:
-        """The orders whose refund the list shows, and the wallet did not show in time."""
-        with self._store.read() as connection:
-            latest = self._store.now(connection) - self._grace
-            return list(
-                connection.execute(
-                    sa.select(orders.c.order_id)
-                    .where(self._is_missing(), orders.c.refunded_at <= latest)
-                    .order_by(orders.c.order_id)
-                ).scalars()
-            )
 
     # -------------------------------------------------------------- inside
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._orders.records import IS_REFUNDED
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, purchases
 from smsverify.errors import PriceLimitError, SpendingLimitError
@@ -85,6 +86,21 @@ class SpentBy:
     refunded: Decimal
 
 
+@dataclass(frozen=True)
+class Overcharge:
+    """An order that cost more than was allowed.
+
+    Attributes:
+        order_id: the order.
+        allowed: what was allowed, by which setting.
+        task: has bought it; `None` for a program of its own.
+    """
+
+    order_id: int
+    allowed: str
+    task: Task | None
+
+
 class Spending:
     """What one account has spent. Its methods work inside of a transaction.
 
@@ -101,8 +117,8 @@ class Spending:
         """What was spent since midnight (UTC)."""
         return self._spent(connection, self._store.now(connection) // DAY * DAY)
 
-    def overcharged(self, connection: sa.Connection, since: float) -> list[tuple[int, str]]:
-        """The orders that cost more than was allowed, the earliest first, each with the reason.
+    def overcharged(self, connection: sa.Connection, since: float) -> list[Overcharge]:
+        """The orders that cost more than was allowed, the earliest first.
 
         An order cost too much where its charge is above its `max_price`, or above both the price in the list
         and what a budget has room for.
@@ -117,7 +133,16 @@ class Spending:
             for column in (purchases.c.charge, purchases.c.price, purchases.c.max_price)
         )
         rows = connection.execute(
-            sa.select(purchases)
+            sa.select(
+                purchases.c.order_id,
+                purchases.c.charge,
+                purchases.c.price,
+                purchases.c.max_price,
+                purchases.c.daily_budget,
+                purchases.c.run_budget,
+                purchases.c.run,
+                purchases.c.task,
+            )
             .where(
                 purchases.c.account == self._account,
                 purchases.c.state == "bought",
@@ -145,12 +170,12 @@ class Spending:
                 allowed = f"run_budget={row.run_budget} has room for"
             else:
                 continue
-            found.append((row.order_id, f"was charged more than {allowed}"))
+            found.append(Overcharge(row.order_id, allowed, Task.read(row.task)))
         return found
 
-    def today_by_workflow(self, connection: sa.Connection) -> Iterator[SpentBy]:
-        """What was spent since midnight (UTC), by Dag or flow."""
-        midnight = self._store.now(connection) // DAY * DAY
+    def today_by_workflow(self, connection: sa.Connection, now: float) -> Iterator[SpentBy]:
+        """What was spent since the last midnight (UTC) before `now`, by Dag or flow."""
+        midnight = now // DAY * DAY
         rows = connection.execute(
             sa.select(
                 purchases.c.workflow,
@@ -240,11 +265,7 @@ class Spending:
 
 _ITS_ORDER = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)
 # Of a purchase without an order this is false, and not unknown.
-_IS_REFUNDED = sa.and_(
-    purchases.c.kind == "order",
-    orders.c.refunded_at.is_not(None),
-    orders.c.refund_missing_since.is_(None),
-)
+_IS_REFUNDED = sa.and_(purchases.c.kind == "order", IS_REFUNDED)
 
 
 def _sum_of(rows: Sequence[Any]) -> Spent:

@@ -168,17 +168,11 @@ class Wallet:
 
     def before(self, connection: sa.Connection, number: int) -> Reading | None:
         """The last reading that was on record before a number of the sequence."""
-        row = connection.execute(
-            sa.select(balances)
-            .where(balances.c.account == self._account, balances.c.number < number)
-            .order_by(balances.c.number.desc())
-            .limit(1)
-        ).one_or_none()
-        return None if row is None else _reading(row)
+        return self._newest(connection, balances.c.number < number)
 
     def last(self, connection: sa.Connection) -> Reading | None:
         """The last reading."""
-        return self.before(connection, sequence.last(connection, self._account) + 1)
+        return self._newest(connection)
 
     def since(self, connection: sa.Connection, first: Reading, then: Reading) -> Comparison:
         """What the wallet held at a reading, compared with an earlier one.
@@ -186,6 +180,11 @@ class Wallet:
         Calls that were open at the later one explain nothing: whether they were paid is the question.
         """
         return compare(first.amount, then.amount, movements(connection, self._account, first, then))
+
+    def _newest(self, connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Reading | None:
+        mine = sa.select(balances).where(balances.c.account == self._account, *conditions)
+        row = connection.execute(mine.order_by(balances.c.number.desc()).limit(1)).one_or_none()
+        return None if row is None else _reading(row)
 
     def _forget(self, connection: sa.Connection, newest: int) -> None:
         """Keeps the newest reading, and the last one before each call that is open."""

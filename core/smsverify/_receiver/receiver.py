@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from anyio import fail_after
@@ -13,12 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smsverify._messages.callbacks import OPEN, UNVERIFIED, VERIFIED, Callback
+from smsverify._messages.callbacks import OPEN, UNVERIFIED, VERIFIED, Callback, name_of_secret
 from smsverify._messages.inbox import Inbox
 from smsverify._receiver.accounts import Account, merged, with_secret
 from smsverify._receiver.limits import COMPLAIN_PAUSE, Allowance, Complaints, log
 from smsverify._receiver.masking import mask
 from smsverify._receiver.payloads import load, read_sms, read_wallet
+from smsverify._receiver.refusals import Refusals
 from smsverify._receiver.writing import Writer
 from smsverify.errors import SmsVerifyError, StoreError
 
@@ -48,6 +50,7 @@ class Receiver:
         self._complaints = Complaints()
         self._unverified = Allowance(UNVERIFIED_IN_A_ROW, UNVERIFIED_PER_SECOND)
         self._unverified_at_once = 0
+        self._refusals = Refusals(self._note_refused)
 
     def knows(self, accounts: Sequence[Account]) -> None:
         """Takes note of the secrets, which no log may show."""
@@ -73,22 +76,23 @@ class Receiver:
 
     async def _take(self, request: Request, read: Callable[..., list[Callback]]) -> Response:
         secret = request.path_params.get("secret")
-        accounts, are_all = await self._known_accounts()
-        if secret is not None:
-            accounts = with_secret(accounts, secret)
-        if refusal := self._refusal(request, accounts, are_all=are_all):
+        known, are_all = await self._known_accounts()
+        accounts = known if secret is None else with_secret(known, secret)
+        if refusal := self._refusal(request, accounts, known, are_all=are_all):
             return refusal
         if secret is not None:
-            return await self._take_in(request, read, accounts, LONGEST_BODY, by_secret=True)
+            return await self._take_in(request, read, accounts, LONGEST_BODY, secret=secret)
         if self._unverified_at_once >= UNVERIFIED_AT_ONCE or not self._unverified.take():
-            return self._refuse(429, "too many come without a secret")
+            return self._refuse(429, "too many come without a secret", known)
         self._unverified_at_once += 1
         try:
-            return await self._take_in(request, read, accounts, LONGEST_UNVERIFIED, by_secret=False)
+            return await self._take_in(request, read, accounts, LONGEST_UNVERIFIED, secret=None)
         finally:
             self._unverified_at_once -= 1
 
-    def _refusal(self, request: Request, accounts: Sequence[Account], *, are_all: bool) -> Response | None:
+    def _refusal(
+        self, request: Request, accounts: Sequence[Account], known: Sequence[Account], *, are_all: bool
+    ) -> Response | None:
         """What can be refused before the body is read."""
         if not accounts and not are_all:
             return answer(503)
@@ -100,9 +104,9 @@ class Receiver:
             )
             return answer(503)
         if not accounts:
-            return self._refuse(404, "no account has this secret among its callback_secrets")
+            return self._refuse(404, "no account has this secret among its callback_secrets", known)
         if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-            return self._refuse(415, "its body is compressed")
+            return self._refuse(415, "its body is compressed", accounts)
         return None
 
     async def _known_accounts(self) -> tuple[Sequence[Account], bool]:
@@ -127,23 +131,24 @@ class Receiver:
         accounts: Sequence[Account],
         longest: int,
         *,
-        by_secret: bool,
+        secret: str | None,
     ) -> Response:
         try:
             with fail_after(BODY_TIMEOUT):
                 body = await _body_of(request, longest)
         except (ClientDisconnect, TimeoutError):
-            return self._refuse(408, "its body did not come in time")
+            return self._refuse(408, "its body did not come in time", accounts)
         if body is None:
-            return self._refuse(413, f"its body has more than {longest} bytes")
+            return self._refuse(413, f"its body has more than {longest} bytes", accounts)
         try:
             payload = load(body)
         except ValueError:
-            return self._refuse(400, "its body is not JSON")
+            return self._refuse(400, "its body is not JSON", accounts)
+        name = None if secret is None else name_of_secret(secret)
         try:
             with fail_after(STORE_TIMEOUT):
-                for callback in read(payload, body, by_secret=by_secret):
-                    if not await self._store(accounts, callback):
+                for callback in read(payload, body, by_secret=secret is not None):
+                    if not await self._store(accounts, replace(callback, secret=name)):
                         return answer(503)
         except TimeoutError:
             self._complaints.say(
@@ -208,7 +213,14 @@ class Receiver:
         else:
             self._complaints.say(level, *text, what="unverified")
 
-    def _refuse(self, status: int, why: str) -> Response:
+    def _note_refused(self, account: Account, times: int, why: str) -> None:
+        writer = self._writer(account)
+        if not writer.is_broken():
+            writer.submit(lambda inbox: inbox.note_refused(times, why), account.inbox, False)
+
+    def _refuse(self, status: int, why: str, accounts: Sequence[Account]) -> Response:
+        """Refuses a callback that is for one of these accounts, as far as that is known."""
+        self._refusals.count(accounts, why)
         self._complaints.say(
             logging.WARNING,
             "A callback was refused with %d: %s (more of these in the next %.0f s are not logged)",

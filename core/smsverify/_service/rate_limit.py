@@ -249,9 +249,9 @@ class RateLimit:
             refusals=snapshot.refusals,
         )
 
-    def traffic(self, connection: sa.Connection) -> Traffic:
-        """The requests of the last period, of all processes. Writes nothing."""
-        snapshot = self._slots.snapshot(connection)
+    def traffic(self, connection: sa.Connection, now: float) -> Traffic:
+        """The requests of the last period until `now`, of all processes. Writes nothing."""
+        snapshot = self._slots.snapshot(connection, now)
         if snapshot is None:
             return Traffic(0, {}, None, 0)
         waiting = self._queue.waiting(connection, snapshot.now)

@@ -84,11 +84,20 @@ class Slots:
         self._limit = limit
         self._sharing = sharing
 
-    def snapshot(self, connection: sa.Connection, *, locked: bool = False) -> Snapshot | None:
-        """The slots as of now; `None` where they have to be made or repaired first."""
+    def snapshot(
+        self, connection: sa.Connection, now: float | None = None, *, locked: bool = False
+    ) -> Snapshot | None:
+        """The slots as of now; `None` where they have to be made or repaired first.
+
+        Args:
+            connection: of a transaction.
+            now: the store's time, where the caller has read it just now.
+            locked: whether others who want to lock them wait until the transaction ends.
+        """
         query = sa.select(rate_limits).where(rate_limits.c.key_id == self._key_id)
         row = connection.execute(query.with_for_update() if locked else query).one_or_none()
-        read_at, now = boottime(), self._store.now(connection)
+        read_at = boottime()
+        now = self._store.now(connection) if now is None else now
         rows = connection.execute(
             sa.select(slots.c.slot, slots.c.free_at, slots.c.holder, slots.c.priority).where(
                 slots.c.key_id == self._key_id, slots.c.slot < self._limit

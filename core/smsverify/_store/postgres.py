@@ -39,6 +39,9 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "'60s'",  # A process that is stopped in one holds others up.
     "extra_float_digits": "1",  # All digits of a time.
     "standard_conforming_strings": "on",
+    # The rows that a statement wants are few, an index finds them, and their pages are in memory. With the
+    # default, the planner reads whole tables instead.
+    "random_page_cost": "1",
 }
 _REPLICA = ". The store needs the primary server, which writes, and not a replica"
 _HINTS = {
@@ -156,15 +159,16 @@ class PostgresServer:
             raise _another("they were dropped and made again" if found else "they are empty")
 
     def _begin(self, connection: sa.Connection) -> None:
-        is_reader = connection.get_execution_options().get("read_only")
+        options = connection.get_execution_options()
         settings = _SETTINGS | {
             "lock_timeout": f"{self._timeout * 1000:.0f}",
             "search_path": "DEFAULT" if self._place is None else f"{self._place}, pg_temp",
         }
         if (connection.dialect.server_version_info or (0,)) >= (17,):
             settings["transaction_timeout"] = "0"
-        mode = "READ ONLY" if is_reader else "READ WRITE"
-        begin = [f"BEGIN ISOLATION LEVEL READ COMMITTED {mode} NOT DEFERRABLE"]
+        level = "REPEATABLE READ" if options.get("is_snapshot") else "READ COMMITTED"
+        mode = "READ ONLY" if options.get("read_only") else "READ WRITE"
+        begin = [f"BEGIN ISOLATION LEVEL {level} {mode} NOT DEFERRABLE"]
         begin += [f"SET LOCAL {name} TO {value}" for name, value in settings.items()]
         cursor = connection.connection.cursor()
         cursor.execute("; ".join(begin))

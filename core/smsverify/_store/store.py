@@ -98,11 +98,16 @@ class Store:
                 self._scrub()
 
     @contextmanager
-    def read(self) -> Iterator[sa.Connection]:
-        """A connection to read with; it never waits for writers."""
+    def read(self, *, is_snapshot: bool = False) -> Iterator[sa.Connection]:
+        """A connection to read with; it never waits for writers.
+
+        Args:
+            is_snapshot: all its statements see what was on record when the first one began. In SQLite they
+                always do.
+        """
         self._make_ready()
         with _fork_gate.passing(), self._translating(), self._engine.connect() as connection:
-            yield connection.execution_options(read_only=True)
+            yield connection.execution_options(read_only=True, is_snapshot=is_snapshot)
 
     def lock(self, connection: sa.Connection, name: str) -> None:
         """Lets one transaction at a time work under this name.

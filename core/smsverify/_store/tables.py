@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from smsverify.models import ENDED
+
 # The first real migration will be made with Alembic.
 SCHEMA_VERSION = 1
 
 metadata = sa.MetaData()
+
+
+# Picks the orders that have not ended, as `smsverify.models.has_ended` says it: word for word the same in an
+# index and in a query, or the index is not used.
+NOT_ENDED = f"lower(trim(status)) NOT IN ({', '.join(repr(status) for status in sorted(ENDED))})"
 
 
 def _index_where(which: str, name: str, *columns: str) -> sa.Index:
@@ -218,6 +225,11 @@ orders = sa.Table(
         "first_seen_at",
         "status",
     ),
+    _index_where(
+        f"key IS NOT NULL AND used_at IS NULL AND refunded_at IS NULL AND {NOT_ENDED}",
+        "orders_going_on",
+        "first_seen_at",
+    ),
     _index_where("unclaimed_since IS NOT NULL", "orders_unclaimed", "unclaimed_since"),
     _index_where("key IS NULL", "orders_foreign", "first_seen_at"),
     _index_where("refund_missing_since IS NOT NULL", "orders_missing", "order_id"),
@@ -296,6 +308,8 @@ polls = sa.Table(
     sa.Column("refusal", sa.Text),
     # When the secret URL was last called with an SMS of an order that is known.
     sa.Column("callback_at", sa.Double),
+    # The secret that it came by, as `name_of_secret` says it.
+    sa.Column("callback_secret", sa.Text),
     # Before these, no order is looked at for a callback without a secret, and none for a subscription.
     sa.Column("unsigned_next_at", sa.Double),
     sa.Column("subscription_next_at", sa.Double),
@@ -357,6 +371,7 @@ callbacks = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("by_secret", sa.Boolean, nullable=False),
+    sa.Column("secret", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("is_documented", sa.Boolean, nullable=False),
     sa.Column("order_id", sa.BigInteger),
@@ -370,6 +385,17 @@ callbacks = sa.Table(
     sa.UniqueConstraint("account", "digest"),
     sa.Index("smsverify_callbacks_state", "account", "state", "order_id"),
     sa.Index("smsverify_callbacks_received", "account", "received_at"),
+)
+
+# How many callbacks were refused, by the hour. Nothing else is kept of them.
+refusals = sa.Table(
+    "smsverify_refusals",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("hour", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("times", sa.Integer, nullable=False),
+    sa.Column("last_at", sa.Double, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
 )
 
 # Who reads all messages as they come, the cursor of each, and which process holds its place at the moment.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,26 +12,10 @@ from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import flag
 from smsverify.cli.verbs import FINDINGS, Common
+from smsverify.overview_tables import DELIVERY, delivered
 from smsverify.text import printable
 
-if TYPE_CHECKING:
-    from smsverify.reports import Delivery
-
 PANEL = "Account"
-
-DELIVERY = (
-    "product",
-    "service",
-    "country",
-    "area",
-    "bought",
-    "codes",
-    "rate (95 %)",
-    "p50",
-    "p95",
-    "USD per code",
-    "refunds",
-)
 
 
 def balance(common: Common) -> None:
@@ -62,23 +46,7 @@ def delivery(
     if common.json:
         output.say(json.dumps([one.as_dict() for one in found]))
     else:
-        output.table(DELIVERY, [_delivered(one) for one in found])
-
-
-def _delivered(one: Delivery) -> tuple[str, ...]:
-    rate = "-" if one.rate is None else f"{one.rate:.0%} ({one.rate_low:.0%} to {one.rate_high:.0%})"
-    return (
-        one.product,
-        one.service,
-        one.country or "-",
-        one.area_code or "-",
-        str(one.bought),
-        str(one.codes),
-        rate,
-        *("-" if seconds is None else f"{seconds:.1f} s" for seconds in (one.p50_seconds, one.p95_seconds)),
-        "-" if one.cost_per_code is None else f"{one.cost_per_code:.2f}",
-        str(one.refunds),
-    )
+        output.table(DELIVERY, [delivered(one) for one in found])
 
 
 def reconcile(

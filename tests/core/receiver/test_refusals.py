@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import requests
+from rigs import eventually
 from rigs.callbacks import PATIENT, of, rows, states
+from rigs.processes import settings_of
 from rigs.receiver import ROTATED, SECRET, TEXT, Receiver, payload, receiving
 
 from smsverify import InvalidRequestError
@@ -25,6 +27,11 @@ from smsverify.simulator import Simulator
 MakeHook = Callable[..., SmsVerifyHook]
 
 
+def rotated_away(hook: SmsVerifyHook) -> SmsVerifyHook:
+    """The same account, once its first secret is not valid any more."""
+    return SmsVerifyHook(**settings_of(hook) | {"callback_secrets": [ROTATED]})
+
+
 # ------------------------------------------------------------------ what is refused
 
 
@@ -36,6 +43,36 @@ def test_a_wrong_secret_is_not_found(
 ) -> None:
     assert receiver.post(of(order), path) == 404
     assert rows(hook) == []
+
+
+def test_the_overview_counts_what_was_refused_and_says_why(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order
+) -> None:
+    for _ in range(3):
+        assert receiver.post(of(order), f"/callback/{SECRET}x") == 404
+    seen = eventually(
+        lambda: found if (found := hook.overview().callbacks).refused == 3 else None, "three are on record"
+    )
+    assert (seen.refused_why, seen.last_secret) == (
+        "no account has this secret among its callback_secrets",
+        None,
+    )
+    assert receiver.post(b"{") == 400
+    seen = eventually(
+        lambda: found if (found := hook.overview().callbacks).refused == 4 else None, "one more is on record"
+    )
+    assert seen.refused_why == "its body is not JSON"
+
+
+def test_the_overview_says_by_which_secret_the_last_one_came(
+    receiver: Receiver, hook: SmsVerifyHook, order: Order
+) -> None:
+    for number, secret in enumerate((ROTATED, SECRET), start=1):
+        assert receiver.post(of(order, f"Your code is {number}0000"), f"/callback/{secret}") == 200
+        seen = hook.overview().callbacks
+        assert (seen.last_secret, seen.secrets, seen.by_secret) == (3 - number, 2, number)
+    seen = rotated_away(hook).overview().callbacks
+    assert (seen.last_secret, seen.secrets) == (None, 1)
 
 
 @pytest.mark.parametrize("path", [f"/callback/{SECRET}", f"/callback/{SECRET}/wallet", "/api/callback"])

@@ -65,6 +65,13 @@ def fill(hook: SmsVerifyHook, *, orders: int, messages: int, waits: int, rentals
             connection.execute(sa.text("ANALYZE"))
 
 
+def keep_waits_alive(hook: SmsVerifyHook) -> None:
+    """Gives all waits a sign of life, as those who wait do."""
+    store = hook._parts.store
+    with store.write() as connection:
+        connection.execute(sa.update(tables.waits).values(seen_at=store.now(connection)))
+
+
 def _order(account: str, number: int, of: int, rentals: int, now: float, wall: float) -> dict[str, Any]:
     is_rental = number >= of - rentals
     is_expired = number % 20 == 7
@@ -99,7 +106,17 @@ def _call(account: str, row: dict[str, Any], number: int) -> dict[str, Any]:
         "generation": 1,
         "kind": "order",
         "fingerprint": "f",
-        "request": json.dumps({"name": "WhatsApp"}),
+        "request": json.dumps(
+            {
+                "product": row["product"],
+                "service": str(number % 30),
+                "name": f"Service {number % 30}",
+                "country": None,
+                "country_name": None,
+                "area_code": None,
+                "duration": None,
+            }
+        ),
         "price": "0.40",
         "charge": "0.40",
         "workflow": task.workflow,

@@ -114,6 +114,17 @@ def test_readers_see_what_was_committed_while_somebody_writes(any_store_url: str
     assert keys(store) == ["a", "b"]
 
 
+def test_a_snapshot_shows_one_moment(any_store_url: str) -> None:
+    store = open_store(any_store_url)
+    put(store, "a")
+    count = sa.select(sa.func.count()).select_from(rate_limits)
+    with store.read(is_snapshot=True) as connection:
+        assert connection.execute(count).scalar() == 1
+        put(store, "b")
+        assert connection.execute(count).scalar() == 1
+    assert keys(store) == ["a", "b"]
+
+
 def test_writers_wait_for_each_other_and_none_is_lost(any_store_url: str) -> None:
     store = open_store(any_store_url)
     put(store, "a")
