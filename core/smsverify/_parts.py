@@ -205,7 +205,6 @@ class Parts:
         return Overviews(
             self.store,
             self.settings,
-            self.ledger,
             self.wallet,
             findings=self.findings,
             deliveries=self.deliveries,

@@ -255,7 +255,7 @@ def as_order(row: Any) -> Order:
     """The order that a row is about."""
     values = {name: row._mapping[name] for name in Order.model_fields if name in row._mapping}
     return Order.model_validate(
-        values | {"created_at": _utc(row.created_at), "expires_at": _utc(row.expires_at)}
+        values | {"created_at": utc_of(row.created_at), "expires_at": utc_of(row.expires_at)}
     )
 
 
@@ -291,5 +291,6 @@ def is_foreign(
     return sa.and_(orders.c.key.is_(None), is_paid, is_recent, is_new)
 
 
-def _utc(when: float | None) -> datetime | None:
+def utc_of(when: float | None) -> datetime | None:
+    """A moment of the calendar, as a row has it."""
     return None if when is None else datetime.fromtimestamp(when, timezone.utc)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -12,9 +12,24 @@ import sqlalchemy as sa
 
 from smsverify._messages.inbox import came_at
 from smsverify._orders.records import IS_REFUNDED, is_awaited
-from smsverify._overview.view import ACCOUNT, ALIVE_SINCE, DAY, DAY_AGO, WALL, View, first, more_than
+from smsverify._overview.view import (
+    ACCOUNT,
+    ALIVE_SINCE,
+    DAY,
+    DAY_AGO,
+    MIDNIGHT,
+    WALL,
+    View,
+    first,
+    more_than,
+)
 from smsverify._purchases.deliveries import Deliveries, seconds_to_sms
-from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.spending import (
+    HAS_COME_BACK,
+    MAY_BE_TOO_MUCH,
+    MAY_HAVE_COST,
+    spent_by_workflow,
+)
 from smsverify._purchases.wallet import Wallet
 from smsverify._store.tables import kept, messages, orders, purchases
 from smsverify.models import ENDED, RENTALS, has_ended, was_cancelled
@@ -98,16 +113,15 @@ def _rentals() -> sa.Select[Any]:
     )
 
 
-_LAST_DAY = (
+_OF_LAST_DAY = (
     purchases.c.account == ACCOUNT,
     purchases.c.sent_at >= DAY_AGO,
-    purchases.c.kind == "order",
-    purchases.c.state.in_(("sent", "unknown", "bought")),
+    purchases.c.state.in_(MAY_HAVE_COST),
 )
 
 
-def _order_counts() -> sa.Select[Any]:
-    """One row: what became of the purchases of the last 24 hours."""
+def _last_day() -> sa.Select[Any]:
+    """The paid calls of the last 24 hours, counted by what they have cost and what became of them."""
     has_sms = (
         sa.select(messages.c.id)
         .where(
@@ -117,18 +131,22 @@ def _order_counts() -> sa.Select[Any]:
         )
         .exists()
     )
-    is_bought = purchases.c.state == "bought"
-    columns: list[sa.ColumnElement[Any]] = [sa.func.count().label("total")]
-    columns += [
-        sa.func.count(sa.case((which, 1))).label(name)
-        for name, which in (
-            ("bought", is_bought),
-            ("codes", sa.and_(is_bought, has_sms)),
-            ("refunded", sa.and_(is_bought, IS_REFUNDED)),
-        )
-    ]
+    groups: dict[str, sa.ColumnElement[Any]] = {
+        "workflow": purchases.c.workflow,
+        "kind": purchases.c.kind,
+        "state": purchases.c.state,
+        "charge": purchases.c.charge,
+        "has_come_back": HAS_COME_BACK,
+        "is_today": purchases.c.sent_at >= MIDNIGHT,
+    }
+    counts: dict[str, sa.ColumnElement[int]] = {
+        "times": sa.func.count(),
+        "codes": sa.func.count(sa.case((has_sms, 1))),
+        "too_much": sa.func.count(sa.case((MAY_BE_TOO_MUCH, 1))),
+    }
+    columns = [column.label(name) for name, column in {**groups, **counts}.items()]
     counted = sa.select(*columns).select_from(purchases).outerjoin(orders, _order_of(purchases))
-    return counted.where(*_LAST_DAY)
+    return counted.where(*_OF_LAST_DAY).group_by(*groups.values())
 
 
 def _newest_orders() -> sa.Select[Any]:
@@ -144,7 +162,7 @@ def _newest_orders() -> sa.Select[Any]:
             purchases.c.sent_at,
             purchases.c.task,
         )
-        .where(*_LAST_DAY)
+        .where(*_OF_LAST_DAY, purchases.c.kind == "order")
         .order_by(purchases.c.sent_at.desc())
         .limit(SHOWN)
         .subquery()
@@ -165,24 +183,28 @@ def _newest_orders() -> sa.Select[Any]:
 
 
 _RENTALS = _rentals()
-_ORDER_COUNTS = _order_counts()
+_LAST_DAY = _last_day()
 _NEWEST_ORDERS = _newest_orders()
 
 
-def spend_of(view: View, ledger: Ledger, budget: Decimal | None) -> Spend:
-    """What was spent since midnight."""
+def last_day_of(view: View) -> Sequence[Any]:
+    """The paid calls of the last 24 hours, counted by what they have cost and what became of them."""
+    return view.rows(_LAST_DAY)
+
+
+def spend_of(view: View, day: Sequence[Any], budget: Decimal | None) -> Spend:
+    """What was spent since midnight, of the calls of the last day."""
     parts = sorted(
-        ledger.spending.today_by_workflow(view.connection, view.now),
-        key=lambda one: one.spent.amount,
+        spent_by_workflow([row for row in day if row.is_today]),
+        key=lambda part: part.spent.amount,
         reverse=True,
     )
-    midnight = (view.now // DAY + 1) * DAY
     return Spend(
         amount=sum((part.spent.amount for part in parts), Decimal(0)),
         refunded=sum((part.refunded for part in parts), Decimal(0)),
         unpriced=sum(part.spent.unpriced for part in parts),
         budget=budget,
-        resets_at=view.utc(midnight),
+        resets_at=view.utc(view.midnight + DAY),
         workflows=Section[WorkflowSpend](
             rows=[WorkflowSpend(workflow=part.workflow, amount=part.spent.amount) for part in parts[:SHOWN]],
             more=max(len(parts) - SHOWN, 0),
@@ -234,22 +256,25 @@ def _rental(view: View, row: Any) -> RentalRow:
     )
 
 
-def orders_of(view: View, unknown: Collection[tuple[str, str]]) -> Orders:
+def orders_of(view: View, day: Sequence[Any], unknown: Collection[tuple[str, str]]) -> Orders:
     """The purchases of the last 24 hours, the newest first.
 
     Args:
         view: of the account.
+        day: its calls of the last 24 hours.
         unknown: namespace and key of each call whose answer does not come any more.
     """
-    (counted,) = view.rows(_ORDER_COUNTS)
+    purchased = [row for row in day if row.kind == "order"]
+    bought = [row for row in purchased if row.state == "bought"]
+    total = sum(row.times for row in purchased)
     rows = view.rows(_NEWEST_ORDERS)
     return Orders(
         rows=[_order(view, row, unknown) for row in rows],
-        more=counted.total - len(rows),
-        bought=counted.bought,
-        codes=counted.codes,
-        refunded=counted.refunded,
-        unknown=counted.total - counted.bought,
+        more=total - len(rows),
+        bought=sum(row.times for row in bought),
+        codes=sum(row.codes for row in bought),
+        refunded=sum(row.times for row in bought if row.has_come_back),
+        unknown=sum(row.times for row in purchased if row.state != "bought"),
     )
 
 

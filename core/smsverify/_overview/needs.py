@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final, cast, get_args
+from typing import Any, Final, cast, get_args
 
 from smsverify._overview.view import View
 from smsverify._purchases.findings import TO_KEEP, Findings, Found, HeldKind
@@ -23,6 +23,7 @@ def needs_of(
     findings: Findings,
     unknown: Sequence[UnknownCall],
     rentals: Section[RentalRow],
+    day: Sequence[Any],
     *,
     is_exclusive: bool,
 ) -> Section[Need]:
@@ -33,11 +34,13 @@ def needs_of(
         findings: what its records leave to a person.
         unknown: its calls whose outcome is unknown.
         rentals: that go on.
+        day: its calls of the last 24 hours, as `last_day_of` counts them.
         is_exclusive: whether only the users of this store buy on the account.
     """
     found: list[Need] = [_unknown(call) for call in unknown if call.overdue]
     found += [_not_kept(rental) for rental in rentals.rows if _is_not_kept(rental)]
-    found += map(_held, findings.overcharged(view.connection, view.now))
+    if any(row.too_much for row in day):
+        found += map(_held, findings.overcharged(view.connection, view.now))
     kinds = [kind for kind in HELD if is_exclusive or kind != "bought_elsewhere"]
     held, count = findings.held(view.connection, view.now, *kinds, unknown=unknown, most=SHOWN)
     rows = [*found, *map(_held, held)]

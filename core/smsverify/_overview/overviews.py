@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from smsverify._overview.bought import delivery_of, orders_of, rentals_of, spend_of, wallet_of
+from smsverify._overview.bought import delivery_of, last_day_of, orders_of, rentals_of, spend_of, wallet_of
 from smsverify._overview.needs import needs_of
 from smsverify._overview.traffic import callbacks_of, releases_of, requests_of, waits_of
 from smsverify._overview.view import View
 from smsverify._purchases.deliveries import Deliveries
 from smsverify._purchases.findings import Findings
-from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.wallet import Wallet
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.store import Store
@@ -21,7 +20,7 @@ class Overviews:
     """Makes the overviews of one account.
 
     Args:
-        store, settings, ledger, wallet, findings, deliveries, rate_limit: of the account.
+        store, settings, wallet, findings, deliveries, rate_limit: of the account.
         alive: seconds for which a wait is alive after its last sign of life.
     """
 
@@ -29,7 +28,6 @@ class Overviews:
         self,
         store: Store,
         settings: Settings,
-        ledger: Ledger,
         wallet: Wallet,
         *,
         findings: Findings,
@@ -39,7 +37,6 @@ class Overviews:
     ) -> None:
         self._store = store
         self._settings = settings
-        self._ledger = ledger
         self._wallet = wallet
         self._findings = findings
         self._deliveries = deliveries
@@ -54,17 +51,17 @@ class Overviews:
             view = View(self._store, connection, settings.account_id, now, self._alive)
             at = view.utc(now)
             unknown = self._findings.unknown_calls(connection, now)
-            rentals = rentals_of(view)
+            rentals, day = rentals_of(view), last_day_of(view)
             return Overview(
                 at=at,
                 account=settings.account_id,
                 store=self._store.place,
                 schema_version=SCHEMA_VERSION,
                 needs=needs_of(
-                    view, self._findings, unknown, rentals, is_exclusive=settings.exclusive_account
+                    view, self._findings, unknown, rentals, day, is_exclusive=settings.exclusive_account
                 ),
                 wallet=wallet_of(view, self._wallet, rentals, at),
-                spend=spend_of(view, self._ledger, settings.daily_budget),
+                spend=spend_of(view, day, settings.daily_budget),
                 requests=requests_of(view, self._rate_limit),
                 waits=waits_of(view),
                 callbacks=callbacks_of(
@@ -72,6 +69,6 @@ class Overviews:
                 ),
                 releases=releases_of(view),
                 rentals=rentals,
-                orders=orders_of(view, {(call.namespace, call.key) for call in unknown}),
+                orders=orders_of(view, day, {(call.namespace, call.key) for call in unknown}),
                 delivery=delivery_of(view, self._deliveries),
             )

@@ -21,6 +21,7 @@ DAY = 86_400.0
 ACCOUNT: sa.BindParameter[str] = sa.bindparam("account", type_=sa.Text)
 NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Double)
 WALL: sa.BindParameter[float] = sa.bindparam("wall", type_=sa.Double)
+MIDNIGHT: sa.BindParameter[float] = sa.bindparam("midnight", type_=sa.Double)
 DAY_AGO: sa.BindParameter[float] = sa.bindparam("day_ago", type_=sa.Double)
 ALIVE_SINCE: sa.BindParameter[float] = sa.bindparam("alive_since", type_=sa.Double)
 ALIVE_UNTIL: sa.BindParameter[float] = sa.bindparam("alive_until", type_=sa.Double)
@@ -47,6 +48,11 @@ class View:
     now: float
     alive: float
 
+    @property
+    def midnight(self) -> float:
+        """The last one (UTC)."""
+        return self.now // DAY * DAY
+
     def utc(self, moment: float) -> datetime:
         """When a moment of the store's clock was, by the calendar."""
         return datetime.fromtimestamp(self.store.as_wall(moment), timezone.utc)
@@ -61,6 +67,7 @@ class View:
             "account": self.account,
             "now": self.now,
             "wall": self.store.as_wall(self.now),
+            "midnight": self.midnight,
             "day_ago": self.now - DAY,
             "alive_since": self.now - self.alive,
             "alive_until": self.now + self.alive,

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from smsverify._orders.handover import is_unclaimed, is_unused
 from smsverify._orders.holding import FORGOTTEN
 from smsverify._orders.orders import Orders
-from smsverify._orders.records import as_order, is_foreign
+from smsverify._orders.records import as_order, is_foreign, utc_of
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.refunds import Refunds
 from smsverify._purchases.spending import DAY
@@ -141,14 +141,24 @@ def _held(kinds: tuple[HeldKind, ...]) -> sa.Select[Any]:
     )
 
 
-def _reason(kind: HeldKind, order: Order, on_record: str | None) -> str:
+def _found(kind: HeldKind, row: Any) -> Found:
+    order = HeldOrder(
+        **{name: row._mapping[name] for name in _OF_HELD},
+        created_at=utc_of(row.created_at),
+        reason=_reason(kind, row),
+    )
+    return Found(kind, order, row.product, Task.read(row.task))
+
+
+def _reason(kind: HeldKind, row: Any) -> str:
     if kind in ("not_given_back", "planned"):
-        return f"it is to be cancelled ({on_record})"
+        return f"it is to be cancelled ({row.reason})"
     if kind == "not_used":
-        return why_unclaimed(order) if order.product in TO_KEEP else _why_unused(order)
+        return why_unclaimed(as_order(row)) if row.product in TO_KEEP else _why_unused(row.status)
     return NEVER_CAME if kind == "refund_missing" else "it was not bought through this store"
 
 
+_OF_HELD = tuple(HeldOrder.model_fields.keys() - {"created_at", "reason"})
 ALL = 1_000_000  # of a kind, for a report that leaves none out
 
 
@@ -223,12 +233,7 @@ class Findings:
             "most": most,
         }
         rows = connection.execute(_held(kinds), values).all()
-        found = []
-        for row in rows:
-            kind, order = kinds[row.rank], as_order(row)
-            held = HeldOrder.of(order, _reason(kind, order, row.reason))
-            found.append(Found(kind, held, order.product, Task.read(row.task)))
-        return found, rows[0].total if rows else 0
+        return [_found(kinds[row.rank], row) for row in rows], rows[0].total if rows else 0
 
     def unneeded(self, now: float, cancel_after: float | None = None) -> tuple[list[Order], list[Order]]:
         """The orders that no call waits for, and those bought to keep that were never handed over. First come
@@ -250,7 +255,7 @@ class Findings:
 
     def leaks(self, unused: Iterable[Order], unclaimed: Iterable[Order]) -> list[HeldOrder]:
         """Why each of these orders, as `unneeded` has found them, costs money for nothing."""
-        return [HeldOrder.of(order, _why_unused(order)) for order in unused] + [
+        return [HeldOrder.of(order, _why_unused(order.status)) for order in unused] + [
             HeldOrder.of(order, why_unclaimed(order)) for order in unclaimed
         ]
 
@@ -293,5 +298,5 @@ def why_unclaimed(order: Order) -> str:
     )
 
 
-def _why_unused(order: Order) -> str:
-    return "its code was never used" if order.status == "completed" else "no call waits for it"
+def _why_unused(status: str) -> str:
+    return "its code was never used" if status == "completed" else "no call waits for it"

@@ -57,6 +57,13 @@ def _surely(record: Callable[Concatenate[Ledger, P], T]) -> Callable[Concatenate
     return until_it_is_on_record
 
 
+_OPEN_CALLS = (
+    sa.select(purchases)
+    .where(purchases.c.account == sa.bindparam("account"), purchases.c.state.in_(OPEN))
+    .order_by(purchases.c.sent_number, purchases.c.id)
+)
+
+
 class Ledger:
     """The paid calls of one account.
 
@@ -319,11 +326,7 @@ class Ledger:
     def open_calls(self, connection: sa.Connection, now: float | None = None) -> list[OpenCall]:
         """The calls whose outcome is unknown, the earliest first; as of `now`, or of the store's time."""
         now = self._store.now(connection) if now is None else now
-        rows = connection.execute(
-            sa.select(purchases)
-            .where(purchases.c.account == self._account, purchases.c.state.in_(OPEN))
-            .order_by(purchases.c.sent_number, purchases.c.id)
-        )
+        rows = connection.execute(_OPEN_CALLS, {"account": self._account})
         return [
             OpenCall(
                 row.id,

@@ -19,7 +19,21 @@ DAY = 86_400.0
 HAIR = 1e-9  # USD by which floats may be off
 
 # A call counts from the moment that it may leave, until it is known to have cost nothing.
-_MAY_HAVE_COST = ("sent", "unknown", "bought")
+MAY_HAVE_COST = ("sent", "unknown", "bought")
+
+_paid, _listed, _limit = (
+    sa.cast(column, sa.Double) for column in (purchases.c.charge, purchases.c.price, purchases.c.max_price)
+)
+# Amounts are text, which only Python compares exactly: this leaves it the few that may be too much.
+MAY_BE_TOO_MUCH = sa.and_(
+    purchases.c.state == "bought",
+    purchases.c.charge.is_not(None),
+    sa.or_(_paid > _listed + HAIR, _paid > _limit + HAIR),
+)
+
+_ITS_ORDER = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)
+# Of a paid call; where it has no order this is false, and not unknown.
+HAS_COME_BACK = sa.and_(purchases.c.kind == "order", IS_REFUNDED)
 
 
 @dataclass(frozen=True)
@@ -127,11 +141,6 @@ class Spending:
             connection: of a transaction.
             since: purchases that were sent before are left out; by the store's clock.
         """
-        # Amounts are text, which only Python compares exactly: this leaves it the few that may be too much.
-        paid, listed, limit = (
-            sa.cast(column, sa.Double)
-            for column in (purchases.c.charge, purchases.c.price, purchases.c.max_price)
-        )
         rows = connection.execute(
             sa.select(
                 purchases.c.order_id,
@@ -145,10 +154,8 @@ class Spending:
             )
             .where(
                 purchases.c.account == self._account,
-                purchases.c.state == "bought",
                 purchases.c.sent_at >= since,
-                purchases.c.charge.is_not(None),
-                sa.or_(paid > listed + HAIR, paid > limit + HAIR),
+                MAY_BE_TOO_MUCH,
             )
             .order_by(purchases.c.id)
         ).all()
@@ -172,29 +179,6 @@ class Spending:
                 continue
             found.append(Overcharge(row.order_id, allowed, Task.read(row.task)))
         return found
-
-    def today_by_workflow(self, connection: sa.Connection, now: float) -> Iterator[SpentBy]:
-        """What was spent since the last midnight (UTC) before `now`, by Dag or flow."""
-        midnight = now // DAY * DAY
-        rows = connection.execute(
-            sa.select(
-                purchases.c.workflow,
-                purchases.c.charge,
-                _IS_REFUNDED.label("is_refunded"),
-                sa.func.count().label("times"),
-            )
-            .outerjoin(orders, _ITS_ORDER)
-            .where(
-                purchases.c.account == self._account,
-                purchases.c.state.in_(_MAY_HAVE_COST),
-                purchases.c.sent_at >= midnight,
-            )
-            .group_by(purchases.c.workflow, purchases.c.charge, _IS_REFUNDED)
-        ).all()
-        for workflow in dict.fromkeys(row.workflow for row in rows):
-            mine = [row for row in rows if row.workflow == workflow]
-            kept = [row for row in mine if not row.is_refunded]
-            yield SpentBy(workflow, _sum_of(kept), _sum_of([row for row in mine if row.is_refunded]).amount)
 
     def in_all(self, connection: sa.Connection) -> Spent:
         """What was spent since the store was made."""
@@ -246,9 +230,9 @@ class Spending:
     ) -> Spent:
         counted = [
             purchases.c.account == self._account,
-            purchases.c.state.in_(_MAY_HAVE_COST),
+            purchases.c.state.in_(MAY_HAVE_COST),
             purchases.c.sent_at >= since,
-            sa.not_(_IS_REFUNDED),
+            sa.not_(HAS_COME_BACK),
         ]
         if run is not None:
             counted.append(purchases.c.run == run)
@@ -263,9 +247,16 @@ class Spending:
         return _sum_of(rows)
 
 
-_ITS_ORDER = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)
-# Of a purchase without an order this is false, and not unknown.
-_IS_REFUNDED = sa.and_(purchases.c.kind == "order", IS_REFUNDED)
+def spent_by_workflow(rows: Sequence[Any]) -> Iterator[SpentBy]:
+    """What Dags and flows have spent.
+
+    Args:
+        rows: so many calls (`times`) of a `workflow` at a `charge` each, and whether that has come back.
+    """
+    for workflow in dict.fromkeys(row.workflow for row in rows):
+        mine = [row for row in rows if row.workflow == workflow]
+        kept = [row for row in mine if not row.has_come_back]
+        yield SpentBy(workflow, _sum_of(kept), _sum_of([row for row in mine if row.has_come_back]).amount)
 
 
 def _sum_of(rows: Sequence[Any]) -> Spent:

@@ -112,6 +112,14 @@ def compare(before: Decimal, after: Decimal, movements: Sequence[Movement]) -> C
     return Comparison(after, tuple(sorted(sums)))
 
 
+_LAST_READING = (
+    sa.select(balances)
+    .where(balances.c.account == sa.bindparam("account"), balances.c.number < sa.bindparam("before"))
+    .order_by(balances.c.number.desc())
+    .limit(1)
+)
+
+
 class Wallet:
     """The wallet of one account.
 
@@ -168,11 +176,12 @@ class Wallet:
 
     def before(self, connection: sa.Connection, number: int) -> Reading | None:
         """The last reading that was on record before a number of the sequence."""
-        return self._newest(connection, balances.c.number < number)
+        row = connection.execute(_LAST_READING, {"account": self._account, "before": number}).one_or_none()
+        return None if row is None else _reading(row)
 
     def last(self, connection: sa.Connection) -> Reading | None:
         """The last reading."""
-        return self._newest(connection)
+        return self.before(connection, sequence.LATEST)
 
     def since(self, connection: sa.Connection, first: Reading, then: Reading) -> Comparison:
         """What the wallet held at a reading, compared with an earlier one.
@@ -180,11 +189,6 @@ class Wallet:
         Calls that were open at the later one explain nothing: whether they were paid is the question.
         """
         return compare(first.amount, then.amount, movements(connection, self._account, first, then))
-
-    def _newest(self, connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Reading | None:
-        mine = sa.select(balances).where(balances.c.account == self._account, *conditions)
-        row = connection.execute(mine.order_by(balances.c.number.desc()).limit(1)).one_or_none()
-        return None if row is None else _reading(row)
 
     def _forget(self, connection: sa.Connection, newest: int) -> None:
         """Keeps the newest reading, and the last one before each call that is open."""

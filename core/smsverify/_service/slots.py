@@ -34,6 +34,13 @@ ABANDONED_AFTER = 10.0
 SIGN_OF_LIFE = 3.0
 
 
+_LIMIT = sa.select(rate_limits).where(rate_limits.c.key_id == sa.bindparam("key"))
+_LIMIT_LOCKED = _LIMIT.with_for_update()
+_SLOTS = sa.select(slots.c.slot, slots.c.free_at, slots.c.holder, slots.c.priority).where(
+    slots.c.key_id == sa.bindparam("key"), slots.c.slot < sa.bindparam("most")
+)
+
+
 @dataclass
 class QueueEntry:
     """A request that waits for a slot, or would if it had to.
@@ -94,15 +101,11 @@ class Slots:
             now: the store's time, where the caller has read it just now.
             locked: whether others who want to lock them wait until the transaction ends.
         """
-        query = sa.select(rate_limits).where(rate_limits.c.key_id == self._key_id)
-        row = connection.execute(query.with_for_update() if locked else query).one_or_none()
+        this = {"key": self._key_id, "most": self._limit}
+        row = connection.execute(_LIMIT_LOCKED if locked else _LIMIT, this).one_or_none()
         read_at = boottime()
         now = self._store.now(connection) if now is None else now
-        rows = connection.execute(
-            sa.select(slots.c.slot, slots.c.free_at, slots.c.holder, slots.c.priority).where(
-                slots.c.key_id == self._key_id, slots.c.slot < self._limit
-            )
-        ).all()
+        rows = connection.execute(_SLOTS, this).all()
         if row is None or len(rows) < self._limit or any(row.free_at > self._latest(now) for row in rows):
             return None
         return Snapshot(

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from smsverify._store.store import Store
 from smsverify._store.tables import accounts
 
+LATEST = 2**63 - 1  # after all numbers
+
 
 @dataclass(frozen=True)
 class Asked:
