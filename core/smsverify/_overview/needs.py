@@ -14,7 +14,9 @@ from smsverify.overview import SHOWN, Need, NeedKind, RentalRow, Section
 from smsverify.reports import KEPT, UnknownCall, usd
 from smsverify.text import printable
 
-URGENCY: Final[tuple[NeedKind, ...]] = get_args(NeedKind)
+URGENCY: Final[dict[NeedKind, int]] = {kind: place for place, kind in enumerate(get_args(NeedKind))} | {
+    "renewal_unknown": 0
+}
 HELD: Final[tuple[HeldKind, ...]] = ("not_given_back", "not_used", "refund_missing", "bought_elsewhere")
 
 
@@ -44,7 +46,7 @@ def needs_of(
     kinds = [kind for kind in HELD if is_exclusive or kind != "bought_elsewhere"]
     held, count = findings.held(view.connection, view.now, *kinds, unknown=unknown, most=SHOWN)
     rows = [*found, *map(_held, held)]
-    rows = sorted(rows, key=lambda need: URGENCY.index(need.kind))[:SHOWN]
+    rows = sorted(rows, key=lambda need: URGENCY[need.kind])[:SHOWN]
     return Section[Need](rows=rows, more=len(found) + count - len(rows))
 
 

@@ -67,22 +67,27 @@ _COLUMNS = [orders.c[name] for name in Order.model_fields if name in orders.c]
 
 
 def _select(
-    *conditions: sa.ColumnElement[bool] | sa.TextClause, reason: sa.ColumnElement[str | None] | None = None
+    *conditions: sa.ColumnElement[bool] | sa.TextClause,
+    reason: sa.ColumnElement[str | None] | None = None,
+    place: sa.ColumnElement[float | None] | None = None,
 ) -> sa.Select[Any]:
-    """The orders that some conditions pick, with the reason where that is on record."""
-    no_reason = sa.cast(sa.null(), sa.Text)
-    columns = [*_COLUMNS, orders.c.reconciled_at, (no_reason if reason is None else reason).label("reason")]
+    """The orders that some conditions pick, with the reason where that is on record, and what sorts them."""
+    reason = sa.cast(sa.null(), sa.Text) if reason is None else reason
+    place = sa.literal_column("0.0", sa.Double) if place is None else sa.func.coalesce(place, 0.0)
+    columns = [*_COLUMNS, reason.label("reason"), place.label("place")]
     return sa.select(*columns).where(orders.c.account == _ACCOUNT, *conditions)
 
 
 def _to_release(*, planned: bool) -> sa.Select[Any]:
     its_release = sa.and_(releases.c.account == _ACCOUNT, releases.c.order_id == orders.c.order_id)
     is_planned = releases.c.planned if planned else sa.not_(releases.c.planned)
-    return _select(is_planned, reason=releases.c.reason).join_from(orders, releases, its_release)
+    mine = _select(is_planned, reason=releases.c.reason, place=releases.c.asked_at)
+    return mine.join_from(orders, releases, its_release)
 
 
 def _unneeded() -> list[sa.Select[Any]]:
-    """The orders that no call waits for, and those bought to keep that were never handed over.
+    """The orders that no call waits for, and those bought to keep that were never handed over. First come
+    those that no reconciliation has dealt with for the longest time.
 
     One that has ended is named for a day. The many that ended before are no row of the index that the second
     of these uses.
@@ -97,17 +102,20 @@ def _unneeded() -> list[sa.Select[Any]]:
     # An order that was bought to keep is a leak only where its buyer gives no sign of life.
     unclaimed = (is_unclaimed(_KEPT_BEFORE), orders.c.product.in_(TO_KEEP), is_open)
     goes_on = sa.text(NOT_ENDED)
-    return [
-        _select(*unused, orders.c.first_seen_at >= _NOW - DAY),
-        _select(*unused, orders.c.first_seen_at < _NOW - DAY, goes_on),
-        _select(*unclaimed, sa.or_(status == "completed", goes_on)),
+    conditions: list[tuple[sa.ColumnElement[bool] | sa.TextClause, ...]] = [
+        (*unused, orders.c.first_seen_at >= _NOW - DAY),
+        (*unused, orders.c.first_seen_at < _NOW - DAY, goes_on),
+        (*unclaimed, sa.or_(status == "completed", goes_on)),
     ]
+    return [_select(*these, place=orders.c.reconciled_at) for these in conditions]
 
 
+_NOT_USED = _unneeded()
+_UNNEEDED = sa.union_all(*_NOT_USED)
 _SELECTS: dict[HeldKind, list[sa.Select[Any]]] = {
     "not_given_back": [_to_release(planned=False)],
     "planned": [_to_release(planned=True)],
-    "not_used": _unneeded(),
+    "not_used": _NOT_USED,
     "refund_missing": [
         _select(orders.c.refund_missing_since.is_not(None), orders.c.refunded_at <= _REFUNDED_BEFORE)
     ],
@@ -136,7 +144,7 @@ def _held(kinds: tuple[HeldKind, ...]) -> sa.Select[Any]:
     )
     return (
         sa.select(found, sa.func.count().over().label("total"), task.scalar_subquery().label("task"))
-        .order_by(found.c.rank, found.c.order_id)
+        .order_by(found.c.rank, found.c.place, found.c.order_id)
         .limit(sa.bindparam("most"))
     )
 
@@ -244,10 +252,8 @@ class Findings:
             cancel_after: seconds after which a number counts as forgotten, if that is sooner than by default.
         """
         with self._store.read() as connection:
-            rows = connection.execute(sa.union_all(*_unneeded()), self._moments(now, cancel_after)).all()
-        found = [
-            as_order(row) for row in sorted(rows, key=lambda row: (row.reconciled_at or 0.0, row.order_id))
-        ]
+            rows = connection.execute(_UNNEEDED, self._moments(now, cancel_after)).all()
+        found = [as_order(row) for row in sorted(rows, key=lambda row: (row.place, row.order_id))]
         return (
             [order for order in found if order.product not in TO_KEEP],
             [order for order in found if order.product in TO_KEEP],

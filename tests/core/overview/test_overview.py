@@ -221,6 +221,24 @@ def test_a_rental_that_was_renewed_since_needs_nobody(
     assert [(row.renewals, row.outcome) for row in seen.rentals.rows] == [(1, None)]
 
 
+def test_a_code_that_nobody_has_fetched_is_named_with_the_command_that_prints_it(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    order_id = hook.order("temporary", service="WhatsApp", key="k").order_id
+    simulator.deliver_sms(order_id, otp=CODE)
+    assert hook.get_status(order_id).arrived
+    store, records = hook._parts.store, hook._parts.orders.records
+    with store.write() as connection:
+        long_ago = store.now(connection) - 7200
+        records.update(connection, order_id, first_seen_at=long_ago, waiter_since=long_ago)
+    (need,) = hook.overview().needs.rows
+    assert (need.kind, need.command) == ("not_used", f"smsverify wait {order_id}")
+    assert hook.wait_for_otp(order_id, 30).otp == CODE
+    assert hook.overview().needs.rows == []
+
+
 def test_sections_are_bounded_and_the_queries_few_however_much_is_on_record(
     make_hook: MakeHook, any_store_url: str
 ) -> None:
