@@ -68,8 +68,8 @@ _COLUMNS = [orders.c[name] for name in Order.model_fields if name in orders.c]
 
 def _select(
     *conditions: sa.ColumnElement[bool] | sa.TextClause,
-    reason: sa.ColumnElement[str | None] | None = None,
-    place: sa.ColumnElement[float | None] | None = None,
+    reason: sa.ColumnElement[Any] | None = None,
+    place: sa.ColumnElement[Any] | None = None,
 ) -> sa.Select[Any]:
     """The orders that some conditions pick, with the reason where that is on record, and what sorts them."""
     reason = sa.cast(sa.null(), sa.Text) if reason is None else reason
