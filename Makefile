@@ -7,7 +7,7 @@ AIRFLOWS := airflow $(shell $(PYTHON) -c 'import sys; print("airflow-floor" if s
 ENVS := core $(AIRFLOWS) prefect prefect-floor
 
 # Airflow and the newest Prefect exclude each other, so each has its environment.
-extras-core := server,postgres
+extras-core := server,postgres,otel
 extras-airflow := airflow,server,postgres
 extras-airflow-floor := $(extras-airflow)
 extras-prefect := prefect,server,postgres

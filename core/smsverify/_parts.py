@@ -38,6 +38,7 @@ from smsverify._waiting.poller import Poller
 from smsverify._waiting.schedule import Schedule
 from smsverify._waiting.subscriptions import Consumers, Subscriptions
 from smsverify._waiting.waiter import Waiter, shared_waiter
+from smsverify.metrics import Meter
 from smsverify.settings import Settings
 
 DAY = 86_400.0
@@ -66,6 +67,11 @@ class Parts:
         return open_store(self.settings.store_url.get_secret_value())
 
     @cached_property
+    def meter(self) -> Meter:
+        # The name that is derived from the key is left out.
+        return self.run.meter(self.settings.account)
+
+    @cached_property
     def rate_limit(self) -> RateLimit:
         settings = self.settings
         return RateLimit(
@@ -76,6 +82,7 @@ class Parts:
             lease=settings.longest_exchange,
             begin_within=settings.longest_start,
             sharing=Sharing(settings.code_latency, expects_polls=not settings.callback_secrets),
+            meter=self.meter,
         )
 
     @property
@@ -103,7 +110,7 @@ class Parts:
     def orders(self) -> Orders:
         settings = self.settings
         records = Records(self.store, settings.account_id, address=settings.base_url)
-        return Orders(self.api, records, self.inbox, time_scale=settings.time_scale)
+        return Orders(self.api, records, self.inbox, time_scale=settings.time_scale, meter=self.meter)
 
     @cached_property
     def recovery(self) -> Recovery:
@@ -119,7 +126,7 @@ class Parts:
 
     @cached_property
     def wallet(self) -> Wallet:
-        return Wallet(self.store, self.settings.account_id, self.api, self.refunds.compare)
+        return Wallet(self.store, self.settings.account_id, self.api, self.refunds.compare, meter=self.meter)
 
     @cached_property
     def purchases(self) -> Purchases:
@@ -183,6 +190,7 @@ class Parts:
             self.recovery,
             findings=self.findings,
             rate_limit=self.rate_limit,
+            meter=self.meter,
             is_exclusive=self.settings.exclusive_account,
             alive=alive_for(self.settings.time_scale),
             time_scale=self.settings.time_scale,
@@ -251,16 +259,17 @@ class Parts:
             lease=settings.longest_exchange,
             patience=max(PLAN_ALIVE * settings.time_scale, SHORTEST_PLAN_ALIVE),
             grace=settings.purchase_grace,
+            meter=self.meter,
         )
 
     @cached_property
     def inbox(self) -> Inbox:
         retention = self.settings.message_retention_days * DAY
-        return Inbox(self.store, self.settings.account_id, retention=retention)
+        return Inbox(self.store, self.settings.account_id, retention=retention, meter=self.meter)
 
     @cached_property
     def otp_waits(self) -> OtpWaits:
-        return OtpWaits(self.orders, self.inbox, lambda: self.waiter, self.run.task)
+        return OtpWaits(self.orders, self.inbox, lambda: self.waiter, self.run.task, meter=self.meter)
 
     @property
     def waiter(self) -> Waiter:

@@ -23,11 +23,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from smsverify._purchases.run_context import RunContext
 from smsverify._receiver.accounts import Account
 from smsverify._receiver.limits import log
 from smsverify._receiver.receiver import Receiver, answer
 from smsverify.errors import InvalidRequestError, SmsVerifyError, StoreError
 from smsverify.hook import SmsVerifyHook
+from smsverify.metrics import Meter
 
 __all__ = ["Account", "account_of", "check_secrets", "make_app", "serve"]
 
@@ -59,7 +61,9 @@ def check_secrets(accounts: Sequence[Account]) -> None:
         )
 
 
-def make_app(accounts: Sequence[Account] | Callable[[], Sequence[Account | None]]) -> ASGIApp:
+def make_app(
+    accounts: Sequence[Account] | Callable[[], Sequence[Account | None]], *, meter: Meter | None = None
+) -> ASGIApp:
     """The receiver as an ASGI app, for any server that runs those; it can be mounted in another app.
 
     Args:
@@ -67,16 +71,19 @@ def make_app(accounts: Sequence[Account] | Callable[[], Sequence[Account | None]
             where they are not known now; `None` stands for one that is not. Then the answer
             makes the service try again, unless it is one of the others. A secret that two accounts have is
             refused, and the others work on.
+        meter: counts what is refused; by default with OpenTelemetry, if its API is installed. What is taken
+            counts for its account.
 
     Raises:
         InvalidRequestError: two accounts have the same secret.
     """
+    meter = meter or RunContext().meter()
     if callable(accounts):
-        receiver = Receiver(accounts)
+        receiver = Receiver(accounts, meter)
     else:
         known = tuple(accounts)
         check_secrets(known)
-        receiver = Receiver(lambda: known)
+        receiver = Receiver(lambda: known, meter)
         receiver.knows(known)
     return receiver.masked(
         Starlette(
@@ -116,7 +123,7 @@ def serve(hooks: Sequence[SmsVerifyHook], *, host: str = "127.0.0.1", port: int 
     )
 
     accounts = _usable(hooks)
-    app = make_app(lambda: accounts)
+    app = make_app(lambda: accounts, meter=hooks[0]._run_context.meter())
     # Strangers can cause these lines, by malformed requests and by taking all descriptors.
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).addFilter(NotTooOften())

@@ -313,10 +313,20 @@ class Reconciliation(_Report):
 
     @property
     def findings(self) -> list[str]:
-        held = [*self.to_cancel, *self.leaks, *self.missing_refunds, *self.overcharged]
-        held += [] if self.foreign_is_fine else self.foreign
-        calls = [call for call in self.unknown if call.overdue]
-        return [call.as_text() for call in calls] + [order.as_text() for order in held]
+        return [finding for found in self.findings_by_kind.values() for finding in found]
+
+    @property
+    def findings_by_kind(self) -> dict[str, list[str]]:
+        """The findings by their kind, which is the name of their field."""
+        foreign = [] if self.foreign_is_fine else self.foreign
+        return {
+            "unknown": [call.as_text() for call in self.unknown if call.overdue],
+            "to_cancel": [order.as_text() for order in self.to_cancel],
+            "leaks": [order.as_text() for order in self.leaks],
+            "missing_refunds": [order.as_text() for order in self.missing_refunds],
+            "overcharged": [order.as_text() for order in self.overcharged],
+            "foreign": [order.as_text() for order in foreign],
+        }
 
     def as_text(self) -> str:
         balance = "unknown" if self.balance is None else f"{self.balance:.2f} USD"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -21,6 +21,8 @@ RESTART = 600.0  # seconds in which the next attempt of a run begins, beside its
 
 class PrefectRun(RunContext):
     """The task run and the flow runs around this code, if any."""
+
+    framework: ClassVar[str] = "prefect"
 
     def __init__(self) -> None:
         self._keys: dict[str, RunKey] = {}

@@ -14,7 +14,8 @@ from smsverify.callback import Account, account_of, make_app
 from smsverify.errors import InvalidRequestError, SmsVerifyError
 from smsverify.text import log_of
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
-from smsverify_provider.versions import conf
+from smsverify_provider.runs import AirflowRun
+from smsverify_provider.versions import conf, start_stats
 
 log = log_of(__name__)
 
@@ -86,4 +87,5 @@ def _secrets_of(accounts: Sequence[Account | None]) -> list[str]:
 
 
 connections = Connections()
-app = make_app(connections)
+start_stats()
+app = make_app(connections, meter=AirflowRun().meter())

@@ -8,7 +8,7 @@ import re
 import threading
 from contextvars import ContextVar
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.sdk import get_current_context
 from airflow.sdk.definitions._internal.contextmanager import DagContext
@@ -17,6 +17,7 @@ from smsverify.errors import InvalidRequestError
 from smsverify.overview import Task
 from smsverify.wings import Handover, RunContext
 from smsverify_provider.kills import at_end, has_tries_left, retry_within
+from smsverify_provider.metrics import AirflowMetrics
 from smsverify_provider.versions import conf
 
 TASK_LENGTH = 300  # of the 500 characters that a key may have with its namespace
@@ -31,6 +32,8 @@ _used_keys_lock = threading.Lock()
 
 class AirflowRun(RunContext):
     """The task instance that runs, if any."""
+
+    framework: ClassVar[str] = "airflow"
 
     def check_place(self) -> None:
         """Refuses a paid call while a Dag is defined, besides what is refused everywhere."""
@@ -82,6 +85,10 @@ class AirflowRun(RunContext):
             name=ti.task_id if index < 0 else f"{ti.task_id}[{index}]",
             ids={"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": index},
         )
+
+    def metrics(self) -> AirflowMetrics:
+        """Airflow's own."""
+        return AirflowMetrics()
 
     def why_unshared(self) -> str | None:
         """The executors that run tasks on other machines."""

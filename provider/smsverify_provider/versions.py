@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from airflow.sdk.plugins_manager import AirflowPlugin
     from airflow.triggers.shared_stream import SharedStreamProducer
 
+    Stats: Any  # it is a class of functions, whose types differ
+
 __all__ = [
     "CALLS_ON_KILL",
     "AirflowFailException",
@@ -36,10 +39,12 @@ __all__ = [
     "AirflowSkipException",
     "AirflowTaskTimeout",
     "SharedStreamProducer",
+    "Stats",
     "ask",
     "conf",
     "determine_kwargs",
     "mask_secret",
+    "start_stats",
 ]
 
 SDK = tuple(int(part) for part in __version__.split(".")[:2])
@@ -54,6 +59,7 @@ _PLACES = {
         "airflow.utils.operator_helpers.determine_kwargs",
     ),
     "AirflowPlugin": ((1, 2), "airflow.sdk.plugins_manager", "airflow.plugins_manager.AirflowPlugin"),
+    "Stats": ((1, 2), "airflow.sdk.observability.stats", "airflow.stats.Stats"),
     # Before, a trigger's `run` is all that Airflow calls.
     "SharedStreamProducer": ((1, 3), "airflow.triggers.shared_stream", "builtins.object"),
 } | {
@@ -104,3 +110,24 @@ async def mask_secret(secret: Any) -> None:
         from airflow.sdk.log import mask_secret as mask
 
         mask(secret)
+
+
+@cache
+def start_stats() -> None:
+    """Lets `Stats` report in a triggerer and an API server.
+
+    From SDK 1.2 on, Airflow sets up the SDK's `Stats` where a task runs, and its own in these components
+    (apache/airflow#69270). Before, `Stats` sets itself up.
+    """
+    if SDK < (1, 2):
+        return
+    stats, utils = (
+        import_module(f"airflow.sdk.observability.{name}") for name in ("stats", "metrics.stats_utils")
+    )
+    if SDK < (1, 3):
+        stats.Stats.initialize(factory=utils.get_stats_factory(stats.Stats))
+    else:
+        from airflow.sdk import conf
+
+        names = conf.getboolean("metrics", "legacy_names_on")
+        stats.initialize(factory=utils.get_stats_factory(), export_legacy_names=names)

@@ -21,7 +21,7 @@ WINGS = {
 FLOORS = [
     {"_version"},
     {"text"},
-    {"errors"},
+    {"errors", "metrics"},
     {"_runtime"},
     {"_input"},
     {"settings", "models"},
@@ -171,12 +171,16 @@ def test_the_simulator_stands_alone() -> None:
 
 
 def test_what_an_extra_brings_is_no_concern_of_the_rest_of_the_core() -> None:
-    extras = {"starlette", "uvicorn", "anyio", "psycopg"}
+    extras = {"starlette", "uvicorn", "anyio", "psycopg", "opentelemetry"}
+    homes = {
+        "callback": {"starlette", "uvicorn"},
+        "connections": {"uvicorn"},
+        "receiver": {"starlette", "anyio"},
+        "metrics": {"opentelemetry"},
+    }
     for path in CORE.rglob("*.py"):
-        assert (
-            path.stem in ("callback", "connections", "receiver")
-            or not {top(name) for name in imports_of(path)} & extras
-        ), path
+        used = {top(name) for name in imports_of(path)} & extras
+        assert used <= homes.get(path.stem, set()), path
 
 
 def test_the_command_line_loads_the_server_for_nothing_else() -> None:
@@ -198,7 +202,7 @@ def test_models_and_errors_bring_pydantic_alone() -> None:
 def test_the_hook_loads_no_extra() -> None:
     loaded = loaded_by("from smsverify import SmsVerifyHook")
     assert "requests" in loaded
-    assert not loaded & {"starlette", "uvicorn", "psycopg"}
+    assert not loaded & {"starlette", "uvicorn", "psycopg", "opentelemetry"}
 
 
 def test_every_public_name_is_there_and_an_unknown_one_is_an_attribute_error() -> None:

@@ -24,6 +24,8 @@ import pytest
 from smsverify.simulator import SimulatedOrder, Stats
 from stacks import AirflowStack, Processes, SimulatorProcess
 from stacks.airflow import COMPONENTS
+from stacks.rest import HttpError
+from stacks.statsd import StatsdListener, tags_of
 from stacks.traces import copy_database, in_database, in_files
 
 # The first test starts everything, on a busy machine perhaps.
@@ -89,6 +91,12 @@ marked()
 '''
 
 
+METRICS = [
+    f"airflow.smsverify.{name}"
+    for name in ("purchases.bought", "spent", "codes", "timeouts", "callbacks.refused")
+]
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What the runs have left behind: states and results of tasks by DAG run, orders by service, …"""
@@ -102,6 +110,7 @@ class Evidence:
     while_deferred: Path
     at_the_end: Path
     logs: Path
+    statsd: StatsdListener
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +124,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     (dags / "other_secrets.py").write_text(OTHER_SECRETS)
     logs = base / "logs"
     with (
+        StatsdListener() as statsd,
         Processes(logs) as processes,
         SimulatorProcess(processes, environment, **SETTINGS) as simulator,
         AirflowStack(
@@ -123,10 +133,11 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
             dags=dags,
             home=base / "airflow",
             variables=connections(simulator, base / "store.db")
+            | statsd.airflow_settings()
             | {"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'provider'}"},
         ) as airflow,
     ):
-        evidence = collect(airflow, simulator, base)
+        evidence = collect(airflow, simulator, base, statsd)
     for name in ("simulator.json", "simulator.log"):  # the service's own: they hold the API key
         (logs / name).unlink()
     shutil.move(base / "airflow" / "logs", logs / "tasks")
@@ -140,7 +151,9 @@ def connections(simulator: SimulatorProcess, store: Path) -> dict[str, str]:
     return variables | {"AIRFLOW_CONN_WITHOUT_STORE": json.dumps(without_store)}
 
 
-def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> Evidence:
+def collect(
+    airflow: AirflowStack, simulator: SimulatorProcess, base: Path, statsd: StatsdListener
+) -> Evidence:
     runs = {
         "comes": airflow.trigger_dag("provision_account", {"service": "WhatsApp", "timeout": 240}),
         "steps": airflow.trigger_dag("provision_in_steps", {"service": "Amazon", "timeout": 240}),
@@ -156,6 +169,8 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
     (awaited,) = (order for order in simulator.control().orders() if order.service == "WhatsApp")
     simulator.control().deliver_sms(awaited.order_id)
     ended = {name: airflow.wait_for_run(run, timeout=400) for name, run in runs.items()}
+    with pytest.raises(HttpError, match="404"):
+        airflow.rest.post("/smsverify/callback/a-secret-of-no-account", {})
     orders = {order.service: order for order in simulator.control().orders()}
     return Evidence(
         states={name: {"": run.state} | airflow.task_states(run) for name, run in ended.items()},
@@ -178,6 +193,7 @@ def collect(airflow: AirflowStack, simulator: SimulatorProcess, base: Path) -> E
         while_deferred=while_deferred,
         at_the_end=copy_database(airflow.database, base / "at-the-end.db"),
         logs=base / "logs",
+        statsd=statsd,
     )
 
 
@@ -229,6 +245,22 @@ def test_a_task_that_a_user_marks_while_it_waits_has_its_number_refunded(evidenc
     order = evidence.orders["Google"]
     assert order.status == "cancelled"
     assert order.refunded == order.paid == order.price
+
+
+def test_a_statsd_hears_of_what_tasks_triggerer_and_api_server_have_done(evidence: Evidence) -> None:
+    bought = evidence.statsd.lines("airflow.smsverify.purchases.bought")
+    assert {tags_of(line)["service"] for line in bought} >= {"WhatsApp", "Telegram", "Google", "Discord"}
+    assert evidence.statsd.values(METRICS) == [
+        5,
+        float(sum(order.price for order in evidence.orders.values())),
+        2,  # one for a task that waits in the triggerer, one for a task that waits itself
+        1,
+        1,
+    ]
+    text = "\n".join(evidence.statsd.lines())
+    phones = {f"phone of {name}": str(order.phone).lstrip("+") for name, order in evidence.orders.items()}
+    for name, secret in (evidence.secrets | phones).items():
+        assert secret not in text, name
 
 
 def test_the_trigger_of_a_deferred_task_holds_no_secret(evidence: Evidence) -> None:

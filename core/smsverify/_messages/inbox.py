@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ from smsverify._messages.same_sms import Sms, find_same, has_same_content
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import callbacks, handled, looks, messages, orders, polls, purchases, refusals
+from smsverify.metrics import CALLBACKS, CODES, MESSAGES, TIME_TO_CODE, Meter
 from smsverify.models import RENTALS, Message, has_ended
 from smsverify.otp import extract_otp
 
@@ -44,9 +46,11 @@ class Inbox:
         store: where they are kept.
         account: whose they are.
         retention: seconds after which their text is purged.
+        meter: counts messages and callbacks.
     """
 
-    def __init__(self, store: Store, account: str, *, retention: float) -> None:
+    def __init__(self, store: Store, account: str, *, retention: float, meter: Meter | None = None) -> None:
+        self._meter = meter or Meter()
         self._store = store
         self._account = account
         self._retention = retention
@@ -119,10 +123,13 @@ class Inbox:
                 return None
             if not callback.by_secret:
                 self._forget_unsigned(connection)
-            if callback.order_id is None:
-                return KEPT
-            this = sa.and_(callbacks.c.account == self._account, callbacks.c.digest == digest)
-            return self._judge(connection, connection.execute(sa.select(callbacks).where(this)).one(), now)
+            state = KEPT
+            if callback.order_id is not None:
+                this = sa.and_(callbacks.c.account == self._account, callbacks.c.digest == digest)
+                row = connection.execute(sa.select(callbacks).where(this)).one()
+                state = self._judge(connection, row, now)
+        self._meter.count(CALLBACKS[state])
+        return state
 
     def note_refused(self, times: int, why: str) -> None:
         """Records that so many callbacks were refused, the last one for this reason."""
@@ -407,6 +414,22 @@ class Inbox:
                 **_values(sms),
             )
         )
+        if self._meter.is_on:
+            order = connection.execute(sa.select(orders).where(self._order(sms.order_id))).one_or_none()
+            seconds = None
+            if order is not None and order.key is not None and last is None:
+                seconds = max(came_at - order.first_seen_at, 0.0)
+            count = partial(self._count, order, has_code=sms.otp is not None, seconds=seconds)
+            self._store.after_commit(connection, count)
+
+    def _count(self, order: Any, *, has_code: bool, seconds: float | None) -> None:
+        """Counts a message that is new; `seconds` since the purchase, where it is the order's first."""
+        what = {"product": order.product, "service": order.service} if order is not None else {}
+        self._meter.count(MESSAGES, **what)
+        if has_code:
+            self._meter.count(CODES, **what)
+        if has_code and seconds is not None:
+            self._meter.timing(TIME_TO_CODE, seconds, **what)
 
     def _update(self, connection: sa.Connection, known: Sms, seen: Sms, *, at: float | None = None) -> None:
         """Adds what another sighting knows; `at` is when a callback brought it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from smsverify._service.endpoints import Listed
 from smsverify._store import sequence
 from smsverify._store.sequence import Asked
 from smsverify._store.tables import accounts, orders, purchases
+from smsverify.metrics import REFUNDED, REFUNDS, Meter
 from smsverify.models import RENTALS, Order, was_cancelled
 from smsverify.text import log_of
 
@@ -50,9 +52,11 @@ class OrderList:
     Args:
         records: of the orders.
         length: how many orders the service lists.
+        meter: counts the refunds.
     """
 
-    def __init__(self, records: Records, *, length: int = LIST_LENGTH) -> None:
+    def __init__(self, records: Records, *, length: int = LIST_LENGTH, meter: Meter | None = None) -> None:
+        self._meter = meter or Meter()
         self._store = records.store
         self._account = records.account
         self._records = records
@@ -134,6 +138,9 @@ class OrderList:
                 self._records.update(connection, row.order_id, **news)
             if "price" in news and row.key is not None:
                 self._correct_charge(connection, row.order_id, news["price"])
+            if "refunded_at" in news and row.key is not None:
+                refund = partial(self._count_refund, row, news.get("price", row.price))
+                self._store.after_commit(connection, refund)
 
     def _correct_charge(self, connection: sa.Connection, order_id: int, price: str) -> None:
         its_purchase = sa.and_(
@@ -146,6 +153,12 @@ class OrderList:
         allowed = connection.execute(sa.select(purchases.c.max_price).where(its_purchase)).scalar()
         if allowed is not None and Decimal(price) > Decimal(allowed):
             log.warning("Order %d was charged %s USD, more than max_price=%s", order_id, price, allowed)
+
+    def _count_refund(self, row: Any, price: str | None) -> None:
+        what = {"product": row.product, "service": row.service}
+        self._meter.count(REFUNDS, **what)
+        if price is not None:
+            self._meter.count(REFUNDED, Decimal(price), **what)
 
     # -------------------------------------------------------------- how much of it is on record
 

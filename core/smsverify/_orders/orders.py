@@ -10,6 +10,7 @@ from smsverify._orders.records import Records
 from smsverify._orders.releases import Releases
 from smsverify._orders.status import StatusReader
 from smsverify._service.endpoints import ServiceApi
+from smsverify.metrics import Meter
 
 
 class Orders:
@@ -21,6 +22,7 @@ class Orders:
         inbox: the messages that have come.
         time_scale: how long the service's minute is in real minutes.
         list_length: how many orders the service lists.
+        meter: counts the refunds.
     """
 
     def __init__(
@@ -31,9 +33,10 @@ class Orders:
         *,
         time_scale: float,
         list_length: int = LIST_LENGTH,
+        meter: Meter | None = None,
     ) -> None:
         self.records = records
-        self.listing = OrderList(records, length=list_length)
+        self.listing = OrderList(records, length=list_length, meter=meter)
         self.releases = Releases(records)
         self.handover = Handover(records, self.releases, time_scale=time_scale)
         self.status = StatusReader(api, records, self.listing, inbox, time_scale=time_scale)

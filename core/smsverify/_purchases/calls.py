@@ -66,6 +66,7 @@ class OpenCall:
         candidates: the orders that may be it, where a person has to decide.
         under_way: whether its answer may still arrive.
         task: has made it, as JSON.
+        charge: USD that it may have cost at the most, as a text.
     """
 
     id: int
@@ -79,6 +80,7 @@ class OpenCall:
     candidates: tuple[int, ...]
     under_way: bool
     task: str | None = None
+    charge: str | None = None
 
 
 class UnderWay(Exception):

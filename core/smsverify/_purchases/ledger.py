@@ -28,6 +28,7 @@ import sqlalchemy as sa
 from smsverify._orders.listing import is_cut_off
 from smsverify._orders.orders import Orders
 from smsverify._purchases.calls import OPEN, Intent, OpenCall, Purchase, UnderWay
+from smsverify._purchases.counting import Ends
 from smsverify._purchases.owners import Owners
 from smsverify._purchases.precedence import RUN_AHEAD, Precedence
 from smsverify._purchases.renewal_records import RenewalRecords
@@ -36,6 +37,7 @@ from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import purchases
 from smsverify.errors import PurchaseConflictError, PurchaseUnknownError
+from smsverify.metrics import Meter
 from smsverify.models import Order
 from smsverify.text import log_of
 
@@ -76,6 +78,7 @@ class Ledger:
         patience: seconds after which a caller that has planned a call and shows no sign of life is dead.
         grace: seconds after which the list shows what a call has bought.
         run_ahead: how many purchases may follow one that is not explained.
+        meter: counts the calls.
     """
 
     def __init__(
@@ -89,12 +92,14 @@ class Ledger:
         patience: float,
         grace: float,
         run_ahead: int = RUN_AHEAD,
+        meter: Meter | None = None,
     ) -> None:
         self._store = store
         self._records = orders.records
         self.spending = Spending(store, account)
         self.owners = Owners(store, orders.records, account, lease=lease)
         self.renewals = RenewalRecords(store, orders.records, account)
+        self._ends = Ends(store, orders.records, meter or Meter())
         self._precedence = Precedence(
             store, orders.listing, account, namespace, lease=lease, grace=grace, run_ahead=run_ahead
         )
@@ -276,10 +281,10 @@ class Ledger:
             if impossible is None:
                 self._records.put(connection, order, is_unclaimed=True)
                 values = {} if order.price is None else {"charge": str(order.price)}
-                self._end(connection, intent, "bought", order_id=order.order_id, **values)
+                self._end(connection, intent, row, "bought", order_id=order.order_id, **values)
                 return order
             note = f"the service answered with order {order.order_id}, which {impossible}"
-            self._end(connection, intent, "unknown", note=note)
+            self._end(connection, intent, row, "unknown", note=note)
         raise PurchaseUnknownError(
             f"{note}: that cannot be what {intent.key!r} has bought. Whether it has bought anything is "
             "unknown. It is on record, and is not sent again. A call with the same key finds out first",
@@ -291,25 +296,28 @@ class Ledger:
         """Records that a renewal was carried out, and what the order is now."""
         with self._store.write() as connection:
             self.lock(connection)
+            row = self._row(connection, intent)
             self._records.put(connection, order)
             # Until its caller knows of it, another call may return it.
-            self._end(connection, intent, "bought", order_id=order.order_id, unclaimed=True)
+            self._end(connection, intent, row, "bought", order_id=order.order_id, unclaimed=True)
 
     @_surely
     def record_rejected(self, intent: Intent, reason: str) -> None:
         """Records that a paid call was not carried out: its key may try again."""
         with self._store.write() as connection:
             self.lock(connection)
-            if self._row(connection, intent).state != "bought":
-                self._end(connection, intent, "rejected", note=reason)
+            row = self._row(connection, intent)
+            if row.state != "bought":
+                self._end(connection, intent, row, "rejected", note=reason)
 
     @_surely
     def record_unknown(self, intent: Intent, reason: str) -> None:
         """Records that a call's outcome is unknown, unless that was found out meanwhile."""
         with self._store.write() as connection:
             self.lock(connection)
-            if self._row(connection, intent).state == "sent":
-                self._end(connection, intent, "unknown", note=reason)
+            row = self._row(connection, intent)
+            if row.state == "sent":
+                self._end(connection, intent, row, "unknown", note=reason)
 
     # -------------------------------------------------------------- what is on record
 
@@ -340,6 +348,7 @@ class Ledger:
                 tuple(json.loads(row.candidates or "[]")),
                 self._precedence.is_under_way(row, now),
                 row.task,
+                row.charge,
             )
             for row in rows
         ]
@@ -372,6 +381,15 @@ class Ledger:
                 unclaimed=state == "bought" and call.kind == "renewal",
                 **values,
             )
+        )
+        charge = values.get("charge", call.charge)
+        self._ends.note(
+            connection,
+            state,
+            kind=call.kind,
+            namespace=call.namespace,
+            request=call.request,
+            charge=charge,
         )
 
     def mark_ambiguous(self, connection: sa.Connection, call: OpenCall, order_ids: Sequence[int]) -> None:
@@ -427,8 +445,9 @@ class Ledger:
     def _row(self, connection: sa.Connection, intent: Intent) -> Any:
         return connection.execute(sa.select(purchases).where(purchases.c.id == intent.id)).one()
 
-    def _end(self, connection: sa.Connection, intent: Intent, state: str, **values: Any) -> None:
-        connection.execute(
+    def _end(self, connection: sa.Connection, intent: Intent, row: Any, state: str, **values: Any) -> None:
+        """Records how a call ended, unless another caller has taken it over; `row` is what it was before."""
+        ended = connection.execute(
             sa.update(purchases)
             .where(_is_of(intent))
             .values(
@@ -438,6 +457,17 @@ class Ledger:
                 **values,
             )
         )
+        # What was never sent is no rejection, and what is recorded again has been counted.
+        if ended.rowcount and row.state != state and (state, row.state) != ("rejected", "planned"):
+            charge = values.get("charge", row.charge)
+            self._ends.note(
+                connection,
+                state,
+                kind=row.kind,
+                namespace=row.namespace,
+                request=json.loads(row.request),
+                charge=charge,
+            )
 
 
 def _is_of(intent: Intent) -> sa.ColumnElement[bool]:

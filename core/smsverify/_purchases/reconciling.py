@@ -17,6 +17,7 @@ from smsverify._purchases.wallet import Wallet
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.store import Store
 from smsverify.errors import ServiceError, SmsVerifyError, WaitStoppedError
+from smsverify.metrics import FINDINGS, Meter
 from smsverify.models import RENTALS, Order
 from smsverify.reports import HeldOrder, Reconciliation, ResolvedCall
 from smsverify.text import log_of
@@ -31,7 +32,7 @@ class Reconciler:
     """Reconciles one account.
 
     Args:
-        store, wallet, ledger, orders, recovery, findings, rate_limit: of the account.
+        store, wallet, ledger, orders, recovery, findings, rate_limit, meter: of the account.
         is_exclusive: whether only the users of this store buy on this account.
         alive: seconds for which a wait is alive after its last sign of life.
         time_scale: how long the service's minute is in real minutes.
@@ -47,12 +48,14 @@ class Reconciler:
         *,
         findings: Findings,
         rate_limit: RateLimit,
+        meter: Meter,
         is_exclusive: bool,
         alive: float,
         time_scale: float,
     ) -> None:
         self._store = store
         self._rate_limit = rate_limit
+        self._meter = meter
         self._wallet = wallet
         self._ledger = ledger
         self._orders = orders
@@ -107,6 +110,8 @@ class Reconciler:
             overcharged=[one.order for one in overcharged],
             foreign_is_fine=not self._is_exclusive,
         )
+        for kind, found in report.findings_by_kind.items():
+            self._meter.gauge(FINDINGS[kind], len(found))
         for finding in report.findings:
             log.warning("To look at: %s", finding)
         return report

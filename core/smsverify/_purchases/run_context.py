@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import uuid
+from typing import ClassVar
 
 from smsverify._orders.handover import Handover
 from smsverify._runtime import surroundings
+from smsverify.metrics import Meter, Metrics, installed_metrics
 from smsverify.overview import Task
 
 _PROGRAM = f"program:{uuid.uuid4().hex}"  # the run of a program without a framework; its forks belong to it
 
 
 class RunContext:
-    """The run that paid calls are made in. This one is for plain Python; each wing has its framework's."""
+    """The run that paid calls are made in. This one is for plain Python; each wing has its framework's.
+
+    Attributes:
+        framework: a tag of its metrics.
+    """
+
+    framework: ClassVar[str] = "python"
 
     def check_place(self) -> None:
         """Refuses a paid call where it would be repeated again and again.
@@ -51,6 +59,14 @@ class RunContext:
     def task(self) -> Task | None:
         """The task that runs, for people; `None` in a program of its own."""
         return None
+
+    def metrics(self) -> Metrics | None:
+        """Where the metrics of what the run does go: OpenTelemetry, if its API is installed."""
+        return installed_metrics()
+
+    def meter(self, account: str | None = None) -> Meter:
+        """Reports the metrics of what the run does, on an account that has a name."""
+        return Meter(self.metrics(), framework=self.framework, account=account)
 
     def why_unshared(self) -> str | None:
         """Why a store in a file is not seen by all tasks of the account; `None` where they may share it."""

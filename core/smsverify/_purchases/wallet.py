@@ -20,6 +20,7 @@ from smsverify._store import sequence
 from smsverify._store.sequence import Asked
 from smsverify._store.store import Store
 from smsverify._store.tables import balances, orders, purchases
+from smsverify.metrics import BALANCE, Meter
 from smsverify.models import Balance
 
 ROUNDING = Decimal("0.01")  # USD by which two balances, or a price, may be rounded
@@ -128,6 +129,7 @@ class Wallet:
         account: whose it is.
         api: asks the service.
         note: is given each reading and the one before it, in the transaction that keeps it.
+        meter: shows what it holds.
     """
 
     def __init__(
@@ -136,7 +138,10 @@ class Wallet:
         account: str,
         api: ServiceApi,
         note: Callable[[sa.Connection, Reading, Reading], None],
+        *,
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = meter or Meter()
         self._store = store
         self._account = account
         self._api = api
@@ -172,6 +177,7 @@ class Wallet:
             if before is not None:
                 self._note(connection, before, reading)
             self._forget(connection, number)
+        self._meter.gauge(BALANCE, balance.amount)
         return balance, reading
 
     def before(self, connection: sa.Connection, number: int) -> Reading | None:

@@ -23,6 +23,7 @@ from smsverify._receiver.payloads import load, read_sms, read_wallet
 from smsverify._receiver.refusals import Refusals
 from smsverify._receiver.writing import Writer
 from smsverify.errors import SmsVerifyError, StoreError
+from smsverify.metrics import CALLBACKS_REFUSED, Meter
 
 LONGEST_BODY = 64 * 1024  # bytes; the documented one has 200
 # Seconds. The service gives up after five: what is not stored by then had better say so itself.
@@ -41,10 +42,12 @@ class Receiver:
 
     Args:
         accounts: gives those that are known now, `None` for one that is not; it may raise.
+        meter: counts what is refused.
     """
 
-    def __init__(self, accounts: Callable[[], Sequence[Account | None]]) -> None:
+    def __init__(self, accounts: Callable[[], Sequence[Account | None]], meter: Meter) -> None:
         self._accounts = accounts
+        self._meter = meter
         self._writers: dict[tuple[str, str], Writer] = {}
         self._secrets: tuple[str, ...] = ()
         self._complaints = Complaints()
@@ -69,10 +72,15 @@ class Receiver:
         return wrapped
 
     async def sms(self, request: Request) -> Response:
-        return await self._take(request, read_sms)
+        return self._counted(await self._take(request, read_sms))
 
     async def wallet(self, request: Request) -> Response:
-        return await self._take(request, read_wallet)
+        return self._counted(await self._take(request, read_wallet))
+
+    def _counted(self, response: Response) -> Response:
+        if response.status_code != 200:
+            self._meter.count(CALLBACKS_REFUSED, status=str(response.status_code))
+        return response
 
     async def _take(self, request: Request, read: Callable[..., list[Callback]]) -> Response:
         secret = request.path_params.get("secret")

@@ -18,7 +18,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -32,6 +32,7 @@ from smsverify._service.turns import Priority, Sharing, Snapshot, Waiting
 from smsverify._store.store import Store
 from smsverify._store.tables import rate_limits
 from smsverify.errors import RateLimitedError, StoreError, WaitStoppedError
+from smsverify.metrics import QUEUE_AGE, QUEUE_LENGTH, REFUSALS, Meter
 from smsverify.text import log_of
 
 __all__ = ["HeldSlot", "Load", "Priority", "RateLimit", "RateLimitState"]
@@ -114,6 +115,7 @@ class RateLimit:
         lease: seconds that a request may take at the most, from its slot to its reply.
         begin_within: seconds from its slot within which a request must begin to leave; the lease by default.
         sharing: how purchases, polls and codes share the requests.
+        meter: counts refusals, and measures the queue.
     """
 
     def __init__(
@@ -126,7 +128,9 @@ class RateLimit:
         lease: float,
         begin_within: float | None = None,
         sharing: Sharing | None = None,
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = meter or Meter()
         self.store = store
         self.limit = limit
         self.period = period
@@ -228,6 +232,7 @@ class RateLimit:
             connection.execute(one_more.values(refusals=rate_limits.c.refusals + 1))
             longest = max(until, snapshot.blocked_until)
             connection.execute(sa.update(rate_limits).where(self._row).values(blocked_until=longest))
+        self._meter.count(REFUSALS)
         if until - snapshot.blocked_until > seconds / 2:  # not for each request that was under way
             log.warning(
                 "The service answered 429: all who share this API key send nothing before %s (for %.1f s)",
@@ -330,7 +335,10 @@ class RateLimit:
             if snapshot is None:
                 return _Turn(0.0, "")
             waiting = self._queue.waiting(connection, snapshot.now, entry)
-            return self._turn(snapshot, snapshot.turn(entry.priority, waiting)[0])
+        turn = self._turn(snapshot, snapshot.turn(entry.priority, waiting)[0])
+        if turn.seconds > 0 and not entry.is_queued:
+            self._measure_queue(waiting, snapshot.now, joining=1)
+        return turn
 
     def _take(self, entry: QueueEntry) -> HeldSlot | _Turn:
         """A slot, or when it may be this entry's turn."""
@@ -347,12 +355,20 @@ class RateLimit:
                 self._is_tight = False
             if entry.arrived_at is None:
                 entry.arrived_at = snapshot.now
+        self._measure_queue(waiting, snapshot.now)
         return HeldSlot(
             self._slots,
             slot.number,
             entry,
             taken_at=snapshot.read_at,
             begin_within=self._begin_within,
+        )
+
+    def _measure_queue(self, waiting: Mapping[Priority, Waiting], now: float, *, joining: int = 0) -> None:
+        """Reports the queue, each time that a request enters it or has its turn."""
+        self._meter.gauge(QUEUE_LENGTH, sum(one.count for one in waiting.values()) + joining)
+        self._meter.gauge(
+            QUEUE_AGE, max(now - min((one.first_at for one in waiting.values()), default=now), 0.0)
         )
 
     def _turn(self, snapshot: Snapshot, turn_at: float) -> _Turn:

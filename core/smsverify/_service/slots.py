@@ -237,11 +237,11 @@ class Queue:
     def waiting(
         self, connection: sa.Connection, now: float, entry: QueueEntry | None = None
     ) -> dict[Priority, Waiting]:
-        """By class, how many others wait, and how many of them came before this entry."""
+        """By class, how many others wait, since when, and how many of them came before this entry."""
         arrived_at = now if entry is None or entry.arrived_at is None else entry.arrived_at
         came_before = sa.func.sum(sa.case((queue.c.arrived_at < arrived_at, 1), else_=0))
         rows = connection.execute(
-            sa.select(queue.c.priority, sa.func.count(), came_before)
+            sa.select(queue.c.priority, sa.func.count(), came_before, sa.func.min(queue.c.arrived_at))
             .where(
                 queue.c.key_id == self._key_id,
                 queue.c.entry != ("" if entry is None else entry.id),
@@ -249,7 +249,10 @@ class Queue:
             )
             .group_by(queue.c.priority)
         )
-        return {Priority(priority): Waiting(int(count), int(before)) for priority, count, before in rows}
+        return {
+            Priority(priority): Waiting(int(count), int(before), first_at)
+            for priority, count, before, first_at in rows
+        }
 
     def stand(self, entry: QueueEntry) -> None:
         """Enters the queue, or gives a sign of life where one is due. Drops the entries of the dead."""

@@ -105,10 +105,12 @@ class Waiting:
     Attributes:
         count: how many.
         before: how many of them came before the request in question.
+        first_at: when the first of them came, by the store's time.
     """
 
     count: int = 0
     before: int = 0
+    first_at: float = math.inf
 
 
 _NONE = Waiting()

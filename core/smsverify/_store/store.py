@@ -96,6 +96,8 @@ class Store:
                 self._numbers[name] = max(number, self._numbers.get(name, 0))
             if options.get("scrub"):
                 self._scrub()
+        for act in options.get("after_commit", ()):
+            act()
 
     @contextmanager
     def read(self, *, is_snapshot: bool = False) -> Iterator[sa.Connection]:
@@ -191,6 +193,16 @@ class Store:
         PostgreSQL keeps it until its (auto)vacuum, in WAL archives and backups for as long as they are kept.
         """
         connection.execution_options(scrub=True)
+
+    def after_commit(self, connection: sa.Connection, act: Callable[[], None]) -> None:
+        """Does something as soon as this transaction is committed; where that fails, it is not done.
+
+        Args:
+            connection: of the transaction.
+            act: must not raise.
+        """
+        acts = connection.get_execution_options().get("after_commit", ())
+        connection.execution_options(after_commit=(*acts, act))
 
     def upgrade(self) -> int:
         """Makes the tables where they are missing, also in many processes at once; returns their version."""

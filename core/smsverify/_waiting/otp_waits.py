@@ -16,6 +16,7 @@ from smsverify._runtime.threads import result_of
 from smsverify._service.rate_limit import Priority
 from smsverify._waiting.waiter import Wait, Waiter
 from smsverify.errors import NotFoundError, OrderEndedError, SmsVerifyError, WaitTimeoutError
+from smsverify.metrics import TIMEOUTS, Meter
 from smsverify.models import Message
 from smsverify.options import MessageOptions
 from smsverify.overview import Task
@@ -37,6 +38,7 @@ class OtpWaits:
         inbox: the messages that have come.
         waiter: gives the waiter that all waits of this process share; another one after a fork.
         task: gives the task that waits, for people.
+        meter: counts the waits that end without a code.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class OtpWaits:
         inbox: Inbox,
         waiter: Callable[[], Waiter],
         task: Callable[[], Task | None] = lambda: None,
+        *,
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = meter or Meter()
         self._task = task
         self._orders = orders
         self._inbox = inbox
@@ -161,8 +166,13 @@ class OtpWaits:
         log.info("Waiting for %s until %s", named(order_id, order), end_of_wait(seconds))
 
     def missing_code(self, order_id: int, *, is_cancelled: bool, wanted: MessageFilter | None = None) -> str:
-        """Says that no SMS came in time, whether another one did, and what became of the order."""
+        """Counts a wait that got no SMS in time, and says whether another one came, and what became of the
+        order.
+        """
         order = self._orders.records.get(order_id)
+        self._meter.count(
+            TIMEOUTS, product=order.product if order else None, service=order.service if order else None
+        )
         text = f"{NO_CODE} for {named(order_id, order)}"
         is_any = wanted is None or wanted.is_open
         others = [] if is_any else self._inbox.all_of([order_id]).get(order_id, [])

@@ -28,6 +28,7 @@ from smsverify_provider.connections import find_connection, find_connection_on_l
 from smsverify_provider.kills import at_kill, give_back, has_tries_left
 from smsverify_provider.runs import AirflowRun, running_ti
 from smsverify_provider.versions import mask_secret as mask_secret_on_loop
+from smsverify_provider.versions import start_stats
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -104,6 +105,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
         for secret in _secrets_in(settings):
             await mask_secret_on_loop(secret)
         vars(hook)["settings"] = settings
+        await asyncio.to_thread(start_stats)
         return hook
 
     def test_connection(self) -> tuple[bool, str]:
