@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from smsverify._orders.records import Records
 from smsverify._store.store import Store
 from smsverify.metrics import (
     BOUGHT,
@@ -38,13 +37,11 @@ class Ends:
 
     Args:
         store: where the calls are.
-        records: of the account's orders.
         meter: takes the figures.
     """
 
-    def __init__(self, store: Store, records: Records, meter: Meter) -> None:
+    def __init__(self, store: Store, meter: Meter) -> None:
         self._store = store
-        self._records = records
         self._meter = meter
 
     def note(
@@ -66,17 +63,10 @@ class Ends:
             request: what was sent.
             charge: USD that it has cost.
         """
-        if not self._meter.is_on:
-            return
-        if kind == "order":
-            product, service = request["product"], request["name"]
-        else:
-            order = self._records.row(connection, request["order_id"])
-            product, service = order.product, order.service
-        tags = {"product": product, "service": service, "namespace": namespace}
-        self._store.after_commit(connection, partial(self._count, _COUNTERS[kind, state], charge, tags))
+        what = {"product": request.get("product"), "service": request.get("name"), "namespace": namespace}
+        self._store.after_commit(connection, partial(self._count, _COUNTERS[kind, state], charge, what))
 
-    def _count(self, counter: Counter, charge: str | None, tags: dict[str, str | None]) -> None:
-        self._meter.count(counter, 1, **tags)
+    def _count(self, counter: Counter, charge: str | None, what: dict[str, str | None]) -> None:
+        self._meter.count(counter, 1, **what)
         if counter in (BOUGHT, RENEWED) and charge is not None:
-            self._meter.count(SPENT, Decimal(charge), **tags)
+            self._meter.count(SPENT, Decimal(charge), **what)

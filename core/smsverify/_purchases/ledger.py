@@ -99,7 +99,7 @@ class Ledger:
         self.spending = Spending(store, account)
         self.owners = Owners(store, orders.records, account, lease=lease)
         self.renewals = RenewalRecords(store, orders.records, account)
-        self._ends = Ends(store, orders.records, meter or Meter())
+        self._ends = Ends(store, meter or Meter())
         self._precedence = Precedence(
             store, orders.listing, account, namespace, lease=lease, grace=grace, run_ahead=run_ahead
         )

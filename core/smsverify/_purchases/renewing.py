@@ -184,6 +184,8 @@ class Renewals:
         before = sight.expiry or self._periods.expiry(order.expires_at)
         request = {
             "order_id": order_id,
+            "product": order.product,
+            "name": order.service,
             "asked_at": sight.asked_at,
             "expiry": None if before is None else before.for_record(),
         }
