@@ -114,13 +114,21 @@ async def mask_secret(secret: Any) -> None:
 
 @cache
 def start_stats() -> None:
-    """Lets `Stats` report in a triggerer and an API server.
+    """Lets `Stats` report in a triggerer and an API server. It never raises: a failure is logged.
 
     From SDK 1.2 on, Airflow sets up the SDK's `Stats` where a task runs, and its own in these components
     (apache/airflow#69270). Before, `Stats` sets itself up.
     """
-    if SDK < (1, 2):
-        return
+    try:
+        if SDK >= (1, 2):
+            _set_up_stats()
+    except Exception as error:
+        from smsverify.text import log_of
+
+        log_of(__name__).warning("No metrics are reported from here: %s: %s", type(error).__name__, error)
+
+
+def _set_up_stats() -> None:
     stats, utils = (
         import_module(f"airflow.sdk.observability.{name}") for name in ("stats", "metrics.stats_utils")
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -93,3 +94,13 @@ def test_every_metric_has_a_name_that_airflow_takes(statsd: StatsdListener) -> N
     seconds = [1000.0 if isinstance(metric, Timing) else 1.0 for metric in METRICS]
     assert arrive(statsd, names, seconds)
     assert {tags_of(line)["service"][:14] for line in statsd.lines(names[0])} == {"Google_Gmail_a"}
+
+
+def test_a_configuration_that_airflow_cannot_read_stops_no_trigger_and_no_receiver(
+    connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "perhaps")
+    versions.start_stats.cache_clear()
+    hook = asyncio.run(SmsVerifyHook.on_event_loop("smsverify_default"))
+    assert hook.order("temporary", service="WhatsApp").phone
+    assert "No metrics are reported from here" in caplog.text
