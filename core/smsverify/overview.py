@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 SHOWN = 50  # rows of a section; the rest is counted
 DELIVERY_DAYS = 30  # that the figures of delivery are about, and how many numbers of these, the newest
-DELIVERY_NUMBERS = 500
+DELIVERY_NUMBERS = 300
 
 T = TypeVar("T")
 
@@ -363,7 +363,7 @@ class DeliveryFigures(Section[Delivery]):
 
     Attributes:
         days: how far back they were bought.
-        numbers: how many of them count, the newest; 500 at the most.
+        numbers: how many of them count, the newest; 300 at the most.
     """
 
     days: int = DELIVERY_DAYS

@@ -36,7 +36,8 @@ def printable(text: object, longest: int = LONGEST) -> str:
         text: a text, or what is written as one, such as an exception.
         longest: characters after which it is cut.
     """
-    return _cut("".join(_escaped(char) for char in str(text)[: longest + 1]), longest)
+    shown = str(text)[: longest + 1]
+    return _cut(shown if shown.isprintable() else "".join(map(_escaped, shown)), longest)
 
 
 def masked(text: object, longest: int = LONGEST) -> str:

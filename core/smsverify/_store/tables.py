@@ -232,6 +232,7 @@ orders = sa.Table(
     ),
     _index_where("unclaimed_since IS NOT NULL", "orders_unclaimed", "unclaimed_since"),
     _index_where("key IS NULL", "orders_foreign", "first_seen_at"),
+    _index_where("refunded_at IS NOT NULL", "orders_refunded", "refunded_at"),
     _index_where("refund_missing_since IS NOT NULL", "orders_missing", "order_id"),
     sa.Index("smsverify_orders_product", "account", "product", "expires_at"),
 )

@@ -257,7 +257,7 @@ def test_sections_are_bounded_and_the_queries_few_however_much_is_on_record(
     assert 2 <= seen.needs.count == len(seen.needs.rows) <= 4
     assert {(need.kind, need.command) for need in seen.needs.rows} == {("not_used", None)}
     assert all(need.task is not None for need in seen.needs.rows)
-    assert (seen.delivery.numbers, len(seen.delivery.rows), seen.delivery.count) == (500, 50, 60)
+    assert (seen.delivery.numbers, len(seen.delivery.rows), seen.delivery.count) == (300, 50, 60)
     assert len(seen.spend.workflows.rows) == 5
     assert seen.waits.longest_since is not None
     assert timedelta(seconds=58) < seen.at - seen.waits.longest_since < timedelta(seconds=90)
