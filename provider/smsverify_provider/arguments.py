@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from airflow.sdk import BaseOperator
-
 from smsverify.checks import LATER
 from smsverify.errors import InvalidRequestError
+from smsverify_provider.results import FewXComs
 
 
 def known(value: Any) -> Any:
@@ -27,7 +26,7 @@ def check_known(value: Any, check: Callable[[Any], Any]) -> None:
         check(value)
 
 
-class CheckedOperator(BaseOperator):
+class CheckedOperator(FewXComs):
     """An operator whose `__init__` checks the arguments that it names in `checked`."""
 
     checked: ClassVar[tuple[str, ...]] = ()

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from smsverify.errors import InvalidRequestError, SettingsUnavailableError
-from smsverify_provider.versions import AirflowNotFoundException, ask, conf
+from smsverify_provider.versions import MASKER, AirflowNotFoundException, ask, conf
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 # The connection of a test that no `conn_type` was given for, and the type that knows no fields of its own.
 TYPES = frozenset({"smsverify", "generic"})
 
+_reads_connection: ContextVar[bool] = ContextVar("_reads_connection", default=False)
 
 _Found = TypeVar("_Found")
 
@@ -96,7 +100,8 @@ class _OnLoop:
 
 async def _find(conn_id: str, way: _Here | _OnLoop) -> Connection | None:
     try:
-        found = await way.look_up(conn_id)
+        with _without_false_alarm():
+            found = await way.look_up(conn_id)
     except AirflowNotFoundException:
         await way.call(lambda: _ask_backends(conn_id))
         await _ask_server(conn_id, way)
@@ -105,6 +110,25 @@ async def _find(conn_id: str, way: _Here | _OnLoop) -> Connection | None:
         raise _unavailable(conn_id, type(error).__name__) from error
     await way.call(lambda: _ask_backends(conn_id))
     return found
+
+
+@contextmanager
+def _without_false_alarm() -> Iterator[None]:
+    """Reads a connection without a warning that one of its extras is too short to be masked.
+
+    Airflow takes each text among the extras for a secret, and warns of a short one. None of ours that is so
+    short is secret, such as a namespace.
+    """
+    logging.getLogger(MASKER).addFilter(_is_of_no_connection)
+    token = _reads_connection.set(True)
+    try:
+        yield
+    finally:
+        _reads_connection.reset(token)
+
+
+def _is_of_no_connection(record: logging.LogRecord) -> bool:
+    return not (_reads_connection.get() and "too short" in str(record.msg))
 
 
 def _ask_backends(conn_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smsverify import __version__
+from smsverify_provider.connection_form import FIELDS, HIDDEN, PLACEHOLDERS, RELABELING
 
 NAME = "SmsVerify"
 
@@ -63,80 +64,11 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "smsverify",
                 "hook-name": NAME,
                 "hook-class-name": "smsverify_provider.hooks.smsverify.SmsVerifyHook",
-                "conn-fields": {
-                    "store_url": {
-                        "label": "Store URL",
-                        "description": "SQLAlchemy URL of the store, the same for all who use the account: "
-                        "sqlite:////<absolute path> or postgresql+psycopg://<user>@<host>/<database>. "
-                        "Blank: a file in the home directory, enough for one machine.",
-                        # It may hold a password, although that has a field of its own.
-                        "schema": {"type": ["string", "null"], "format": "password"},
-                    },
-                    "store_password": {
-                        "label": "Store password",
-                        "description": "The password of the user in the store URL.",
-                        "schema": {"type": ["string", "null"], "format": "password"},
-                    },
-                    "rate_limit": {
-                        "label": "Rate limit",
-                        "description": "Requests that the service allows in the rate period. Blank: 60.",
-                        "schema": {"type": ["integer", "null"], "minimum": 1},
-                    },
-                    "rate_period": {
-                        "label": "Rate period",
-                        "description": "Seconds. Blank: 60.",
-                        "schema": {"type": ["number", "null"], "minimum": 0},
-                    },
-                    "code_latency": {
-                        "label": "Code latency",
-                        "description": "Seconds that a code may lie at the service while requests are "
-                        "scarce: the longer, the more numbers are ordered ahead. Blank: 5.",
-                        "schema": {"type": ["number", "null"], "minimum": 1},
-                    },
-                    "account": {
-                        "label": "Account",
-                        "description": "Names the wallet, so that its ledger outlives a rotated API key. "
-                        "Blank: derived from the key.",
-                        "schema": {"type": ["string", "null"], "maxLength": 100},
-                    },
-                    "namespace": {
-                        "label": "Namespace",
-                        "description": "Keeps the purchases of deployments that share a store apart.",
-                        "schema": {"type": ["string", "null"], "maxLength": 100},
-                    },
-                    "daily_budget": {
-                        "label": "Daily budget",
-                        "description": "USD that the account may spend in a day (UTC), less refunds. "
-                        "Blank: any amount.",
-                        "schema": {"type": ["number", "null"], "minimum": 0},
-                    },
-                    "run_budget": {
-                        "label": "Run budget",
-                        "description": "USD that one Dag run may spend. Blank: any amount.",
-                        "schema": {"type": ["number", "null"], "minimum": 0},
-                    },
-                    "allow_unshared_store": {
-                        "label": "Allow a store in a file",
-                        "description": "Allows purchases with a SQLite store where the executor runs tasks "
-                        "on other machines. Set it only where all of them see that one file.",
-                        "schema": {"type": ["boolean", "null"], "default": False},
-                    },
-                    "callback_secrets": {
-                        "label": "Callback secrets",
-                        "description": "Secrets of the callback URL, separated by commas, each of 16 or more "
-                        "letters, digits, - or _. Several are valid at once. Blank: no callbacks.",
-                        "schema": {"type": ["string", "null"], "format": "password"},
-                    },
-                    "insecure": {
-                        "label": "Allow plain http",
-                        "description": "Sends the API key unencrypted to another machine.",
-                        "schema": {"type": ["boolean", "null"], "default": False},
-                    },
-                },
+                "conn-fields": FIELDS,
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema", "port"],
-                    "relabeling": {"password": "API key", "host": "Base URL"},
-                    "placeholders": {"host": "https://smsverificationservice.com"},
+                    "hidden-fields": HIDDEN,
+                    "relabeling": RELABELING,
+                    "placeholders": PLACEHOLDERS,
                 },
             }
         ],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
+        XComNotFound,
     )
     from airflow.sdk.plugins_manager import AirflowPlugin
     from airflow.triggers.shared_stream import SharedStreamProducer
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALLS_ON_KILL",
+    "MASKER",
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",
@@ -40,6 +42,7 @@ __all__ = [
     "AirflowTaskTimeout",
     "SharedStreamProducer",
     "Stats",
+    "XComNotFound",
     "ask",
     "conf",
     "determine_kwargs",
@@ -70,8 +73,12 @@ _PLACES = {
         "AirflowSensorTimeout",
         "AirflowSkipException",
         "AirflowTaskTimeout",
+        "XComNotFound",
     )
 }
+
+# The logger of what masks secrets in a task or a triggerer.
+MASKER = "airflow.sdk._shared.secrets_masker.secrets_masker"
 
 # Whether Airflow calls a trigger's `on_kill`. Without it, `SmsVerifyOtpTrigger.cleanup` releases the number.
 CALLS_ON_KILL = SDK >= (1, 3)

@@ -11,11 +11,12 @@ from unittest.mock import ANY
 
 import pytest
 from airflow.sdk import BaseOperator, Connection, TaskInstanceState
-from airflow.sdk._shared.secrets_masker import _secrets_masker
+from airflow.sdk._shared.secrets_masker import SecretsMasker, _secrets_masker
 from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import DRCount, ErrorResponse, GetDRCount
+from airflow.sdk.log import mask_secret
 
 from smsverify.errors import InvalidRequestError, SettingsUnavailableError
 from smsverify.settings import DEFAULT_BASE_URL
@@ -159,6 +160,21 @@ def test_airflow_masks_every_secret_of_the_connection(hook_of: Any, monkeypatch:
     assert hook_of({"extra": extra}).settings
     redacted = str(_secrets_masker().redact("key-of-the-environment password-in-a-url callback-secret-one"))
     assert redacted == "*** *** ***"
+
+
+def test_a_short_extra_causes_no_warning_and_a_short_secret_does(
+    run_task: Any, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(SecretsMasker, "_has_warned_short_secret", False)
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_SMSVERIFY_DEFAULT",
+        json.dumps(connection | {"extra": connection["extra"] | {"namespace": "dev"}}),
+    )
+    assert run_task(order("smsverify_default"), **RUN).state == TaskInstanceState.SUCCESS
+    assert "too short" not in caplog.text
+    SecretsMasker._has_warned_short_secret = False  # Airflow warns once in a process
+    mask_secret("1234")
+    assert "too short" in caplog.text
 
 
 # ------------------------------------------------------------------ which wallet is meant
@@ -337,6 +353,16 @@ def test_a_test_that_fails_says_why_and_raises_nothing(
     assert message
     assert "wr0ng-s3cret" not in message
     assert connection["password"] not in message
+
+
+def test_the_docs_say_what_to_run_where_airflows_own_button_fails() -> None:
+    from airflow.api_fastapi.core_api.routes.public.connections import _same_endpoint
+
+    # The form sends 0 for a port that is blank. Once Airflow takes that, the paragraph may go.
+    assert not _same_endpoint(0, None)
+    page = (Path(__file__).parents[2] / "docs" / "get-started.md").read_text()
+    (paragraph,) = (part for part in page.split("\n\n") if "apache/airflow#73298" in part)
+    assert "smsverify balance" in paragraph
 
 
 def test_without_a_connection_arguments_and_environment_are_enough(

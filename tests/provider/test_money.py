@@ -179,6 +179,7 @@ def test_where_all_is_accounted_for_the_report_is_the_result(
     assert Decimal(report["spent"]) == Decimal("0.40")
     assert result.xcoms["findings"] == []
     assert result.xcoms["balance"] == report["balance"]
+    assert set(result.xcoms) == {"return_value", "findings", "balance"}
 
 
 def leak(hook: Any, sim: Simulator) -> int:
@@ -201,6 +202,7 @@ def test_what_needs_a_person_fails_the_task_for_good_and_is_in_its_xcoms(
     assert str(order_id) in str(result.error)
     assert [order["order_id"] for order in result.xcoms["return_value"]["to_cancel"]] == [order_id]
     assert result.xcoms["findings"] == result.xcoms["return_value"]["findings"] != []
+    assert set(result.xcoms) == {"return_value", "findings", "balance"}
 
 
 @NEVER
@@ -221,7 +223,7 @@ def test_numbers_that_nobody_waits_for_are_cancelled_on_request(
     order_id = hook.order(**WHATSAPP).order_id
     result = run_task(SmsVerifyReconcileOperator(task_id="reconcile", cancel_after=cancel_after))
     assert sim.order(order_id).status == status
-    assert result.xcoms["cancelled"] == ([order_id] if status == "cancelled" else [])
+    assert result.xcoms["return_value"]["cancelled"] == ([order_id] if status == "cancelled" else [])
 
 
 @pytest.mark.smsverify_simulator(speed=1)

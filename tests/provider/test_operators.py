@@ -18,6 +18,7 @@ from smsverify.errors import (
     SmsVerifyError,
     WaitStoppedError,
 )
+from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
 from smsverify_provider.operators.smsverify import (
     SmsVerifyCancelOrderOperator,
@@ -62,7 +63,7 @@ def test_a_template_that_renders_wrong_is_refused_before_anything_is_sent(
         ({"product": "esim", "plan": "USA 5GB / 30 days"}, {"phone": None, "status": "active"}),
     ],
 )
-def test_every_product_can_be_ordered_and_its_fields_are_xcoms(
+def test_every_product_can_be_ordered_and_the_result_is_in_three_xcoms(
     run_task: Any, connection: Any, sim: Simulator, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     result = run_task(SmsVerifyOrderOperator(task_id="order", max_price=20, **given))
@@ -75,8 +76,38 @@ def test_every_product_can_be_ordered_and_its_fields_are_xcoms(
         assert (
             str(order[name]) == str(Decimal(value).normalize()) if name == "price" else order[name] == value
         )
-    assert "activation_code" not in result.xcoms
+    assert result.xcoms["phone"] == order["phone"]
+    assert set(result.xcoms) == {"return_value", "order_id", "phone"}
+    assert "activation_code" not in order
     assert bought.activation_code is None or bought.activation_code not in str(result.xcoms)
+
+
+@pytest.mark.parametrize(
+    ("options", "xcoms"),
+    [
+        ({}, {"return_value", "order_id", "phone"}),
+        ({"multiple_outputs": True}, {"return_value", *Order.model_fields} - {"activation_code"}),
+        ({"do_xcom_push": False}, set()),
+    ],
+)
+def test_a_dag_chooses_how_many_xcoms_a_result_is(
+    run_task: Any, connection: Any, options: dict[str, Any], xcoms: set[str]
+) -> None:
+    result = run_task(
+        SmsVerifyOrderOperator(task_id="order", product="temporary", service="WhatsApp", **options)
+    )
+    assert set(result.xcoms) == xcoms
+
+
+def test_a_field_that_is_no_xcom_is_refused_in_the_dag_file() -> None:
+    with DAG("fields"):
+        order = SmsVerifyOrderOperator(task_id="order", **WHATSAPP)
+        every = SmsVerifyOrderOperator(task_id="every", **WHATSAPP, multiple_outputs=True)
+    assert "xcom_pull(task_ids='order', dag_id='fields', key='phone')" in str(order.output["phone"])
+    assert every.output["price"] is not None
+    with pytest.raises(InvalidRequestError, match="multiple_outputs") as caught:
+        order.output["price"]
+    assert caught.value.field == "price"
 
 
 def test_nothing_is_bought_above_the_price_limit(run_task: Any, connection: Any, sim: Simulator) -> None:
@@ -393,7 +424,8 @@ def test_a_renewal_is_paid_once_for_all_tries_of_its_task(
     ]
     assert [order.renewals for order in sim.orders()] == [2]
     assert results[0].xcoms["expires_at"] == results[1].xcoms["expires_at"] < results[2].xcoms["expires_at"]
-    assert results[0].xcoms["expires_estimated"] is True
+    assert results[0].xcoms["return_value"]["expires_estimated"] is True
+    assert set(results[0].xcoms) == {"return_value", "order_id", "expires_at"}
 
 
 def test_a_renewal_above_the_price_limit_is_not_paid(

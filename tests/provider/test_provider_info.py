@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from pytest_airflow_in_a_box.components import ComponentKind, check_component
 
-from smsverify.settings import Settings
+from smsverify.settings import DEFAULT_BASE_URL, Settings
 from smsverify_provider.get_provider_info import get_provider_info
 from smsverify_provider.plugin import SmsVerifyPlugin
 
@@ -79,16 +79,33 @@ def form() -> dict[str, Any]:
     return dict(get_provider_info()["connection-types"][0]["conn-fields"])
 
 
-def test_every_field_of_the_form_is_a_setting_and_may_be_left_blank() -> None:
-    for name, field in form().items():
-        assert name == "store_password" or name in Settings.model_fields
+def test_the_form_has_every_setting_and_each_may_be_left_blank() -> None:
+    of_airflow = {"api_key", "base_url"}  # its password and its host
+    assert set(form()) == {*Settings.model_fields, "store_password"} - of_airflow
+    for field in form().values():
         assert "null" in field["schema"]["type"]
         assert field["label"]
+        assert field["description"].endswith(".")
 
 
-def test_fields_that_may_hold_a_secret_are_masked() -> None:
+def test_the_form_shows_the_defaults_of_the_settings() -> None:
+    behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+    for name, field in form().items():
+        default = Settings.model_fields[name].default if name != "store_password" else None
+        if "boolean" in field["schema"]["type"]:
+            assert field["schema"]["default"] is default
+        elif isinstance(default, (int, float)):
+            assert f"Blank: {default:g}." in field["description"]
+            assert behaviour["placeholders"][name] == f"{default:g}"
+        elif field["schema"].get("format") != "password":
+            assert behaviour["placeholders"][name]
+    assert behaviour["placeholders"]["host"] == DEFAULT_BASE_URL
+
+
+def test_only_fields_that_hold_a_secret_are_masked() -> None:
     masked = {name for name, field in form().items() if field["schema"].get("format") == "password"}
-    assert masked == {"store_url", "store_password", "callback_secrets"}
+    assert masked == {"store_password", "callback_secrets"}
+    assert form()["store_url"]["schema"]["examples"]
 
 
 def test_secrets_are_masked_wherever_airflow_shows_extras() -> None:

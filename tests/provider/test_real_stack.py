@@ -278,13 +278,9 @@ def test_the_metadata_database_holds_no_secret_but_the_code_that_was_asked_for(e
         ("code", "xcom.value", f"{one} return_value"),
         ("text", "xcom.value", f"{one} return_value"),
         ("code", "xcom.value", f"{one} otp"),
-        ("code", "xcom.value", f"{one} message"),
-        ("text", "xcom.value", f"{one} message"),
         ("code of steps", "xcom.value", f"{sensor} return_value"),
         ("text", "xcom.value", f"{sensor} return_value"),
         ("code of steps", "xcom.value", f"{sensor} otp"),
-        ("code of steps", "xcom.value", f"{sensor} message"),
-        ("text", "xcom.value", f"{sensor} message"),
         ("own code", "xcom.value", "other_secrets own return_value"),
         # The examples' own tasks take the code as an argument, which Airflow shows as a rendered field.
         ("code", "rendered_task_instance_fields.rendered_fields", "provision_account confirm"),

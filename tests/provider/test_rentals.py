@@ -50,7 +50,7 @@ def test_what_is_due_is_renewed_once_for_all_tries_runs_and_dags(
     assert [order.renewals for order in sim.orders()] == [1, 1, 0]
 
 
-def test_the_report_is_the_result_and_each_field_an_xcom(
+def test_the_report_is_the_result_and_what_others_need_is_an_xcom(
     run_task: Any, connection: Any, rentals: dict[str, int], sim: Simulator
 ) -> None:
     result = run_task(
@@ -66,7 +66,8 @@ def test_the_report_is_the_result_and_each_field_an_xcom(
     assert Decimal(report["cost"]) == Decimal("1.20")
     assert Decimal(report["balance"]) == sim.balance()
     assert Decimal(result.xcoms["next_cost"]) == Decimal("17.20")
-    assert (result.xcoms["lasts"], result.xcoms["findings"]) == (True, [])
+    assert (report["lasts"], result.xcoms["findings"]) == (True, [])
+    assert set(result.xcoms) == {"return_value", "findings", "next_cost"}
 
 
 @pytest.mark.parametrize("missing", ["{{ None }}", "{{ params.nothing }}"])
@@ -181,7 +182,8 @@ def test_the_wallet_holds_enough(run_task: Any, connection: Any, sim: Simulator)
     result = run_task(SmsVerifyBalanceSensor(task_id="wallet", minimum="{{ 100 }}", mode="poke"))
     assert result.state == TaskInstanceState.SUCCESS, result.error
     assert Decimal(result.xcoms["return_value"]["amount"]) == 100
-    assert result.xcoms["currency"] == "USD"
+    assert result.xcoms["return_value"]["currency"] == "USD"
+    assert set(result.xcoms) == {"return_value", "amount"}
 
 
 def test_a_wallet_that_holds_too_little_is_looked_at_again_without_a_worker(
@@ -200,6 +202,7 @@ def test_a_wallet_that_holds_too_little_is_looked_at_again_without_a_worker(
 def test_without_time_it_looks_once_and_fails(run_task: Any, connection: Any, sim: Simulator) -> None:
     result = run_task(SmsVerifyBalanceSensor(task_id="wallet", minimum=101, mode="poke", timeout=0))
     assert isinstance(result.error, AirflowSensorTimeout)
+    assert str(result.error) == "The wallet holds 100.0 USD, and 101 USD are needed"
     assert len(sim.requests()) == 1
 
 

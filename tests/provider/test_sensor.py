@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -58,6 +59,13 @@ def run_sensor(run_task: Any, run_dag: Any) -> Callable[..., Any]:
     return run
 
 
+def frames_of_ours(error: BaseException) -> int:
+    """How many lines of the task's log an expected end takes beside Airflow's own."""
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+    return sum("smsverify" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
+
+
 ALL_MODES = pytest.mark.parametrize("mode", ["deferrable", "poke", "reschedule"])
 # `reschedule` reads the time of its first try from the metadata database, which `run_task` does without.
 WITH_TIMEOUT = pytest.mark.parametrize("mode", ["deferrable", "poke"])
@@ -86,6 +94,7 @@ def test_a_code_that_never_comes_is_a_time_out_and_a_refund(
     state, _, error = run_sensor(mode, order_id=order.order_id, timeout=timedelta(seconds=0.5), retries=3)
     assert state == "failed"  # and not up_for_retry: no retry may wait on a cancelled number
     assert isinstance(error, AirflowSensorTimeout)
+    assert frames_of_ours(error) == 1
     assert [bought.status for bought in sim.orders()] == ["cancelled"]
     assert sim.balance() == 50
 
@@ -146,6 +155,7 @@ def test_an_order_that_has_ended_fails_the_task_for_good(
     state, _, error = run_sensor(mode, order_id=order.order_id, retries=3)
     assert state == "failed"
     assert isinstance(error, AirflowFailException)
+    assert frames_of_ours(error) == 1
     assert str(order.order_id) in str(error)
     assert "cancelled" in str(error)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from smsverify.settings import DEFAULT_BASE_URL
 from smsverify_provider import versions
+from smsverify_provider.connection_form import FIELDS
 
 PROVIDER = Path(versions.__file__).parent
 
@@ -57,3 +59,23 @@ def test_an_answer_is_read_to_its_end_where_the_next_question_would_get_it(
 
     asyncio.run(scenario())
     assert bool(read) is completes
+
+
+def test_the_form_is_there_in_every_airflow() -> None:
+    """What the API server gives the browser: from the metadata, and before Airflow 3.2 from the hook."""
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    (mine,) = (meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "smsverify")
+    shown = mine.extra_fields
+    assert shown is not None
+    assert set(shown) == set(FIELDS)
+    for name, field in shown.items():
+        assert field["schema"]["title"] == FIELDS[name]["label"]
+        assert field["description"] == FIELDS[name]["description"]
+        assert field["value"] == FIELDS[name]["schema"].get("default")
+        assert field["schema"].get("format") == FIELDS[name]["schema"].get("format")
+    assert mine.standard_fields is not None
+    assert mine.standard_fields.host is not None
+    assert mine.standard_fields.host.placeholder == DEFAULT_BASE_URL
+    assert mine.standard_fields.port is not None
+    assert mine.standard_fields.port.hidden

@@ -24,6 +24,7 @@ from smsverify.reports import RentalsReport
 from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 from smsverify.text import log_of
 from smsverify.wings import assign_messages, secrets_of
+from smsverify_provider import connection_form
 from smsverify_provider.connections import find_connection, find_connection_on_loop, settings_of
 from smsverify_provider.kills import at_kill, give_back, has_tries_left
 from smsverify_provider.runs import AirflowRun, running_ti
@@ -72,6 +73,22 @@ class SmsVerifyHook(CoreHook, BaseHook):
     default_conn_name = "smsverify_default"
     conn_type = "smsverify"
     hook_name = "SmsVerify"
+
+    # Before 3.2, Airflow asks these two for the form. From 3.2 on the metadata has it, and it calls neither.
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The form's fields beside Airflow's own, in WTForms."""
+        return connection_form.widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """How the form shows Airflow's own fields."""
+        return {
+            "hidden_fields": connection_form.HIDDEN,
+            "relabeling": connection_form.RELABELING,
+            "placeholders": connection_form.PLACEHOLDERS,
+        }
 
     def __init__(self, smsverify_conn_id: str = default_conn_name, **settings: Any) -> None:
         CoreHook.__init__(self, run_context=AirflowRun(), **settings)

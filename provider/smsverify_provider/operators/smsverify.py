@@ -23,6 +23,7 @@ from smsverify_provider.arguments import CheckedOperator, check_known, known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.operators.verify import SmsVerifyOperator
+from smsverify_provider.results import without_frames
 from smsverify_provider.turns import WaitsForTurn
 from smsverify_provider.versions import AirflowFailException, conf
 
@@ -51,9 +52,9 @@ class SmsVerifyOrderOperator(WaitsForTurn):
     Safe to retry: the purchase is on record before it is sent, under a key that all tries of the task share.
 
     Returns the order as a dict (`order_id`, `product`, `service`, `phone`, `price`, `status`, `expires_at`,
-    …), and each field as an XCom of its own, so that `order.output["phone"]` works. An eSIM's activation code
-    is a secret and in neither: read it with `SmsVerifyHook().get_order(order_id)`, or in a template with
-    `macros.smsverify.activation_code(order_id)`.
+    …). `order_id` and `phone` are XComs of their own too, so that `order.output["phone"]` works; with
+    `multiple_outputs=True`, each field is. An eSIM's activation code is a secret and in neither: read it with
+    `SmsVerifyHook().get_order(order_id)`, or in a template with `macros.smsverify.activation_code(order_id)`.
 
     Airflow refuses `expand(order_id=orders.output["order_id"])` where `orders` is a mapped task: map over
     `orders.output.map(lambda order: order["order_id"])`, or put both tasks into a mapped task group.
@@ -88,6 +89,7 @@ class SmsVerifyOrderOperator(WaitsForTurn):
 
     template_fields: Sequence[str] = (*PURCHASE, "run_budget", "key", "smsverify_conn_id")
     checked = (*PURCHASE, "run_budget", "key")
+    outputs = ("order_id", "phone")
     ui_color = "#d7ecd9"
     operator_extra_links = (SmsVerifyOrderLink(),)
 
@@ -111,10 +113,9 @@ class SmsVerifyOrderOperator(WaitsForTurn):
         key: int | str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         smsverify_conn_id: str = "smsverify_default",
-        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(**kwargs)
         self.product = product
         self.service = service
         self.country = country
@@ -154,7 +155,7 @@ class SmsVerifyOrderOperator(WaitsForTurn):
         self._order_id = order.order_id
         if self._is_killed:
             self._give_back()
-        return order.as_dict()
+        return self._returned(context, order.as_dict())
 
     def on_kill(self) -> None:
         """Gives the number back, because the task cannot use it any more."""
@@ -227,7 +228,7 @@ class SmsVerifyRenewOperator(WaitsForTurn):
     """Extends a rental by its period at the current price (`POST /api/v1/order/<order_id>/renew/`).
 
     Safe to retry: all tries of the task share a key, and a key renews once. Returns the order with its new
-    expiry as a dict, and each field as an XCom of its own.
+    expiry as a dict; `order_id` and `expires_at` are XComs of their own too.
 
     Args:
         order_id: a `rental`, `rent-1day` or `rent-30days` order (templated).
@@ -246,6 +247,7 @@ class SmsVerifyRenewOperator(WaitsForTurn):
 
     template_fields: Sequence[str] = ("order_id", "max_price", "run_budget", "key", "smsverify_conn_id")
     checked = ("order_id", "max_price", "run_budget", "key")
+    outputs = ("order_id", "expires_at")
     ui_color = "#d7ecd9"
     operator_extra_links = (SmsVerifyOrderLink(),)
 
@@ -258,10 +260,9 @@ class SmsVerifyRenewOperator(WaitsForTurn):
         key: int | str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         smsverify_conn_id: str = "smsverify_default",
-        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(**kwargs)
         self.order_id = order_id
         self.max_price = max_price
         self.run_budget = run_budget
@@ -278,17 +279,18 @@ class SmsVerifyRenewOperator(WaitsForTurn):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Renews, unless an earlier try has done so; defers while others go first."""
-        return self._renew()
+        return self._renew(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Renews: the turn is near."""
-        return self._renew(event)
+        return self._renew(context, event)
 
-    def _renew(self, event: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _renew(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         hook = SmsVerifyHook(self.smsverify_conn_id)
-        return self._at_its_turn(hook, partial(hook.renew, **self._arguments()), event).as_dict()
+        order = self._at_its_turn(hook, partial(hook.renew, **self._arguments()), event)
+        return self._returned(context, order.as_dict())
 
 
 class SmsVerifyRenewExpiringOperator(WaitsForTurn):
@@ -299,8 +301,9 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
     renewed never stops the others; the task fails at its end, so that the Dag's alerts reach a person.
 
     Returns the report as a dict (`rentals` with an `outcome` for each, `cost`, `balance`, `next_cost`,
-    `lasts`, `findings`), and each field as an XCom of its own, also where it fails. `next_cost` is what
-    `SmsVerifyBalanceSensor(minimum=…)` takes, to alert when the wallet will not last the next period.
+    `lasts`, `findings`), also where it fails. `findings` and `next_cost` are XComs of their own too;
+    `next_cost` is what `SmsVerifyBalanceSensor(minimum=…)` takes, to alert when the wallet will not last the
+    next period.
 
     Args:
         within: seconds or a `timedelta`; a rental that ends sooner is due (templated).
@@ -326,6 +329,7 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
 
     template_fields: Sequence[str] = ("within", "max_price", "run_budget", *SELECTION, "smsverify_conn_id")
     checked = ("within", "max_price", "run_budget", *SELECTION)
+    outputs = ("findings", "next_cost")
     ui_color = "#d7ecd9"
 
     def __init__(
@@ -341,10 +345,9 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
         fail_on_findings: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         smsverify_conn_id: str = "smsverify_default",
-        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(**kwargs)
         self.within = within
         self.max_price = max_price
         self.run_budget = run_budget
@@ -393,7 +396,8 @@ class SmsVerifyReconcileOperator(CheckedOperator):
     one. It costs a handful of requests, however much was bought.
 
     Returns the report as a dict (`balance`, `spent_today`, `resolved`, `unknown`, `cancelled`, `to_cancel`,
-    `leaks`, `foreign`, `findings`, …), and each field as an XCom of its own, also where it fails.
+    `leaks`, `foreign`, `findings`, …), also where it fails. `findings` and `balance` are XComs of their own
+    too.
 
     Args:
         cancel_after: cancels numbers that were bought here, have no code, and that no task has waited for in
@@ -410,6 +414,7 @@ class SmsVerifyReconcileOperator(CheckedOperator):
 
     template_fields: Sequence[str] = ("cancel_after", "smsverify_conn_id")
     checked = ("cancel_after",)
+    outputs = ("findings", "balance")
     ui_color = "#efe6f7"
 
     _stop: threading.Event | None = None
@@ -420,10 +425,9 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         cancel_after: float | str | None = None,
         fail_on_findings: bool = True,
         smsverify_conn_id: str = "smsverify_default",
-        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(**kwargs)
         self.cancel_after = cancel_after
         self.fail_on_findings = fail_on_findings
         self.smsverify_conn_id = smsverify_conn_id
@@ -442,8 +446,7 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         try:
             return _result(self, report, context)
         except FindingsError as error:
-            # Airflow logs a traceback with every failure. The frames of an expected end say nothing.
-            raise AirflowFailException(str(error)) from error.with_traceback(None)
+            raise AirflowFailException(str(error)) from without_frames(error)
 
     def on_kill(self) -> None:
         """Ends it between two requests."""
@@ -458,14 +461,14 @@ def _result(
 ) -> dict[str, Any]:
     """The report as an XCom, also when its findings fail the task."""
     operator.log.info("%s", report.as_text())
-    result = report.as_dict()
+    result = operator._returned(context, report.as_dict())
     try:
         if operator.fail_on_findings:
             report.raise_if_failed()
     except FindingsError:
         # Airflow keeps what a task returns only when the task succeeds.
-        for name, value in {"return_value": result, **result}.items():
-            context["ti"].xcom_push(key=name, value=value)
+        if operator.do_xcom_push:
+            context["ti"].xcom_push(key="return_value", value=result)
         raise
     return result
 

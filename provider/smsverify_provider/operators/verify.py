@@ -22,11 +22,18 @@ from smsverify.checks import (
     check_seconds,
     check_sender,
 )
-from smsverify.errors import InvalidRequestError, OrderEndedError, StoreError, WaitTimeoutError
+from smsverify.errors import (
+    InvalidRequestError,
+    OrderEndedError,
+    StoreError,
+    VerificationError,
+    WaitTimeoutError,
+)
 from smsverify.wings import attempts_of, claim, plan_release, store_name
 from smsverify_provider.arguments import check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
+from smsverify_provider.results import without_frames
 from smsverify_provider.turns import WaitsForTurn
 from smsverify_provider.versions import AirflowFailException, determine_kwargs
 
@@ -58,7 +65,8 @@ class SmsVerifyOperator(WaitsForTurn):
     be. An error of its own fails the task, and gives the number back unless a further try is to come.
 
     Returns a dict: `order_id`, `phone`, `otp`, `message`, `attempts` (how many numbers were tried), `cost`
-    (USD that all of them cost, without refunds) and `result`, what the function has returned.
+    (USD that all of them cost, without refunds) and `result`, what the function has returned. `order_id`,
+    `phone`, `otp` and `result` are XComs of their own too.
 
     Args:
         python_callable: the function.
@@ -106,6 +114,7 @@ class SmsVerifyOperator(WaitsForTurn):
         "pattern",
         "key",
     )
+    outputs = ("order_id", "phone", "otp", "result")
     shallow_copy_attrs: Sequence[str] = ("python_callable",)
     ui_color = "#d7ecd9"
     operator_extra_links = (SmsVerifyOrderLink(),)
@@ -137,10 +146,9 @@ class SmsVerifyOperator(WaitsForTurn):
         op_args: Collection[Any] | None = None,
         op_kwargs: Mapping[str, Any] | None = None,
         smsverify_conn_id: str = "smsverify_default",
-        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(**kwargs)
         self.python_callable = python_callable
         self.product = product
         self.service = service
@@ -206,7 +214,7 @@ class SmsVerifyOperator(WaitsForTurn):
                         f"the code of order {order_id} has come, but this worker does not see it: triggerer "
                         "and workers need the same store_url"
                     )
-                return self._done(series, order, message, event["result"])
+                return self._done(series, order, message, event["result"], context)
             if order is not None:
                 series.fail(order, "no_code", event["detail"])
             return self._try_numbers(series, context)
@@ -221,13 +229,16 @@ class SmsVerifyOperator(WaitsForTurn):
         self, series: Series, context: Context, event: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         while True:
-            order = self._at_its_turn(
-                self._hook,
-                series.next_number,
-                event,
-                method_name="execute_at_turn",
-                passed_on={"key": series.key},
-            )
+            try:
+                order = self._at_its_turn(
+                    self._hook,
+                    series.next_number,
+                    event,
+                    method_name="execute_at_turn",
+                    passed_on={"key": series.key},
+                )
+            except VerificationError as error:
+                raise without_frames(error) from None
             event = None
             self._order_id = order.order_id
             try:
@@ -245,7 +256,7 @@ class SmsVerifyOperator(WaitsForTurn):
                 except (WaitTimeoutError, OrderEndedError) as error:
                     series.fail(order, "no_code", str(error))
                     continue
-            return self._done(series, order, message, result)
+            return self._done(series, order, message, result, context)
 
     def _call(self, order: Order, context: Context) -> Any:
         args = (order.as_dict(), *self._given_args())
@@ -255,9 +266,11 @@ class SmsVerifyOperator(WaitsForTurn):
     def _given_args(self) -> Collection[Any]:
         return self.op_args
 
-    def _done(self, series: Series, order: Order, message: Message, result: Any) -> dict[str, Any]:
+    def _done(
+        self, series: Series, order: Order, message: Message, result: Any, context: Context
+    ) -> dict[str, Any]:
         series.succeed(order)
-        return series.verification(order, message, result).as_dict()
+        return self._returned(context, series.verification(order, message, result).as_dict())
 
     def _wait(self, order_id: int) -> Message:
         return self._hook.wait_for_otp(

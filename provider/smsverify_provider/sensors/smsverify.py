@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
@@ -33,6 +33,7 @@ from smsverify.wings import claim, log_wait, missing_code, plan_release, store_n
 from smsverify_provider.arguments import CheckedOperator, check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
+from smsverify_provider.results import without_frames
 from smsverify_provider.versions import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 NO_CODE = "no code came in time"
-_End = TypeVar("_End", bound=Exception)
 
 # A worker's supervisor notices only every five seconds that its task has deferred. If the task is resumed
 # before that, the scheduler takes the old run's late end for the failure of the new one, and the event is
@@ -70,10 +70,10 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     ended then, gives no number back. Prefer `deferrable=True`, or add a `SmsVerifyCancelOrderOperator` as
     teardown.
 
-    Returns a dict (`order_id`, `otp`, `message`, `sender`, `phone`, `received_at`), and each field as an XCom
-    of its own, so that `sensor.output["otp"]` works. `otp` is `None` where no code can be read in the text
-    with certainty. Code and text are masked in the task's log as far as Airflow masks: by default nothing
-    below five characters.
+    Returns a dict (`order_id`, `otp`, `message`, `sender`, `phone`, `received_at`). `otp` and `received_at`
+    are XComs of their own too, so that `sensor.output["otp"]` works; with `multiple_outputs=True`, each field
+    is. `otp` is `None` where no code can be read in the text with certainty. Code and text are masked in the
+    task's log as far as Airflow masks: by default nothing below five characters.
 
     Args:
         order_id: the order (templated).
@@ -111,6 +111,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         "smsverify_conn_id",
     )
     checked = ("order_id", "timeout", "after", "sender", "pattern")
+    outputs = ("otp", "received_at")
     ui_color = "#dbe6f6"
     operator_extra_links = (SmsVerifyOrderLink(),)
 
@@ -134,10 +135,9 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: float | timedelta = 15,
         smsverify_conn_id: str = "smsverify_default",
-        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(poke_interval=poke_interval, **kwargs)
         self.order_id = order_id
         self.after = after
         self.sender = sender
@@ -169,7 +169,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         claim(hook, order_id, waiter)
         message = self._look(hook, ask=False)
         if message is not None:
-            return message.as_dict()
+            return self._returned(context, message.as_dict())
         if self.deferrable:
             if self.cancel_on_timeout:
                 # Airflow calls nothing when it ends a task before its trigger has started. The order is then
@@ -185,19 +185,19 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         if not context.get("task_reschedule_count"):
             log_wait(hook, order_id, self.timeout)
         try:
-            return super().execute(context)
+            return self._returned(context, super().execute(context))
         except (AirflowSensorTimeout, AirflowSkipException) as end:
             is_timeout = end.__cause__ is None  # otherwise a failure that `soft_fail` makes a skip
             is_cancelled = self.cancel_on_timeout and hook.release(order_id, NO_CODE, waiter=waiter)
             # The status is read before the cancellation: it may have shown the code at the last moment.
             message = self._look(hook, ask=False)
             if message is not None:
-                return message.as_dict()
+                return self._returned(context, message.as_dict())
             if is_timeout:
                 end = type(end)(missing_code(hook, order_id, is_cancelled=is_cancelled))
-            raise _without_frames(end) from None
+            raise without_frames(end) from None
         except AirflowFailException as end:
-            raise _without_frames(end) from None
+            raise without_frames(end) from None
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Looks once for the SMS."""
@@ -234,7 +234,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
                 f"the code of order {event['order_id']} has come, but this worker does not see it. Give the "
                 "triggerer and the workers the same store_url"
             )
-        return message.as_dict()
+        return self._returned(context, message.as_dict())
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Releases the order when Airflow has ended the wait."""
@@ -243,9 +243,9 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         except (AirflowSensorTimeout, AirflowSkipException) as end:
             if next_method != "execute_complete" and self.cancel_on_timeout:
                 self._make_hook().release(self.order_id, "no triggerer has waited for its code")
-            raise _without_frames(end) from None
+            raise without_frames(end) from None
         except AirflowFailException as end:
-            raise _without_frames(end) from None
+            raise without_frames(end) from None
 
     def on_kill(self) -> None:
         """Gives the number back, unless another call waits for it by now, or this task will run again."""
@@ -301,7 +301,7 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
     Before tasks that spend money, it waits for a top-up. With `timeout=0` it looks once and fails where the
     wallet does not hold enough, so that the Dag's alerts reach a person. Errors that may pass never end it.
 
-    Returns a dict (`amount`, `currency`), and each field as an XCom of its own.
+    Returns a dict (`amount`, `currency`); `amount` is an XCom of its own too.
 
     Args:
         minimum: USD, such as the `next_cost` of a `SmsVerifyRenewExpiringOperator` (templated).
@@ -316,6 +316,7 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("minimum", "smsverify_conn_id")
     checked = ("minimum",)
+    outputs = ("amount",)
     ui_color = "#dbe6f6"
 
     _seen = ""
@@ -327,10 +328,9 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
         poke_interval: float | timedelta = 300,
         mode: str = "reschedule",
         smsverify_conn_id: str = "smsverify_default",
-        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, mode=mode, multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(poke_interval=poke_interval, mode=mode, **kwargs)
         self.minimum = minimum
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
@@ -338,6 +338,16 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
     def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("minimum") is not LATER:
             check_price_limit(given.get("minimum"), "minimum")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Waits."""
+        try:
+            return self._returned(context, super().execute(context))
+        except (AirflowSensorTimeout, AirflowSkipException) as end:
+            is_timeout = end.__cause__ is None  # otherwise a failure that `soft_fail` makes a skip
+            raise without_frames(type(end)(self._seen) if is_timeout and self._seen else end) from None
+        except AirflowFailException as end:
+            raise without_frames(end) from None
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Looks once into the wallet."""
@@ -360,11 +370,6 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
             self.log.info("%s", seen)
         self._seen = seen
         return PokeReturnValue(is_enough, balance.as_dict())
-
-
-def _without_frames(end: _End) -> _End:
-    """An expected end, without the frames below it: Airflow logs a traceback with every failure."""
-    return end.with_traceback(None)
 
 
 def _text_pattern(pattern: Any) -> Any:

@@ -1,0 +1,70 @@
+"""What a task leaves: a dict, the few of its fields that are XComs of their own, or a short error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.xcom_arg import PlainXComArg
+
+from smsverify.errors import InvalidRequestError
+from smsverify_provider.versions import XComNotFound
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, XComArg
+
+_End = TypeVar("_End", bound=Exception)
+
+
+def without_frames(end: _End) -> _End:
+    """An expected end, without the frames below it: Airflow logs a traceback with every failure."""
+    return end.with_traceback(None)
+
+
+class FewXComs(BaseOperator):
+    """An operator whose result is one XCom, and each field that it names in `outputs` another one.
+
+    With `multiple_outputs=True`, Airflow makes one of each field.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def output(self) -> XComArg:
+        """Stands for the result in the Dag file."""
+        return TaskResult(operator=self)
+
+    def _returned(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+        """The result, whose `outputs` are pushed."""
+        if self.do_xcom_push and not self.multiple_outputs:
+            for name in self.outputs:
+                context["ti"].xcom_push(key=name, value=result[name])
+        return result
+
+
+class TaskResult(PlainXComArg):
+    """The result of a task in the Dag file. A field of a task that has left none is `None`."""
+
+    def __getitem__(self, item: str) -> XComArg:
+        """A field that is an XCom of its own.
+
+        Raises:
+            InvalidRequestError: it is none; `field` is its name.
+        """
+        task: Any = self.operator
+        if item not in task.outputs and not task.multiple_outputs:
+            raise InvalidRequestError(
+                f"{item} of task {task.task_id!r} is no XCom of its own, as {', '.join(task.outputs)} would "
+                "be: give the task multiple_outputs=True, or take it out of the whole result, such as "
+                f"{{{{ ti.xcom_pull('{task.task_id}')['{item}'] }}}}",
+                field=str(item),
+            )
+        return TaskResult(operator=self.operator, key=item)
+
+    def resolve(self, context: Mapping[str, Any]) -> Any:
+        """The value in a run."""
+        try:
+            return super().resolve(context)
+        except XComNotFound:
+            return None
