@@ -22,12 +22,12 @@ from smsverify.simulator import Simulator
 from smsverify.wings import claim
 from smsverify_provider import kills
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
-from smsverify_provider.sensors import smsverify as sensors
+from smsverify_provider.resuming import RESUME_GAP
+from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 from smsverify_provider.triggers import smsverify as triggers
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
 NEVER = pytest.mark.smsverify_simulator(sms_delay="never")
-REAL_RESUME_GAP = sensors.RESUME_GAP
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_no_event_comes_before_a_worker_has_let_go_of_the_task(make: Any, sim: S
     run(event_of(make(not_before=not_before)))
     assert time.time() >= not_before
     # The race that this avoids: a worker's supervisor may notice this late that its task has deferred.
-    assert REAL_RESUME_GAP > supervisor.MIN_HEARTBEAT_INTERVAL + 2
+    assert RESUME_GAP > supervisor.MIN_HEARTBEAT_INTERVAL + 2
 
 
 @NEVER
@@ -479,7 +479,7 @@ def test_it_waits_for_the_message_that_the_sensor_wants(make: Any, hook: Any, si
 def test_a_triggerer_with_another_store_says_so_and_the_number_is_given_back(
     connection: Any, order: Order, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sensor = sensors.SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True, timeout=60)
+    sensor = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True, timeout=60)
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute({"ti": None})
     trigger = deferred.value.trigger

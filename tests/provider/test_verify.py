@@ -13,6 +13,7 @@ from airflow.sdk import DAG, TaskInstanceState, task
 
 from smsverify.errors import InvalidRequestError
 from smsverify.simulator import Simulator
+from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOperator
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
@@ -126,6 +127,26 @@ def test_a_further_try_gets_the_same_number(run_task: Any, connection: Any, sim:
     assert again.state == TaskInstanceState.SUCCESS, again.error
     assert form.typed[0] == form.typed[1] == sim.orders()[0].order_id
     assert again.xcoms["return_value"]["attempts"] == 1
+
+
+def test_a_further_try_gets_the_code_that_an_event_has_brought_in_vain(
+    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator
+) -> None:
+    form = Form(sim, 1)
+
+    def sign_up(number: dict[str, Any]) -> str:
+        return form.submit(number)
+
+    with DAG("verify_lost_event") as dag:
+        task.smsverify(task_id="sign_up", retries=1, retry_delay=timedelta(0), **{**WHATSAPP, "timeout": 60})(
+            sign_up
+        )()
+    assert run_task(dag.get_task("sign_up")).state == TaskInstanceState.DEFERRED
+    hook.wait_for_otp(form.typed[0], timeout=60)  # as the trigger does; its event never reaches the task
+    again = run_task(dag.get_task("sign_up"), try_number=2)
+    assert again.state == TaskInstanceState.SUCCESS, again.error
+    assert again.xcoms["return_value"]["otp"] == "545121"
+    assert [order.status for order in sim.orders()] == ["completed"]
 
 
 def test_it_can_be_mapped_and_takes_arguments_and_context(

@@ -22,7 +22,7 @@ from smsverify._store.store import Store
 from smsverify._store.tables import attempts, purchases
 from smsverify.checks import OrderRequest
 from smsverify.errors import NotAvailableError, OrderEndedError, PriceLimitError, VerificationError
-from smsverify.models import Message, Order
+from smsverify.models import RENTALS, Message, Order
 from smsverify.text import log_of
 from smsverify.verification import TriedNumber, Verification
 
@@ -192,8 +192,11 @@ class Series:
             self._run.hand_over(order.order_id, self._orders.handover)
 
     def give_up(self, order: Order, why: str) -> None:
-        """The caller has failed. The number is given back, but kept for a further try of the run."""
-        patience = self._run.next_try_within()
+        """The caller has failed. The number is given back, but kept for a further try of the run, unless its
+        code was read: then the next number is for the further try.
+        """
+        is_used_up = order.product not in RENTALS and self._orders.handover.was_used(order.order_id)
+        patience = None if is_used_up else self._run.next_try_within()
         if patience is None:
             self.fail(order, "given_up", why)
             return

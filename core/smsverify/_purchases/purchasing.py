@@ -87,8 +87,9 @@ class Purchases:
             request: what is bought.
             key: names the purchase.
             caps: what may be spent.
-            again: whether the key buys another one where its order has ended or was used; otherwise that is
-                an `OrderEndedError`.
+            again: whether the key buys another one where its order has ended or its code was returned.
+                Otherwise an order with a code is returned again, and one that has ended without any is an
+                `OrderEndedError`.
             stop: ends the waiting for the rate limit when it is set.
         """
         self._orders.cancelling.retry_releases()
@@ -100,7 +101,7 @@ class Purchases:
             if isinstance(planned, PlannedCall):
                 break
             self._refuse_another_service(request, planned, key)
-            if self._can_still_serve(planned, stop):
+            if self._can_still_serve(planned, stop, even_used=not again):
                 log.info(
                     "Nothing is paid again: the key %s has bought %s", key, named(planned.order_id, planned)
                 )
@@ -270,8 +271,16 @@ class Purchases:
                 return None
         return None
 
-    def _can_still_serve(self, order: Order, stop: threading.Event | None) -> bool:
-        """Whether an order that a key has bought can be returned again."""
+    def _can_still_serve(
+        self, order: Order, stop: threading.Event | None, *, even_used: bool = False
+    ) -> bool:
+        """Whether an order that a key has bought can be returned again.
+
+        Args:
+            order: the order.
+            stop: ends the waiting for the rate limit when it is set.
+            even_used: whether it can where its code was returned to a caller.
+        """
         if order.product == "esim":
             return not order.ended
         is_new = (self._orders.records.age(order.order_id) or 0.0) < self._grace
@@ -286,7 +295,9 @@ class Purchases:
             return not status.ended
         if status.status == "completed" and not status.arrived and is_new:
             return True  # its code shows a little later
-        return (status.arrived or not status.ended) and not self._orders.handover.was_used(order.order_id)
+        if not status.arrived and status.ended:
+            return False
+        return even_used or not self._orders.handover.was_used(order.order_id)
 
 
 def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:

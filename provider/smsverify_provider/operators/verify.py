@@ -34,6 +34,7 @@ from smsverify_provider.arguments import check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
+from smsverify_provider.resuming import RESUME_GAP
 from smsverify_provider.turns import WaitsForTurn
 from smsverify_provider.versions import AirflowFailException, determine_kwargs
 
@@ -48,7 +49,6 @@ PURCHASE = ("product", "service", "country", "area_code", "duration", "max_price
 LIMITS = ("max_cost", "run_budget")
 START = 600.0  # seconds until a trigger has begun to wait
 BACKSTOP = 600.0  # seconds that Airflow waits beyond the trigger's own deadline
-RESUME_GAP = 1.0  # seconds in which Airflow records that the task has deferred
 
 
 class SmsVerifyOperator(WaitsForTurn):

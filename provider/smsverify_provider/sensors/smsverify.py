@@ -34,6 +34,7 @@ from smsverify_provider.arguments import CheckedOperator, check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
+from smsverify_provider.resuming import RESUME_GAP
 from smsverify_provider.versions import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -48,10 +49,6 @@ if TYPE_CHECKING:
 
 NO_CODE = "no code came in time"
 
-# A worker's supervisor notices only every five seconds that its task has deferred. If the task is resumed
-# before that, the scheduler takes the old run's late end for the failure of the new one, and the event is
-# lost. So no event comes earlier than this many seconds after the deferral.
-RESUME_GAP = 8.0
 # Seconds after the end of a wait at which a number is given back whose trigger has never started.
 START = 60.0
 # Airflow itself ends the deferral this many seconds after the trigger's deadline. That happens only where no

@@ -12,7 +12,7 @@ import pytest
 from rigs.money import Deaths, Died
 
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
-from smsverify._purchases.attempts import AttemptRecords
+from smsverify._purchases.attempts import AttemptRecords, Series
 from smsverify._purchases.run_context import RunContext
 from smsverify.simulator import Fault, Simulator
 
@@ -259,15 +259,51 @@ def test_after_a_death_the_same_number_is_tried_again_while_it_lives(
     assert (done.order_id, done.attempts) == (order.order_id, 1)
 
 
+def test_a_code_that_was_read_before_a_death_is_not_lost(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = delivers_to(simulator, 1)
+
+    def die(*_: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Series, "succeed", die)
+        with pytest.raises(Died):
+            verify(hook, submit)
+    done = verify(hook, submit)
+    assert (done.otp, done.attempts, done.result) == ("545121", 1, "account 2")
+    assert statuses(simulator) == ["completed"]
+
+
+def test_after_an_error_that_follows_its_code_a_further_try_gets_the_next_number(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook, submit = make_hook(simulator, store_url, run_context=WithRetries()), delivers_to(simulator, 1, 2)
+
+    def sign_up(*, is_refused: bool) -> str | None:
+        for attempt in hook.attempts("temporary", timeout=0.6, key="sign-up", **WHATSAPP):
+            with attempt as number:
+                submit(number.order)
+                code = number.wait_for_otp().otp
+                if is_refused:
+                    raise RuntimeError("the form refuses the code")
+        return code
+
+    with pytest.raises(RuntimeError, match="the form refuses the code"):
+        sign_up(is_refused=True)
+    assert sign_up(is_refused=False) == "545122"
+    assert statuses(simulator) == ["completed", "completed"]
+
+
 def test_a_number_that_has_ended_meanwhile_is_not_bought_again(
     simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:
     first = make_hook(simulator, store_url)
     order = next(first.attempts("temporary", key="sign-up", timeout=0.6, **WHATSAPP)).number.order
-    simulator.deliver_sms(order.order_id, otp="111111")
-    first.wait_for_otp(order.order_id, 5)
+    first.cancel(order.order_id)
     done = verify(make_hook(simulator, store_url), delivers_to(simulator, 1), attempts=2)
-    assert (done.order_id != order.order_id, done.attempts, done.cost) == (True, 2, Decimal("0.80"))
+    assert (done.order_id != order.order_id, done.attempts, done.cost) == (True, 2, Decimal("0.40"))
     assert len(simulator.orders()) == 2
 
 
