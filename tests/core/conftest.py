@@ -44,6 +44,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 # ------------------------------------------------------------------ stores
 
 
+def close_store(url: str) -> None:
+    """Closes a store that no thread uses any more: a connection in use would be left open."""
+    await_end_of_waits()
+    open_store(url).close()
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PrivatePostgres]:
     """A PostgreSQL for this run; the tests that need it are skipped only where none is installed."""
@@ -71,7 +77,7 @@ def store_url(tmp_path: Path) -> Iterator[str]:
     """The URL of a store in a file of this test's own."""
     url = f"sqlite:///{tmp_path / 'store.db'}"
     yield url
-    open_store(url).close()
+    close_store(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -82,7 +88,7 @@ def any_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     url = request.getfixturevalue("postgres").create_database()
     yield url
-    open_store(url).close()
+    close_store(url)
 
 
 @pytest.fixture
@@ -90,7 +96,7 @@ def shared_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty store that several machines may use."""
     url = request.getfixturevalue("postgres").create_database()
     yield url
-    open_store(url).close()
+    close_store(url)
 
 
 @pytest.fixture
@@ -141,9 +147,8 @@ def make_hook(simulate: object) -> Iterator[Callable[..., SmsVerifyHook]]:
         return SmsVerifyHook(base_url=address, store_url=store_url, **{**defaults, **settings})
 
     yield make
-    await_end_of_waits()
     for url in urls:
-        open_store(url).close()
+        close_store(url)
 
 
 @pytest.fixture
