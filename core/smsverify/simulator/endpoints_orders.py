@@ -15,8 +15,6 @@ from smsverify.simulator.lives import DAY
 from smsverify.simulator.records import SimulatedOrder
 from smsverify.simulator.state import Refused, State
 
-LIST_LENGTH = 50
-
 # Purchases
 
 
@@ -104,7 +102,7 @@ def order_list(state: State, _request: Request) -> Answer:
             "phone": order.phone,
             "created_at": _stamp(state, order.created_at),
         }
-        for order, status in state.newest(LIST_LENGTH)
+        for order, status in state.newest()
     ]
     return reply(_spoilt(rows, state.settings.list_defects))
 

@@ -63,6 +63,7 @@ class Settings:
             "no_created_at" (the field is null), "other_name" (the service goes by another name), "rounded"
             (prices are whole dollars), "other_time" (`created_at` is an hour early), "unreadable" (the newest
             row has no order_id).
+        list_length: How many orders `orders/` lists at the most, the newest ones.
         list_lag: How long after its purchase an order is missing from `orders/`.
         status_lag: How long after its purchase an order's status, cancel and renew answer 404.
         time_left_fields: Which of `time_left_seconds` and `days_left` the status of `rent-1day` and
@@ -101,6 +102,7 @@ class Settings:
     otp_as_integer: bool = False
     list_shows_completion: bool = True
     list_defects: tuple[str, ...] = ()
+    list_length: int = 50
     list_lag: float = 0.0
     status_lag: float = 0.0
     time_left_fields: tuple[str, ...] = ("time_left_seconds", "days_left")
@@ -145,6 +147,7 @@ class Settings:
                 raise SimulatorError(f"{name}: one of {', '.join(map(str, words))}, not {value!r}")
         if unknown := ", ".join(sorted(set(self.list_defects) - set(LIST_DEFECTS))):
             raise SimulatorError(f"list_defects: unknown {unknown}; known: {', '.join(LIST_DEFECTS)}")
+        whole("list_length", self.list_length)
         if self.rate_limit is not None:
             whole("rate_limit", self.rate_limit)
         if not (isinstance(self.api_key, str) and re.fullmatch(r"[!-~]+", self.api_key)):

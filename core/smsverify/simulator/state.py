@@ -158,13 +158,14 @@ class State:
                 self._expect_sms(order, at)
             return as_bought
 
-    def newest(self, count: int) -> list[tuple[SimulatedOrder, str]]:
-        """The newest orders that the list shows, newest first, each with the status that the list shows."""
+    def newest(self) -> list[tuple[SimulatedOrder, str]]:
+        """The orders that the list shows, newest first, each with the status that the list shows."""
         with self.lock:
             self.settle()
             at = now()
-            shown = [entry for entry in reversed(self._entries.values()) if entry.listed_from <= at][:count]
-            return [(replace(entry.order), self._listed_status(entry)) for entry in shown]
+            visible = [entry for entry in reversed(self._entries.values()) if entry.listed_from <= at]
+            listed = visible[: self.settings.list_length]
+            return [(replace(entry.order), self._listed_status(entry)) for entry in listed]
 
     def ask_status(self, order_id: int) -> SimulatedOrder:
         with self.lock:

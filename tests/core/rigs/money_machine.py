@@ -611,7 +611,9 @@ class Money(RuleBasedStateMachine):
 def two_services() -> Iterator[list[Simulator]]:
     """Of two accounts, whose orders have the same ids."""
     services = [
-        Simulator(api_key=API_KEY, sms_delay="never", rate_limit=None, balance=START).start()
+        Simulator(
+            api_key=API_KEY, sms_delay="never", rate_limit=None, balance=START, list_length=LIST_LENGTH
+        ).start()
         for _ in range(2)
     ]
     yield services

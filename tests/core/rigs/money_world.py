@@ -21,7 +21,7 @@ from smsverify._parts import SHORTEST_PLAN_ALIVE, Parts
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.sending import Sender
 from smsverify.hook import SmsVerifyHook
-from smsverify.simulator import Movement, SimulatedOrder, Simulator, endpoints_orders
+from smsverify.simulator import Movement, SimulatedOrder, Simulator
 from smsverify.wings import RunContext
 
 DAY = 86_400.0
@@ -164,7 +164,6 @@ class World:
         self.outcomes: Counter[str] = Counter()
         for service in services:
             self.wire.watch(service)
-        monkeypatch.setattr(endpoints_orders, "LIST_LENGTH", LIST_LENGTH)
         # Who waits for a process that has died waits until it must have.
         monkeypatch.setattr(Sender, "wait_for_another", lambda *_: self.clock.pass_by(LEASE))
 

@@ -122,6 +122,7 @@ def test_nonsense_is_refused_by_name_and_changes_nothing(control: SimulatorContr
         ("retry_after", {"retry_after": "soon"}),
         ("rate_limit", {"rate_limit": 0}),
         ("list_lag", {"list_lag": -1}),
+        ("list_length", {"list_length": 0}),
         ("list_defects", {"list_defects": ["no_phones"]}),
         ("callback_url", {"callback_url": "example.org"}),
         ("products: unknown pager", {"products": {"pager": {"validity": 1}}}),

@@ -393,3 +393,10 @@ def test_the_list_of_orders_is_an_hour_early(start: Callable[..., Api]) -> None:
     (row,) = api("GET", "orders/").json()
     early = datetime.now(timezone.utc) - datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
     assert timedelta(minutes=59) < early < timedelta(minutes=62)
+
+
+def test_the_list_shows_the_newest_orders_only(start: Callable[..., Api]) -> None:
+    api = start(list_length=2)
+    first, *newest = (api.buy() for _ in range(3))
+    assert [row["order_id"] for row in api("GET", "orders/").json()] == newest[::-1]
+    assert api.status(first)["status"] == "pending"
