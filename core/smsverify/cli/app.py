@@ -11,6 +11,7 @@ import typer
 
 from smsverify._version import __version__
 from smsverify.cli import account, numbers, orders, overview, rentals, services, upkeep
+from smsverify.cli.help import Group
 
 EPILOG = (
     "Settings come from the environment: SMSVERIFY_API_KEY, SMSVERIFY_BASE_URL, SMSVERIFY_STORE_URL, "
@@ -27,9 +28,7 @@ def _print_version(is_wanted: bool) -> None:
 def _begin(
     _version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version.", metavar=""
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Rent phone numbers and receive the one-time codes sent to them."""
@@ -39,6 +38,7 @@ def make_app() -> typer.Typer:
     """The command line as Typer runs it."""
     app = typer.Typer(
         name="smsverify",
+        cls=Group,
         no_args_is_help=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,

@@ -10,7 +10,7 @@ PRODUCTS = "temporary, best-temp, rental, rent-1day, rent-30days, global or esim
 
 
 def flag(name: str, help: str, *, short: str = "", panel: str | None = None) -> Any:
-    """An option without a value; its help names no type.
+    """An option without a value.
 
     Args:
         name: such as `--json`.
@@ -19,7 +19,7 @@ def flag(name: str, help: str, *, short: str = "", panel: str | None = None) -> 
         panel: the group in which the help shows it; by default that of the command's own options.
     """
     names = [name, short] if short else [name]
-    return typer.Option(*names, help=help, metavar="", show_default=False, rich_help_panel=panel)
+    return typer.Option(*names, help=help, show_default=False, rich_help_panel=panel)
 
 
 def _products() -> list[str]:

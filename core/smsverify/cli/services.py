@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smsverify.cli import output, verbs
+from smsverify.cli.help import Group
 from smsverify.cli.progress import progress
 from smsverify.cli.verbs import ERROR, Common
 
@@ -61,7 +62,7 @@ def _watched(simulator: Simulator) -> AbstractContextManager[None]:
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    callbacks = typer.Typer(help="Receive callbacks.")
+    callbacks = typer.Typer(cls=Group, help="Receive callbacks.")
     verbs.add(callbacks, "Commands", serve)
     app.add_typer(callbacks, name="callbacks", rich_help_panel=PANEL)
     # The simulator stands alone and reads its options by itself.

@@ -7,6 +7,7 @@ import json
 import typer
 
 from smsverify.cli import output, verbs
+from smsverify.cli.help import Group
 from smsverify.cli.verbs import ERROR, Common
 
 PANEL = "Upkeep"
@@ -36,7 +37,7 @@ def check(common: Common) -> int:
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    store = typer.Typer(help="Make the store, or look at it.")
+    store = typer.Typer(cls=Group, help="Make the store, or look at it.")
     for verb in (upgrade, check):
         verbs.add(store, "Commands", verb)
     app.add_typer(store, name="store", rich_help_panel=PANEL)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from smsverify.cli import output
+from smsverify.cli.help import Command
 from smsverify.cli.options import flag
 from smsverify.errors import (
     InvalidRequestError,
@@ -93,7 +94,7 @@ def add(app: typer.Typer, panel: str, verb: Verb, name: str | None = None) -> No
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del command.__wrapped__
-    app.command(name or verb.__name__.replace("_", "-"), rich_help_panel=panel)(command)
+    app.command(name or verb.__name__.replace("_", "-"), cls=Command, rich_help_panel=panel)(command)
 
 
 def _run(options: Common, run: Callable[[], int | None], own: set[str]) -> int:  # noqa: PLR0911 (an exit code each)

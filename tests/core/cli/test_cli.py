@@ -371,6 +371,7 @@ def test_the_help_needs_no_settings_and_names_the_common_options_apart(
     assert (code, err) == (0, "")
     assert "sage: smsverify" in out
     assert ("Common options" in out) == (command not in ([], ["store"], ["simulate"]))
+    assert "bool" not in out.lower()
 
 
 def test_rentals_are_kept_from_cron(
