@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_smsverify import SmsVerifyCredentials
 from smsverify import VerificationError, WaitTimeoutError
+from smsverify._store.store import open_store
 from smsverify._store.tables import consumers
 from smsverify.simulator import Simulator
 
@@ -120,7 +121,7 @@ def test_an_sms_starts_a_flow_run(
                 return client.read_deployment_by_name("handle-sms/handle-sms")
 
         def is_read() -> bool:
-            with hook._parts.store.read() as connection:
+            with open_store(hook.settings.store_url.get_secret_value()).read() as connection:
                 return connection.execute(consumers.select()).first() is not None
 
         eventually(is_read)

@@ -22,10 +22,12 @@ from prefect_smsverify import (
     publish_message_events_flow,
 )
 from smsverify._messages.callbacks import Callback
+from smsverify._parts import Parts
 from smsverify._store.tables import consumers
 from smsverify.errors import NotFoundError, SmsVerifyError
 from smsverify.models import Order
 from smsverify.simulator import Simulator
+from smsverify.wings import RunContext
 
 TEXT = "Good morning Mrs Violet"
 PATIENT = 60.0
@@ -43,10 +45,15 @@ def order(silent: Simulator, account: SmsVerifyCredentials) -> Order:
     return account.get_hook().order("rent-1day", service="Tinder")
 
 
+def rooms() -> Parts:
+    """The rooms of the account, made anew on its store: for what no public method does or shows."""
+    return Parts(SmsVerifyCredentials().get_hook().settings, RunContext())
+
+
 def called(order: Order, *numbers: int) -> None:
     """Callbacks come, each of them twice."""
     for number in numbers * 2:
-        SmsVerifyCredentials().get_hook()._parts.inbox.take(
+        rooms().inbox.take(
             Callback(
                 True, "sms", True, order.order_id, order.phone, "8843", f"{TEXT}, your code is {number:06}"
             )
@@ -54,7 +61,7 @@ def called(order: Order, *numbers: int) -> None:
 
 
 def is_reading() -> bool:
-    with SmsVerifyCredentials().get_hook()._parts.store.read() as connection:
+    with rooms().store.read() as connection:
         return any(row.holder is not None for row in connection.execute(consumers.select()))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from smsverify._parts import Parts
 from smsverify.simulator import Fault, Simulator
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
@@ -197,12 +198,12 @@ def test_reconciling_ends_well_where_all_is_accounted_for_and_fails_where_not(
 
 @pytest.mark.smsverify_simulator(sms_delay="never")
 def test_an_sms_is_handled_in_one_run(
-    run: Callable[..., Run], tell_of: Callable[[list[int]], None], hook: Any, sim: Simulator
+    run: Callable[..., Run], tell_of: Callable[[list[int]], None], hook: Any, rooms: Parts, sim: Simulator
 ) -> None:
     order = hook.order("rent-1day", service="Tinder")
     sim.deliver_sms(order.order_id, otp="471100")
     hook.get_status(order.order_id)
-    message_id = hook._parts.inbox.last_id()
+    message_id = rooms.inbox.last_id()
 
     tell_of([message_id])
     first = run("handle_sms")

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, A
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from smsverify._orders import holding
+from smsverify._parts import Parts
 from smsverify._store.store import Store
 from smsverify.errors import WaitStoppedError
 from smsverify.simulator import Fault, Simulator
@@ -114,13 +115,13 @@ def test_a_wait_ends_and_its_number_is_given_back(
 @pytest.mark.parametrize("retries", [0, 1])
 @pytest.mark.smsverify_simulator(products={"temporary": {"validity": 360_000}})  # none ends by itself
 def test_a_task_whose_time_is_over_gives_its_number_back(
-    run: Any, sim: Simulator, hook: Any, airflow_says: Any, work: Callable[[], None], retries: int
+    run: Any, sim: Simulator, airflow_says: Any, work: Callable[[], None], retries: int, going_back: Any
 ) -> None:
     airflow_says("running")
     result = run(work, execution_timeout=timedelta(seconds=2), retries=retries)
     assert isinstance(result.error, AirflowTaskTimeout)
     if retries and work is not wait_in_a_block:  # the next try is handed it again
-        wait_until(lambda: all(hook._parts.orders.releases.of(order.order_id) for order in sim.orders()))
+        wait_until(lambda: all(order.order_id in going_back() for order in sim.orders()))
         assert {order.status for order in sim.orders()} == {"pending"}
     else:
         wait_until(lambda: all(order.status == "cancelled" for order in sim.orders()))
@@ -167,7 +168,7 @@ def test_a_purchase_that_waits_for_the_rate_budget_is_not_made(run: Any, sim: Si
 
 
 def test_a_task_that_runs_again_keeps_what_it_waits_for(
-    run: Any, sim: Simulator, hook: Any, airflow_says: Any
+    run: Any, sim: Simulator, airflow_says: Any, going_back: Any
 ) -> None:
     airflow_says("running")
 
@@ -178,16 +179,18 @@ def test_a_task_that_runs_again_keeps_what_it_waits_for(
     assert isinstance(run(own, retries=1).error, WaitStoppedError)
     (order,) = sim.orders()
     wait_until(
-        lambda: hook._parts.orders.releases.of(order.order_id)
+        lambda: order.order_id in going_back()
     )  # in a task it is the signal handler, which comes first
     assert order.status == "pending"
-    assert hook._parts.orders.releases.of(order.order_id)
+    assert order.order_id in going_back()
 
 
-def test_the_next_try_of_a_task_takes_the_release_off_the_record(run: Any, sim: Simulator, hook: Any) -> None:
+def test_the_next_try_of_a_task_takes_the_release_off_the_record(
+    run: Any, sim: Simulator, hook: Any, going_back: Any
+) -> None:
     def own() -> int:
         with SmsVerifyHook().rented_number("temporary", service="WhatsApp", key="mine") as number:
-            assert hook._parts.orders.releases.of(number.order_id) is None
+            assert number.order_id not in going_back()
             return number.order_id
 
     order_id = hook.order("temporary", service="WhatsApp", key="mine").order_id
@@ -196,7 +199,7 @@ def test_the_next_try_of_a_task_takes_the_release_off_the_record(run: Any, sim: 
 
 
 def test_the_release_is_on_record_when_airflow_does_not_answer(
-    run: Any, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
+    run: Any, sim: Simulator, monkeypatch: pytest.MonkeyPatch, going_back: Any
 ) -> None:
     """The signal may have interrupted a call to the supervisor: then nobody can ask it until the end."""
     monkeypatch.setattr(kills, "KILL_BUDGET", 0.3)
@@ -212,7 +215,7 @@ def test_the_release_is_on_record_when_airflow_does_not_answer(
         assert isinstance(run(own).error, WaitStoppedError)
         assert time.monotonic() - began < TIMEOUT / 2
         (order,) = sim.orders()
-        wait_until(lambda: hook._parts.orders.releases.of(order.order_id))
+        wait_until(lambda: order.order_id in going_back())
     finally:
         is_over.set()
 
@@ -348,17 +351,17 @@ def test_a_rental_of_a_task_that_was_killed_is_given_back_where_that_is_wanted(
 
 
 def test_a_rental_of_a_task_that_runs_is_left_alone(
-    run: Any, sim: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
+    run: Any, sim: Simulator, hook: Any, rooms: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holding, "FORGOTTEN", 0.4)
 
     def own() -> None:
         buy_a_rental()
         (order,) = sim.orders()
-        ages = [hook._parts.orders.handover.unclaimed_for(order.order_id)]
+        ages = [rooms.orders.handover.unclaimed_for(order.order_id)]
 
         def is_younger() -> bool:
-            ages.append(hook._parts.orders.handover.unclaimed_for(order.order_id))
+            ages.append(rooms.orders.handover.unclaimed_for(order.order_id))
             return ages[-1] < ages[-2]
 
         wait_until(is_younger)

@@ -15,9 +15,11 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome, SharedStreamManager
 
 from smsverify._messages.callbacks import Callback
+from smsverify._parts import Parts
 from smsverify._store.tables import consumers
 from smsverify.errors import InvalidRequestError, NotFoundError
 from smsverify.simulator import Simulator
+from smsverify.wings import RunContext
 from smsverify_provider.triggers import smsverify as triggers
 from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
 
@@ -37,9 +39,14 @@ def order(hook: Any) -> Any:
     return hook.order("rent-1day", service="Tinder")
 
 
+def rooms_of(hook: Any) -> Parts:
+    """The rooms of the account, made anew on its store: for what no public method does or shows."""
+    return Parts(hook.settings, RunContext())
+
+
 def called(hook: Any, order: Any, number: int) -> str | None:
     """A callback comes with an SMS."""
-    return hook._parts.inbox.take(
+    return rooms_of(hook).inbox.take(
         Callback(
             by_secret=True,
             kind="sms",
@@ -112,18 +119,18 @@ def restored(trigger: SmsVerifyMessageTrigger) -> SmsVerifyMessageTrigger:
 
 
 def holders(hook: Any) -> set[str]:
-    with hook._parts.store.read() as connection:
+    with rooms_of(hook).store.read() as connection:
         return {row.holder for row in connection.execute(sa.select(consumers)) if row.holder is not None}
 
 
 def cursor(hook: Any) -> int:
-    with hook._parts.store.read() as connection:
+    with rooms_of(hook).store.read() as connection:
         return int(connection.execute(sa.select(consumers.c.cursor)).scalar_one())
 
 
 def kill(hook: Any) -> None:
     """What a consumer has that was killed: it keeps its place for a while and then loses it."""
-    for subscription in hook._parts.waiter._subscriptions.current():
+    for subscription in rooms_of(hook).waiter._subscriptions.current():
         subscription.fail(RuntimeError("killed"))
 
 

@@ -286,22 +286,22 @@ def test_a_task_that_is_killed_while_its_purchase_is_on_the_way_gives_it_back(
 def test_a_task_that_is_killed_and_runs_again_hands_out_the_same_order(
     run_task: Any,
     connection: Any,
-    hook: Any,
     sim: Simulator,
     kill_when: Any,
     airflow_says: Any,
     state: Any,
     retries: int,
+    going_back: Any,
 ) -> None:
     airflow_says(state)
     killer = kill_when(lambda: Killable.running[0]._order_id is not None)
     run_task(Killable(task_id="order", **WHATSAPP, retries=retries), dag_id="dag")
     killer.join()
     (order,) = sim.orders()
-    assert hook._parts.orders.releases.of(order.order_id)
+    assert order.order_id in going_back()
     result = run_task(SmsVerifyOrderOperator(task_id="order", **WHATSAPP), dag_id="dag", try_number=2)
     assert result.xcoms["order_id"] == order.order_id
-    assert hook._parts.orders.releases.of(order.order_id) is None
+    assert order.order_id not in going_back()
     assert [order.status for order in sim.orders()] == ["pending"]
 
 

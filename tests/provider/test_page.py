@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rigs.filled import SETTINGS, SIMULATOR, filled
 
+from smsverify._parts import Parts
 from smsverify.overview import Task
 
 HTML = {"Accept": "text/html"}
@@ -124,10 +125,10 @@ def test_it_shows_the_figures_that_each_face_shows(
         assert secret not in text
 
 
-def test_what_comes_from_outside_is_text_and_no_markup(api: Any, hook: Any) -> None:
+def test_what_comes_from_outside_is_text_and_no_markup(api: Any, hook: Any, rooms: Parts) -> None:
     order = hook.order("temporary", service="WhatsApp")
-    with hook._parts.store.write() as connection:
-        hook._parts.orders.records.update(connection, order.order_id, service="<script>alert(1)</script>")
+    with rooms.store.write() as connection:
+        rooms.orders.records.update(connection, order.order_id, service="<script>alert(1)</script>")
     text = api.get("/smsverify-page/", headers=as_user("OP")).text
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text

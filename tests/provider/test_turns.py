@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from airflow.sdk import DAG, TaskInstanceState, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from smsverify._parts import Parts
 from smsverify._store.tables import queue
 from smsverify.simulator import Simulator
 from smsverify.wings import TurnIsFar, leaving_queue
@@ -46,18 +47,17 @@ def connection(connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> d
 
 
 @pytest.fixture
-def use_up(hook: Any) -> Callable[[], None]:
+def use_up(hook: Any, rooms: Parts) -> Callable[[], None]:
     """Lets no purchase leave for some seconds: they have their share while codes are polled for."""
     hook.order("temporary", service="WhatsApp")
 
     def use_up() -> None:
-        store, rate_limit = hook._parts.store, hook._parts.rate_limit
-        with store.write() as connection:
-            rate_limit.codes_are_polled_for(connection)
+        with rooms.store.write() as connection:
+            rooms.rate_limit.codes_are_polled_for(connection)
         with contextlib.suppress(TurnIsFar), leaving_queue(beyond=0.5):
             while True:
                 hook.order("temporary", service="WhatsApp")
-        with store.write() as connection:
+        with rooms.store.write() as connection:
             connection.execute(sa.delete(queue))
 
     return use_up

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rigs import eventually
+from rigs.rooms import hold_up
 
 from smsverify._store.store import open_store
 from smsverify.cli import main
@@ -96,7 +97,7 @@ def test_a_paid_call_that_waits_for_its_turn_is_not_made_when_a_signal_comes(
     verb: str, sent: signal.Signals, code: int, environment: Simulator, hook: SmsVerifyHook
 ) -> None:
     order_id = hook.order("rent-1day", service="Tinder").order_id
-    hook._parts.rate_limit.block(60)
+    hold_up(hook, 60)
     process = start(*ORDER) if verb == "order" else start("renew", str(order_id))
     eventually(lambda: hook.rate_limit().waiting, "waiting")
     process.send_signal(sent)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rigs import eventually
+from rigs.rooms import rooms_of
 
 from smsverify import errors
 from smsverify._input.patterns import Matching
@@ -196,7 +197,7 @@ def call_back(hook: SmsVerifyHook, order_id: int, text: str, sender: str) -> Non
         sender=sender,
         message=text,
     )
-    assert hook._parts.inbox.take(callback) == VERIFIED
+    assert rooms_of(hook).inbox.take(callback) == VERIFIED
 
 
 @pytest.mark.parametrize("as_text", [False, True], ids=["message", "text"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from requests_mock import Mocker
 from rigs import eventually
+from rigs.rooms import going_back, rooms_of
 
 from smsverify import errors
 from smsverify.hook import SmsVerifyHook
@@ -26,11 +27,6 @@ def buy(hook: SmsVerifyHook, **given: Any) -> int:
     return hook.order("temporary", service="WhatsApp", **given).order_id
 
 
-def to_be_cancelled(hook: SmsVerifyHook) -> list[int]:
-    """The orders that are on record as to be given back."""
-    return [release.order_id for release in hook._parts.orders.releases.all()]
-
-
 # ------------------------------------------------------------------ cancelling
 
 
@@ -43,7 +39,7 @@ def test_a_cancellation_refunds_and_is_harmless_the_second_time(
     assert [hook.cancel(order_id).status for _ in range(3)] == ["cancelled"] * 3
     assert simulator.balance() == Decimal(50)
     assert hook.get_order(order_id).status == "cancelled"
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
 
 
 PAGE = "<!DOCTYPE html><html><title>Attention Required! | Cloudflare</title></html>"
@@ -65,7 +61,7 @@ def test_a_page_before_the_service_ends_no_wait_and_gives_no_order_up(
         simulator.add_fault(Fault("error_before", path=path, status=status, body=body, times=None))
     with pytest.raises(errors.ServiceError):
         hook.cancel(other)
-    assert to_be_cancelled(hook) == [other]
+    assert going_back(hook) == [other]
     simulator.clear_faults()
     assert hook.cancel(other).cancelled
 
@@ -78,7 +74,7 @@ def test_an_order_that_is_completed_hands_over_its_code_instead(
     for again in (hook, hook, make_hook(simulator, store_url)):
         status = again.cancel(order_id)
         assert (status.status, status.otp, status.cancelled) == ("completed", "123456", False)
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
 
 
 def test_an_order_that_somebody_else_has_cancelled_is_success(
@@ -106,10 +102,10 @@ def test_a_refusal_stays_on_record_and_says_what_the_service_said(
         hook.cancel(order_id)
     assert caught.value.status_code == 400
     assert caught.value.service_message == "Order cannot be cancelled"
-    assert to_be_cancelled(hook) == [order_id]
+    assert going_back(hook) == [order_id]
     simulator.configure(cancel_active="refund")
     assert hook.cancel(order_id).cancelled
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
     assert simulator.balance() == Decimal(50)
 
 
@@ -118,7 +114,7 @@ def test_an_order_that_does_not_exist_is_not_found_and_nothing_to_come_back_to(
 ) -> None:
     with pytest.raises(errors.NotFoundError):
         hook.cancel(999)
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
     for call in (hook.get_status, hook.get_order, hook.check_otp):
         with pytest.raises(errors.NotFoundError, match="Order not found") as caught:
             call(999)
@@ -133,7 +129,7 @@ def test_a_cancellation_that_is_not_answered_is_repeated(
     simulator.add_fault(Fault(kind, path="order/*/cancel/"))
     assert hook.cancel(order_id).cancelled
     assert simulator.balance() == Decimal(50)
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
 
 
 def test_a_cancellation_that_fails_for_good_stays_on_record(
@@ -143,12 +139,12 @@ def test_a_cancellation_that_fails_for_good_stays_on_record(
     simulator.add_fault(Fault("error_before", path="order/**", times=None))
     with pytest.raises(errors.ServiceError):
         hook.cancel(order_id)
-    assert to_be_cancelled(hook) == [order_id]
+    assert going_back(hook) == [order_id]
     simulator.clear_faults()
     simulator.add_fault(Fault("unauthorized", path="order/*/cancel/"))
     with pytest.raises(errors.AuthenticationError):
         hook.cancel(order_id)
-    assert to_be_cancelled(hook) == [order_id]
+    assert going_back(hook) == [order_id]
 
 
 @pytest.mark.parametrize(
@@ -177,8 +173,8 @@ def test_only_an_answer_that_says_cancelled_counts_as_one(
     else:
         with pytest.raises(errors.NotCancellableError):
             hook.cancel(7)
-    assert to_be_cancelled(hook) == ([] if cancelled else [7])
-    known = hook._parts.orders.records.get(7)
+    assert going_back(hook) == ([] if cancelled else [7])
+    known = rooms_of(hook).orders.records.get(7)
     assert known is not None
     assert known.ended is cancelled
 
@@ -195,7 +191,7 @@ def test_a_release_cancels_a_pending_order(
     assert hook.release(order_id, "not needed")
     assert simulator.order(order_id).status == "cancelled"
     assert hook.release(order_id, "not needed")  # harmless
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
 
 
 def test_a_release_leaves_alone_what_is_of_use(simulator: Simulator, hook: SmsVerifyHook) -> None:
@@ -209,7 +205,7 @@ def test_a_release_leaves_alone_what_is_of_use(simulator: Simulator, hook: SmsVe
     assert [hook.release(order_id, "not needed") for order_id in (with_code, used, rental)] == [False] * 3
     assert simulator.stats().by_endpoint.get("POST order/{id}/cancel/", 0) == cancels
     assert simulator.order(rental).status == "active"
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
 
 
 def test_a_rental_that_is_still_pending_is_given_back(simulator: Simulator, hook: SmsVerifyHook) -> None:
@@ -226,7 +222,7 @@ def test_an_order_in_a_state_that_nobody_knows_is_given_back_or_stays_on_record(
     order_id = buy(hook)
     assert not hook.release(order_id, "not needed")  # the simulator cancels what is pending only
     assert simulator.stats().by_endpoint["POST order/{id}/cancel/"] == 1
-    assert to_be_cancelled(hook) == [order_id]
+    assert going_back(hook) == [order_id]
 
 
 def test_a_release_by_a_waiter_yields_to_a_newer_one(
@@ -253,12 +249,12 @@ def test_a_new_waiter_takes_a_release_off_the_record_until_the_last_moment(
         target=lambda: results.append(hook.release(order_id, "killed", waiter="first"))
     )
     releasing.start()
-    eventually(lambda: to_be_cancelled(hook), "the record")
+    eventually(lambda: going_back(hook), "the record")
     claim(hook, order_id, "second")
     releasing.join(30)
     assert results == [False]
     assert simulator.order(order_id).status == "pending"
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
 
 
 @pytest.mark.parametrize(
@@ -279,13 +275,13 @@ def test_a_release_never_raises_for_the_service_and_stays_on_record(
     for fault in faults:
         simulator.add_fault(fault)
     assert not hook.release(order_id, "nobody needs it")
-    assert to_be_cancelled(hook) == [order_id]
+    assert going_back(hook) == [order_id]
     assert [
         record.levelno for record in caplog.records if "could not be cancelled yet" in record.message
     ] == [logging.WARNING]
     simulator.clear_faults()
     assert hook.release(order_id, "nobody needs it")
-    assert to_be_cancelled(hook) == []
+    assert going_back(hook) == []
 
 
 # ------------------------------------------------------------------ what an end is worth

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from rigs import API_KEY, eventually
 from rigs.history import fill
+from rigs.rooms import rooms_of
 
 from smsverify import errors
 from smsverify._messages.callbacks import Callback
@@ -95,10 +96,9 @@ def full(
     simulator.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
     to_give_back = hook.order("temporary", service="WhatsApp", key="back").order_id
     assert not hook.release(to_give_back, "nobody needs it")
-    hook._parts.inbox.take(
-        Callback(by_secret=True, kind="sms", is_documented=True, order_id=with_code, message="hello")
-    )
-    hook._parts.inbox.take(Callback(by_secret=False, kind="sms", is_documented=True, order_id=5, message="x"))
+    inbox = rooms_of(hook).inbox
+    inbox.take(Callback(by_secret=True, kind="sms", is_documented=True, order_id=with_code, message="hello"))
+    inbox.take(Callback(by_secret=False, kind="sms", is_documented=True, order_id=5, message="x"))
     simulator.add_fault(Fault("lost_answer", path="order/temporary/"))
     simulator.add_fault(Fault("error_before", path="orders/", times=None))
     with pytest.raises(errors.PurchaseUnknownError):

@@ -169,11 +169,11 @@ def test_a_further_try_of_the_run_gets_the_same_number(
     with pytest.raises(RuntimeError):
         verify(hook, fails)
     assert statuses(simulator) == ["pending"]
-    assert hook._parts.orders.releases.all()[0].is_planned
+    assert [row.planned for row in hook.overview().releases.rows] == [True]
     form = delivers_to(simulator, 1)
     assert verify(make_hook(simulator, store_url), form).attempts == 1
     assert len(simulator.orders()) == 1
-    assert hook._parts.orders.releases.all() == []
+    assert hook.overview().releases.rows == []
 
 
 def test_a_refused_cancellation_does_not_stop_the_next_number(

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rigs.money import Clock, Deaths, Died
+from rigs.rooms import rooms_of
 
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError
 from smsverify._purchases.run_context import RunContext
@@ -121,7 +122,7 @@ class Account:
 
     def live(self) -> list[int]:
         """The numbers that can still have an SMS and that nothing gives back."""
-        going_back = {row.order_id for row in self.make()._parts.orders.releases.all() if not row.is_planned}
+        going_back = {row.order_id for row in self.make().overview().releases.rows if not row.planned}
         pending = [order.order_id for order in self.simulator.orders() if order.status == "pending"]
         return [order_id for order_id in pending if order_id not in going_back]
 
@@ -132,7 +133,7 @@ class Account:
         assert report.unknown == []
         reported = {held.order_id for held in (*report.leaks, *report.to_cancel)}
         for order in self.simulator.orders():
-            was_used = hook._parts.orders.handover.was_used(order.order_id)
+            was_used = rooms_of(hook).orders.handover.was_used(order.order_id)
             assert order.status == "cancelled" or was_used or order.order_id in reported, order
         paid = sum(order.price for order in self.simulator.orders() if order.status != "cancelled")
         assert self.simulator.balance() == 50 - paid

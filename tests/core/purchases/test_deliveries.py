@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from rigs.rooms import store_of
 
 from smsverify import InvalidRequestError, Order, SmsVerifyHook
 from smsverify._purchases import deliveries
@@ -43,7 +44,7 @@ def buy(hook: SmsVerifyHook, simulator: Simulator, product: str, *codes: bool, *
 
 
 def change(hook: SmsVerifyHook, statement: sa.Update) -> None:
-    with hook._parts.store.write() as connection:
+    with store_of(hook).write() as connection:
         connection.execute(statement)
 
 

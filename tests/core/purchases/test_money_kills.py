@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from rigs import eventually
 from rigs.processes import results_of, start_in_processes
+from rigs.rooms import rooms_of, store_of
 
 from smsverify._store.store import open_store
 from smsverify._store.tables import purchases
@@ -134,5 +135,5 @@ def test_killed_processes_buy_once_for_each_key(
 def resolved(hook: SmsVerifyHook) -> Any:
     """The reconciliation's report, as soon as it has resolved everything."""
     report = hook.reconcile()
-    with hook._parts.store.read() as connection:
-        return None if report.unknown or hook._parts.ledger.open_calls(connection) else report
+    with store_of(hook).read() as connection:
+        return None if report.unknown or rooms_of(hook).ledger.open_calls(connection) else report

@@ -14,6 +14,7 @@ from rigs.money import Clock
 from rigs.rentals import DAY, HOUR, KINDS, of, outcomes, renewals, rent
 
 from smsverify import errors
+from smsverify._purchases.rentals import Rentals
 from smsverify._store.store import Store
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
@@ -105,14 +106,14 @@ def test_a_decision_that_was_overtaken_renews_nothing(
 ) -> None:
     """Between its look and its renewal another run has renewed."""
     day, three = rent(hook, "day", "three")
-    renew = type(hook._parts.rentals)._renew
+    renew = Rentals._renew
 
     def late(*arguments: Any) -> Any:
         monkeypatch.undo()
         hook.renew_expiring(4 * DAY)
         return renew(*arguments)
 
-    monkeypatch.setattr(type(hook._parts.rentals), "_renew", late)
+    monkeypatch.setattr(Rentals, "_renew", late)
     report = hook.renew_expiring(4 * DAY)
     assert set(outcomes(report).values()) == {"not_due"}
     assert {kept.reason for kept in report.rentals} == {"it was renewed by another call"}

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from requests_mock import Mocker
 from rigs import API_KEY, eventually
 from rigs.processes import in_processes
-from rigs.purchases import BOUGHT, buy, make_again, posts, states
+from rigs.purchases import BOUGHT, buy, make_again, posts, read_prices, states
+from rigs.rooms import hold_up, rooms_of
 from rigs.wire import WireServer, answer, closed_port, closes, resets, sends
 
 from smsverify import errors
@@ -275,8 +276,7 @@ def test_a_service_that_cannot_be_reached_costs_nothing_and_the_key_may_try_agai
 ) -> None:
     wire.on("POST", answer(201, BOUGHT))
     hook = make_hook(wire, store_url, account="wallet", rate_period=0.1)
-    hook.list_services("temporary")
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     elsewhere = f"http://127.0.0.1:{closed_port()}"
     gone = make_hook(elsewhere, store_url, account="wallet", rate_period=60.0, call_timeout=1.0)
     with pytest.raises(errors.ServiceUnavailableError, match="was not sent"):
@@ -357,10 +357,8 @@ def test_an_interruption_while_the_call_is_under_way_leaves_it_on_record(
 
     with monkeypatch.context() as patch:
         patch.setattr("smsverify._service.wire._read", interrupt)
-        patch.setattr(hook, "list_services", None, raising=False)
-        hook._parts.catalogue  # noqa: B018 (made before the patch)
         with pytest.raises(KeyboardInterrupt):
-            hook._parts.api.post_order(*_request(hook))
+            rooms_of(hook).api.post_order(*_request(hook))
     assert wire.posts == 1
 
 
@@ -373,9 +371,8 @@ def _request(hook: SmsVerifyHook) -> tuple[Any, Any]:
 
 
 def test_a_stop_before_the_call_costs_nothing(simulator: Simulator, hook: SmsVerifyHook) -> None:
-    hook.list_services("temporary")
-    hook._parts.catalogue.services("temporary")
-    hook._parts.rate_limit.block(10)
+    read_prices(hook)
+    hold_up(hook, 10)
     stop = threading.Event()
     stop.set()
     with pytest.raises(errors.WaitStoppedError):
@@ -422,8 +419,8 @@ def test_a_purchase_that_is_planned_but_not_sent_is_taken_over(
     """One waits for the budget of its API key; another, with a key not held up, comes with the same."""
     held_up = make_hook(simulator, store_url, account="wallet", api_key=API_KEY, rate_limit=59)
     hook = make_hook(simulator, store_url, account="wallet", api_key=API_KEY)
-    held_up._parts.catalogue.services("temporary")
-    held_up._parts.rate_limit.block(1.5)
+    read_prices(held_up)
+    hold_up(held_up, 1.5)
     results: list[int] = []
     waiting = threading.Thread(target=lambda: results.append(buy(held_up).order_id))
     waiting.start()

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from rigs import in_a_day
+from rigs.purchases import read_prices
+from rigs.rooms import going_back, rooms_of
 
 from smsverify import errors
 from smsverify._messages.filters import MessageFilter
@@ -107,11 +109,10 @@ def test_a_late_answer_about_another_order_leaves_that_to_be_found(
     with open_store(hook._given["store_url"]).read() as connection:
         row = connection.execute(sa.select(purchases)).one()
     intent = Intent(row.id, Purchase("k", "order", row.fingerprint, Caps()), row.attempt, None)
-    assert (
-        hook._parts.ledger.record_bought(intent, Order(order_id=999, phone="+1 415 555 0999")).order_id
-        == found.order_id
-    )
-    known = hook._parts.orders.records.get(999)
+    rooms = rooms_of(hook)
+    late = rooms.ledger.record_bought(intent, Order(order_id=999, phone="+1 415 555 0999"))
+    assert late.order_id == found.order_id
+    known = rooms.orders.records.get(999)
     assert known is not None
     assert known.key is None
 
@@ -148,7 +149,7 @@ def test_a_reconciliation_leaves_alone_what_somebody_has_begun_to_wait_for_meanw
     def look(self: StatusReader, *given: Any, **options: Any) -> Any:
         status = right(self, *given, **options)
         if not waits:
-            waits.append(hook._parts.waiter.add(order_id, 30.0, wanted=MessageFilter()))
+            waits.append(rooms_of(hook).waiter.add(order_id, 30.0, wanted=MessageFilter()))
         return status
 
     monkeypatch.setattr(StatusReader, "read", look)
@@ -164,11 +165,11 @@ def test_an_order_that_is_handed_out_again_is_not_given_back_under_its_new_owner
     simulator.add_fault(Fault("error_before", path="order/**", times=None))
     assert not hook.release(order_id, "not needed")
     simulator.clear_faults()
-    assert hook._parts.orders.releases.of(order_id) is not None
+    assert going_back(hook) == [order_id]
     # The same key before the release is tried again.
-    hook._parts.orders.releases.request(order_id, "not needed", patience=60)
+    rooms_of(hook).orders.releases.request(order_id, "not needed", patience=60)
     assert buy(hook).order_id == order_id
-    assert hook._parts.orders.releases.of(order_id) is None
+    assert going_back(hook) == []
     assert hook.reconcile(cancel_after=60).cancelled == []
 
 
@@ -197,7 +198,7 @@ def test_a_cancellation_that_was_called_for_stays_on_record_whoever_looks(
     with pytest.raises(errors.NotCancellableError, match="is on record"):
         hook.cancel(rental)
     assert hook.order("rental", service="WhatsApp", duration=3, key="r").order_id == rental
-    assert [release.order_id for release in hook._parts.orders.releases.all()] == [rental]
+    assert going_back(hook) == [rental]
 
 
 # ------------------------------------------------------------------ many with one key
@@ -223,18 +224,19 @@ def test_a_plan_is_taken_over_only_from_one_who_is_dead(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     purchase = Purchase("k", "order", "f", Caps())
-    first = hook._parts.ledger.plan(purchase, {}, None)
+    ledger = rooms_of(hook).ledger
+    first = ledger.plan(purchase, {}, None)
     with pytest.raises(UnderWay):
-        hook._parts.ledger.plan(purchase, {}, None)
+        ledger.plan(purchase, {}, None)
     later(monkeypatch, 60)
-    second = hook._parts.ledger.plan(purchase, {}, None)
+    second = ledger.plan(purchase, {}, None)
     assert not isinstance(first, Order)
     assert not isinstance(second, Order)
-    for call in (hook._parts.ledger.keep_planned, hook._parts.ledger.mark_sent):
+    for call in (ledger.keep_planned, ledger.mark_sent):
         with pytest.raises(UnderWay):
             call(first)
-    hook._parts.ledger.keep_planned(second)
-    hook._parts.ledger.mark_sent(second)
+    ledger.keep_planned(second)
+    ledger.mark_sent(second)
 
 
 # ------------------------------------------------------------------ deployments, accounts, reports
@@ -319,7 +321,7 @@ def test_a_price_that_the_list_shows_otherwise_counts(simulator: Simulator, hook
 def test_a_decision_of_a_person_counts_with_the_price_that_the_list_shows(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     simulator.set_offer("temporary", 1012, price="0.90")
     simulator.add_fault(Fault("lost_answer", path="order/temporary/"))
     with pytest.raises(errors.PurchaseAmbiguousError) as caught:

@@ -10,16 +10,21 @@ from typing import Any
 
 import pytest
 from rigs import in_a_day
+from rigs.rooms import going_back, rooms_of
 
 from smsverify import errors
 from smsverify._messages.filters import MessageFilter
 from smsverify._orders import holding
+from smsverify._orders.handover import Handover
 from smsverify._purchases.reconciling import AT_ONCE
+from smsverify._purchases.renewal_records import RenewalRecords
+from smsverify._purchases.renewing import Renewals
 from smsverify._purchases.run_context import RunContext
 from smsverify._store.store import Store
 from smsverify.hook import SmsVerifyHook
 from smsverify.reports import Reconciliation
 from smsverify.simulator import Fault, Simulator
+from smsverify.wings import plan_release
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
@@ -155,7 +160,7 @@ def test_a_number_that_somebody_waits_for_is_left_alone(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:
     order_id = buy(hook)
-    wait = hook._parts.waiter.add(order_id, 30.0, wanted=MessageFilter())
+    wait = rooms_of(hook).waiter.add(order_id, 30.0, wanted=MessageFilter())
     assert make_hook(simulator, store_url).reconcile(cancel_after=0).cancelled == []
     assert simulator.order(order_id).status == "pending"
     wait.future.cancel()
@@ -264,8 +269,8 @@ def test_only_one_of_many_tries_again(simulate: Simulate, make_hook: MakeHook, a
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
     order_id = buy(hook)
-    assert hook._parts.orders.releases.request(order_id, "not needed")
-    several = [make_hook(simulator, any_store_url)._parts.orders.releases for _ in range(4)]
+    assert plan_release(hook, order_id, "not needed", patience=0)
+    several = [rooms_of(hook).orders.releases for _ in range(4)]
     taken = [len(releases.take_due(60, 3600, limit=3)) for releases in several]
     assert taken == [1, 0, 0, 0]
 
@@ -275,16 +280,16 @@ def test_an_undone_purchase_of_a_rental_is_cancelled_or_stays_on_record(
 ) -> None:
     rental = hook.order("rental", service="WhatsApp", duration=3).order_id
     assert not hook.release(rental, "not needed")
-    assert hook._parts.orders.releases.all() == []  # in use: nothing is to be given back
+    assert going_back(hook) == []  # in use: nothing is to be given back
     assert not hook.release(rental, "undone", undo=True)
-    assert [release.order_id for release in hook._parts.orders.releases.all()] == [rental]
+    assert going_back(hook) == [rental]
     simulator.configure(cancel_active="refund")
     assert hook.release(rental, "undone", undo=True)
     assert simulator.balance() == 50
     used = hook.order("rental", service="WhatsApp", duration=3).order_id
     simulator.deliver_sms(used, otp="123456")
     assert not hook.release(used, "undone", undo=True)
-    assert hook._parts.orders.releases.all() == []
+    assert going_back(hook) == []
 
 
 # ------------------------------------------------------------------ who has what was bought
@@ -367,7 +372,7 @@ def test_a_block_that_was_killed_has_its_number_no_more(
     """As long as its process lives, the number is in use, however long that is."""
     monkeypatch.setattr(holding, "FORGOTTEN", 6.0)
     with hook.rented_number(**KEPT[0]) as number:
-        unclaimed_for = hook._parts.orders.handover.unclaimed_for
+        unclaimed_for = rooms_of(hook).orders.handover.unclaimed_for
         deadline = time.monotonic() + 30
         age = unclaimed_for(number.order_id)
         while age <= (age := unclaimed_for(number.order_id)):
@@ -392,11 +397,11 @@ def test_a_store_that_fails_at_the_end_takes_nobodys_purchase_away(
         raise errors.StoreError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(hook._parts.orders.handover), "take", fail)
-        patched.setattr(type(hook._parts.ledger.renewals), "claim_all", fail)
+        patched.setattr(Handover, "take", fail)
+        patched.setattr(RenewalRecords, "claim_all", fail)
         order_id = hook.order(**KEPT[1]).order_id
     with monkeypatch.context() as patched:
-        patched.setattr(type(hook._parts.ledger.renewals), "claim_all", fail)
+        patched.setattr(RenewalRecords, "claim_all", fail)
         assert hook.renew(order_id).order_id == order_id
         (kept,) = hook.renew_expiring(10**7).rentals
         assert kept.outcome == "not_due"
@@ -417,7 +422,7 @@ def test_a_renewal_whose_answer_never_arrived_is_not_paid_again(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(hook._parts.renewals), "_with_shown_end", die)
+        patched.setattr(Renewals, "_with_shown_end", die)
         with pytest.raises(Killed):
             hook.renew(order_id)
     hook.renew(order_id)
@@ -459,7 +464,7 @@ def test_cancellations_that_are_refused_take_turns_with_the_others(
     last = orders[-1]
     hook.release(last, "tried early")
     for _ in range(6):
-        hook._parts.orders.cancelling.retry_releases(limit=1, even_early=True)
+        rooms_of(hook).orders.cancelling.retry_releases(limit=1, even_early=True)
     for order_id in orders[:-1]:
         hook.release(order_id, "tried later")
     simulator.clear_faults()

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from rigs.processes import in_processes
+from rigs.purchases import read_prices
+from rigs.rooms import rooms_of
 
 from smsverify import errors
 from smsverify._messages.callbacks import Callback
@@ -228,7 +230,7 @@ def test_on_an_account_that_others_use_too_a_find_is_reported_and_not_adopted(
 
 
 def test_a_price_that_does_not_fit_is_reported(simulator: Simulator, hook: SmsVerifyHook) -> None:
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     simulator.set_offer("temporary", 1012, price="0.45")
     lose(simulator)
     assert unknown(hook).order_ids == (simulator.orders()[0].order_id,)
@@ -477,11 +479,11 @@ def test_a_callback_from_before_a_purchase_is_not_its_code(simulator: Simulator,
         "is_documented": True,
         "phone": "14155550123",
     }
-    hook._parts.inbox.take(Callback(order_id=first, message=text, **callback))
+    rooms_of(hook).inbox.take(Callback(order_id=first, message=text, **callback))
     order = buy(hook)
     assert order.order_id == first
     assert hook.check_otp(order.order_id, ask=False) is None
-    assert hook._parts.inbox.take(Callback(order_id=first, message=f"{text}.", **callback))
+    assert rooms_of(hook).inbox.take(Callback(order_id=first, message=f"{text}.", **callback))
     assert hook.check_otp(order.order_id, ask=False) is not None
 
 
@@ -493,7 +495,7 @@ def test_a_call_with_candidates_blocks_nobody_else(
 ) -> None:
     simulator = simulate(rate_limit=None, balance="100")
     hook = make_hook(simulator, store_url, rate_limit=1000)
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     simulator.set_offer("temporary", 1012, price="0.45")
     lose(simulator)
     assert unknown(hook).order_ids

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rigs import in_a_day
 from rigs.processes import in_processes
+from rigs.purchases import read_prices
 
 from smsverify import errors
 from smsverify._purchases.spending import DAY
@@ -67,7 +68,7 @@ def test_a_list_that_shows_a_lower_price_frees_budget(
     simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:
     hook = in_a_day(make_hook(simulator, store_url, rate_period=60.0), "0.70")
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     simulator.set_offer("temporary", 1012, price="0.30")
     buy(hook)
     hook.list_orders()
@@ -206,7 +207,7 @@ def test_many_processes_never_pass_the_budget(
 ) -> None:
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     simulator.add_fault(Fault("slow_after", path="order/temporary/", seconds=0.3, times=None))
     order = {"product": "temporary", "service": "WhatsApp"}
     results = in_processes("buy", 8, settings=in_a_day(hook, "1.20")._given, order=order)

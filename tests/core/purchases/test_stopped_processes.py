@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 from rigs.processes import stopped
+from rigs.purchases import read_prices
 
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Simulator
@@ -43,7 +44,7 @@ def test_a_purchase_that_was_stopped_before_its_first_byte_takes_what_others_hav
 ) -> None:
     simulator = simulate()
     hook = make_hook(simulator, any_store_url, **SHORT)
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     order = {"product": "temporary", "service": "WhatsApp", "key": "k"}
     with stopped("buy", place, tmp_path, settings=hook._given, order=order) as results:
         bought = hook.order(**order).order_id

@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+from rigs.rooms import rooms_of, store_of
 
 from smsverify._purchases.wallet import Movement, compare
 from smsverify.hook import SmsVerifyHook
@@ -64,7 +65,7 @@ def test_the_records_explain_what_was_bought_given_back_and_bought_elsewhere(
     simulator: Simulator, make_hook: Callable[..., SmsVerifyHook], any_store_url: str
 ) -> None:
     hook = make_hook(simulator, any_store_url)
-    wallet, store = hook._parts.wallet, hook._parts.store
+    wallet, store = rooms_of(hook).wallet, store_of(hook)
 
     def found() -> Any:
         hook.list_orders()
@@ -100,5 +101,5 @@ def test_no_more_readings_are_kept_than_may_be_needed(
 
     for _ in range(count):
         hook.get_balance()
-    with hook._parts.store.read() as connection:
+    with store_of(hook).read() as connection:
         assert len(connection.execute(balances.select()).all()) == 1

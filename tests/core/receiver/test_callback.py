@@ -22,13 +22,16 @@ import sqlalchemy as sa
 from rigs import await_end_of_waits, eventually
 from rigs.callbacks import PATIENT, Waiting, asked, of, rows, states
 from rigs.receiver import ROTATED, SECRET, TEXT, Receiver, Serving, payload, receiving
+from rigs.rooms import rooms_of
 from rigs.wire import closed_port
 
 from smsverify import errors
 from smsverify._messages.callbacks import KEPT, OPEN, UNVERIFIED, VERIFIED
+from smsverify._orders.cancelling import Cancelling
+from smsverify._orders.status import StatusReader
 from smsverify._service.rate_limit import Priority
 from smsverify._store.store import open_store
-from smsverify._store.tables import messages
+from smsverify._store.tables import messages, waits
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
@@ -75,18 +78,17 @@ def test_what_callbacks_bring_while_a_poll_is_under_way_is_not_asked_for(
     receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A poll for one alone would ask for its status, without the list.
-    monkeypatch.setattr(
-        "smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: len(hook._parts.waiter._waits) == 5
-    )
+    is_poll_due = "smsverify._waiting.schedule.Schedule.is_poll_due"
+    monkeypatch.setattr(is_poll_due, lambda *_: len(rows(hook, waits)) == 5)
     orders = [hook.order("temporary", service="WhatsApp") for _ in range(5)]
     for order in orders:
         simulator.deliver_sms(order.order_id)
     simulator.add_fault(Fault("slow_after", path="orders/", seconds=3, times=None))
-    waits = [Waiting(hook, order.order_id) for order in orders]
+    waiting = [Waiting(hook, order.order_id) for order in orders]
     eventually(lambda: asked(simulator) > 0, "the list to be asked for")
     for number, order in enumerate(orders):
         assert receiver.post(of(order, f"Your code is 10000{number}")) == 200
-    assert [wait.code() for wait in waits] == [f"10000{number}" for number in range(5)]
+    assert [wait.code() for wait in waiting] == [f"10000{number}" for number in range(5)]
     await_end_of_waits()
     assert not [endpoint for endpoint in simulator.stats().by_endpoint if "status" in endpoint]
 
@@ -154,7 +156,7 @@ def test_what_a_callback_asks_for_never_waits_behind_a_poll(
 ) -> None:
     limits = {"rate_limit": 20, "rate_period": 20.0, "call_timeout": 60.0}
     hook = make_hook(simulator, store_url, callback_secrets=[SECRET], **limits)
-    order, rate_limit = hook.order("temporary", service="WhatsApp"), hook._parts.rate_limit
+    order, rate_limit = hook.order("temporary", service="WhatsApp"), rooms_of(hook).rate_limit
     while rate_limit.state().available > 1:  # the last one is for what is urgent
         with rate_limit.acquire(Priority.READ, deadline=time.monotonic() + PATIENT):
             pass
@@ -177,7 +179,7 @@ def test_a_forged_callback_ends_no_wait_and_costs_little(
     monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
     stop = threading.Event()
     wait = Waiting(hook, order.order_id, stop=stop, cancel_on_timeout=False)
-    eventually(lambda: hook._parts.waiter._waits, "the wait")
+    eventually(lambda: rows(hook, waits), "the wait")
     began = time.monotonic()
     for number in range(60):
         assert receiver.post(of(order, f"Your code is {100000 + number}"), "/api/callback") == 200
@@ -365,13 +367,13 @@ def test_a_code_that_came_by_callback_is_handed_out_after_the_time_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It comes when the wait has ended, and before its order is given back."""
-    release = hook._parts.orders.cancelling.release
+    release = Cancelling.release
 
     def late(*args: Any, **options: Any) -> bool:
         assert receiver.post(of(order)) == 200
         return release(*args, **options)
 
-    monkeypatch.setattr(hook._parts.orders.cancelling, "release", late)
+    monkeypatch.setattr(Cancelling, "release", late)
     monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
     before = simulator.stats().requests
     assert hook.wait_for_otp(order.order_id, 0.1).otp == "545123"
@@ -414,17 +416,17 @@ def test_a_code_that_comes_between_the_look_and_the_cancellation_keeps_the_order
     order: Order,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    look = hook._parts.orders.status.read
+    look = StatusReader.read
 
     def late(*args: Any, **options: Any) -> Any:
         status = look(*args, **options)
         assert receiver.post(of(order)) == 200
         return status
 
-    monkeypatch.setattr(hook._parts.orders.status, "read", late)
+    monkeypatch.setattr(StatusReader, "read", late)
     assert hook.release(order.order_id, "nobody needs it") is False
     assert simulator.stats().by_endpoint.get("POST order/{id}/cancel/", 0) == 0
-    assert hook._parts.inbox.newest([order.order_id])[order.order_id].otp == "545123"
+    assert rooms_of(hook).inbox.newest([order.order_id])[order.order_id].otp == "545123"
 
 
 # ------------------------------------------------------------------ a store that fails

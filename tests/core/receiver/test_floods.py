@@ -17,10 +17,12 @@ import pytest
 import sqlalchemy as sa
 from rigs import eventually
 from rigs.receiver import ROTATED, SECRET, Serving, payload, receiving
+from rigs.rooms import rooms_of
 from rigs.wire import closed_port
 
 from smsverify import errors
 from smsverify._messages.callbacks import Callback
+from smsverify._messages.inbox import Inbox
 from smsverify._receiver.connections import NotTooOften, limited_protocol, most_connections
 from smsverify._store.store import open_store
 from smsverify._store.tables import callbacks
@@ -173,8 +175,9 @@ def test_the_table_of_strangers_callbacks_stays_small(
     hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smsverify._messages.inbox.UNSIGNED", 20)
+    inbox = rooms_of(hook).inbox
     for number in range(100):
-        hook._parts.inbox.take(Callback(False, "unknown", order_id=number + 1, body=str(number)))
+        inbox.take(Callback(False, "unknown", order_id=number + 1, body=str(number)))
         assert counted(hook) <= 20
 
 
@@ -296,7 +299,12 @@ def test_a_store_that_hangs_holds_up_no_other(
 ) -> None:
     monkeypatch.setattr("smsverify._receiver.receiver.STORE_TIMEOUT", 0.3)
     is_over = threading.Event()
-    monkeypatch.setattr(broken._parts.inbox, "take", lambda callback: is_over.wait(60))
+    take, name = Inbox.take, rooms_of(broken).inbox.name
+
+    def take_or_hang(inbox: Inbox, callback: Callback) -> Any:
+        return is_over.wait(60) if inbox.name == name else take(inbox, callback)
+
+    monkeypatch.setattr(Inbox, "take", take_or_hang)
     with receiving([broken, hook]) as receiver:
         assert receiver.post(of(order, "Your code is 482913"), f"/callback/{OTHER}") == 503
         began = time.monotonic()
@@ -344,7 +352,7 @@ def test_the_receiver_serves_those_that_are_in_order(
     short = make_hook(simulator, store_url, account="short", callback_secrets="short")
     usable = _usable([broken, without, hook, short])
     # A store may come back.
-    assert [account.inbox for account in usable] == [broken._parts.inbox, hook._parts.inbox]
+    assert [account.inbox.name for account in usable] == [rooms_of(one).inbox.name for one in (broken, hook)]
     assert caplog.text.count("An account gets no callbacks now") == 3
     for wrong, kind in ((without, errors.InvalidRequestError), (broken, errors.StoreError)):
         with pytest.raises(kind):

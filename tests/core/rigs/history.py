@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rigs.rooms import store_of
 from smsverify._store import tables
 from smsverify.hook import SmsVerifyHook
 from smsverify.overview import Task
@@ -27,7 +28,7 @@ TASKS = [
 
 def fill(hook: SmsVerifyHook, *, orders: int, messages: int, waits: int, rentals: int, releases: int) -> None:
     """Puts so many rows of each kind on record, the orders spread evenly over 90 days until now."""
-    store, account = hook._parts.store, hook.settings.account_id
+    store, account = store_of(hook), hook.settings.account_id
     store.upgrade()
     with store.read() as connection:
         now, wall = store.now(connection), store.wall(connection)
@@ -133,5 +134,5 @@ def _call(account: str, row: dict[str, Any], number: int) -> dict[str, Any]:
 
 def _insert(hook: SmsVerifyHook, table: sa.Table, rows: list[dict[str, Any]]) -> None:
     for first in range(0, len(rows), AT_ONCE):
-        with hook._parts.store.write() as connection:
+        with store_of(hook).write() as connection:
             connection.execute(sa.insert(table), rows[first : first + AT_ONCE])

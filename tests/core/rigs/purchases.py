@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from smsverify._store.store import open_store
 from smsverify._store.tables import purchases
+from smsverify.errors import NotAvailableError
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Order
 from smsverify.simulator import Simulator
@@ -28,6 +30,12 @@ def posts(simulator: Simulator, path: str = "order/") -> int:
 
 def buy(hook: SmsVerifyHook, key: str | None = "k", **options: Any) -> Order:
     return hook.order("temporary", service="WhatsApp", key=key, **options)
+
+
+def read_prices(hook: SmsVerifyHook, product: str = "temporary") -> None:
+    """Has the list of a product read into the store, as each purchase does; this one finds nothing to buy."""
+    with pytest.raises(NotAvailableError):
+        hook.order(product, service="nothing that is sold")
 
 
 def states(store_url: str) -> list[str]:

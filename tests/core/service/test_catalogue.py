@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from requests_mock import Mocker
 from rigs import API_KEY, eventually
+from rigs.rooms import rooms_of, store_of
 
 from smsverify import (
     InvalidRequestError,
@@ -220,7 +221,7 @@ def test_a_country_goes_by_its_usual_names(
 ) -> None:
     rows = [{"country_id": 4, "country_name": listed}, {"country_id": 5, "country_name": "Elsewhere"}]
     requests_mock.get(f"{URL}global/countries/", json={"countries": rows})
-    assert offline._parts.catalogue.find_country(wanted).country_id == 4
+    assert rooms_of(offline).catalogue.find_country(wanted).country_id == 4
 
 
 @pytest.mark.parametrize("country", ["USA", "United States", "us"])
@@ -269,7 +270,7 @@ def test_one_who_died_while_reading_a_list_does_not_delay_others_for_long(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     account = hook.settings.account_id
-    catalogue = Catalogue(hook._parts.store, hook._parts.api, account, max_age=60.0, longest_read=0.3)
+    catalogue = Catalogue(store_of(hook), rooms_of(hook).api, account, max_age=60.0, longest_read=0.3)
     assert catalogue._claim_read("temporary", lambda _: None)
     assert not catalogue._claim_read("temporary", lambda _: None)
     assert catalogue.services("temporary").rows[0].name == "WhatsApp"
@@ -286,7 +287,7 @@ def test_a_new_price_counts_after_a_minute(simulator: Simulator, hook: SmsVerify
     simulator.set_offer("temporary", 1012, price="0.41")
 
     eventually(
-        lambda: hook._parts.catalogue.services("temporary").rows[0].price == Decimal("0.41"),
+        lambda: rooms_of(hook).catalogue.services("temporary").rows[0].price == Decimal("0.41"),
         "reading the list anew",
     )
     with pytest.raises(PriceLimitError):
@@ -320,7 +321,7 @@ def test_what_the_store_keeps_of_a_list_is_what_was_read(
         "note": {"a": [1]},
     }
     requests_mock.get(f"{URL}services/rental/", json=[row])
-    catalogue = offline._parts.catalogue
+    catalogue = rooms_of(offline).catalogue
     assert catalogue.services("rental").rows[0].as_dict() == catalogue.services("rental").rows[0].as_dict()
     (kept,) = catalogue.services("rental").rows
     assert (kept.price_of(3), kept.highest_price_of(3), kept.price_of(30)) == (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
+from rigs.rooms import store_of
 
 from smsverify import Order, SmsVerifyHook
 from smsverify._service import slots
@@ -127,7 +128,7 @@ def test_a_keeper_goes_on_when_the_store_is_back(store_url: str, caplog: pytest.
 
 
 def states(hook: SmsVerifyHook) -> list[str]:
-    with hook._parts.store.read() as connection:
+    with store_of(hook).read() as connection:
         return list(connection.execute(sa.select(purchases.c.state).order_by(purchases.c.id)).scalars())
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from rigs import eventually
+from rigs.purchases import read_prices
+from rigs.rooms import hold_up, rooms_of, store_of
 from rigs.wire import WireServer, answer
 
 from smsverify import errors
@@ -44,13 +46,13 @@ def wait_together(
 
     for hook in hooks:
         hook.check_store()  # which takes its time
-    hooks[0]._parts.catalogue.services("temporary")
-    hooks[0]._parts.rate_limit.block(15)
+    read_prices(hooks[0])
+    hold_up(hooks[0], 15)
     with ThreadPoolExecutor(len(hooks)) as threads:
         results = threads.map(called, hooks)
         eventually(lambda: hooks[0].rate_limit().waiting == len(hooks), "waiting")
         meanwhile()
-        with hooks[0]._parts.store.write() as connection:
+        with store_of(hooks[0]).write() as connection:
             old = hooks[0].settings.rate_period / 2
             connection.exec_driver_sql(f"UPDATE smsverify_catalogues SET fetched_at = fetched_at - {old}")
             connection.exec_driver_sql("UPDATE smsverify_rate_limits SET blocked_until = 0")
@@ -114,7 +116,7 @@ def test_a_purchase_reads_the_list_anew_only_where_the_price_matters_and_is_old(
     for _ in range(3):
         buy(hook, **given)
     assert requests_of(dear).count("GET services") == 1  # as fresh as it may be
-    with hook._parts.store.write() as connection:
+    with store_of(hook).write() as connection:
         connection.exec_driver_sql("UPDATE smsverify_catalogues SET fetched_at = fetched_at - 21")
     for _ in range(2):
         buy(hook, **given)
@@ -165,12 +167,12 @@ def test_a_renewal_s_price_is_looked_at_again_too(
 ) -> None:
     hook = make_hook(dear, any_store_url)
     order_id = hook.order("rent-1day", service="Tinder").order_id
-    sight = hook._parts.renewals.sight(order_id)
-    hook._parts.catalogue.services("rent-1day")
+    sight = rooms_of(hook).renewals.sight(order_id)
+    read_prices(hook, "rent-1day")
 
     def renew(hook: SmsVerifyHook) -> Any:
         caps = Caps()
-        return hook._parts.renewals.pay_once(order_id, 0, limit=Decimal("1.20"), caps=caps, sight=sight)
+        return rooms_of(hook).renewals.pay_once(order_id, 0, limit=Decimal("1.20"), caps=caps, sight=sight)
 
     raised = lambda: dear.set_offer("rent-1day", 4421, price="9.00")  # noqa: E731
     assert wait_together([hook], renew, raised) == [errors.PriceLimitError]
@@ -189,7 +191,7 @@ def test_a_charge_that_the_list_of_orders_shows_makes_an_old_price_void_at_once(
     dear: Simulator, make_hook: MakeHook, any_store_url: str
 ) -> None:
     hook = make_hook(dear, any_store_url, rate_period=60.0)
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     dear.set_offer("temporary", 1012, price="5.00")
     buy(hook)  # for any price
     buy(hook, max_price="0.50", key="too early to know")
@@ -210,7 +212,7 @@ def test_what_was_charged_above_what_was_allowed_is_a_finding_and_in_the_log(
 ) -> None:
     settings, call = split(given)
     hook = make_hook(dear, any_store_url, rate_period=60.0, **settings)
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     dear.set_offer("temporary", 1012, price="5.00")
     order_id = buy(hook, **call).order_id
     report = hook.reconcile()
@@ -227,7 +229,7 @@ def test_what_costs_more_than_the_list_said_is_no_finding_where_that_was_allowed
     dear: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:
     hook = make_hook(dear, store_url, rate_period=60.0)
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     dear.set_offer("temporary", 1012, price="5.00")
     for given in ({}, {"max_price": "5"}, {"daily_budget": "100"}, {"run_budget": "100"}):
         settings, call = split(given)

@@ -24,6 +24,7 @@ from rigs.processes import in_processes
 from rigs.wire import WireServer, answer, response
 
 from smsverify import PurchaseUnknownError, StoreError
+from smsverify._purchases.ledger import Ledger
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import SCHEMA_VERSION, messages, rate_limits
 from smsverify.hook import SmsVerifyHook
@@ -174,14 +175,14 @@ def test_a_file_that_goes_between_the_intent_and_the_call_stops_the_call(
     place: Path, wire: WireServer, make_hook: MakeHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = make_hook(wire, f"sqlite:///{place}")
-    begin = hook._parts.ledger.plan
+    begin = Ledger.plan
 
     def begin_and_lose_the_file(*given: object, **named: object) -> object:
         intent = begin(*given, **named)  # type: ignore[arg-type]
         deleted(place)
         return intent
 
-    monkeypatch.setattr(hook._parts.ledger, "plan", begin_and_lose_the_file)
+    monkeypatch.setattr(Ledger, "plan", begin_and_lose_the_file)
     with pytest.raises(StoreError, match="deleted or replaced"):
         hook.order("temporary", service="WhatsApp", key="k")
     assert wire.posts == 0

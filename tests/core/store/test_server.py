@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from rigs.pgbouncer import PrivatePgBouncer
 from rigs.postgres import PrivatePostgres
 from rigs.processes import in_processes
+from rigs.purchases import read_prices
 from rigs.wire import WireServer, answer, response
 
 from smsverify import PurchaseUnknownError, StoreError
@@ -89,7 +90,7 @@ def test_a_budget_holds_whatever_isolation_the_database_has(
     simulator = simulate()
     url = postgres.create_database(default_transaction_isolation=f"'{isolation}'")
     hook = make_hook(simulator, url, call_timeout=60.0, daily_budget="1.20")
-    hook._parts.catalogue.services("temporary")
+    read_prices(hook)
     failures: list[str] = []
 
     def buy(number: int) -> None:

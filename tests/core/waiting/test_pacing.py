@@ -12,13 +12,14 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
+from rigs.rooms import rooms_of, store_of
 
 from smsverify import RateLimitedError, SmsVerifyHook
 from smsverify._service.rate_limit import Priority, RateLimit
 from smsverify._service.turns import Sharing
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import messages, polls, waits
-from smsverify._waiting.schedule import Awaited, by_turn
+from smsverify._waiting.schedule import Awaited, Schedule, by_turn
 
 LIMIT = 15
 SHARE = 6  # of purchases, while codes are polled for
@@ -238,12 +239,9 @@ class Account:
 
     def __init__(self, hook: SmsVerifyHook) -> None:
         self.hook = hook
-        self.store, self.name, self.rate_limit = (
-            hook._parts.store,
-            hook.settings.account_id,
-            hook._parts.rate_limit,
-        )
-        self.schedule = hook._parts.waiter._poller.schedule
+        self.store, self.name = store_of(hook), hook.settings.account_id
+        self.rate_limit = rooms_of(hook).rate_limit
+        self.schedule = Schedule(self.store, self.rate_limit, self.name)
         with self.store.write() as connection:
             self.schedule.expect(connection)
 

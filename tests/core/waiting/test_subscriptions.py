@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
+from rigs.rooms import rooms_of, store_of
 
 from smsverify import errors
-from smsverify._messages.inbox import Inbox
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import consumers, looks, messages, orders, polls
@@ -30,13 +30,9 @@ PATIENT = 60.0  # seconds; for what ends by itself
 NOWHERE = "http://127.0.0.1:9"  # a service that nobody asks
 
 
-def inbox_of(hook: SmsVerifyHook) -> Inbox:
-    return hook._parts.inbox
-
-
 def put(hook: SmsVerifyHook, *numbers: int, order_id: int = 7) -> None:
     for number in numbers:
-        assert inbox_of(hook).put(
+        assert rooms_of(hook).inbox.put(
             Message(order_id=order_id, otp=f"{number:06}", message=f"Your code is {number:06}")
         )
 
@@ -67,7 +63,7 @@ def started(subscription: Subscription) -> Subscription:
 def hook(make_hook: MakeHook, any_store_url: str) -> Any:
     made = make_hook(NOWHERE, any_store_url)
     yield made
-    for subscription in made._parts.waiter._subscriptions.current():
+    for subscription in rooms_of(made).waiter._subscriptions.current():
         subscription.close()
 
 
@@ -135,7 +131,7 @@ def test_one_whose_place_was_taken_reads_and_advances_no_more(hook: SmsVerifyHoo
     put(hook, 1)
     ((message_id, _),) = read(subscription, 1)
     coming = subscription.next()
-    with hook._parts.store.write() as connection:
+    with store_of(hook).write() as connection:
         connection.execute(sa.update(consumers).values(holder="another"))
     with pytest.raises(errors.WaitStoppedError):
         subscription.advance(message_id)
@@ -149,7 +145,7 @@ def test_the_place_of_one_that_was_killed_is_free_after_a_while(hook: SmsVerifyH
     (one, _), _ = read(first, 2)
     first.advance(one)
     first.close()
-    eventually(lambda: not hook._parts.waiter._subscriptions._all, "the end of the subscription")
+    eventually(lambda: not rooms_of(hook).waiter._subscriptions._all, "the end of the subscription")
     last_seen(hook, "killed", 0)
     subscription = hook.subscribe("a")
     with pytest.raises(concurrent.futures.TimeoutError):
@@ -159,8 +155,8 @@ def test_the_place_of_one_that_was_killed_is_free_after_a_while(hook: SmsVerifyH
 
 
 def last_seen(hook: SmsVerifyHook, holder: str, ago: float) -> None:
-    with hook._parts.store.write() as connection:
-        seen_at = hook._parts.store.now(connection) + ago
+    with store_of(hook).write() as connection:
+        seen_at = store_of(hook).now(connection) + ago
         connection.execute(sa.update(consumers).values(holder=holder, seen_at=seen_at))
 
 
@@ -169,7 +165,7 @@ def test_a_message_is_read_by_its_id_until_it_is_purged(hook: SmsVerifyHook) -> 
     put(hook, 1)
     ((message_id, message),) = read(subscription, 1)
     assert hook.get_message(message_id) == message
-    with hook._parts.store.write() as connection:
+    with store_of(hook).write() as connection:
         connection.execute(sa.update(messages).values(otp=None, message=None))
     for unknown in (message_id, 999_999):
         with pytest.raises(errors.NotFoundError, match=str(unknown)):

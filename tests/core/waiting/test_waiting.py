@@ -18,6 +18,7 @@ from requests_mock import Mocker
 from rigs import await_end_of_waits, eventually
 from rigs.postgres import PrivatePostgres
 from rigs.processes import beside, in_processes, results_of
+from rigs.rooms import going_back, hold_up, rooms_of
 
 from smsverify import errors
 from smsverify._store.store import open_store
@@ -176,9 +177,7 @@ def test_a_wait_in_one_process_is_ended_by_what_another_learns(
     hook = make_hook(simulator, any_store_url, account="wallet")
     (order_id,) = buy(hook)
     held_up = {**hook._given, "api_key": "another"}
-    make_hook(
-        simulator, any_store_url, **{"account": "wallet", "api_key": "another"}
-    )._parts.rate_limit.block(3000)
+    hold_up(make_hook(simulator, any_store_url, account="wallet", api_key="another"), 3000)
     simulator.deliver_sms(order_id, otp="123456")
     with beside("wait", settings=held_up, order_ids=[order_id], timeout=PATIENT) as process:
         hook.get_status(order_id)
@@ -248,7 +247,7 @@ def test_an_order_that_cannot_be_cancelled_on_the_deadline_stays_on_record(
     with pytest.raises(errors.WaitTimeoutError) as caught:
         hook.wait_for_otp(order_id, 0.2)
     assert not caught.value.cancelled
-    assert [release.order_id for release in hook._parts.orders.releases.all()] == [order_id]
+    assert going_back(hook) == [order_id]
 
 
 def test_a_rental_in_use_is_not_cancelled_on_a_deadline(
@@ -707,7 +706,7 @@ def test_a_service_that_hangs_does_not_hold_a_wait_long_beyond_its_deadline(
     with pytest.raises(errors.WaitTimeoutError):
         hook.wait_for_otp(order_id, 0.2)
     assert time.monotonic() - began < 10
-    assert [release.order_id for release in hook._parts.orders.releases.all()] == [order_id]
+    assert going_back(hook) == [order_id]
 
 
 def test_a_look_for_many_that_finds_nothing_is_one_query(
@@ -725,7 +724,7 @@ def test_a_look_for_many_that_finds_nothing_is_one_query(
             statements.append(statement)
 
     def none_is_new() -> bool:
-        waits = list(hook._parts.waiter._waits.values())
+        waits = list(rooms_of(hook).waiter._waits.values())
         return len(waits) == 20 and not any(wait.is_new for wait in waits)
 
     eventually(none_is_new, "the start of all waits")
