@@ -139,7 +139,6 @@ class Parts:
             self.recovery,
             sender=self.sender,
             grace=settings.purchase_grace,
-            time_scale=settings.time_scale,
         )
 
     @cached_property
@@ -152,7 +151,6 @@ class Parts:
             self.recovery,
             sender=self.sender,
             periods=self.periods,
-            time_scale=self.settings.time_scale,
         )
 
     @cached_property
@@ -174,7 +172,7 @@ class Parts:
 
     @cached_property
     def sender(self) -> Sender:
-        return Sender(self.catalogue, self.ledger)
+        return Sender(self.catalogue, self.ledger, time_scale=self.settings.time_scale)
 
     @cached_property
     def decisions(self) -> Decisions:
@@ -192,8 +190,6 @@ class Parts:
             rate_limit=self.rate_limit,
             meter=self.meter,
             is_exclusive=self.settings.exclusive_account,
-            alive=alive_for(self.settings.time_scale),
-            time_scale=self.settings.time_scale,
         )
 
     @cached_property

@@ -76,3 +76,18 @@ class Expiry:
         """Whether this end is later, however wrong each of the two may be."""
         step = max(self.latest - self.earliest, other.latest - other.earliest)
         return self.latest > other.latest + step
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the status of a rental says.
+
+    Attributes:
+        status: of the order.
+        asked_at: when it had said that, in seconds by the store's clock.
+        expiry: the end that it shows; `None` where it shows none.
+    """
+
+    status: OrderStatus
+    asked_at: float
+    expiry: Expiry | None

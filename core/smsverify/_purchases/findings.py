@@ -259,6 +259,20 @@ class Findings:
             [order for order in found if order.product in TO_KEEP],
         )
 
+    def needed_since(self, order: Order, now: float, cancel_after: float | None) -> tuple[float, float]:
+        """An order is needed again if it was claimed after the first of these times, or if its wait gave a
+        sign of life after the second one.
+
+        Args:
+            order: one that `unneeded` has found.
+            now: seconds by the store's clock, as given to `unneeded`.
+            cancel_after: the same.
+        """
+        patience = self._patience(cancel_after)
+        if order.product in TO_KEEP:
+            patience = max(self._forgotten, cancel_after or 0.0)
+        return now - patience, now - self._alive
+
     def leaks(self, unused: Iterable[Order], unclaimed: Iterable[Order]) -> list[HeldOrder]:
         """Why each of these orders, as `unneeded` has found them, costs money for nothing."""
         return [HeldOrder.of(order, _why_unused(order.status)) for order in unused] + [
@@ -279,15 +293,17 @@ class Findings:
             for one in charges
         ]
 
+    def _patience(self, cancel_after: float | None) -> float:
+        return self._forgotten if cancel_after is None else min(self._forgotten, cancel_after)
+
     def _moments(self, now: float, cancel_after: float | None = None) -> dict[str, Any]:
         """What the statements go by."""
-        patience = self._forgotten if cancel_after is None else min(self._forgotten, cancel_after)
         return {
             "account": self._records.account,
             "now": now,
             "wall": self._store.as_wall(now),
             "alive_since": now - self._alive,
-            "before": now - patience,
+            "before": now - self._patience(cancel_after),
             "kept_before": now - self._forgotten,
             "refunded_before": now - self._refunds.grace,
         }

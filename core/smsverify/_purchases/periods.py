@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from smsverify._purchases.expiry import DAY, Expiry
+from smsverify._purchases.expiry import DAY, Expiry, Sight
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, purchases
-from smsverify.models import Order, period_of
+from smsverify.models import Order, OrderStatus, period_of
 
 NAMED_DAYS: Final = {"rent-1day": 1, "rent-30days": 30}
 LONGEST_DAYS: Final = 30
@@ -85,13 +85,16 @@ class Periods:
             begins = max(begins + period, renewal.sent_at)
         return begins
 
-    def saw(self, order_id: int, shown: Expiry | None) -> None:
-        """Notes what a look at a rental shows of its last renewal.
+    def saw(self, status: OrderStatus) -> Sight:
+        """What a status of a rental says just now; notes what it shows of the last renewal."""
+        now = self.now()
+        sight = Sight(status, now, Expiry.shown_by(status, now, self._time_scale))
+        self._note(status.order_id, sight.expiry)
+        return sight
 
-        Args:
-            order_id: the rental.
-            shown: its end by its status; `None` where that shows none.
-        """
+    # -------------------------------------------------------------- inside
+
+    def _note(self, order_id: int, shown: Expiry | None) -> None:
         last = self.last(order_id)
         if shown is None or last is None or last.expiry is None or last.grown is not None:
             return
@@ -106,8 +109,6 @@ class Periods:
             asked = json.loads(connection.execute(sa.select(purchases.c.request).where(this)).scalar_one())
             request = json.dumps(asked | {"grown": grown})
             connection.execute(sa.update(purchases).where(this).values(request=request))
-
-    # -------------------------------------------------------------- inside
 
     def _period(self, order: Order, bought_at: float | None, renewals: list[MadeRenewal]) -> float:
         """For how many seconds each renewal pays."""

@@ -48,7 +48,6 @@ class Purchases:
         recovery: finds out what became of calls whose outcome is unknown.
         sender: sends what is on record.
         grace: seconds for which an order of ours that the service does not show yet is believed in.
-        time_scale: how long the service's minute is in real minutes.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class Purchases:
         *,
         sender: Sender,
         grace: float,
-        time_scale: float,
     ) -> None:
         self._api = api
         self._catalogue = catalogue
@@ -70,7 +68,6 @@ class Purchases:
         self._recovery = recovery
         self._sender = sender
         self._grace = grace
-        self._time_scale = time_scale
 
     def buy(
         self,
@@ -156,9 +153,7 @@ class Purchases:
 
     def confirm_refund(self, order_id: int, stop: threading.Event | None) -> None:
         """Looks for a while whether the price of a cancelled order has come back, so that it can be spent."""
-        for pause in (0.0, *LOOKS):
-            if (stop or threading.Event()).wait(pause * self._time_scale):
-                return
+        for _ in self._sender.pauses(stop, (0.0, *LOOKS)):
             try:
                 self._recovery.note_refunds(stop)
             except SmsVerifyError as error:
@@ -255,9 +250,7 @@ class Purchases:
 
     def _find_out(self, purchase: Purchase, stop: threading.Event | None) -> Order | None:
         """Looks for a purchase whose answer was lost; `None` where the list does not decide yet."""
-        for pause in LOOKS:
-            if (stop or threading.Event()).wait(pause * self._time_scale):
-                return None
+        for _ in self._sender.pauses(stop):
             try:
                 self._recovery.resolve_orders()
                 return self._ledger.find(purchase)

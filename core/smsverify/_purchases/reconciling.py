@@ -8,9 +8,8 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Final
 
-from smsverify._orders.holding import FORGOTTEN
 from smsverify._orders.orders import Orders
-from smsverify._purchases.findings import TO_KEEP, Findings
+from smsverify._purchases.findings import Findings
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.recovery import Recovery
 from smsverify._purchases.wallet import Wallet
@@ -34,8 +33,6 @@ class Reconciler:
     Args:
         store, wallet, ledger, orders, recovery, findings, rate_limit, meter: of the account.
         is_exclusive: whether only the users of this store buy on this account.
-        alive: seconds for which a wait is alive after its last sign of life.
-        time_scale: how long the service's minute is in real minutes.
     """
 
     def __init__(
@@ -50,8 +47,6 @@ class Reconciler:
         rate_limit: RateLimit,
         meter: Meter,
         is_exclusive: bool,
-        alive: float,
-        time_scale: float,
     ) -> None:
         self._store = store
         self._rate_limit = rate_limit
@@ -59,14 +54,9 @@ class Reconciler:
         self._wallet = wallet
         self._ledger = ledger
         self._orders = orders
-        self._records = orders.records
-        self._releases = orders.releases
-        self._handover = orders.handover
         self._recovery = recovery
         self._findings = findings
         self._is_exclusive = is_exclusive
-        self._alive = alive
-        self._time_scale = time_scale
 
     def run(self, *, cancel_after: float | None, stop: threading.Event | None) -> Reconciliation:
         """See `SmsVerifyHook.reconcile`."""
@@ -92,7 +82,7 @@ class Reconciler:
             spent=spent.amount,
             unpriced=spent.unpriced,
             blocked_until=self._rate_limit.state().blocked_until,
-            refunded=self._records.refunded(),
+            refunded=self._orders.records.refunded(),
             resolved=[
                 ResolvedCall(
                     key=one.key, kind=one.kind, outcome=one.outcome, order_id=next(iter(one.order_ids), None)
@@ -118,7 +108,7 @@ class Reconciler:
 
     def _cancel_again(self, stop: threading.Event) -> Iterator[int]:
         self._orders.cancelling.close_finished()
-        for _ in range(min(len(self._releases.all()), AT_ONCE)):
+        for _ in range(min(len(self._orders.releases.all()), AT_ONCE)):
             _refuse_if(stop)
             yield from self._orders.cancelling.retry_releases(limit=1, even_early=True)
 
@@ -130,36 +120,32 @@ class Reconciler:
 
         An order that has ended needs no request, and does not count for `AT_ONCE`.
         """
-        forgotten = FORGOTTEN * self._time_scale
-        patience = forgotten if cancel_after is None else min(forgotten, cancel_after)
         now = self._ledger.now()
-        alive_since = now - self._alive
         unused, unclaimed = self._findings.unneeded(now, cancel_after)
         running = [order for order in (*unused, *unclaimed) if not order.ended]
         for order in running[:AT_ONCE]:
             _refuse_if(stop)
-            is_kept = order.product in TO_KEEP
-            since = now - max(forgotten, cancel_after or 0.0) if is_kept else now - patience
-            if self._deal_with(order, cancel_after, (since, alive_since)):
+            since = self._findings.needed_since(order, now, cancel_after)
+            if self._deal_with(order, cancel_after, since):
                 cancelled.append(order.order_id)
         return self._findings.leaks(
             self._still_held(unused),
             (
                 order
                 for order in self._still_held(unclaimed)
-                if self._handover.unclaimed_for(order.order_id) is not None
+                if self._orders.handover.unclaimed_for(order.order_id) is not None
             ),
         )
 
     def _still_held(self, found: list[Order]) -> Iterator[Order]:
         """These orders as they are now, less those that were or will be cancelled."""
         for order in map(self._known, (one.order_id for one in found)):
-            if not order.cancelled and self._releases.of(order.order_id) is None:
+            if not order.cancelled and self._orders.releases.of(order.order_id) is None:
                 yield order
 
-    def _deal_with(self, order: Order, cancel_after: float | None, limits: tuple[float, float]) -> bool:
+    def _deal_with(self, order: Order, cancel_after: float | None, since: tuple[float, float]) -> bool:
         """Looks at an order that no call needs, or cancels it. Returns whether it was cancelled."""
-        self._handover.note_reconciled(order.order_id)
+        self._orders.handover.note_reconciled(order.order_id)
         if order.product == "esim":
             return False
         if cancel_after is None:
@@ -169,7 +155,7 @@ class Reconciler:
         reason = f"no call has waited for it for {cancel_after:.0f} s"
         if is_rental:
             reason = "it was never handed over to its buyer"
-        return self._orders.cancelling.release(order.order_id, reason, undo=is_rental, unless_since=limits)
+        return self._orders.cancelling.release(order.order_id, reason, undo=is_rental, unless_since=since)
 
     def _note_refunds(self) -> None:
         """Only the list says that the money came back."""
@@ -185,7 +171,7 @@ class Reconciler:
             log.warning("Order %d cannot be looked at: %s", order_id, error)
 
     def _known(self, order_id: int) -> Order:
-        return self._records.get(order_id) or Order(order_id=order_id)
+        return self._orders.records.get(order_id) or Order(order_id=order_id)
 
     def _balance(self) -> Decimal | None:
         try:

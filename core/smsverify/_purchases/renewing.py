@@ -11,11 +11,11 @@ from typing import Any
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import named
 from smsverify._purchases.calls import Intent, Purchase, UnderWay, renewal_of
-from smsverify._purchases.expiry import Expiry
+from smsverify._purchases.expiry import Sight
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.recovery import Recovery
-from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, check_price, prices
+from smsverify._purchases.sending import PlannedCall, Sender, check_price, prices
 from smsverify._purchases.spending import Caps
 from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.endpoints import ServiceApi
@@ -31,21 +31,6 @@ from smsverify.models import RENTALS, Order, OrderStatus, period_of
 from smsverify.text import log_of
 
 log = log_of(__name__)
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What the status of a rental says.
-
-    Attributes:
-        status: of the order.
-        asked_at: when it had said that, in seconds by the store's clock.
-        expiry: the end that it shows; `None` where it shows none.
-    """
-
-    status: OrderStatus
-    asked_at: float
-    expiry: Expiry | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,6 @@ class Renewals:
         recovery: finds out what became of calls whose outcome is unknown.
         sender: sends what is on record.
         periods: how far rentals are paid.
-        time_scale: how long the service's minute is in real minutes.
     """
 
     def __init__(
@@ -86,7 +70,6 @@ class Renewals:
         *,
         sender: Sender,
         periods: Periods,
-        time_scale: float,
     ) -> None:
         self._api = api
         self._catalogue = catalogue
@@ -95,7 +78,6 @@ class Renewals:
         self._recovery = recovery
         self._sender = sender
         self._periods = periods
-        self._time_scale = time_scale
 
     def pay_on_request(
         self,
@@ -136,13 +118,7 @@ class Renewals:
 
     def sight(self, order_id: int, *, stop: threading.Event | None = None, hasty: bool = False) -> Sight:
         """Looks at a rental that may be renewed."""
-        return self._sight_of(self._orders.status.read(order_id, stop=stop, patient=True, hasty=hasty))
-
-    def _sight_of(self, status: OrderStatus) -> Sight:
-        now = self._periods.now()
-        shown = Expiry.shown_by(status, now, self._time_scale)
-        self._periods.saw(status.order_id, shown)
-        return Sight(status, now, shown)
+        return self._periods.saw(self._orders.status.read(order_id, stop=stop, patient=True, hasty=hasty))
 
     def pay_once(
         self,
@@ -261,22 +237,21 @@ class Renewals:
 
         Where its answer was lost, the order's time left may decide. Raises where it does not.
         """
-        pauses = iter(LOOKS)
+        pauses = self._sender.pauses(stop)
         while True:
             try:
                 return self._ledger.find(purchase)
             except UnderWay:
                 self._sender.wait_for_another(purchase.key, stop)
             except PurchaseUnknownError:
-                pause = next(pauses, None)
-                if pause is None or (stop or threading.Event()).wait(pause * self._time_scale):
+                if next(pauses, None) is None:
                     raise
                 self._recovery.resolve_renewals(int(purchase.fingerprint.rpartition(" ")[2]))
 
     def _with_shown_end(self, renewed: Order) -> Order:
         """A renewed order with the end that its status shows, where it does."""
         try:
-            after = self._sight_of(self._orders.status.read(renewed.order_id)).status
+            after = self._periods.saw(self._orders.status.read(renewed.order_id)).status
         except SmsVerifyError as error:
             log.warning("Order %d was renewed, but cannot be looked at: %s", renewed.order_id, error)
             return renewed

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from smsverify._orders.orders import Orders
 from smsverify._purchases.due import Seen, Selection, Verdict, is_over, trouble_of
+from smsverify._purchases.expiry import Sight
 from smsverify._purchases.kept import KeptRecords
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.recovery import Recovery
-from smsverify._purchases.renewing import Renewals, Sight, refuse_other_products
+from smsverify._purchases.renewing import Renewals, refuse_other_products
 from smsverify._purchases.sending import check_price
 from smsverify._purchases.spending import DAY, Caps
 from smsverify._purchases.wallet import Wallet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -58,11 +58,13 @@ class Sender:
     Args:
         catalogue: the prices.
         ledger: where every paid call is on record before it is sent.
+        time_scale: how long the service's minute is in real minutes.
     """
 
-    def __init__(self, catalogue: Catalogue, ledger: Ledger) -> None:
+    def __init__(self, catalogue: Catalogue, ledger: Ledger, *, time_scale: float) -> None:
         self._catalogue = catalogue
         self._ledger = ledger
+        self._time_scale = time_scale
 
     def send(self, call: PlannedCall[Any], post: Callable[..., T], stop: threading.Event | None) -> T:
         """Sends a call once. If it fails, records how.
@@ -91,6 +93,18 @@ class Sender:
         log.debug("%s is being sent by another process", key)
         if (stop or threading.Event()).wait(LOOK):
             raise WaitStoppedError(f"stopped while another process was sending {key}; nothing was sent")
+
+    def pauses(self, stop: threading.Event | None, seconds: Sequence[float] = LOOKS) -> Iterator[float]:
+        """The pauses before the looks for what has become of a call, each after it is over.
+
+        Args:
+            stop: ends them when it is set.
+            seconds: how long each one is, at time scale 1.
+        """
+        for pause in seconds:
+            if (stop or threading.Event()).wait(pause * self._time_scale):
+                return
+            yield pause
 
     # -------------------------------------------------------------- inside
 
