@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from prefect_smsverify.arguments import block_of, id_of
 from prefect_smsverify.paying import apay, pay, renewal, renewals
+from prefect_smsverify.twins import twin_of
 
 if TYPE_CHECKING:
     from prefect_smsverify.credentials import SmsVerifyCredentials
@@ -58,25 +59,13 @@ def renew_rental(
 
 
 @task(name="Renew rental", persist_result=False, cache_policy=NO_CACHE)
+@twin_of(renew_rental)
 async def arenew_rental(
-    credentials: SmsVerifyCredentials | str,
-    order_id: Order | int | str,
-    *,
-    max_price: Decimal | float | str | None = None,
-    run_budget: Decimal | float | str | None = None,
-    key: str | None = None,
+    credentials: SmsVerifyCredentials | str, order_id: Order | int | str, **what: Any
 ) -> Order:
     """`renew_rental` for coroutines."""
     account = await asyncio.to_thread(block_of, credentials)
-    return await apay(
-        renewal(
-            account,
-            id_of(order_id),
-            max_price=max_price,
-            run_budget=run_budget,
-            key=key,
-        )
-    )
+    return await apay(renewal(account, id_of(order_id), **what))
 
 
 @task(name="Renew expiring rentals", persist_result=False, cache_policy=NO_CACHE)
@@ -130,27 +119,9 @@ def renew_expiring_rentals(
 
 
 @task(name="Renew expiring rentals", persist_result=False, cache_policy=NO_CACHE)
+@twin_of(renew_expiring_rentals)
 async def arenew_expiring_rentals(
-    credentials: SmsVerifyCredentials | str,
-    within: float | timedelta | str,
-    *,
-    max_price: Decimal | float | str | None = None,
-    run_budget: Decimal | float | str | None = None,
-    order_ids: OrderIds = (),
-    only: OrderIds | None = None,
-    exclude: OrderIds = (),
-    dry_run: bool = False,
+    credentials: SmsVerifyCredentials | str, within: float | timedelta | str, **selection: Any
 ) -> RentalsReport:
     """`renew_expiring_rentals` for coroutines."""
-    return await apay(
-        renewals(
-            await asyncio.to_thread(block_of, credentials),
-            within,
-            max_price=max_price,
-            run_budget=run_budget,
-            order_ids=order_ids,
-            only=only,
-            exclude=exclude,
-            dry_run=dry_run,
-        )
-    )
+    return await apay(renewals(await asyncio.to_thread(block_of, credentials), within, **selection))

@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -27,6 +27,7 @@ from prefect_smsverify import waiting
 from prefect_smsverify.arguments import block_of, id_of
 from prefect_smsverify.paying import apay, pay, purchase
 from prefect_smsverify.stopping import current_stop
+from prefect_smsverify.twins import twin_of
 
 if TYPE_CHECKING:
     from prefect_smsverify.credentials import SmsVerifyCredentials
@@ -105,34 +106,10 @@ def order_number(
 
 
 @task(name="Order number", persist_result=False, cache_policy=NO_CACHE)
-async def aorder_number(
-    credentials: SmsVerifyCredentials | str,
-    product: str,
-    *,
-    service: int | str | None = None,
-    country: int | str | None = None,
-    area_code: str | int | None = None,
-    duration: int | None = None,
-    plan: str | None = None,
-    max_price: Decimal | float | str | None = None,
-    run_budget: Decimal | float | str | None = None,
-    key: str | None = None,
-) -> Order:
+@twin_of(order_number)
+async def aorder_number(credentials: SmsVerifyCredentials | str, **what: Any) -> Order:
     """`order_number` for coroutines."""
-    return await apay(
-        purchase(
-            await asyncio.to_thread(block_of, credentials),
-            product=product,
-            service=service,
-            country=country,
-            area_code=area_code,
-            duration=duration,
-            plan=plan,
-            max_price=max_price,
-            run_budget=run_budget,
-            key=key,
-        )
-    )
+    return await apay(purchase(await asyncio.to_thread(block_of, credentials), **what))
 
 
 # -------------------------------------------------------------- waiting
@@ -195,28 +172,13 @@ def wait_for_otp(
 
 
 @task(name="Wait for OTP", persist_result=False, cache_policy=NO_CACHE)
+@twin_of(wait_for_otp)
 async def await_otp(
-    credentials: SmsVerifyCredentials | str,
-    order_id: Order | int | str,
-    timeout: float = 600,
-    cancel_on_timeout: bool = True,
-    *,
-    after: Message | datetime | str | None = None,
-    sender: str | None = None,
-    pattern: str | re.Pattern[str] | None = None,
+    credentials: SmsVerifyCredentials | str, order_id: Order | int | str, timeout: float, **options: Any
 ) -> Message:
     """`wait_for_otp` for coroutines. A wait holds no thread, and the event loop is never blocked."""
     hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
-    return await waiting.await_one(
-        hook,
-        id_of(order_id),
-        timeout,
-        cancel_on_timeout=cancel_on_timeout,
-        after=after,
-        sender=sender,
-        pattern=pattern,
-        stop=stop,
-    )
+    return await waiting.await_one(hook, id_of(order_id), timeout, stop=stop, **options)
 
 
 @task(name="Wait for OTPs", persist_result=False, cache_policy=NO_CACHE)
@@ -262,29 +224,17 @@ def wait_for_otps(
 
 
 @task(name="Wait for OTPs", persist_result=False, cache_policy=NO_CACHE)
+@twin_of(wait_for_otps)
 async def await_otps(
     credentials: SmsVerifyCredentials | str,
     order_ids: Sequence[Order | int | str],
-    timeout: float = 600,
-    cancel_on_timeout: bool = True,
-    *,
-    after: Message | datetime | str | None = None,
-    sender: str | None = None,
-    pattern: str | re.Pattern[str] | None = None,
+    timeout: float,
+    **options: Any,
 ) -> list[Outcome]:
     """`wait_for_otps` for coroutines."""
     hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
     ids = [id_of(order) for order in order_ids]
-    return await waiting.await_several(
-        hook,
-        ids,
-        timeout,
-        cancel_on_timeout=cancel_on_timeout,
-        after=after,
-        sender=sender,
-        pattern=pattern,
-        stop=stop,
-    )
+    return await waiting.await_several(hook, ids, timeout, stop=stop, **options)
 
 
 # -------------------------------------------------------------- looking, giving back

@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect_smsverify.arguments import block_of
 from prefect_smsverify.paying import PaidCall, apay, pay
 from prefect_smsverify.stopping import current_stop
+from prefect_smsverify.twins import twin_of
 from prefect_smsverify.waiting import await_one, wait_for_one
 from smsverify.checks import check_seconds
 from smsverify.numbers import Attempt, RentedNumber
@@ -103,38 +104,21 @@ def verify_number(
 
 
 @task(name="Verify number", persist_result=False, cache_policy=NO_CACHE)
+@twin_of(verify_number)
 async def averify_number(
     credentials: SmsVerifyCredentials | str,
     action: Callable[[Order], Any | Awaitable[Any]],
     product: str,
     *,
-    service: int | str | None = None,
-    country: int | str | None = None,
-    area_code: str | int | None = None,
-    duration: int | None = None,
-    max_price: Decimal | float | str | None = None,
-    attempts: int = 3,
-    timeout: float = 120,
-    alternatives: Sequence[Mapping[str, Any]] | str = (),
-    max_cost: Decimal | float | str | None = None,
-    sender: str | None = None,
-    pattern: str | re.Pattern[str] | None = None,
-    run_budget: Decimal | float | str | None = None,
-    key: str | None = None,
+    attempts: int,
+    timeout: float,
+    sender: str | None,
+    pattern: str | re.Pattern[str] | None,
+    **given: Any,
 ) -> Verification:
     """`verify_number` for coroutines. `action` is a coroutine function, or one that is called in a thread."""
     account, stop = await asyncio.to_thread(block_of, credentials), current_stop()
-    purchase = _given(
-        service=service,
-        country=country,
-        area_code=area_code,
-        duration=duration,
-        max_price=max_price,
-        alternatives=alternatives,
-        max_cost=max_cost,
-        run_budget=run_budget,
-        key=key,
-    )
+    purchase = _given(**given)
     hook, seconds = account.get_hook(), check_seconds(timeout, "timeout")
     with attempts_of(hook, product, attempts, stop=stop, **purchase) as series:
         while True:

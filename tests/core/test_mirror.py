@@ -58,6 +58,9 @@ def parameters(path: Path, function: str, inside: str | None = None) -> dict[str
         for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == function
     )
+    for decorator in found.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "twin_of":
+            return parameters(path, ast.unparse(decorator.args[0]))
     args = found.args
     positional = [*args.posonlyargs, *args.args]
     defaults = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -56,6 +57,14 @@ def in_a_flow(call: Callable[[], Any]) -> Any:
 
 
 TASKS = [name for name in prefect_smsverify.__all__ if isinstance(getattr(prefect_smsverify, name), Task)]
+TWINS = {name: f"await_{name[9:]}" if name.startswith("wait_for_") else f"a{name}" for name in TASKS}
+
+
+@pytest.mark.parametrize("name", [name for name, twin in TWINS.items() if twin in TASKS])
+def test_the_twin_of_a_task_shows_the_same_parameters(name: str) -> None:
+    task, twin = (getattr(prefect_smsverify, one) for one in (name, TWINS[name]))
+    assert twin.isasync
+    assert inspect.signature(twin.fn) == inspect.signature(task.fn)
 
 
 def test_number_code_and_status_in_a_flow(simulator: Simulator, account: SmsVerifyCredentials) -> None:
