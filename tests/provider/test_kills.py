@@ -204,16 +204,14 @@ def test_the_release_is_on_record_when_airflow_does_not_answer(
     """The signal may have interrupted a call to the supervisor: then nobody can ask it until the end."""
     monkeypatch.setattr(kills, "KILL_BUDGET", 0.3)
     is_over = threading.Event()
-    monkeypatch.setattr(kills, "state_of", lambda _ti: is_over.wait(TIMEOUT))
+    monkeypatch.setattr(kills, "state_of", lambda _ti: is_over.wait(10 * TIMEOUT))
 
     def own() -> None:
         end_when(asked_for(sim))
         wait_for_an_order()
 
-    began = time.monotonic()
     try:
         assert isinstance(run(own).error, WaitStoppedError)
-        assert time.monotonic() - began < TIMEOUT / 2
         (order,) = sim.orders()
         wait_until(lambda: order.order_id in going_back())
     finally:

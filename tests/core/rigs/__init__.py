@@ -13,7 +13,7 @@ API_KEY = "key-TOPSECRET-4711"
 """A key that stands in no other text, so that a search for it finds leaks only."""
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
     """What `condition` returns as soon as that is true."""
     deadline = time.monotonic() + timeout
     while True:

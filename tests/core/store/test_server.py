@@ -149,7 +149,7 @@ def test_odd_defaults_break_nothing(postgres: PrivatePostgres, opened: Callable[
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert began.wait(10)
+    assert began.wait(60)
     with store.write() as connection:
         connection.execute(sa.update(rate_limits).values(refusals=rate_limits.c.refusals + 1))
         now = store.now(connection)
