@@ -193,17 +193,14 @@ class Inbox:
         """The newest message of an order that passes a filter, where there is one."""
         return wanted.first(self.all_of([order_id]).get(order_id, []))
 
-    def since(
-        self, cursor: int, *, order_ids: Iterable[int] | None = None, limit: int = 100
-    ) -> list[tuple[int, Message]]:
+    def since(self, cursor: int, *, limit: int = 100) -> list[tuple[int, Message]]:
         """The messages that came after a certain one, the oldest first.
 
         A reader that goes on with the last id that it was given misses no message: ids are given in the order
         in which the messages show.
 
         Args:
-            cursor: the id of the last message that is known; 0 for all, `last_id()` for those yet to come.
-            order_ids: only messages of these orders.
+            cursor: the id of the last message that is known; 0 for all.
             limit: how many at the most.
 
         Returns:
@@ -213,8 +210,6 @@ class Inbox:
         query = sa.select(messages).where(
             messages.c.account == self._account, messages.c.id > cursor, self._is_readable()
         )
-        if order_ids is not None:
-            query = query.where(messages.c.order_id.in_(list(order_ids)))
         with self._store.read() as connection:
             rows = connection.execute(query.order_by(messages.c.id).limit(limit)).all()
         return [(row.id, _message(row)) for row in rows]
@@ -257,12 +252,6 @@ class Inbox:
         query = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
         with self._store.read() as connection:
             return connection.execute(query).scalar() is not None
-
-    def last_id(self) -> int:
-        """The id of the newest message; 0 where there is none."""
-        newest = sa.select(sa.func.max(messages.c.id)).where(messages.c.account == self._account)
-        with self._store.read() as connection:
-            return connection.execute(newest).scalar() or 0
 
     # -------------------------------------------------------------- callbacks
 
