@@ -24,6 +24,7 @@ from smsverify._purchases.rentals import Rentals
 from smsverify._purchases.run_context import RunContext
 from smsverify._purchases.sending import Sender
 from smsverify._purchases.wallet import Wallet
+from smsverify._runtime.clock import DAY
 from smsverify._service.addresses import note_address
 from smsverify._service.catalogue import Catalogue
 from smsverify._service.endpoints import ServiceApi
@@ -41,7 +42,6 @@ from smsverify._waiting.waiter import Waiter, shared_waiter
 from smsverify.metrics import Meter
 from smsverify.settings import Settings
 
-DAY = 86_400.0
 # Seconds in which the wallet shows a refund that the list shows, of a service whose minute lasts a minute.
 REFUND_TIME = 60.0
 # Seconds after which one who waits to make a paid call, and shows no sign of life, is dead: of a service

@@ -26,6 +26,7 @@ from pydantic import (
 
 from smsverify._input import storeurl
 from smsverify._input.templates import is_left_over
+from smsverify._runtime.clock import MINUTE
 from smsverify.errors import InvalidRequestError
 from smsverify.text import log_of
 
@@ -37,7 +38,6 @@ ENVIRONMENT_PREFIX = "SMSVERIFY_"
 # file is used. So a test cannot reach a real wallet, wherever its settings come from.
 ONLY = f"{ENVIRONMENT_PREFIX}ONLY"
 API_PATH = "/api/v1"
-MINUTE = 60.0
 SHORTEST_GRACE = 0.25  # of the service's minute
 CALLBACK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,200}")
 

@@ -21,6 +21,7 @@ from smsverify._input.phones import is_same_phone
 from smsverify._messages.callbacks import KEPT, OPEN, UNVERIFIED, VERIFIED, Callback
 from smsverify._messages.filters import MessageFilter
 from smsverify._messages.same_sms import Sms, find_same, has_same_content
+from smsverify._runtime.clock import DAY
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import callbacks, handled, looks, messages, orders, polls, purchases, refusals
@@ -28,7 +29,6 @@ from smsverify.metrics import CALLBACKS, CODES, MESSAGES, TIME_TO_CODE, Meter
 from smsverify.models import RENTALS, Message, has_ended
 from smsverify.otp import extract_otp
 
-DAY = 86_400.0
 HOUR = 3600.0
 REFUSED_HOURS = 24  # for which it is remembered how many callbacks were refused
 REPEATED = 2 * DAY  # seconds for which a callback is remembered; the service repeats it for one day

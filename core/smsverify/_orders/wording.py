@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+from smsverify._runtime.clock import DAY
 from smsverify.models import RENTALS, Message, Order
 
-DAY = 86400.0  # seconds; a wait that is longer ends on another date
 LONGEST_AGE = 3600.0  # seconds; how old an order was says nothing of an SMS that comes later
 
 

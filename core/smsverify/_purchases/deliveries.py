@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from smsverify._messages.inbox import came_at
 from smsverify._orders.records import IS_REFUNDED
+from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
 from smsverify._store.tables import messages, orders, purchases
 from smsverify.checks import OrderRequest
@@ -22,7 +23,6 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-DAY = 86_400.0
 DAYS: Final = 30.0  # that the order of alternatives goes by
 MOST = 20_000  # purchases that are looked at, the newest: a busy account's month
 Z = 1.96  # of an interval that holds the true rate in 95 of 100 cases

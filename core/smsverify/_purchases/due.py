@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from smsverify._orders.holding import FORGOTTEN
-from smsverify._purchases.expiry import DAY, Expiry, Sight
+from smsverify._purchases.expiry import Expiry, Sight
 from smsverify._purchases.findings import why_unclaimed
 from smsverify._purchases.periods import MadeRenewal
+from smsverify._runtime.clock import DAY
 from smsverify.models import Order, has_ended
 from smsverify.reports import Outcome
 

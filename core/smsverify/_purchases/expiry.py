@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
+from smsverify._runtime.clock import DAY
 from smsverify.models import OrderStatus, seconds_left
 
-DAY: Final = 86_400.0
 STALE: Final = 90.0  # seconds by which a time left may be old: the service may update it once in its minute
 ROUNDED: Final = DAY + 2  # seconds by which a number of whole days may be wrong
 

@@ -16,7 +16,7 @@ from smsverify._orders.orders import Orders
 from smsverify._orders.records import as_order, is_foreign, utc_of
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.refunds import Refunds
-from smsverify._purchases.spending import DAY
+from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
 from smsverify._store.tables import NOT_ENDED, orders, purchases, releases
 from smsverify.models import CANCELLED, RENTALS, Order

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from smsverify._purchases.expiry import DAY, Expiry, Sight
+from smsverify._purchases.expiry import Expiry, Sight
+from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, purchases
 from smsverify.models import Order, OrderStatus, period_of

@@ -22,6 +22,7 @@ from smsverify._purchases.expiry import Expiry
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.matching import Fit, Open, match
 from smsverify._purchases.wallet import Comparison, Reading, Wallet
+from smsverify._runtime.clock import MINUTE
 from smsverify._store.store import Store
 from smsverify.errors import AuthenticationError, InvalidRequestError, ServiceError, WaitStoppedError
 from smsverify.models import Order
@@ -29,7 +30,6 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-MINUTE: Final = 60.0
 # Seconds for which no other process makes the first readings, at time scale 1.
 INTRODUCTION: Final = 300.0
 

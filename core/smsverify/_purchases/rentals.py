@@ -23,8 +23,9 @@ from smsverify._purchases.periods import Periods
 from smsverify._purchases.recovery import Recovery
 from smsverify._purchases.renewing import Renewals, refuse_other_products
 from smsverify._purchases.sending import check_price
-from smsverify._purchases.spending import DAY, Caps
+from smsverify._purchases.spending import Caps
 from smsverify._purchases.wallet import Wallet
+from smsverify._runtime.clock import DAY
 from smsverify.errors import (
     AuthenticationError,
     InsufficientBalanceError,

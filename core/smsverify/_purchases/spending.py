@@ -10,12 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._orders.records import IS_REFUNDED
+from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, purchases
 from smsverify.errors import PriceLimitError, SpendingLimitError
 from smsverify.overview import Task
 
-DAY = 86_400.0
 HAIR = 1e-9  # USD by which floats may be off
 
 # A call counts from the moment that it may leave, until it is known to have cost nothing.

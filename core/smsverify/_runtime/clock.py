@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Final
+
+MINUTE: Final = 60.0  # seconds
+DAY: Final = 86_400.0  # seconds
 
 # macOS has no CLOCK_BOOTTIME; its CLOCK_MONOTONIC counts sleep as well.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

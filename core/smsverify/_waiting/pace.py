@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smsverify._runtime.clock import DAY, MINUTE
 from smsverify._service.rate_limit import Load
 from smsverify._service.turns import Sharing
 
-MINUTE = 60.0  # All seconds below are of a service whose minute lasts a minute.
+# All seconds below are of a service whose minute lasts a minute.
 
 # Between two polls. Faster, a code would hardly be in hand sooner, since people and pages take seconds.
 FASTEST_POLL = 1.5  # where the rate limit is idle
@@ -43,7 +44,6 @@ SUBSCRIPTION = 20.0  # between two looks at one of them
 CALLED_SUBSCRIPTION = 600.0  # the same where callbacks come: they bring the messages
 SUBSCRIPTION_GAP = 3.0  # between two looks at whichever of them
 REFUSED_PAUSE = 600.0  # after the service has refused the key
-DAY = 86_400.0
 CALLED = DAY  # seconds for which callbacks are relied on after one has come; the service repeats so long
 
 ALIVE = 15.0  # a wait that has not been seen for so long is dead

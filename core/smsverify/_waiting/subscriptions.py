@@ -18,6 +18,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from smsverify._messages.inbox import Inbox
+from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
 from smsverify._store.tables import consumers, looks, messages, orders
 from smsverify._waiting.pace import alive_for
@@ -28,7 +29,6 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-DAY = 86_400.0
 BATCH = 1000  # messages that a consumer is given at once, at the most
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 
 from smsverify._orders.holding import FORGOTTEN
 from smsverify._purchases.due import Seen, paid_ahead, trouble_of
-from smsverify._purchases.expiry import DAY, ROUNDED, STALE, Expiry, Sight
+from smsverify._purchases.expiry import ROUNDED, STALE, Expiry, Sight
 from smsverify._purchases.periods import MadeRenewal
+from smsverify._runtime.clock import DAY
 from smsverify.models import Order, OrderStatus
 
 GRACE = 120.0

@@ -12,7 +12,7 @@ from rigs.processes import in_processes
 from rigs.purchases import read_prices
 
 from smsverify import errors
-from smsverify._purchases.spending import DAY
+from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
