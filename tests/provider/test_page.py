@@ -13,6 +13,7 @@ from rigs.filled import SETTINGS, SIMULATOR, filled
 
 from smsverify._parts import Parts
 from smsverify.overview import Task
+from smsverify_provider.runs import AirflowRun
 
 HTML = {"Accept": "text/html"}
 CODE = "545123"
@@ -81,7 +82,7 @@ def test_who_may_sees_the_account_with_links_to_the_tasks_and_no_secret(
         "map_index": 3,
     }  # fmt: skip
     task = Task(framework="airflow", workflow="provision", name="a.order[3]", ids=ids)
-    monkeypatch.setattr(type(hook._run_context), "task", lambda _: task)
+    monkeypatch.setattr(AirflowRun, "task", lambda _: task)
     order = hook.order("temporary", service="WhatsApp")
     sim.deliver_sms(order.order_id, otp=CODE)
     hook.wait_for_otp(order.order_id, 30)

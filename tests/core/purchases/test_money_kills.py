@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from rigs import eventually
 from rigs.processes import results_of, start_in_processes
-from rigs.rooms import rooms_of, store_of
+from rigs.rooms import rooms_of, settings_of, store_of
 
 from smsverify._store.store import open_store
 from smsverify._store.tables import purchases
@@ -89,7 +89,7 @@ def test_killed_processes_buy_once_for_each_key(
     flock = start_in_processes(
         "buy_until_done",
         1,
-        settings=hook._given,
+        settings=settings_of(hook),
         order=order,
         keys=keys,
         workers=WORKERS,

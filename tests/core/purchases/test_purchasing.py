@@ -14,7 +14,7 @@ from requests_mock import Mocker
 from rigs import API_KEY, eventually
 from rigs.processes import in_processes
 from rigs.purchases import BOUGHT, buy, make_again, posts, read_prices, states
-from rigs.rooms import hold_up, rooms_of
+from rigs.rooms import hold_up, rooms_of, settings_of, store_of
 from rigs.wire import WireServer, answer, closed_port, closes, resets, sends
 
 from smsverify import errors
@@ -108,7 +108,7 @@ def test_a_wing_derives_the_key(simulator: Simulator, hook: SmsVerifyHook) -> No
         def default_key(self, fingerprint: str) -> str | None:
             return f"task:{fingerprint[:8]}"
 
-    inside = SmsVerifyHook(**hook._given, run_context=InATask())
+    inside = SmsVerifyHook(**settings_of(hook), run_context=InATask())
     assert buy(inside, key=None).order_id == buy(inside, key=None).order_id
     assert inside.order("temporary", service="Telegram").order_id != buy(inside, key=None).order_id
     assert posts(simulator) == 2
@@ -378,7 +378,7 @@ def test_a_stop_before_the_call_costs_nothing(simulator: Simulator, hook: SmsVer
     with pytest.raises(errors.WaitStoppedError):
         buy(hook, stop=stop)
     assert posts(simulator) == 0
-    assert states(hook._given["store_url"]) == ["rejected"]
+    assert states(settings_of(hook)["store_url"]) == ["rejected"]
 
 
 # ------------------------------------------------------------------ races
@@ -390,7 +390,7 @@ def test_one_key_in_many_processes_buys_one_order(
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
     order = {"product": "temporary", "service": "WhatsApp", "key": "k"}
-    results = in_processes("buy", 4, settings=hook._given, order=order)
+    results = in_processes("buy", 4, settings=settings_of(hook), order=order)
     assert len(simulator.orders()) == 1
     assert posts(simulator) == 1
     assert set(results) == {simulator.orders()[0].order_id}
@@ -439,7 +439,7 @@ def test_a_key_whose_order_has_ended_is_bought_anew_once_by_many(
     first = buy(hook)
     hook.cancel(first.order_id)
     order = {"product": "temporary", "service": "WhatsApp", "key": "k"}
-    results = in_processes("buy", 4, settings=hook._given, order=order)
+    results = in_processes("buy", 4, settings=settings_of(hook), order=order)
     assert len(simulator.orders()) == 2
     assert set(results) == {simulator.orders()[1].order_id}
 
@@ -465,7 +465,7 @@ def test_what_is_no_key_is_refused(key: Any, simulator: Simulator, hook: SmsVeri
 
 def test_the_body_on_record_is_json(simulator: Simulator, hook: SmsVerifyHook) -> None:
     buy(hook)
-    with open_store(hook._given["store_url"]).read() as connection:
+    with store_of(hook).read() as connection:
         row = connection.execute(sa.select(purchases)).one()
     assert json.loads(row.request)["service"] == "1012"
     assert (row.price, row.state, row.kind) == ("0.4", "bought", "order")

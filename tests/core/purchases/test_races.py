@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from rigs import in_a_day
 from rigs.purchases import read_prices
-from rigs.rooms import going_back, rooms_of
+from rigs.rooms import going_back, rooms_of, settings_of, store_of
 
 from smsverify import errors
 from smsverify._messages.filters import MessageFilter
@@ -106,7 +106,7 @@ def test_a_late_answer_about_another_order_leaves_that_to_be_found(
 ) -> None:
     lose(simulator, hook, "k")
     found = buy(hook)
-    with open_store(hook._given["store_url"]).read() as connection:
+    with store_of(hook).read() as connection:
         row = connection.execute(sa.select(purchases)).one()
     intent = Intent(row.id, Purchase("k", "order", row.fingerprint, Caps()), row.attempt, None)
     rooms = rooms_of(hook)
@@ -372,7 +372,7 @@ def test_a_renewal_is_on_record_before_anything_else_is_asked(
     assert renewed.expires_estimated
     assert renewed.expires_at is not None
     assert renewed.expires_at - rental.expires_at > timedelta(hours=1)  # of 72 minutes, at 60 times the speed
-    assert [state for state, _ in states(hook._given["store_url"])] == ["bought", "bought"]
+    assert [state for state, _ in states(settings_of(hook)["store_url"])] == ["bought", "bought"]
 
 
 def test_a_rental_that_a_person_reports_as_renewed_ends_later(

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from rigs.processes import in_processes
 from rigs.purchases import read_prices
-from rigs.rooms import rooms_of
+from rigs.rooms import rooms_of, settings_of, store_of
 
 from smsverify import errors
 from smsverify._messages.callbacks import Callback
@@ -157,12 +157,13 @@ def test_the_wallet_keeps_a_first_purchase_unknown_though_no_list_could_be_read(
 
 
 def test_an_order_that_was_there_before_is_not_taken(simulator: Simulator, hook: SmsVerifyHook) -> None:
-    other = SmsVerifyHook(**{**hook._given, "store_url": hook._given["store_url"].replace("store", "other")})
+    settings = settings_of(hook)
+    other = SmsVerifyHook(**{**settings, "store_url": settings["store_url"].replace("store", "other")})
     buy(other, "theirs")
     hook.list_orders()
     lose(simulator, "reset")
     assert unknown(hook).order_ids == ()
-    open_store(other._given["store_url"]).close()
+    store_of(other).close()
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_many_lost_answers_in_many_processes_lose_no_order(
     simulator = simulate(balance="100")
     lose(simulator, times=None, probability=0.5)
     hook = make_hook(simulator, any_store_url)
-    settings = {**hook._given, "call_timeout": 60.0}
+    settings = {**settings_of(hook), "call_timeout": 60.0}
     order = {"product": "temporary", "service": "WhatsApp"}
     results = in_processes("buy", 6, settings=settings, order=order)
     bought = {result for result in results if isinstance(result, int)}

@@ -12,6 +12,7 @@ import pytest
 from requests_mock import Mocker
 from rigs.processes import in_processes
 from rigs.purchases import make_again, posts
+from rigs.rooms import settings_of
 
 from smsverify import errors
 from smsverify.hook import SmsVerifyHook
@@ -220,6 +221,6 @@ def test_many_processes_renew_once(simulate: Simulate, make_hook: MakeHook, any_
     hook = make_hook(simulator, any_store_url)
     order = hook.order("rent-1day", service="Tinder")
     simulator.add_fault(Fault("slow_after", path="order/*/renew/", seconds=1.0, times=None))
-    in_processes("renew", 4, settings=hook._given, order_id=order.order_id)
+    in_processes("renew", 4, settings=settings_of(hook), order_id=order.order_id)
     renewals = posts(simulator, f"order/{order.order_id}/renew/")
     assert renewals == simulator.order(order.order_id).renewals == 1

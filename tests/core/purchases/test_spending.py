@@ -10,6 +10,7 @@ import pytest
 from rigs import in_a_day
 from rigs.processes import in_processes
 from rigs.purchases import read_prices
+from rigs.rooms import settings_of
 
 from smsverify import errors
 from smsverify._runtime.clock import DAY
@@ -95,7 +96,7 @@ def test_the_run_s_budget_counts_its_own_calls(
             return self.number
 
     run = Run()
-    hook = SmsVerifyHook(**make_hook(simulator, store_url)._given, run_context=run)
+    hook = SmsVerifyHook(**settings_of(make_hook(simulator, store_url)), run_context=run)
     buy(hook, run_budget="0.50")
     assert too_much(hook, run_budget="0.50") == "run_budget"
     run.number = "two"
@@ -104,7 +105,7 @@ def test_the_run_s_budget_counts_its_own_calls(
 
 def test_without_a_framework_the_program_is_the_run(hook: SmsVerifyHook) -> None:
     buy(hook, run_budget="0.50")
-    assert too_much(SmsVerifyHook(**hook._given), run_budget="0.50") == "run_budget"
+    assert too_much(SmsVerifyHook(**settings_of(hook)), run_budget="0.50") == "run_budget"
 
 
 def test_a_refund_counts_when_the_list_shows_it(simulator: Simulator, hook: SmsVerifyHook) -> None:
@@ -210,6 +211,6 @@ def test_many_processes_never_pass_the_budget(
     read_prices(hook)
     simulator.add_fault(Fault("slow_after", path="order/temporary/", seconds=0.3, times=None))
     order = {"product": "temporary", "service": "WhatsApp"}
-    results = in_processes("buy", 8, settings=in_a_day(hook, "1.20")._given, order=order)
+    results = in_processes("buy", 8, settings=settings_of(in_a_day(hook, "1.20")), order=order)
     assert len(simulator.orders()) == 3
     assert results.count("SpendingLimitError") == 5

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 from rigs.processes import stopped
 from rigs.purchases import read_prices
+from rigs.rooms import settings_of
 
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Simulator
@@ -46,7 +47,7 @@ def test_a_purchase_that_was_stopped_before_its_first_byte_takes_what_others_hav
     hook = make_hook(simulator, any_store_url, **SHORT)
     read_prices(hook)
     order = {"product": "temporary", "service": "WhatsApp", "key": "k"}
-    with stopped("buy", place, tmp_path, settings=hook._given, order=order) as results:
+    with stopped("buy", place, tmp_path, settings=settings_of(hook), order=order) as results:
         bought = hook.order(**order).order_id
     assert results == [bought]
     assert [order.order_id for order in simulator.orders()] == [bought]
@@ -60,7 +61,7 @@ def test_a_renewal_that_was_stopped_before_its_first_byte_is_not_made_twice(
     hook = make_hook(simulator, any_store_url, **SHORT)
     order_id = hook.order("rent-1day", service="Tinder").order_id
     place = "smsverify._purchases.ledger.Ledger.mark_sent"
-    with stopped("renew", place, tmp_path, settings=hook._given, order_id=order_id) as results:
+    with stopped("renew", place, tmp_path, settings=settings_of(hook), order_id=order_id) as results:
         hook.renew(order_id)
     assert results == ["renewed"]
     assert len(paid(simulator, f"order/{order_id}/renew/")) == simulator.order(order_id).renewals == 1
@@ -73,7 +74,9 @@ def test_a_cancellation_that_was_stopped_before_its_first_byte_leaves_alone_who_
     hook = make_hook(simulator, any_store_url, connect_timeout=0.3, read_timeout=0.3)
     order_id = hook.order("temporary", service="WhatsApp").order_id
     place = "smsverify._orders.cancelling.Cancelling._raise_if_needed"
-    with stopped("release", place, tmp_path, skip=1, settings=hook._given, order_id=order_id) as results:
+    with stopped(
+        "release", place, tmp_path, skip=1, settings=settings_of(hook), order_id=order_id
+    ) as results:
         claim(hook, order_id, "somebody else")
         time.sleep(1.0)  # longer than what it has looked at holds
     assert results == [False]
@@ -87,7 +90,7 @@ def test_requests_that_were_stopped_with_their_slots_do_not_go_beyond_the_limit(
     """Their slots are free for others when the lease is over, and are not used any more."""
     simulator = simulate(rate_limit=20, speed=40.0, balance="100")
     hook = make_hook(simulator, any_store_url, rate_limit=20, connect_timeout=0.2, read_timeout=0.2)
-    given = {"settings": hook._given, "threads": 8, "requests": 1}
+    given = {"settings": settings_of(hook), "threads": 8, "requests": 1}
     if verb == "cancellations":
         given["order_ids"] = [hook.order("temporary", service="WhatsApp").order_id for _ in range(8)]
     place = "smsverify._service.wire.Wire._session"  # each has its slot, and nobody has sent yet

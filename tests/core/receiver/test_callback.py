@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from rigs import await_end_of_waits, eventually
 from rigs.callbacks import PATIENT, Waiting, asked, of, rows, states
 from rigs.receiver import ROTATED, SECRET, TEXT, Receiver, Serving, payload, receiving
-from rigs.rooms import rooms_of
+from rigs.rooms import rooms_of, settings_of
 from rigs.wire import closed_port
 
 from smsverify import errors
@@ -96,7 +96,9 @@ def test_what_callbacks_bring_while_a_poll_is_under_way_is_not_asked_for(
 def test_a_callback_may_overtake_the_answer_to_the_purchase(
     receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, make_hook: MakeHook
 ) -> None:
-    bought = make_hook(simulator, f"{hook._given['store_url']}.other").order("temporary", service="WhatsApp")
+    bought = make_hook(simulator, f"{settings_of(hook)['store_url']}.other").order(
+        "temporary", service="WhatsApp"
+    )
     early = of(bought, "Your code is 111222")
     assert receiver.post(early) == 200
     assert states(hook) == [OPEN]

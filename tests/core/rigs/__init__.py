@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rigs.rooms import settings_of
 from smsverify.hook import SmsVerifyHook
 
 API_KEY = "key-TOPSECRET-4711"
@@ -34,4 +35,4 @@ def await_end_of_waits() -> None:
 
 def in_a_day(hook: SmsVerifyHook, amount: Any) -> SmsVerifyHook:
     """The same hook for an account that may spend so many USD in a day."""
-    return SmsVerifyHook(**{**hook._given, "daily_budget": amount})
+    return SmsVerifyHook(**{**settings_of(hook), "daily_budget": amount})

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,3 @@ def beside(function: str, count: int = 1, **arguments: Any) -> Iterator[subproce
     finally:
         if process.stdout is not None and not process.stdout.closed:
             results_of(process)
-
-
-def settings_of(hook: Any) -> Mapping[str, Any]:
-    """A hook's settings, to make the same hook in another process."""
-    given: Mapping[str, Any] = hook._given
-    return given

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from rigs.rooms import settings_of, store_of
 from smsverify._store.store import open_store
 from smsverify._store.tables import purchases
 from smsverify.errors import NotAvailableError
@@ -45,6 +46,6 @@ def states(store_url: str) -> list[str]:
 
 def make_again(hook: SmsVerifyHook) -> SmsVerifyHook:
     """The same hook, as a task that was started again makes it; the catalogue is forgotten."""
-    with open_store(hook._given["store_url"]).write() as connection:
+    with store_of(hook).write() as connection:
         connection.exec_driver_sql("DELETE FROM smsverify_catalogues")
-    return SmsVerifyHook(**hook._given)
+    return SmsVerifyHook(**settings_of(hook))

@@ -17,7 +17,7 @@ import requests
 import uvicorn
 
 from rigs import eventually
-from rigs.processes import settings_of
+from rigs.rooms import settings_of
 from smsverify.callback import account_of, make_app
 from smsverify.hook import SmsVerifyHook
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from typing import Any
+
+from pydantic import SecretStr
+
 from smsverify._parts import Parts
 from smsverify._store.store import Store, open_store
 from smsverify.hook import SmsVerifyHook
@@ -16,6 +21,20 @@ def rooms_of(hook: SmsVerifyHook) -> Parts:
 def store_of(hook: SmsVerifyHook) -> Store:
     """The store that the hook uses."""
     return open_store(hook.settings.store_url.get_secret_value())
+
+
+def settings_of(hook: SmsVerifyHook) -> dict[str, Any]:
+    """What makes a hook with the same settings, in any process."""
+    settings = hook.settings
+    return {name: _plain(getattr(settings, name)) for name in settings.model_fields_set}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Decimal):
+        return str(value)
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def hold_up(hook: SmsVerifyHook, seconds: float) -> None:

@@ -17,6 +17,7 @@ from smsverify import InvalidRequestError, SmsVerifyHook
 from smsverify._runtime.surroundings import refuse_in_import, run_name
 from smsverify.cli import main
 from smsverify.simulator import Simulator
+from smsverify.wings import RunContext
 
 IN_AIRFLOW = {"AIRFLOW_CTX_DAG_ID": "buy", "AIRFLOW_CTX_DAG_RUN_ID": "manual", "AIRFLOW_CTX_TASK_ID": "order"}
 IN_PREFECT = {"PREFECT__FLOW_RUN_ID": "0199-run"}
@@ -104,15 +105,13 @@ def test_in_a_process_that_a_run_has_started_a_paid_call_needs_a_key(
     assert len(simulator.orders()) == 1
 
 
-def test_budgets_of_a_run_hold_in_every_process_of_it(
-    hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_budgets_of_a_run_hold_in_every_process_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_name() is None
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "0199-run")
-    assert hook._run_context.name() == "prefect:0199-run"
+    assert RunContext().name() == "prefect:0199-run"
     for name, value in IN_AIRFLOW.items():
         monkeypatch.setenv(name, value)
-    assert hook._run_context.name() == "airflow:buy:manual"
+    assert RunContext().name() == "airflow:buy:manual"
 
 
 def test_the_command_line_asks_for_a_key_too(

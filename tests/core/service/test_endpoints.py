@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from requests_mock import Mocker
 from rigs import API_KEY
+from rigs.rooms import settings_of
 
 from smsverify import (
     Balance,
@@ -391,7 +392,9 @@ def test_a_row_that_cannot_be_read_is_left_out_and_logged_once(
     requests_mock: Mocker,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    hook = SmsVerifyHook(**offline._given)  # that one serves all tests of this file, and has logged some
+    hook = SmsVerifyHook(
+        **settings_of(offline)
+    )  # that one serves all tests of this file, and has logged some
     requests_mock.get(address(path), text=f"[{json.dumps(row)}, {odd}, {odd}]")
     for _ in range(2):
         (only,) = read(hook)
@@ -572,7 +575,7 @@ def test_a_purchase_without_an_order_id_may_have_been_one(
 ) -> None:
     mock_catalogue(requests_mock)
     requests_mock.get(address("orders/"), json=[])
-    hook = SmsVerifyHook(**{**offline._given, "account": f"account {json.dumps(body)}"})
+    hook = SmsVerifyHook(**{**settings_of(offline), "account": f"account {json.dumps(body)}"})
     for product, given in OFFLINE_PURCHASES.items():
         requests_mock.post(address(f"order/{product}/"), json=body, status_code=201)
         for _ in range(2):
@@ -655,7 +658,7 @@ def test_a_price_that_was_reckoned_with_floats_is_bought_at_its_price(
 ) -> None:
     mock_catalogue(requests_mock, price=price)
     requests_mock.post(address("order/temporary/"), json={"order_id": 19201, "phone": PHONE})
-    fresh = SmsVerifyHook(**{**offline._given, "account": f"with noise {price!r}"})
+    fresh = SmsVerifyHook(**{**settings_of(offline), "account": f"with noise {price!r}"})
     order = fresh.order("temporary", service=1)
     assert str(order.price) in ("0.3", "0.30")
 
@@ -663,7 +666,7 @@ def test_a_price_that_was_reckoned_with_floats_is_bought_at_its_price(
 def test_an_offer_of_another_country_is_not_bought(offline: SmsVerifyHook, requests_mock: Mocker) -> None:
     def offer(**row: Any) -> None:
         mock_catalogue(requests_mock, **row)
-        fresh = SmsVerifyHook(**{**offline._given, "account": f"abroad {row}"})
+        fresh = SmsVerifyHook(**{**settings_of(offline), "account": f"abroad {row}"})
         fresh.order("global", service=1, country=4)
 
     requests_mock.post(address("order/global/"), json={"order_id": 19202, "phone": PHONE})
@@ -698,6 +701,6 @@ def test_a_field_with_a_name_that_is_no_text_spoils_no_answer(
 def test_ids_may_be_text(offline: SmsVerifyHook, requests_mock: Mocker) -> None:
     mock_catalogue(requests_mock, service_id="wa-7")
     requests_mock.post(address("order/best-temp/"), json={"order_id": 19200, "phone": PHONE})
-    offline_fresh = SmsVerifyHook(**{**offline._given, "account": "text ids"})
+    offline_fresh = SmsVerifyHook(**{**settings_of(offline), "account": "text ids"})
     assert offline_fresh.order("best-temp", service="wa-7").order_id == 19200
     assert requests_mock.request_history[-1].json() == {"service_id": "wa-7"}

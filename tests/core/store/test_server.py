@@ -15,6 +15,7 @@ from rigs.pgbouncer import PrivatePgBouncer
 from rigs.postgres import PrivatePostgres
 from rigs.processes import in_processes
 from rigs.purchases import read_prices
+from rigs.rooms import settings_of
 from rigs.wire import WireServer, answer, response
 
 from smsverify import PurchaseUnknownError, StoreError
@@ -246,7 +247,11 @@ def test_purchases_work_behind_a_pooler_in_transaction_mode(
     url = pgbouncer.url_of(postgres.create_database(**ODD))
     hook = make_hook(simulator, url, call_timeout=60.0)
     results = in_processes(
-        "buy_many", 4, settings=hook._given, orders=6, order={"product": "temporary", "service": "WhatsApp"}
+        "buy_many",
+        4,
+        settings=settings_of(hook),
+        orders=6,
+        order={"product": "temporary", "service": "WhatsApp"},
     )
     bought = [order_id for ids in results for order_id in ids]
     assert sorted(bought) == sorted(order.order_id for order in simulator.orders())

@@ -8,11 +8,10 @@ from decimal import Decimal
 
 import pytest
 from rigs import await_end_of_waits, eventually
-from rigs.rooms import going_back
+from rigs.rooms import going_back, store_of
 from rigs.waits import PATIENT, Waiting, buy, status_requests
 
 from smsverify import errors
-from smsverify._store.store import open_store
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import claim
@@ -100,7 +99,7 @@ def test_a_stop_ends_a_wait_and_leaves_the_order_alone(simulator: Simulator, hoo
     assert {type(end) for end in waiting.join()} == {errors.WaitStoppedError}
     assert {order.status for order in simulator.orders()} == {"pending"}
     await_end_of_waits()
-    with open_store(hook._given["store_url"]).read() as connection:
+    with store_of(hook).read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM smsverify_waits").scalar_one() == 0
 
 

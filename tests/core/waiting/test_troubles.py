@@ -13,6 +13,7 @@ from requests_mock import Mocker
 from rigs import await_end_of_waits, eventually
 from rigs.postgres import PrivatePostgres
 from rigs.processes import beside, results_of
+from rigs.rooms import settings_of
 from rigs.waits import PATIENT, Waiting, buy, status_requests
 
 from smsverify import errors
@@ -148,7 +149,7 @@ def test_a_host_whose_clock_is_wrong_shares_rate_limit_and_waits_all_the_same(
     """The clock that counts is the database's."""
     simulator = simulate(rate_limit=10, sms_delay=60)
     hook = make_hook(simulator, postgres.create_database(), rate_limit=10)
-    use = {"settings": hook._given, "seconds": seconds, "requests": 12, "timeout": PATIENT}
+    use = {"settings": settings_of(hook), "seconds": seconds, "requests": 12, "timeout": PATIENT}
     with beside("use_with_a_wrong_clock", **use) as process:
         for _ in range(12):
             hook.get_balance()
@@ -166,7 +167,7 @@ def test_a_refused_key_ends_all_waits_with_its_reason_and_the_asking(
     order_ids = buy(hook, 5)
     stop = threading.Event()
     waiting = Waiting(hook, order_ids * 2, stop=stop)
-    with beside("wait", settings=hook._given, order_ids=order_ids, timeout=PATIENT) as process:
+    with beside("wait", settings=settings_of(hook), order_ids=order_ids, timeout=PATIENT) as process:
         eventually(lambda: simulator.stats().by_endpoint.get("GET orders/", 0) > 3, "polling")
         simulator.configure(api_key="rotated")
         for end in waiting.join():
@@ -178,7 +179,7 @@ def test_a_refused_key_ends_all_waits_with_its_reason_and_the_asking(
     await_end_of_waits()
     refused = [request for request in simulator.requests() if request.status == 401]
     assert len(refused) < 20
-    simulator.configure(api_key=hook._given["api_key"])
+    simulator.configure(api_key=settings_of(hook)["api_key"])
     simulator.deliver_sms(order_ids[0], otp="123456")
     assert hook.wait_for_otp(order_ids[0], PATIENT).otp == "123456"  # a new wait asks anew
 

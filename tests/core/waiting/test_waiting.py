@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from rigs import await_end_of_waits, eventually
 from rigs.processes import beside, in_processes, results_of
-from rigs.rooms import hold_up, rooms_of
+from rigs.rooms import hold_up, rooms_of, settings_of
 from rigs.waits import PATIENT, Waiting, buy, status_requests
 
 from smsverify import errors
@@ -114,7 +114,7 @@ def test_processes_share_the_poll(simulate: Simulate, make_hook: MakeHook, any_s
     simulator = simulate(sms_delay=60)
     hook = make_hook(simulator, any_store_url)
     (order_id,) = buy(hook)
-    results = in_processes("wait", 4, settings=hook._given, order_ids=[order_id] * 5, timeout=PATIENT)
+    results = in_processes("wait", 4, settings=settings_of(hook), order_ids=[order_id] * 5, timeout=PATIENT)
     otp = simulator.order(order_id).otp
     assert results == [[otp] * 5] * 4
     # One second of waiting at 1.5 s of a 60 s minute each, for twenty waiters in four processes.
@@ -128,7 +128,7 @@ def test_a_wait_in_one_process_is_ended_by_what_another_learns(
     simulator = simulate()
     hook = make_hook(simulator, any_store_url, account="wallet")
     (order_id,) = buy(hook)
-    held_up = {**hook._given, "api_key": "another"}
+    held_up = {**settings_of(hook), "api_key": "another"}
     hold_up(make_hook(simulator, any_store_url, account="wallet", api_key="another"), 3000)
     simulator.deliver_sms(order_id, otp="123456")
     with beside("wait", settings=held_up, order_ids=[order_id], timeout=PATIENT) as process:
@@ -142,7 +142,7 @@ def test_a_poller_that_was_killed_is_replaced(
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
     (order_id,) = buy(hook)
-    with beside("wait", settings=hook._given, order_ids=[order_id], timeout=PATIENT) as process:
+    with beside("wait", settings=settings_of(hook), order_ids=[order_id], timeout=PATIENT) as process:
         eventually(lambda: status_requests(simulator) > 0, "the other's poll")
         waiting = Waiting(hook, [order_id])
         process.kill()
@@ -159,7 +159,9 @@ def test_a_fork_while_others_wait_waits_for_itself(
     simulator = simulate(sms_delay=90)
     hook = make_hook(simulator, store_url)
     order_ids = buy(hook, 3)
-    (codes,) = in_processes("wait_and_fork", 1, settings=hook._given, order_ids=order_ids, timeout=PATIENT)
+    (codes,) = in_processes(
+        "wait_and_fork", 1, settings=settings_of(hook), order_ids=order_ids, timeout=PATIENT
+    )
     assert codes == [simulator.order(order_id).otp for order_id in order_ids]
 
 
