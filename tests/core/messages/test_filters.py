@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rigs import eventually
 from rigs.rooms import rooms_of
+from rigs.waits import PATIENT
 
 from smsverify import errors
 from smsverify._input.patterns import Matching
@@ -33,7 +34,6 @@ from smsverify.simulator import Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
-PATIENT = 60.0  # seconds; for waits that end by themselves
 SHORT = 1.0
 ORDER = 454303
 NOW = datetime(2026, 11, 24, 14, 22, 10, 123456, timezone.utc)

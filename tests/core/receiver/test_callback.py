@@ -20,9 +20,10 @@ import pytest
 import requests
 import sqlalchemy as sa
 from rigs import await_end_of_waits, eventually
-from rigs.callbacks import PATIENT, Waiting, asked, of, rows, states
+from rigs.callbacks import asked, of, rows, states
 from rigs.receiver import ROTATED, SECRET, TEXT, Receiver, Serving, payload, receiving
-from rigs.rooms import rooms_of, settings_of
+from rigs.rooms import rooms_of, settings_of, store_of
+from rigs.waits import PATIENT, Waiting
 from rigs.wire import closed_port
 
 from smsverify import errors
@@ -30,7 +31,7 @@ from smsverify._messages.callbacks import KEPT, OPEN, UNVERIFIED, VERIFIED
 from smsverify._orders.cancelling import Cancelling
 from smsverify._orders.status import StatusReader
 from smsverify._service.rate_limit import Priority
-from smsverify._store.store import BUSY_TIMEOUT, open_store
+from smsverify._store.store import BUSY_TIMEOUT
 from smsverify._store.tables import messages, waits
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Order
@@ -66,10 +67,10 @@ def test_the_simulators_callbacks_end_waits(
     with receiving([hook]) as receiver:
         simulator.configure(callback_url=receiver.secret_url, callback_duplicates=2)
         orders = [hook.order("temporary", service="WhatsApp") for _ in range(5)]
-        waits = [Waiting(hook, order.order_id) for order in orders]
+        waiting = Waiting(hook, [order.order_id for order in orders])
         for number, order in enumerate(orders):
             simulator.deliver_sms(order.order_id, otp=f"10000{number}")
-        assert [wait.code() for wait in waits] == [f"10000{number}" for number in range(5)]
+        assert waiting.codes() == [f"10000{number}" for number in range(5)]
         eventually(lambda: len(rows(hook)) == 5, "all callbacks")
     assert len(rows(hook, messages)) == 5  # by callback and by status: one each
 
@@ -83,12 +84,12 @@ def test_what_callbacks_bring_while_a_poll_is_under_way_is_not_asked_for(
     orders = [hook.order("temporary", service="WhatsApp") for _ in range(5)]
     for order in orders:
         simulator.deliver_sms(order.order_id)
-    simulator.add_fault(Fault("slow_after", path="orders/", seconds=3, times=None))
-    waiting = [Waiting(hook, order.order_id) for order in orders]
+    simulator.add_fault(Fault("slow_after", path="orders/", seconds=8, times=None))
+    waiting = Waiting(hook, [order.order_id for order in orders])
     eventually(lambda: asked(simulator) > 0, "the list to be asked for")
     for number, order in enumerate(orders):
         assert receiver.post(of(order, f"Your code is 10000{number}")) == 200
-    assert [wait.code() for wait in waiting] == [f"10000{number}" for number in range(5)]
+    assert waiting.codes() == [f"10000{number}" for number in range(5)]
     await_end_of_waits()
     assert not [endpoint for endpoint in simulator.stats().by_endpoint if "status" in endpoint]
 
@@ -144,12 +145,12 @@ def test_an_unverified_callback_makes_the_status_decide(
 ) -> None:
     # No poll is due for an hour: only the callback makes anybody ask.
     monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
-    wait = Waiting(hook, order.order_id)
+    waiting = Waiting(hook, [order.order_id])
     simulator.deliver_sms(order.order_id, otp="777888")
     forged = of(order, "Your PayPal code is 666666", **change)
     assert receiver.post(forged, path) == 200
-    assert wait.code() == "777888"
-    assert wait.end.message == simulator.order(order.order_id).message
+    (message,) = waiting.messages()
+    assert (message.otp, message.message) == ("777888", simulator.order(order.order_id).message)
     assert states(hook) == [UNVERIFIED]
 
 
@@ -162,12 +163,12 @@ def test_what_a_callback_asks_for_never_waits_behind_a_poll(
     while rate_limit.state().available > 1:  # the last one is for what is urgent
         with rate_limit.acquire(Priority.READ, deadline=time.monotonic() + PATIENT):
             pass
-    wait = Waiting(hook, order.order_id)
+    waiting = Waiting(hook, [order.order_id])
     eventually(lambda: rate_limit.state().waiting == 1, "the poll to wait for its slot")
     simulator.deliver_sms(order.order_id, otp="777888")
     with receiving([hook]) as receiver:
         assert receiver.post(of(order, "Hello", number="16095170599")) == 200
-        assert wait.code() == "777888"
+        assert waiting.codes() == ["777888"]
     assert rate_limit.state().waiting == 1
 
 
@@ -180,17 +181,16 @@ def test_a_forged_callback_ends_no_wait_and_costs_little(
 ) -> None:
     monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
     stop = threading.Event()
-    wait = Waiting(hook, order.order_id, stop=stop, cancel_on_timeout=False)
+    waiting = Waiting(hook, [order.order_id], stop=stop, cancel_on_timeout=False)
     eventually(lambda: rows(hook, waits), "the wait")
     began = time.monotonic()
     for number in range(60):
         assert receiver.post(of(order, f"Your code is {100000 + number}"), "/api/callback") == 200
     eventually(lambda: asked(simulator) >= 2, "looks")
     minutes = (time.monotonic() - began) / simulator.rate_period
-    assert wait.is_alive()
+    assert waiting.ends == [None]
     stop.set()
-    wait.join(PATIENT)
-    assert isinstance(wait.end, errors.WaitStoppedError)
+    assert [type(end) for end in waiting.join()] == [errors.WaitStoppedError]
     assert asked(simulator) <= 60 * 0.25 * minutes + 2  # a quarter of the budget
     assert hook.check_otp(order.order_id, ask=False) is None
     assert rows(hook, messages) == []
@@ -200,13 +200,13 @@ def test_unverified_callbacks_for_orders_that_nobody_waits_for_cost_nothing(
     receiver: Receiver, hook: SmsVerifyHook, simulator: Simulator, order: Order
 ) -> None:
     other = hook.order("temporary", service="WhatsApp")
-    wait = Waiting(hook, other.order_id)
+    waiting = Waiting(hook, [other.order_id])
     for path in ("/api/callback", f"/callback/{SECRET}"):
         assert receiver.post(of(order, "Hello"), path) == 200
     simulator.deliver_sms(other.order_id, otp="123123")
-    assert wait.code() == "123123"
+    assert waiting.codes() == ["123123"]
     await_end_of_waits()
-    with open_store(hook.settings.store_url.get_secret_value()).read() as connection:
+    with store_of(hook).read() as connection:
         asked_for = sa.text("SELECT order_id FROM smsverify_looks WHERE status_at IS NOT NULL")
         assert connection.execute(asked_for).scalars().all() == [other.order_id]
 

@@ -17,14 +17,13 @@ import pytest
 import sqlalchemy as sa
 from rigs import eventually
 from rigs.receiver import ROTATED, SECRET, Serving, payload, receiving
-from rigs.rooms import rooms_of
+from rigs.rooms import rooms_of, store_of
 from rigs.wire import closed_port
 
 from smsverify import errors
 from smsverify._messages.callbacks import Callback
 from smsverify._messages.inbox import Inbox
 from smsverify._receiver.connections import NotTooOften, limited_protocol, most_connections
-from smsverify._store.store import open_store
 from smsverify._store.tables import callbacks
 from smsverify.callback import _usable, account_of, make_app
 from smsverify.hook import SmsVerifyHook
@@ -56,7 +55,7 @@ def head(path: str = "/api/callback", length: int | None = None, more: str = "")
 
 
 def counted(hook: SmsVerifyHook) -> int:
-    with open_store(hook.settings.store_url.get_secret_value()).read() as connection:
+    with store_of(hook).read() as connection:
         return int(connection.execute(sa.select(sa.func.count()).select_from(callbacks)).scalar_one())
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import requests
 from rigs import eventually
-from rigs.callbacks import PATIENT, of, rows, states
-from rigs.processes import settings_of
+from rigs.callbacks import of, rows, states
 from rigs.receiver import ROTATED, SECRET, TEXT, Receiver, payload, receiving
+from rigs.rooms import settings_of
+from rigs.waits import PATIENT
 
 from smsverify import InvalidRequestError
 from smsverify._messages.callbacks import OPEN, UNVERIFIED, VERIFIED

@@ -45,10 +45,13 @@ class Waiting:
         assert None not in self.ends, "a wait hangs"
         return self.ends
 
-    def codes(self) -> list[str | None]:
+    def messages(self) -> list[Message]:
         ends = self.join()
         assert all(isinstance(end, Message) for end in ends), ends
-        return [end.otp for end in ends if isinstance(end, Message)]
+        return [end for end in ends if isinstance(end, Message)]
+
+    def codes(self) -> list[str | None]:
+        return [message.otp for message in self.messages()]
 
 
 def status_requests(simulator: Simulator) -> int:

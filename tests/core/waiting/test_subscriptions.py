@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from rigs import eventually
 from rigs.rooms import rooms_of, store_of
+from rigs.waits import PATIENT
 
 from smsverify import errors
 from smsverify._service.rate_limit import RateLimit
@@ -26,7 +27,6 @@ from smsverify.wings import assign_messages
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
-PATIENT = 60.0  # seconds; for what ends by itself
 NOWHERE = "http://127.0.0.1:9"  # a service that nobody asks
 
 
