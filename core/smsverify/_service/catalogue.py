@@ -187,10 +187,6 @@ class Catalogue:
                 error.args = (f"{error}; the other products sell numbers of the USA, such as temporary",)
             raise
 
-    def services(self, product: Product, *, stop: threading.Event | None = None) -> Listed[Service]:
-        """The services of a product, except `global`."""
-        return self._lines(PriceList(product), is_strict=False, stop=stop)[0]
-
     # -------------------------------------------------------------- lists
 
     def _lines(

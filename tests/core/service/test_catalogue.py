@@ -23,9 +23,13 @@ from smsverify import (
 from smsverify._input import countries
 from smsverify._input.names import bare
 from smsverify._service.catalogue import Catalogue
+from smsverify.checks import OrderRequest
 from smsverify.simulator import Fault, Simulator
 
 URL = "http://127.0.0.1:9/api/v1/"
+
+
+WHATSAPP = OrderRequest.check(product="temporary", service="WhatsApp")
 
 
 @pytest.fixture
@@ -273,7 +277,7 @@ def test_one_who_died_while_reading_a_list_does_not_delay_others_for_long(
     catalogue = Catalogue(store_of(hook), rooms_of(hook).api, account, max_age=60.0, longest_read=0.3)
     assert catalogue._claim_read("temporary", lambda _: None)
     assert not catalogue._claim_read("temporary", lambda _: None)
-    assert catalogue.services("temporary").rows[0].name == "WhatsApp"
+    assert catalogue.quote(WHATSAPP).entry.name == "WhatsApp"
 
 
 def test_what_is_listed_for_people_is_fresh(simulator: Simulator, hook: SmsVerifyHook) -> None:
@@ -287,7 +291,7 @@ def test_a_new_price_counts_after_a_minute(simulator: Simulator, hook: SmsVerify
     simulator.set_offer("temporary", 1012, price="0.41")
 
     eventually(
-        lambda: rooms_of(hook).catalogue.services("temporary").rows[0].price == Decimal("0.41"),
+        lambda: rooms_of(hook).catalogue.quote(WHATSAPP).entry.price == Decimal("0.41"),
         "reading the list anew",
     )
     with pytest.raises(PriceLimitError):
@@ -322,8 +326,9 @@ def test_what_the_store_keeps_of_a_list_is_what_was_read(
     }
     requests_mock.get(f"{URL}services/rental/", json=[row])
     catalogue = rooms_of(offline).catalogue
-    assert catalogue.services("rental").rows[0].as_dict() == catalogue.services("rental").rows[0].as_dict()
-    (kept,) = catalogue.services("rental").rows
+    request = OrderRequest.check(product="rental", service="X", duration=3)
+    read, kept = (catalogue.quote(request).entry for _ in range(2))
+    assert read.as_dict() == kept.as_dict()
     assert (kept.price_of(3), kept.highest_price_of(3), kept.price_of(30)) == (
         Decimal("4.10"),
         Decimal("4.2"),
