@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from rigs.keys import keys, put
 from rigs.processes import in_processes
 from rigs.wire import WireServer, answer, response
 
@@ -32,18 +33,6 @@ from smsverify.hook import SmsVerifyHook
 MakeHook = Callable[..., SmsVerifyHook]
 BOUGHT = {"success": True, "data": {"order_id": 7, "status": "pending", "phone": "+1 415 555 0123"}}
 NOBODY = 65534
-
-
-def put(store: Store, key_id: str) -> None:
-    with store.write() as connection:
-        connection.execute(sa.insert(rate_limits).values(key_id=key_id))
-
-
-def keys(store: Store) -> list[str]:
-    with store.read() as connection:
-        return list(
-            connection.execute(sa.select(rate_limits.c.key_id).order_by(rate_limits.c.key_id)).scalars()
-        )
 
 
 def mode_of(path: Path) -> int:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 import sqlalchemy as sa
+from rigs.keys import keys, put
 from rigs.pgbouncer import PrivatePgBouncer
 from rigs.postgres import PrivatePostgres
 from rigs.processes import in_processes
@@ -55,18 +56,6 @@ def opened() -> Iterator[Callable[[str], Store]]:
             return store
 
         yield make
-
-
-def put(store: Store, key_id: str) -> None:
-    with store.write() as connection:
-        connection.execute(sa.insert(rate_limits).values(key_id=key_id))
-
-
-def keys(store: Store) -> list[str]:
-    with store.read() as connection:
-        return list(
-            connection.execute(sa.select(rate_limits.c.key_id).order_by(rate_limits.c.key_id)).scalars()
-        )
 
 
 def database_of(url: str) -> str:

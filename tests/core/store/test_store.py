@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from rigs.keys import keys, put
 from rigs.postgres import PASSWORD, PrivatePostgres
 from rigs.processes import in_processes
 from rigs.wire import closed_port
@@ -22,18 +23,6 @@ from smsverify import StoreError
 from smsverify._store.files import file_system_of
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import SCHEMA_VERSION, rate_limits, schema
-
-
-def put(store: Store, key_id: str) -> None:
-    with store.write() as connection:
-        connection.execute(sa.insert(rate_limits).values(key_id=key_id))
-
-
-def keys(store: Store) -> list[str]:
-    with store.read() as connection:
-        return list(
-            connection.execute(sa.select(rate_limits.c.key_id).order_by(rate_limits.c.key_id)).scalars()
-        )
 
 
 def failure_of(url: str) -> StoreError:
