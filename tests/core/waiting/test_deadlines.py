@@ -156,3 +156,4 @@ def test_a_service_that_hangs_does_not_hold_a_wait_long_beyond_its_deadline(
     with pytest.raises(errors.WaitTimeoutError):
         hook.wait_for_otp(order_id, 0.2)
     assert going_back(hook) == [order_id]
+    simulator.stop()  # which ends the answers that hang
