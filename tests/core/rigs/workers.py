@@ -311,7 +311,7 @@ def buy_until_done(
     while flock:
         time.sleep(chance.uniform(0, 2 * pause))
         if killed < kills:
-            os.kill(chance.choice(list(flock.values())).pid or 0, signal.SIGKILL)
+            chance.choice(list(flock.values())).kill()  # does nothing to one that has just ended
             killed += 1
         for number, process in list(flock.items()):
             if process.is_alive():
