@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from rigs import API_KEY, eventually
 from rigs.history import fill
-from rigs.rooms import rooms_of
+from rigs.rooms import rooms_of, store_of
 
 from smsverify import errors
 from smsverify._messages.callbacks import Callback
@@ -229,7 +229,7 @@ def test_a_code_that_nobody_has_fetched_is_named_with_the_command_that_prints_it
     order_id = hook.order("temporary", service="WhatsApp", key="k").order_id
     simulator.deliver_sms(order_id, otp=CODE)
     assert hook.get_status(order_id).arrived
-    store, records = hook._parts.store, hook._parts.orders.records
+    store, records = store_of(hook), rooms_of(hook).orders.records
     with store.write() as connection:
         long_ago = store.now(connection) - 7200
         records.update(connection, order_id, first_seen_at=long_ago, waiter_since=long_ago)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from rigs import eventually
+from rigs.rooms import rooms_of
 from smsverify import errors
 from smsverify._messages.callbacks import Callback, name_of_secret
 from smsverify.hook import SmsVerifyHook
@@ -85,7 +86,7 @@ def filled(hook: SmsVerifyHook, simulator: Simulator, monkeypatch: pytest.Monkey
     assert hook.wait_for_otp(used.order_id, 60).otp == CODE
     hook.cancel(cancelled.order_id)
     hook.list_orders()  # which says that the money has come back
-    inbox = hook._parts.inbox
+    inbox = rooms_of(hook).inbox
     secret = name_of_secret(SECRETS[1])
     inbox.take(Callback(True, "sms", True, order_id=used.order_id, message="hello", secret=secret))
     inbox.take(Callback(False, "sms", True, order_id=5, message="hello"))
