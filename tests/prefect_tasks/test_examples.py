@@ -15,10 +15,10 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.exceptions import ObjectNotFound
+from rigs.rooms import store_of
 
 from prefect_smsverify import SmsVerifyCredentials
 from smsverify import VerificationError, WaitTimeoutError
-from smsverify._store.store import open_store
 from smsverify._store.tables import consumers
 from smsverify.simulator import Simulator
 
@@ -121,7 +121,7 @@ def test_an_sms_starts_a_flow_run(
                 return client.read_deployment_by_name("handle-sms/handle-sms")
 
         def is_read() -> bool:
-            with open_store(hook.settings.store_url.get_secret_value()).read() as connection:
+            with store_of(hook).read() as connection:
                 return connection.execute(consumers.select()).first() is not None
 
         eventually(is_read)

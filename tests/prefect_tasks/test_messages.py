@@ -12,6 +12,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.events import Event
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
+from rigs.rooms import rooms_of
 
 from prefect_smsverify import (
     MESSAGE_RECEIVED,
@@ -27,7 +28,6 @@ from smsverify._store.tables import consumers
 from smsverify.errors import NotFoundError, SmsVerifyError
 from smsverify.models import Order
 from smsverify.simulator import Simulator
-from smsverify.wings import RunContext
 
 TEXT = "Good morning Mrs Violet"
 PATIENT = 60.0
@@ -46,8 +46,7 @@ def order(silent: Simulator, account: SmsVerifyCredentials) -> Order:
 
 
 def rooms() -> Parts:
-    """The rooms of the account, made anew on its store: for what no public method does or shows."""
-    return Parts(SmsVerifyCredentials().get_hook().settings, RunContext())
+    return rooms_of(SmsVerifyCredentials().get_hook())
 
 
 def called(order: Order, *numbers: int) -> None:

@@ -16,9 +16,7 @@ from typing import Any
 import pytest
 
 from smsverify._parts import Parts
-from smsverify.errors import NotAvailableError
 from smsverify.simulator import Simulator
-from smsverify.wings import RunContext
 
 # The rigs of the core's tests that need no framework.
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
@@ -54,24 +52,25 @@ def hook(connection: dict[str, Any]) -> Any:
 @pytest.fixture
 def rooms(hook: Any) -> Parts:
     """The rooms of the account, made anew on its store: for what no public method does or shows."""
-    return Parts(hook.settings, RunContext())
+    from rigs.rooms import rooms_of
+
+    return rooms_of(hook)
 
 
 @pytest.fixture
 def going_back(hook: Any) -> Callable[[], list[int]]:
     """The orders that are to be given back, by the records."""
-    return lambda: [row.order_id for row in hook.overview().releases.rows]
+    from rigs import rooms
+
+    return lambda: rooms.going_back(hook)
 
 
 @pytest.fixture
 def carry_out_releases(hook: Any) -> Callable[[], None]:
     """Gives back what is due, as each purchase does; this one finds nothing to buy."""
+    from rigs.purchases import read_prices
 
-    def carry_out() -> None:
-        with pytest.raises(NotAvailableError):
-            hook.order("temporary", service="nothing that is sold")
-
-    return carry_out
+    return lambda: read_prices(hook)
 
 
 @pytest.fixture(autouse=True)

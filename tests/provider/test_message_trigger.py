@@ -13,13 +13,12 @@ import sqlalchemy as sa
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome, SharedStreamManager
+from rigs.rooms import rooms_of
 
 from smsverify._messages.callbacks import Callback
-from smsverify._parts import Parts
 from smsverify._store.tables import consumers
 from smsverify.errors import InvalidRequestError, NotFoundError
 from smsverify.simulator import Simulator
-from smsverify.wings import RunContext
 from smsverify_provider.triggers import smsverify as triggers
 from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
 
@@ -37,11 +36,6 @@ def _no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def order(hook: Any) -> Any:
     return hook.order("rent-1day", service="Tinder")
-
-
-def rooms_of(hook: Any) -> Parts:
-    """The rooms of the account, made anew on its store: for what no public method does or shows."""
-    return Parts(hook.settings, RunContext())
 
 
 def called(hook: Any, order: Any, number: int) -> str | None:
