@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from rigs import API_KEY, eventually
+from rigs import API_KEY, eventually, in_a_day
 from rigs.metrics import Reported, of_new_account
 from rigs.receiver import SECRET, TEXT, payload, receiving
 
@@ -125,7 +125,7 @@ def test_a_refusal_and_a_lost_answer_that_is_found(
 
 def test_what_is_never_sent_is_no_refusal(hook: SmsVerifyHook, reported: Reported) -> None:
     with pytest.raises(errors.SpendingLimitError):
-        SmsVerifyHook(**{**hook._given, "daily_budget": "0.10"}).order("temporary", service="WhatsApp")
+        in_a_day(hook, "0.10").order("temporary", service="WhatsApp")
     with pytest.raises(errors.PriceLimitError):
         buy(hook, max_price="0.10")
     assert reported.points("smsverify.purchases.rejected") == []
