@@ -137,6 +137,7 @@ bench-waiting: $(VENV)/core/installed ## measure ways to wait side by side (BENC
 
 bench-airflow: $(VENV)/core/installed $(VENV)/airflow/installed ## measure 50 codes on a real Airflow, beside HttpOperator and HttpSensor
 	$(CORE)/python benchmarks/real_airflow.py --write
+	$(CORE)/python benchmarks/real_airflow.py --numbers 200 --write
 
 # Checks ---------------------------------------------------------------------------------------------------------
 

@@ -54,15 +54,19 @@ def in_threads(count: int, one: Callable[[], int]) -> InHand:
     done: InHand = []
 
     def run() -> None:
-        with contextlib.suppress(Exception):  # what fails is lost, and counted as that
+        try:
             order_id = one()
+        except Exception as error:  # what fails is lost, and counted as that
+            print(f"lost: {error!r}", file=sys.stderr)
+        else:
             done.append((order_id, time.time()))
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
+    until = time.monotonic() + 2 * WAIT  # longer than any of them may take
     for thread in threads:
-        thread.join(WAIT / 10)
+        thread.join(max(until - time.monotonic(), 0.0))
     return done
 
 

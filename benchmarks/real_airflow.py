@@ -1,21 +1,30 @@
-"""Fifty codes on a real Airflow, in real time, by the operators for HTTP and by those of smsverify.
+"""Many codes on a real Airflow, in real time, by the operators for HTTP and by `@task.smsverify`.
 
-    .venv/core/bin/python benchmarks/real_airflow.py [--numbers 50] [--write]
+    .venv/core/bin/python benchmarks/real_airflow.py [--numbers 50] [--ways by_task,by_http] [--write]
 
 Scheduler, triggerer, API server and DAG processor run as they do in production, but on one machine, with the
-LocalExecutor and SQLite; each way has a simulator of its own with the limit of 60 requests a minute enforced.
-The DAGs are in `airflow_dags/`. A code is in hand when the task that waits for it has ended, since whatever
-uses it can start then. `--write` puts the table into docs/waiting.md.
+LocalExecutor, eight workers and SQLite; each way has a simulator of its own with the limit of 60 requests a
+minute enforced. The ways run one after the other. The DAGs are in `airflow_dags/`. A code is in hand when the
+task that waits for it has ended, since whatever uses it can start then.
+
+What the tasks do all this time is read from Airflow's database several times a second. A task holds a worker
+while it is running. It waits for a worker while it is scheduled or queued, and for the rate limit while it is
+deferred and its number is not ordered yet. `--write` puts the table into docs/waiting.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
+import statistics
 import sys
 import tempfile
+import threading
 import time
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,48 +40,135 @@ ROOT = Path(__file__).parents[1]
 CORE, AIRFLOW = (ROOT / ".venv" / name for name in ("core", "airflow"))
 DOCS = ROOT / "docs"
 SERVICE = {"balance": "1000", "sms_delay": [5, 60], "seed": 1}
-PATIENCE = 1800.0
+PATIENCE = 3600.0
+WORKERS = 8
+GLANCE = 0.25  # seconds between two looks at the states of the tasks
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way: its DAG, named like its key.
+
+    Attributes:
+        name: for the table.
+        orders: the task that orders the number, without its place.
+        ends: the task that has ended when the code is in hand.
+    """
+
+    name: str
+    orders: str
+    ends: str
+
+
 WAYS = {
-    "by_http": "HttpOperator and HttpSensor",
-    "by_smsverify": "SmsVerifyOrderOperator and SmsVerifyOtpSensor",
+    "by_task": Way("@task.smsverify", "verify", "verify"),
+    "by_operators": Way("SmsVerifyOrderOperator and SmsVerifyOtpSensor", "order", "wait"),
+    "by_http": Way("HttpOperator and HttpSensor", "order", "wait"),
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one way has given; seconds."""
+    """What one way has given; seconds.
+
+    Attributes:
+        worker_seconds: for which all tasks together have held a worker.
+        for_worker, for_limit: of each number, how long its task waited for a worker, and for the rate limit.
+    """
 
     codes_per_minute: float
     latencies: list[float]
     requests: int
     refused: int
     lost: int
+    worker_seconds: float
+    for_worker: list[float]
+    for_limit: list[float]
+
+
+@dataclass
+class Watch:
+    """What the tasks of a DAG do, as Airflow's database has it.
+
+    Attributes:
+        seconds: of each task and state.
+        deferred: for each task, when it was seen deferred, and for how long until the next look.
+    """
+
+    database: Path
+    dag_id: str
+    seconds: Counter[tuple[str, str]] = field(default_factory=Counter)
+    deferred: list[tuple[str, float, float]] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _look(self) -> None:
+        query = "SELECT task_id, state FROM task_instance WHERE dag_id = ? AND state IS NOT NULL"
+        since = time.time()
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
+            while not self._over.wait(GLANCE):
+                with suppress(sqlite3.OperationalError):  # it is being written; the next look counts for both
+                    rows = connection.execute(query, [self.dag_id]).fetchall()
+                    now = time.time()
+                    for task_id, state in rows:
+                        self.seconds[task_id, state] += now - since
+                        if state == "deferred":
+                            self.deferred.append((task_id, since, now - since))
+                    since = now
+
+    def held(self) -> float:
+        """Seconds for which all tasks together have held a worker."""
+        return sum(seconds for (_, state), seconds in self.seconds.items() if state == "running")
+
+    def for_worker(self, task_id: str) -> float:
+        """Seconds for which a task has waited for a worker."""
+        return self.seconds[task_id, "scheduled"] + self.seconds[task_id, "queued"]
+
+    def for_limit(self, task_id: str, ordered_at: float) -> float:
+        """Seconds for which a task was deferred before its number was ordered."""
+        return sum(seconds for task, at, seconds in self.deferred if task == task_id and at < ordered_at)
 
 
 def measure(airflow: AirflowStack, simulator: SimulatorProcess, dag_id: str, count: int) -> Result:
     """Runs a DAG to its end."""
-    run = airflow.trigger_dag(dag_id)
+    way = WAYS[dag_id]
     control, seen = simulator.control(), 0
 
     def show(states: dict[str, str]) -> None:
         nonlocal seen
-        there = sum(state == "success" for task_id, state in states.items() if task_id.startswith("wait"))
+        there = sum(state == "success" for task_id, state in states.items() if task_id.startswith(way.ends))
         if there != seen:
             seen = there
             print(f"\r{dag_id}: {there} of {count} codes", end="", file=sys.stderr, flush=True)
 
-    airflow.wait_for_run(run, PATIENCE, show)
+    with Watch(airflow.database, dag_id) as watch:
+        run = airflow.trigger_dag(dag_id)
+        airflow.wait_for_run(run, PATIENCE, show)
     print(file=sys.stderr)
     ends = {task["task_id"]: task for task in tasks(airflow, run)}
     orders = {order.order_id: order for order in control.orders()}
     in_hand: list[tuple[float, float]] = []
+    for_worker, for_limit = [], []
     for number in range(count):
-        task = ends[f"wait_{number}"]
+        task = ends[f"{way.ends}_{number}"]
         if task["state"] == "success":
-            returned = airflow.xcom(run, f"order_{number}")
+            orderer = f"{way.orders}_{number}"
+            returned = airflow.xcom(run, orderer)
             order = orders[int(returned["order_id"] if isinstance(returned, dict) else returned)]
             assert order.sms_at is not None, "a code that was never sent"
             in_hand.append((order.sms_at.timestamp(), moment(task["end_date"])))
+            for_worker.append(watch.for_worker(orderer))
+            for_limit.append(watch.for_limit(orderer, order.created_at.timestamp()))
     stats = control.stats()
     first = min(order.created_at.timestamp() for order in orders.values())
     last = max((at for _, at in in_hand), default=first)
@@ -82,6 +178,30 @@ def measure(airflow: AirflowStack, simulator: SimulatorProcess, dag_id: str, cou
         requests=stats.requests,
         refused=stats.refused,
         lost=count - len(in_hand),
+        worker_seconds=watch.held(),
+        for_worker=for_worker,
+        for_limit=for_limit,
+    )
+
+
+def waits(seconds: list[float]) -> str:
+    """Median and longest."""
+    return f"{statistics.median(seconds):.1f} / {max(seconds):.1f} s" if seconds else "-"
+
+
+HEAD = """\
+| way | codes/min | p50 | p95 | requests | 429s | lost | worker seconds a code \
+| order task waits for a worker, p50 / most | for the rate limit, p50 / most |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
+
+
+def row(name: str, one: Result) -> str:
+    """A row of the table."""
+    codes = max(len(one.latencies), 1)
+    return (
+        f"| {name} | {one.codes_per_minute:.1f} | {report.percentile(one.latencies, 0.5):.1f} s "
+        f"| {report.percentile(one.latencies, 0.95):.1f} s | {one.requests} | {one.refused} | {one.lost} "
+        f"| {one.worker_seconds / codes:.1f} | {waits(one.for_worker)} | {waits(one.for_limit)} |"
     )
 
 
@@ -96,43 +216,49 @@ def moment(text: str) -> float:
 
 
 def main() -> int:
-    """Runs both, prints, and writes what is asked for."""
+    """Runs the ways, prints, and writes what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--numbers", type=int, default=50, help="how many numbers are wanted at once")
+    parser.add_argument("--ways", default="by_task,by_http", help=f"some of {', '.join(WAYS)}, in this order")
     parser.add_argument("--write", action="store_true", help="write docs/waiting.md")
     args = parser.parse_args()
-    summaries = []
+    ways, rows = args.ways.split(","), [HEAD]
     with tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory:
-        base = Path(directory)
-        with (
-            Processes(base / "logs-http") as other_processes,
-            Processes(base / "logs") as processes,
-            SimulatorProcess(other_processes, CORE, **SERVICE) as for_http,
-            SimulatorProcess(processes, CORE, **SERVICE) as for_ours,
-        ):
-            key = for_http.account(base).settings["api_key"]
-            headers = {"Authorization": f"Bearer {key}"}
-            connection = {"conn_type": "http", "host": for_http.url, "extra": headers}
-            variables = for_ours.account(base / "store.db").airflow_connection() | {
-                "AIRFLOW_CONN_SMS": json.dumps(connection),
-                "AIRFLOW__CORE__PARALLELISM": "8",
-                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{base}/airflow/airflow.db?timeout=60",
-                "NUMBERS": str(args.numbers),
-            }
-            dags, home = Path(__file__).parent / "airflow_dags", base / "airflow"
-            with AirflowStack(processes, AIRFLOW, dags=dags, home=home, variables=variables) as airflow:
-                for dag_id, simulator in (("by_smsverify", for_ours), ("by_http", for_http)):
-                    result = measure(airflow, simulator, dag_id, args.numbers)
-                    summaries.append(report.summary(WAYS[dag_id], [result]))
-                    print(summaries[-1].line(), flush=True)
+        for dag_id in ways:
+            result = run(Path(directory) / dag_id, dag_id, args.numbers)
+            rows.append(row(WAYS[dag_id].name, result))
+            print(rows[-1], flush=True)
+    print("\n".join(rows))
     if args.write:
         page = DOCS / "waiting.md"
         today = time.strftime("%Y-%m-%d")
         how = f"Made by `benchmarks/real_airflow.py` on {today}, N = {args.numbers}, in real time."
         text = page.read_text(encoding="utf-8")
-        table = report.table(summaries)
-        page.write_text(report.written_between(text, "airflow", f"{how}\n\n{table}"), encoding="utf-8")
+        name, table = f"airflow {args.numbers}", "\n".join(rows)
+        page.write_text(report.written_between(text, name, f"{how}\n\n{table}"), encoding="utf-8")
     return 0
+
+
+def run(base: Path, dag_id: str, numbers: int) -> Result:
+    """One way, on a stack and a simulator of its own."""
+    base.mkdir()
+    with (
+        Processes(base / "logs") as processes,
+        SimulatorProcess(processes, CORE, **SERVICE) as simulator,
+    ):
+        account = simulator.account(base / "store.db")
+        headers = {"Authorization": f"Bearer {account.settings['api_key']}"}
+        connection = {"conn_type": "http", "host": simulator.url, "extra": headers}
+        home = base / "airflow"
+        variables = account.airflow_connection() | {
+            "AIRFLOW_CONN_SMS": json.dumps(connection),
+            "AIRFLOW__CORE__PARALLELISM": str(WORKERS),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+            "NUMBERS": str(numbers),
+        }
+        dags = Path(__file__).parent / "airflow_dags"
+        with AirflowStack(processes, AIRFLOW, dags=dags, home=home, variables=variables) as airflow:
+            return measure(airflow, simulator, dag_id, numbers)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def _panel(number: int, ways: Sequence[tuple[str, Summary]], fastest: float) -> 
     )
     for key, one in ways:
         x = LEFT + one.codes_per_minute / fastest * (right - LEFT)
-        colour = COLOURS.get(key, COLOURS["coordinated"])
+        colour = COLOURS[key if key in COLOURS else key.partition("-")[0]]
         low, high = _y(one.p50), _y(one.p95)
         parts.append(f"<g><title>{one.name}</title>")
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
@@ -123,7 +123,7 @@ def _legend() -> str:
     names = {
         "by-hand": "a thread per order",
         "coordinated": "one poller for all, several paces",
-        "ours": "smsverify, polling",
+        "ours": "smsverify, polling, code_latency 2 to 40 s",
         "ours-called": "smsverify, callbacks",
     }
     parts, x = [], LEFT

@@ -1,14 +1,15 @@
-"""Many numbers, and a wait for the code of each: by the operators for HTTP, and by those of smsverify."""
+"""Many numbers, and the code of each: by the operators for HTTP, by those of smsverify, and by its task."""
 
 from __future__ import annotations
 
 import json
 import os
 from datetime import timedelta
+from typing import Any
 
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
@@ -41,7 +42,7 @@ with DAG("by_http", **RUN):
             timeout=900,
         )
 
-with DAG("by_smsverify", **RUN):
+with DAG("by_operators", **RUN):
     for number in range(COUNT):
         ordered = SmsVerifyOrderOperator(task_id=f"order_{number}", product="temporary", service=SERVICE_ID)
         SmsVerifyOtpSensor(
@@ -50,3 +51,13 @@ with DAG("by_smsverify", **RUN):
             timeout=900,
             deferrable=True,
         )
+
+with DAG("by_task", **RUN):
+
+    @task.smsverify(product="temporary", service=SERVICE_ID, timeout=900)
+    def sign_up(number: dict[str, Any]) -> str:
+        """Stands for a form that is filled in at once."""
+        return str(number["phone"])
+
+    for number in range(COUNT):
+        sign_up.override(task_id=f"verify_{number}")()

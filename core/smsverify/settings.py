@@ -79,7 +79,8 @@ class Settings(BaseModel):
         rate_limit: requests that the service allows in `rate_period`.
         rate_period: length of the service's minute in seconds. All pauses and intervals are relative to it.
         code_latency: seconds, where `rate_period` is 60, that a code may lie at the service while requests
-            are scarce. The longer, the more numbers are ordered ahead, and the more codes come in a minute.
+            are scarce. The longer, the rarer are polls and the more codes come in a minute. From 30 on,
+            numbers are also ordered ahead on idle requests.
         account: name of the wallet; keeps ledger and inbox when the key is rotated. Default: derived from the
             key.
         namespace: separates the purchases' keys of deployments that share a store.

@@ -1,7 +1,10 @@
-"""Waiting for what another thread does, so that an interruption gets through."""
+"""Work that other threads do: waiting for it so that an interruption gets through, and sharing it out."""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
@@ -19,3 +22,40 @@ def result_of(future: Future[T]) -> T:
     while not future.done():
         wait([future], timeout=LOOK)
     return future.result()
+
+
+def for_each(items: Iterable[T], do: Callable[[T], None], *, at_once: int, name: str) -> None:
+    """Calls `do` with each of the items, in their order, and returns when that is done.
+
+    After an error no further item is begun, and the first error is raised.
+
+    Args:
+        items: what is to be done.
+        do: is called with each.
+        at_once: so many calls are under way at the most. All but one of them have a thread of their own.
+        name: of the threads.
+    """
+    left = deque(items)
+    errors: list[Exception] = []
+
+    def work() -> None:
+        while True:
+            try:
+                item = left.popleft()
+            except IndexError:
+                return
+            try:
+                do(item)
+            except Exception as error:
+                left.clear()
+                errors.append(error)
+
+    count = min(at_once, len(left)) - 1
+    threads = [threading.Thread(target=work, name=name, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

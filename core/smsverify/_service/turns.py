@@ -13,10 +13,14 @@ later.
 
 Each number whose code is polled for costs a second request, to read the code. If all slots were spent on
 numbers, none would be left for the codes until the numbers' slots come back, a whole period later. So while
-codes are polled for, purchases hold 45 of 100 slots at the most: as many are left for their codes, and the
-rest for the polls. They also leave a fifteenth free, so that a code that has come need not wait. That is for
-codes that may lie at the service for 5 s. Where they may lie longer, purchases of the first minute hold
-more (`Sharing`), and codes wait for the slots that come back. The next minute needs those for the codes.
+codes are polled for, purchases hold at the most half of the slots that polls leave: 45 of 100 by default.
+They also leave a fifteenth free, so that a code that has come need not wait. The longer a code may lie at the
+service, the rarer are the polls, and the more is left for numbers and their codes (`Sharing`).
+
+Slots that were idle for a whole period belong to no code. Where a code may lie for half a minute, they may be
+spent on numbers at once: the codes of these numbers wait until the slots come back, for half a minute on
+average. So that no purchase takes these slots before a poll has found the codes, purchases leave each slot
+alone for a second then.
 
 Before the first poll, this also holds for a moment, because it is not known yet whether the codes will be
 polled for. A user who only buys, or gets the codes by callbacks, is not held back; where callbacks are
@@ -28,19 +32,27 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 CODE_LATENCY = 5.0  # seconds at time scale 1 that a code may lie at the service while requests are scarce
+# Seconds at time scale 1 between two polls, at the most, where other requests need the slots: no less for a
+# code that may lie for 5 s or more, and no more for any.
+SLOWEST_POLL = 10.0
+RAREST_POLL = 30.0
+# Where a code may lie for so long, numbers are ordered ahead on idle slots, as many as the list shows.
+ORDERS_AHEAD = 30.0
+LISTED = 50
 # Shares of the slots.
 FREE_SHARE = 1 / 15  # purchases leave this free while codes are polled for, and may lie for 5 s
 SLACK = 1 / 20  # polls leave this unused then, since the next minute may need more than the last one
-LISTED = 50  # numbers that the list of orders shows
 LEAST_SHARE = 1 / 12  # each class gets this, whatever the others want
 RELEASE_SHARE = 1 / 4  # releases get this
 KEPT_SHARE = 1 / 20  # others leave this to releases
+AHEAD_SHARE = 5 / 6  # purchases hold this at the most where numbers are ordered ahead
 # Seconds at time scale 1.
 FIRST_POLL = 10.0  # after the first purchase, codes are expected to be polled for within this time
 RELEASE_WITHIN = 4.0  # a release waits no longer
+HEAD_START = 1.0  # of a poll and the reads of codes, for a slot that comes back, before numbers ordered ahead
 
 
 @dataclass(frozen=True)
@@ -66,19 +78,27 @@ class Sharing:
         return SLACK * self._haste
 
     @property
+    def slowest_poll(self) -> float:
+        """Seconds at time scale 1 between two polls, at the most, while callbacks bring no codes.
+
+        A code lies for half of this on average, until a poll finds it. Where it may lie for longer than 5 s,
+        these are left for it to wait for a slot.
+        """
+        longest = min(SLOWEST_POLL, 2 * self.code_latency)
+        return min(max(longest, 2 * (self.code_latency - CODE_LATENCY)), RAREST_POLL)
+
+    @property
     def purchases(self) -> float:
         """The share of the slots that purchases hold at the most, while codes are polled for.
 
-        Polls and what stays free take some slots. If purchases have half of the others, each code finds a
-        slot at once. If they have more, the last codes of a minute wait for its end. If a share u of the
-        codes waits, these come in the last u of the minute, so that all codes together wait u * u / 2 of a
-        minute on average. They may wait so for what the polls leave of `code_latency`: half of it, or all but
-        5 s.
+        It is half of what the polls leave, so that each code finds a slot.
         """
-        polls = 1 / (2 * self.code_latency)
-        waiting = max(self.code_latency / 2, self.code_latency - CODE_LATENCY)
-        unread = math.sqrt(min(2 * waiting / 60, 1.0))
-        return max((1 - polls - self.free - self.slack) / (2 - unread), LEAST_SHARE)
+        return max((1 - 1 / self.slowest_poll) / 2, LEAST_SHARE)
+
+    @property
+    def orders_ahead(self) -> bool:
+        """Whether idle slots may be spent on more numbers than can have their codes in the same minute."""
+        return self.code_latency >= ORDERS_AHEAD
 
     @property
     def _haste(self) -> float:
@@ -215,17 +235,14 @@ class Snapshot:
     @property
     def _most_purchases(self) -> int:
         """How many slots purchases hold at the most, while codes are polled for."""
-        hasty = replace(self.sharing, code_latency=min(self.sharing.code_latency, CODE_LATENCY))
-        lasting = max(1, int(self.limit * hasty.purchases))
-        # Slots that have come back from purchases are for their codes. No more numbers than the list shows
-        # are ordered ahead: the others would have to be asked for one by one.
+        lasting = max(1, int(self.limit * self.sharing.purchases))
+        if not self.sharing.orders_ahead:
+            return lasting
+        # A slot that has come back within this period was used in the one before, perhaps for a number whose
+        # code is not read yet.
         before = self.now - self.period
-        are_owed = any(
-            slot.priority is Priority.PURCHASE and before - self.period < slot.used_at <= before
-            for slot in self.slots
-        )
-        ahead = min(int(self.limit * self.sharing.purchases), LISTED)
-        return lasting if are_owed else max(lasting, ahead)
+        were_idle = not any(before - self.period < slot.used_at <= before for slot in self.slots)
+        return max(lasting, min(int(self.limit * AHEAD_SHARE), LISTED)) if were_idle else lasting
 
     def _leaves_enough_for_codes_at(self, place: int, ahead: int) -> float:
         """When a purchase, with so many purchases and requests before it, leaves enough slots for codes."""
@@ -242,6 +259,9 @@ class Snapshot:
             has_share_at = self.now + self.period * (1 + (behind - len(held)) // share)
         last_taken = min(ahead + int(self.limit * self.sharing.free), self.limit - 1)
         leaves_some_free_at = self.slots[last_taken].free_at
+        if self.sharing.orders_ahead:
+            back_at = self.slots[min(ahead, self.limit - 1)].free_at
+            leaves_some_free_at = max(leaves_some_free_at, back_at + HEAD_START * self.period / 60)
         first = min((slot.used_at for slot in held), default=self.now)
         first_poll_at = first + FIRST_POLL * self.period / 60 if self.sharing.expects_polls else self.now
         free_for_all_at = max(self.polled_until, first_poll_at)

@@ -2,10 +2,11 @@
 
 The pace follows the rate limit. The slots that purchases, reads of codes yet to come and other reads leave
 are spread evenly over its period: a poll every 1.5 s where no other request needs them, and every 10 s where
-all slots are needed, or more rarely where a code may lie at the service for longer. It is sooner where enough
-slots come back sooner. While callbacks bring the codes, the first poll for a wait comes after 15 s, or after
-a minute where callbacks are reliable. The next ones come more and more rarely, until a poll finds a code that
-no callback has brought.
+all slots are needed, or more rarely where a code may lie at the service for longer. It is sooner where slots
+come back together sooner. Where slots are scarce, the first poll waits until a code can have come.
+
+While callbacks bring the codes, the first poll for a wait comes after 15 s, or after a minute where callbacks
+are reliable. The next ones come more and more rarely, until a poll finds a code that no callback has brought.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 
 from smsverify._runtime.clock import DAY, MINUTE
 from smsverify._service.rate_limit import Load
-from smsverify._service.turns import Sharing
+from smsverify._service.turns import SLOWEST_POLL, Sharing
 
 # All seconds below are of a service whose minute lasts a minute.
 
 # Between two polls. Faster, a code would hardly be in hand sooner, since people and pages take seconds.
-FASTEST_POLL = 1.5  # where the rate limit is idle
-SLOWEST_POLL = 10.0  # where it is not, unless a code may lie for less than half of it, or for longer
+FASTEST_POLL = 1.5  # where the rate limit is idle; where it is not, `Sharing.slowest_poll`
+FIRST_POLL = 15.0  # from the start of the oldest wait, at the most, though no slot can be spared
+SOON = 4.0  # within so many seconds, slots that come back do so together
 ONE_BY_ONE = 4  # orders that one poll asks for one by one, at the most: the others have their turn soon
 
 # While callbacks bring the codes, polls only make up for those that were lost.
@@ -126,25 +128,39 @@ def _by_what_is_left(
     sharing: Sharing,
 ) -> Poll:
     """What others leave of the rate limit, spread evenly over its period."""
+    second = period / MINUTE
     purchases = min(load.purchases + load.purchases_waiting, int(limit * sharing.purchases))
-    # As many codes as the last period had, or as many as there are fresh orders, are to be read.
-    codes = sum(age < period for age in ages) if unlisted is not None else 0
-    others = max(load.purchases, purchases) + max(load.releases, codes) + load.reads
-    left = max(limit * (1 - sharing.slack) - others, 1.0)
+    purchases = max(load.purchases, purchases)
+    # As many codes as the last period had, or as many as there are fresh orders, are to be read. But there
+    # are no more of them than orders that are waited for, and those that will be bought.
+    fresh = sum(age < period for age in ages) if unlisted is not None else 0
+    codes = min(max(load.releases, fresh), len(ages) + purchases)
+    left = max(limit * (1 - sharing.slack) - purchases - codes - load.reads, 1.0)
     lists = 0 if unlisted is None else 1
     cost = lists + min(len(ages) if unlisted is None else unlisted, ONE_BY_ONE)
-    fastest, slowest = FASTEST_POLL * period / MINUTE, slowest_poll(sharing.code_latency) * period / MINUTE
+    fastest, slowest = FASTEST_POLL * second, sharing.slowest_poll * second
     pause = min(max(period * cost / left, fastest), slowest)
-    # Codes for which no slot was left can be read as soon as enough have come back.
-    free_in = load.free_in[min(codes, len(load.free_in)) - 1] if codes and load.free_in else 0.0
-    if fastest < free_in < pause:
-        pause = free_in
-    return Poll(True, pause, max(1, min(int(left * pause / period) - lists, ONE_BY_ONE)))
+    if fastest < (enough_at := _enough_come_back(load.free_in, fresh, SOON * second)) < pause:
+        pause = enough_at
+    # What was bought just now has no code yet: a slot that is scarce is better spent a little later.
+    first_at = min(pause, min(FIRST_POLL, sharing.code_latency) * second)
+    if pause > fastest and max(ages) < first_at:
+        return Poll(False, first_at - max(ages), 1)
+    # Where polls are rarer than by default, each asks for more, so that none of these orders is forgotten.
+    least = max(1, int(pause / (SLOWEST_POLL * second)))
+    return Poll(True, pause, min(max(least, int(left * pause / period) - lists), ONE_BY_ONE))
 
 
-def slowest_poll(code_latency: float) -> float:
-    """Seconds between two polls, at the most, while callbacks bring no codes."""
-    return max(min(SLOWEST_POLL, 2 * code_latency), code_latency / 2)
+def _enough_come_back(free_in: Sequence[float], codes: int, soon: float) -> float:
+    """In how many seconds slots come back for codes that have none; 0 where there are enough.
+
+    That is when the first one of them comes back, where the others follow it soon: the poll takes this one,
+    so that no purchase takes the others before the codes are known.
+    """
+    if not codes or not free_in:
+        return 0.0
+    enough_in = free_in[min(codes, len(free_in)) - 1]
+    return max(enough_in - soon, min(seconds for seconds in free_in if seconds > 0)) if enough_in else 0.0
 
 
 def first_safety_poll(

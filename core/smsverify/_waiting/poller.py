@@ -11,6 +11,7 @@ that were not seen for the longest part of their age come first, so fresh ones c
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._orders.orders import Orders
+from smsverify._runtime.threads import for_each
 from smsverify._service.rate_limit import Priority
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, polls, waits
@@ -39,6 +41,7 @@ PROVEN = -1  # stands for the number of misses once the list has shown a complet
 # Polls by the list between two looks at an order that it shows no news of; the second, where it is proven.
 CHECKS = 3
 RARE_CHECKS = 10
+READERS = 10  # statuses that one poll reads at a time
 CHANCES = 20  # polls without a blind list between two chances for it
 
 
@@ -96,11 +99,19 @@ class Poller:
 
     def _poll(self, awaited: Sequence[int], one_by_one: int, when_asked: Callable[[], None]) -> None:
         """One poll for all who wait for these orders."""
-        for order_id, priority, is_news in self._worth_asking(awaited, one_by_one):
+        worth_asking = self._worth_asking(awaited, one_by_one)
+        listed_at = time.monotonic()
+
+        def ask(one: tuple[int, Priority, bool | None]) -> None:
+            order_id, priority, is_news = one
             # The requests before it may have waited so long that a callback has come meanwhile.
             if self._is_awaited(order_id):
                 self._ask(order_id, priority, is_news=is_news)
                 when_asked()
+
+        # They stand in the queue together, so that no purchase goes between.
+        for_each(worth_asking, ask, at_once=READERS, name="smsverify-read")
+        self.schedule.has_polled(time.monotonic() - listed_at)
         self._orders.cancelling.retry_releases(limit=1)
 
     def _is_awaited(self, order_id: int) -> bool:
@@ -139,11 +150,13 @@ class Poller:
             log.warning("The list of orders cannot be read, so they are asked for one by one: %s", error)
             return [(order_id, Priority.POLL, None) for order_id in order_ids[:one_by_one]]
         listed = {order.order_id: order.status for order in orders}
+        awaited = set(order_ids)
         before = self._note_listed(order_ids, listed)
+        # The list begins with the newest order. The oldest code has lain the longest.
         changed = [
             order_id
-            for order_id in order_ids
-            if order_id in listed
+            for order_id in reversed(listed)
+            if order_id in awaited
             and (has_ended(listed[order_id]) or listed[order_id] != before.get(order_id, listed[order_id]))
         ]
         unlisted = [order_id for order_id in order_ids if order_id not in listed]

@@ -244,8 +244,36 @@ class Schedule:
 
     # -------------------------------------------------------------- the poll
 
+    def has_polled(self, seconds_ago: float) -> None:
+        """Puts on record when the next poll is due, after one whose list was read so long ago.
+
+        Its requests have changed what others leave, and may have waited long for their turn.
+        """
+        plan, awaited, first_poll = self._plan()
+        if not awaited or first_poll is not None:
+            return
+        pause = max(plan.pause - seconds_ago, 0.0) if plan.is_made else plan.pause
+        with self._store.write() as connection:
+            this = polls.c.account == self._account
+            next_at = self._store.now(connection) + pause
+            connection.execute(sa.update(polls).where(this).values(next_at=next_at))
+
     def _claim_poll(self) -> list[Look]:
         """The poll for all who wait; none where another process was quicker, or it is not time yet."""
+        plan, awaited, first_poll = self._plan()
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            farthest = now + pace.farthest_poll(self._time_scale)
+            is_due = sa.or_(polls.c.next_at <= now, polls.c.next_at > farthest)
+            claim = sa.update(polls).where(polls.c.account == self._account, is_due)
+            claimed = connection.execute(claim.values(next_at=now + plan.pause))
+            if not claimed.rowcount or not awaited:
+                return []
+            self._rate_limit.codes_are_polled_for(connection, first_poll is None)
+        return [Look(by_turn(awaited), Priority.POLL, plan.one_by_one)] if plan.is_made else []
+
+    def _plan(self) -> tuple[pace.Poll, list[Awaited], float | None]:
+        """What `pace` says of a poll now, who waits for it, and what it says of the callbacks."""
         with self._store.read() as connection:
             awaited = self._awaited(connection)
             first_poll = self._first_safety_poll(connection)
@@ -261,16 +289,7 @@ class Schedule:
             first_poll=first_poll,
             sharing=self._rate_limit.sharing,
         )
-        with self._store.write() as connection:
-            now = self._store.now(connection)
-            farthest = now + pace.farthest_poll(self._time_scale)
-            is_due = sa.or_(polls.c.next_at <= now, polls.c.next_at > farthest)
-            claim = sa.update(polls).where(polls.c.account == self._account, is_due)
-            claimed = connection.execute(claim.values(next_at=now + plan.pause))
-            if not claimed.rowcount or not awaited:
-                return []
-            self._rate_limit.codes_are_polled_for(connection, first_poll is None)
-        return [Look(by_turn(awaited), Priority.POLL, plan.one_by_one)] if plan.is_made else []
+        return plan, awaited, first_poll
 
     def _awaited(self, connection: sa.Connection) -> list[Awaited]:
         now = self._store.now(connection)

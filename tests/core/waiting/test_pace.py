@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smsverify._service.rate_limit import Load
-from smsverify._service.turns import Sharing
+from smsverify._service.turns import LEAST_SHARE, Sharing
 from smsverify._waiting import pace
 from smsverify._waiting.pace import Arrival, Poll
 
@@ -19,6 +19,7 @@ AGES = st.lists(st.floats(0, 4000), min_size=1, max_size=200)
 COUNTS = st.integers(0, 600)
 LOADS = st.builds(Load, COUNTS, COUNTS, COUNTS, COUNTS)
 UNLISTED = st.none() | COUNTS
+SLOWEST = 10.0  # seconds between two polls, by default
 SITUATIONS = st.fixed_dictionaries({"ages": AGES, "load": LOADS, "unlisted": UNLISTED})
 
 
@@ -38,10 +39,12 @@ def test_a_poll_comes_neither_too_soon_nor_too_late(
     period: float, limit: int, situation: dict[str, Any]
 ) -> None:
     poll = polled(period, limit, situation)
-    assert poll.is_made
-    assert poll.pause * 60 / period + 1e-9 >= pace.FASTEST_POLL
-    assert poll.pause * 60 / period <= pace.SLOWEST_POLL + 1e-9
+    assert poll.pause * 60 / period <= SLOWEST + 1e-9
     assert 1 <= poll.one_by_one <= pace.ONE_BY_ONE
+    if poll.is_made:
+        assert poll.pause * 60 / period + 1e-9 >= pace.FASTEST_POLL
+    else:
+        assert max(situation["ages"]) < Sharing().code_latency * period / 60
 
 
 @given(LIMITS, SITUATIONS)
@@ -49,8 +52,9 @@ def test_polls_take_no_more_than_others_leave_unless_they_would_be_too_rare(
     limit: int, situation: dict[str, Any]
 ) -> None:
     poll, load = polled(60.0, limit, situation), situation["load"]
-    left = limit - load.purchases - load.releases - load.reads
-    if poll.pause < pace.SLOWEST_POLL:
+    codes = min(load.releases, len(situation["ages"]) + load.purchases)
+    left = limit - load.purchases - codes - load.reads
+    if poll.is_made and poll.pause < SLOWEST:
         assert cost(poll, situation) * 60 / poll.pause <= left + 1e-6
 
 
@@ -59,8 +63,12 @@ def test_nobody_who_needs_more_makes_polls_more_frequent(
     limit: int, situation: dict[str, Any], what: str, more: int
 ) -> None:
     load = situation["load"]
-    busier = Load(**{**vars(load), what: getattr(load, what) + more})
-    assert polled(60.0, limit, situation).pause <= polled(60.0, limit, situation | {"load": busier}).pause
+    busier = polled(
+        60.0, limit, situation | {"load": Load(**{**vars(load), what: getattr(load, what) + more})}
+    )
+    idler = polled(60.0, limit, situation)
+    assert idler.pause <= busier.pause or not busier.is_made
+    assert idler.is_made or not busier.is_made
 
 
 @given(PERIODS, LIMITS, SITUATIONS, st.none() | st.sampled_from([15.0, 60.0]))
@@ -109,14 +117,20 @@ def test_the_longer_a_code_may_lie_the_more_purchases_have_and_the_rarer_polls_a
 ) -> None:
     short, long = sorted([one, other])
     assert Sharing(short).purchases <= Sharing(long).purchases + 1e-9
-    assert 0 < Sharing(long).purchases < 1
-    assert pace.slowest_poll(short) <= pace.slowest_poll(long)
-    assert pace.slowest_poll(long) <= 2 * long
+    assert Sharing(short).orders_ahead <= Sharing(long).orders_ahead
+    assert Sharing(short).slowest_poll <= Sharing(long).slowest_poll <= 2 * long
 
 
-def test_by_default_purchases_leave_as_much_for_their_codes() -> None:
-    assert Sharing().purchases == pytest.approx(0.45, abs=0.01)
-    assert pace.slowest_poll(Sharing().code_latency) == pace.SLOWEST_POLL
+@given(LATENCIES)
+def test_purchases_leave_as_much_for_their_codes_and_the_rest_for_polls(code_latency: float) -> None:
+    sharing = Sharing(code_latency)
+    polls = 1 / sharing.slowest_poll
+    assert 2 * sharing.purchases + polls <= 1 or sharing.purchases == LEAST_SHARE
+
+
+def test_by_default_there_are_27_numbers_and_6_polls_a_minute() -> None:
+    assert Sharing().purchases == pytest.approx(0.45)
+    assert Sharing().slowest_poll == SLOWEST
 
 
 @given(LIMITS, SITUATIONS, LATENCIES)
@@ -124,14 +138,60 @@ def test_no_code_waits_for_a_poll_longer_than_it_may(
     limit: int, situation: dict[str, Any], code_latency: float
 ) -> None:
     poll = polled(60.0, limit, situation | {"sharing": Sharing(code_latency)})
-    assert poll.pause <= max(pace.slowest_poll(code_latency), pace.FASTEST_POLL)
+    assert poll.pause <= max(Sharing(code_latency).slowest_poll, pace.FASTEST_POLL)
 
 
-def test_the_next_poll_is_when_enough_slots_have_come_back() -> None:
-    waiting = {"ages": [1.0] * 50, "unlisted": 0, "sharing": Sharing(40.0)}
-    for free_in, pause in [(15.0, 15.0), (0.5, 20.0), (59.0, 20.0)]:
-        load = Load(0, 0, 50, 0, free_in=[0.0] * 10 + [free_in] * 50)
-        assert polled(60.0, 60, waiting | {"load": load}).pause == pause
+@pytest.mark.parametrize(
+    ("free_in", "pause"),
+    [
+        ([0.0] * 10 + [15.0] * 50, 15.0),
+        ([0.0] * 10 + [15.0 + slot / 20 for slot in range(50)], 15.0),  # together: when the first one comes
+        ([0.0] * 10 + [slot / 2 for slot in range(1, 51)], 10.5),  # one by one: soon before enough are back
+        ([0.0] * 10 + [0.5] * 50, 30.0),
+        ([0.0] * 10 + [59.0] * 50, 30.0),
+        ([0.0] * 60, 30.0),
+    ],
+)
+def test_the_next_poll_is_when_slots_for_the_codes_come_back(free_in: list[float], pause: float) -> None:
+    load = Load(0, 0, 50, 0, free_in=free_in)
+    waiting = {"ages": [40.0] * 39, "unlisted": 0, "sharing": Sharing(40.0), "load": load}
+    assert polled(60.0, 60, waiting).pause == pytest.approx(pause)
+
+
+@given(LIMITS, SITUATIONS, LATENCIES)
+def test_the_first_poll_waits_where_slots_are_scarce_until_a_code_can_have_come(
+    limit: int, situation: dict[str, Any], code_latency: float
+) -> None:
+    poll = polled(60.0, limit, situation | {"sharing": Sharing(code_latency)})
+    oldest = max(situation["ages"])
+    if not poll.is_made:
+        assert oldest + poll.pause <= min(code_latency, pace.FIRST_POLL) + 1e-6
+        idle = {"load": Load(0, 0, 0, 0), "unlisted": 0, "ages": [0.0] * min(len(situation["ages"]), 20)}
+        assert polled(60.0, 60, situation | idle).is_made
+
+
+def test_rarer_polls_ask_for_more_orders_that_the_list_does_not_show() -> None:
+    load = Load(releases=0, reads=0, purchases=60, purchases_waiting=100)
+    scarce = {"ages": [100.0] * 30, "unlisted": 9, "load": load}
+    for code_latency, orders in [(2.0, 1), (5.0, 1), (20.0, 3), (40.0, 3)]:
+        poll = polled(60.0, 60, scarce | {"sharing": Sharing(code_latency)})
+        assert (poll.pause, poll.one_by_one) == (Sharing(code_latency).slowest_poll, orders)
+
+
+@pytest.mark.parametrize(("code_latency", "first_at"), [(2.0, 2.0), (5.0, 5.0), (40.0, 15.0)])
+def test_numbers_that_were_bought_just_now_are_not_polled_for(code_latency: float, first_at: float) -> None:
+    load = Load(releases=0, reads=3, purchases=30, purchases_waiting=20)
+    just_now = {"ages": [1.0] * 30, "unlisted": 0, "load": load, "sharing": Sharing(code_latency)}
+    assert polled(60.0, 60, just_now) == Poll(False, first_at - 1.0, 1)
+    assert polled(60.0, 60, just_now | {"ages": [first_at, *[1.0] * 29]}).is_made
+
+
+def test_when_the_last_codes_are_waited_for_polls_take_what_is_left() -> None:
+    """However many codes were read a moment ago."""
+    load = Load(releases=50, reads=0, purchases=0, purchases_waiting=0)
+    for count, pause in [(1, 1.5), (10, 1.5), (25, 60 / 32), (40, 60 / 17)]:
+        waiting = {"ages": [50.0] * count, "unlisted": 0, "load": load}
+        assert polled(60.0, 60, waiting).pause == pytest.approx(pause)
 
 
 # ------------------------------------------------------------------ what callbacks are worth

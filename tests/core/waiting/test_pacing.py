@@ -16,7 +16,7 @@ from rigs.rooms import rooms_of, store_of
 
 from smsverify import RateLimitedError, SmsVerifyHook
 from smsverify._service.rate_limit import Priority, RateLimit
-from smsverify._service.turns import Sharing
+from smsverify._service.turns import HEAD_START, Sharing
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import messages, polls, waits
 from smsverify._waiting.schedule import Awaited, Schedule, by_turn
@@ -121,10 +121,40 @@ def sharing(store_url: str, *, code_latency: float = 5.0, expects_polls: bool = 
 def test_the_longer_a_code_may_lie_the_more_numbers_are_ordered_ahead(any_store_url: str) -> None:
     take(sharing(any_store_url), Priority.PURCHASE, SHARE)
     polled(sharing(any_store_url))
-    for code_latency, more in [(2.0, 0), (20.0, 4), (40.0, 4)]:
+    for code_latency, more in [(2.0, 0), (20.0, 1), (40.0, 5)]:
         rate_limit = sharing(any_store_url, code_latency=code_latency)
         take(rate_limit, Priority.PURCHASE, more)
         assert refusal(rate_limit, Priority.PURCHASE) > 30
+
+
+def test_numbers_are_ordered_ahead_on_idle_slots_alone(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate_limit = sharing(any_store_url, code_latency=40.0)
+    take(rate_limit, Priority.PURCHASE, 12)
+    polled(rate_limit)
+    assert refusal(rate_limit, Priority.PURCHASE) > 30
+    for seconds, more in [(61, 7), (61, 7), (130, 12)]:  # the slots that came back are for codes, too
+        later(monkeypatch, seconds)
+        polled(rate_limit)
+        take(rate_limit, Priority.PURCHASE, more)
+        assert refusal(rate_limit, Priority.PURCHASE) > 30
+
+
+def test_a_slot_that_has_come_back_is_for_codes_first_where_numbers_are_ordered_ahead(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate_limit, period = sharing(any_store_url, code_latency=40.0), 60.0
+    monkeypatch.setattr(Store, "now", lambda self, connection: 1_800_000_000.0)  # no time passes
+    take(rate_limit, Priority.PURCHASE, 12)
+    take(rate_limit, Priority.READ, LIMIT - 12)
+    later(monkeypatch, period)
+    polled(rate_limit)
+    take(rate_limit, Priority.PURCHASE)  # nobody starves
+    assert 0 < refusal(rate_limit, Priority.PURCHASE) <= HEAD_START
+    take(rate_limit, Priority.RELEASE, 10)
+    later(monkeypatch, HEAD_START)
+    take(rate_limit, Priority.PURCHASE, 2)
 
 
 def test_where_callbacks_are_configured_purchases_are_held_back_by_polls_alone(any_store_url: str) -> None:
