@@ -106,7 +106,7 @@ matrix: $(VENV)/tools/installed ## test more versions of Airflow, Prefect and Py
 	$(PYTHON) scripts/matrix.py --uv $(VENV)/tools/bin/uv --only '$(ONLY)'
 
 .PHONY: e2e
-e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the demo, and every way in which tasks and flows can end, and rentals kept, on the real stacks (40 minutes)
+e2e: $(VENV)/core/installed $(VENV)/airflow/installed $(VENV)/prefect/installed ## run the demo, every way in which tasks and flows can end, many accounts, and rentals kept, on the real stacks (an hour)
 	$(CORE)/python -m pytest tests/e2e
 
 # Debian's packages of what the hosts run are installed where they are missing.

@@ -115,6 +115,7 @@ def test_it_is_seen_while_others_go_on(simulator: Simulator, account: SmsVerifyC
         watch.start()
         verified = verify_number.map(*arguments(account, submit), service=["WhatsApp", "Telegram"])
         outcomes = publish_progress(verified)
+        is_seen.set()
         watch.join()
         return outcomes
 
