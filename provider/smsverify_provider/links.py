@@ -7,8 +7,6 @@ from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
 
-from smsverify_provider.versions import conf
-
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
@@ -25,5 +23,5 @@ class SmsVerifyOrderLink(BaseOperatorLink):
         if not str(order_id or "").isdecimal():
             return ""
         name = quote(str(getattr(operator, "smsverify_conn_id", "")), safe="")
-        base = conf.get("api", "base_url", fallback="").rstrip("/")
-        return f"{base}/plugin/smsverify?connection={name}#order-{order_id}"
+        # Relative, so that it holds under a base path and behind a proxy, whatever a worker knows of that.
+        return f"plugin/smsverify?connection={name}#order-{order_id}"

@@ -72,9 +72,11 @@ async def refuse(request: Request, error: HTTPException) -> Response:
 def show(user: GetUserDep, connection: Annotated[str | None, Query()] = None) -> Response:
     """The page of one connection; of the first one by default."""
     names = _readable(user)
+    if not names and _is_allowed(user):
+        return _page(200, names=names, trouble=NOTHING)
     if not names or (connection is not None and connection not in names):
-        text = "Your role in Airflow may not read this connection." if names else NOTHING
-        return _page(403 if names or not _is_allowed(user) else 200, names=names, trouble=text)
+        what = "this connection" if names else "connections"
+        return _page(403, names=names, trouble=f"Your role in Airflow may not read {what}.")
     name = connection or names[0]
     hook = SmsVerifyHook(name)
     try:

@@ -46,6 +46,15 @@
     there.remove();
   });
 
+  // A command is marked to be copied, by the mouse or the keyboard.
+  document.addEventListener("focusin", ({ target }) => {
+    if (target.matches("code.copy")) getSelection().selectAllChildren(target);
+  });
+  document.addEventListener("focusout", ({ target }) => {
+    if (target.matches("code.copy")) getSelection().empty();
+  });
+
+  const scrolled = () => [...document.querySelectorAll(".wide")];
   const focusable = () => [...document.querySelectorAll("main a, main code")];
 
   const refresh = async () => {
@@ -59,7 +68,9 @@
     const now = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
     if (!now) return;
     const at = focusable().indexOf(document.activeElement);
+    const lefts = scrolled().map((one) => one.scrollLeft);
     document.querySelector("main").replaceWith(now);
+    scrolled().forEach((one, index) => one.scrollTo({ left: lefts[index] ?? 0 }));
     if (at >= 0) focusable()[at]?.focus({ preventScroll: true });
     mark();
   };
