@@ -1,8 +1,10 @@
-"""Start work when an SMS arrives: one run for each SMS on the account's rentals, or for several at once.
+"""Start work when an SMS arrives on a rental: one run for each SMS, or for several at once.
 
 The asset stands for the SMS that come. Its watcher runs in the triggerer and announces each SMS once, by its
-id; the task reads the text. With a rental's `order_id`, it announces the SMS of that rental only:
-`SmsVerifyMessageTrigger(order_id=458734)`.
+id; the task reads the text. It watches one rental: without `order_id` it would watch the whole account, and
+each code of a sign-up would start a run too.
+
+Put the `order_id` of your rental into `RENTAL`, or a list of several.
 """
 
 from __future__ import annotations
@@ -14,10 +16,15 @@ from airflow.sdk import Asset, AssetWatcher, dag, task
 
 from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
 
-SMS = Asset("sms", watchers=[AssetWatcher(name="sms_watcher", trigger=SmsVerifyMessageTrigger())])
+RENTAL = 458734
+SMS = Asset(
+    "sms", watchers=[AssetWatcher(name="sms_watcher", trigger=SmsVerifyMessageTrigger(order_id=RENTAL))]
+)
 
 
 @dag(
+    description="Runs for each SMS that a rental receives",
+    doc_md=__doc__,
     schedule=[SMS],
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     # In Airflow 3.3, an event that comes while this many runs are active waits for the next event.
@@ -42,9 +49,8 @@ def handle_sms() -> None:
             for message in messages
         ]
 
-    @task
+    @task(doc_md="Stands for your own work on one SMS.")
     def handle(sms: dict[str, Any]) -> int:
-        """Stands for your own work on one SMS."""
         return int(sms["order_id"])
 
     handle.expand(sms=read())

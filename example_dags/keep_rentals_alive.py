@@ -23,6 +23,8 @@ def alert(context: Any) -> None:
 
 
 @dag(
+    description="Renews the rentals that end soon, and fails where one is not kept",
+    doc_md=__doc__,
     schedule=timedelta(hours=1),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -40,11 +42,14 @@ def keep_rentals_alive() -> None:
         within=timedelta(hours=4),
         max_price="15",  # a rental that costs more is not renewed, and the run names it
         run_budget="50",
+        doc_md="Renews each rental that ends within four hours, once for each period. The result lists all "
+        "rentals with an `outcome` and its reason.",
     )
     lasts = SmsVerifyBalanceSensor(
         task_id="wallet_lasts",
         minimum=renew.output["next_cost"],
         timeout=0,  # looks once; a longer time waits for a top-up
+        doc_md="Fails where the wallet does not hold enough to renew each rental once more.",
     )
     renew >> lasts
 

@@ -9,12 +9,24 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 
 @dag(
+    description="Provisions a test account with the first number that gets its code",
+    doc_md=__doc__,
     schedule=None,
-    params={"service": "WhatsApp", "timeout": 120},
+    params={
+        "service": Param(
+            "WhatsApp",
+            type=["string", "integer"],
+            title="Service",
+            description="Whose SMS it is: name or id.",
+        ),
+        "timeout": Param(
+            120, type="number", minimum=0, title="Time-out", description="Seconds for each number."
+        ),
+    },
     # A retry goes on with the same number while that is alive, otherwise with the next.
     default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
     tags=["smsverify", "example"],

@@ -9,12 +9,25 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import dag, task, task_group
+from airflow.sdk import Param, dag, task, task_group
 
 
 @dag(
+    description="Provisions a test account for each service, all at the same time",
+    doc_md=__doc__,
     schedule=None,
-    params={"services": ["WhatsApp", "Telegram", "Google"], "timeout": 120},
+    params={
+        "services": Param(
+            ["WhatsApp", "Telegram", "Google"],
+            type="array",
+            items={"type": "string"},
+            title="Services",
+            description="Names, one a line. An account is provisioned for each.",
+        ),
+        "timeout": Param(
+            120, type="number", minimum=0, title="Time-out", description="Seconds for each number."
+        ),
+    },
     default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
     tags=["smsverify", "example"],
 )

@@ -15,6 +15,8 @@ from smsverify_provider.operators.smsverify import SmsVerifyReconcileOperator
 
 
 @dag(
+    description="Compares the records with the service, and fails where a person has to look",
+    doc_md=__doc__,
     schedule=timedelta(minutes=15),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -23,7 +25,11 @@ from smsverify_provider.operators.smsverify import SmsVerifyReconcileOperator
 )
 def reconcile() -> None:
     SmsVerifyReconcileOperator(
-        task_id="reconcile", cancel_after=3600, retries=2, retry_delay=timedelta(minutes=1)
+        task_id="reconcile",
+        cancel_after=3600,
+        retries=2,
+        retry_delay=timedelta(minutes=1),
+        doc_md="Fails where a finding needs a person. The result has all findings, with what resolves each.",
     )
 
 

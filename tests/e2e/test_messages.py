@@ -329,7 +329,7 @@ def prefect(
     # The burst goes to another rental: it is about events, not about a thousand processes.
     yaml = (folder / "prefect.yaml").read_text()
     (folder / "prefect.yaml").write_text(
-        yaml.replace("smsverify.order.*", f"smsverify.order.{service.order.order_id}")
+        yaml.replace("smsverify.order.458734", f"smsverify.order.{service.order.order_id}")
     )
     variables = {"PYTHONPATH": SOURCES, **simulator.account(base / "store.db").environment()}
     with PrefectServer(processes, PREFECT, home=base / "prefect", variables=variables) as server:

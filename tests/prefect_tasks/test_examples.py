@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from rigs.rooms import store_of
 from prefect_smsverify import SmsVerifyCredentials
 from smsverify import VerificationError, WaitTimeoutError
 from smsverify._store.tables import consumers
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 
 EXAMPLES = Path(__file__).parents[2] / "prefect_tasks" / "examples"
 
@@ -37,6 +40,7 @@ def example(name: str) -> Any:
 
 def test_every_example_is_tested() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "alerts",
         "handle_sms",
         "keep_rentals_alive",
         "provision_account",
@@ -108,13 +112,67 @@ def test_rentals_are_kept_on_a_schedule(
     assert [order.renewals for order in simulator.orders()] == [1]
 
 
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The texts that have been posted to `ALERT_URL`."""
+    posted: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("ALERT_URL", f"http://127.0.0.1:{server.server_port}")
+        yield posted
+        server.shutdown()
+        thread.join()
+
+
+def test_a_person_is_alerted_of_findings_and_of_an_empty_wallet(
+    silent: Simulator, prefect_server: str, monkeypatch: pytest.MonkeyPatch, webhook: list[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    hook = SmsVerifyCredentials().get_hook()
+    with running("alerts"), get_client(sync_client=True) as client:
+
+        def served() -> Any:
+            with contextlib.suppress(ObjectNotFound):
+                return client.read_deployment_by_name("alerts/alerts")
+
+        deployment = eventually(served)
+
+        def ends_in() -> str:
+            run = client.create_flow_run_from_deployment(deployment.id)
+            state = eventually(lambda: is_final(client.read_flow_run(run.id).state))
+            return str(state.type.value)
+
+        assert ends_in() == "COMPLETED"
+        number = hook.order("temporary", service="WhatsApp").order_id
+        silent.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
+        assert not hook.release(number, "a test")
+        silent.set_balance("1.00")
+        assert ends_in() == "FAILED"
+        (alert,) = eventually(lambda: webhook)
+    assert alert.startswith("smsverify: ")
+    assert str(number) in alert
+    assert "5 USD are needed" in alert
+
+
 def test_an_sms_starts_a_flow_run(
     silent: Simulator, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     hook = SmsVerifyCredentials().get_hook()
     rental = hook.order("rent-1day", service="Tinder")
-    with running("publish_message_events"), running("handle_sms"), get_client(sync_client=True) as client:
+    with (
+        running("publish_message_events"),
+        running("handle_sms", str(rental.order_id)),
+        get_client(sync_client=True) as client,
+    ):
 
         def served() -> Any:
             with contextlib.suppress(ObjectNotFound):
@@ -143,10 +201,14 @@ def is_done(run: Any) -> bool:
     return bool(run.state.is_completed())
 
 
+def is_final(state: Any) -> Any:
+    return state if state.is_final() else None
+
+
 @contextlib.contextmanager
-def running(name: str) -> Iterator[None]:
+def running(name: str, *arguments: str) -> Iterator[None]:
     """Runs an example for a block."""
-    with subprocess.Popen([sys.executable, str(EXAMPLES / f"{name}.py")]) as process:
+    with subprocess.Popen([sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]) as process:
         try:
             yield
         finally:

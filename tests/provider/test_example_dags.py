@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -85,6 +86,22 @@ def _by_task(rows: Iterable[tuple[str, int, Any]]) -> dict[str, Any]:
         else:
             found.setdefault(task_id, []).append(value)
     return found
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_says_in_airflow_what_it_and_its_parts_are_for(path: Path, connection: Any) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    dag = DagBag(path).dags[path.stem]
+    assert dag.doc_md
+    assert dag.description
+    for task in dag.tasks:
+        assert task.doc_md, task.task_id
+    for name in dag.params:
+        param = dag.params.get_param(name)
+        assert param.description, name
+        assert param.schema["title"], name
+        assert param.schema["type"], name
 
 
 def test_an_account_is_provisioned(run: Callable[..., Run], sim: Simulator) -> None:
@@ -194,6 +211,40 @@ def test_reconciling_ends_well_where_all_is_accounted_for_and_fails_where_not(
     assert (result.state, result.states) == ("success", {"reconcile": "success"})
     assert result.results["reconcile"]["findings"] == []
     assert sim.balance() == 50
+
+
+@pytest.mark.smsverify_simulator(sms_delay="never")
+def test_a_person_is_alerted_of_findings_and_of_an_empty_wallet(
+    run: Callable[..., Run], hook: Any, sim: Simulator, capsys: Any
+) -> None:
+    def alerts() -> list[str]:
+        return re.findall(r"ALERT (.*?) \[", capsys.readouterr().out)
+
+    sim.set_balance("1.00")
+    assert run("alerts").states == {"reconcile": "success", "wallet": "failed"}
+    (wallet,) = alerts()
+    assert wallet == "wallet: The wallet holds 1.0 USD, and 5 USD are needed"
+
+    sim.set_balance("50.00")
+    assert run("alerts").states == {"reconcile": "success", "wallet": "success"}
+    assert alerts() == []
+
+    number = hook.order("temporary", service="WhatsApp").order_id
+    sim.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
+    assert not hook.release(number, "a test")
+    assert run("alerts").states == {"reconcile": "failed", "wallet": "success"}
+    (finding,) = alerts()
+    assert finding.startswith("reconcile: ")
+    assert str(number) in finding
+
+
+def test_only_the_sms_of_a_rental_start_its_dag(connection: Any) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    dag = DagBag(EXAMPLES / "handle_sms.py").dags["handle_sms"]
+    (watcher,) = dag.timetable.asset_condition.objects[0].watchers
+    _, arguments = watcher.trigger.serialize()
+    assert arguments["order_id"] == [458734]
 
 
 @pytest.mark.smsverify_simulator(sms_delay="never")
