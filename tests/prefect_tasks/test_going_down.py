@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from sqlalchemy import create_engine, text
 
 from smsverify.simulator import Simulator
 
+SLOW = pytest.mark.slow
 SCENARIOS = Path(__file__).with_name("scenarios.py")
 PATIENCE = 120.0  # seconds, for machines that are busy with other things
 
@@ -48,12 +50,17 @@ def start(
     def started(*arguments: str) -> subprocess.Popen[bytes]:
         with (tmp_path / "output.txt").open("wb") as output:
             command = [sys.executable, str(SCENARIOS), *arguments]
-            running.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
+            # A group of its own: a process that is killed cannot end those that it has started.
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            running.append(process)
         return running[-1]
 
     yield started
     for process in running:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     print((tmp_path / "output.txt").read_text())
 
@@ -108,17 +115,17 @@ def statuses(simulator: Simulator) -> list[str]:
     ("name", "how", "numbers", "waiting"),
     [
         ("direct", signal.SIGTERM, 1, 1),
-        ("mapped", signal.SIGTERM, 3, 3),
+        pytest.param("mapped", signal.SIGTERM, 3, 3, marks=SLOW),
         ("mapped", signal.SIGINT, 3, 3),
-        ("mapped_coroutines", signal.SIGTERM, 3, 3),
-        ("submitted_at_once", signal.SIGINT, 3, 3),
+        pytest.param("mapped_coroutines", signal.SIGTERM, 3, 3, marks=SLOW),
+        pytest.param("submitted_at_once", signal.SIGINT, 3, 3, marks=SLOW),
         ("gathered", signal.SIGTERM, 3, 3),
-        ("gathered", signal.SIGINT, 3, 3),
+        pytest.param("gathered", signal.SIGINT, 3, 3, marks=SLOW),
         ("chained_in_a_transaction", signal.SIGTERM, 3, 3),
-        ("mapped_wrappers", signal.SIGTERM, 3, 3),
-        ("subflow_in_a_task", signal.SIGTERM, 3, 3),
+        pytest.param("mapped_wrappers", signal.SIGTERM, 3, 3, marks=SLOW),
+        pytest.param("subflow_in_a_task", signal.SIGTERM, 3, 3, marks=SLOW),
         ("busy_with_a_rented_number", signal.SIGTERM, 1, 0),
-        ("busy_coroutine_with_a_rented_number", signal.SIGTERM, 1, 0),
+        pytest.param("busy_coroutine_with_a_rented_number", signal.SIGTERM, 1, 0, marks=SLOW),
     ],
 )
 def test_every_number_is_given_back_on(
@@ -149,7 +156,7 @@ def test_a_block_gives_back_what_was_bought_when_the_signal_came(
     assert silent.balance() == 50
 
 
-@pytest.mark.parametrize("how", ["cancelled", "killed"])
+@pytest.mark.parametrize("how", [pytest.param("cancelled", marks=SLOW), "killed"])
 def test_waits_in_other_processes_end_when_their_flow_is(
     how: str,
     start: Callable[..., subprocess.Popen[bytes]],
