@@ -35,12 +35,18 @@ PREFECT_TESTS = ("tests/prefect_tasks",)
 
 @dataclass(frozen=True)
 class Cell:
-    """One framework's version on one Python; `newest` is the day of its newest packages, "" for today."""
+    """One framework's version on one Python.
+
+    Attributes:
+        newest: the day of its newest packages, "" for those that `pins` names.
+        pins: the environment whose constraints hold, by default that of the framework.
+    """
 
     framework: str
     version: str
     python: str
     newest: str = ""
+    pins: str = ""
 
     @property
     def name(self) -> str:
@@ -58,12 +64,13 @@ class Cell:
             command += ["--exclude-newer", self.newest]
             command += ["--exclude-newer-package", "pytest-airflow-in-a-box=2026-11-01"]
         else:
-            command += ["--constraint", str(ROOT / "constraints" / f"{self.framework}.txt")]
+            command += ["--constraint", str(ROOT / "constraints" / f"{self.pins or self.framework}.txt")]
         extras = f".[{self.framework},server,postgres]"
         run(*command, "--group", group, f"{package}=={self.version}", "--editable", extras)
         return home / "bin" / "python"
 
 
+NEWEST = "2026-11-30"  # constraints/prefect.txt has an older one
 CELLS = (
     Cell("airflow", "3.1.8", "3.10", "2026-03-31"),
     Cell("airflow", "3.1.8", "3.12", "2026-03-31"),
@@ -71,9 +78,14 @@ CELLS = (
     Cell("airflow", "3.2.2", "3.12", "2026-06-15"),
     Cell("airflow", "3.3.2", "3.10"),
     Cell("airflow", "3.3.2", "3.12"),
+    Cell("airflow", "3.3.2", "3.13"),
     Cell("airflow", "3.3.2", "3.14"),
-    Cell("prefect", "3.9.1", "3.12"),
-    Cell("prefect", "3.9.1", "3.14"),
+    Cell("prefect", "3.6.29", "3.10", pins="prefect-floor"),
+    Cell("prefect", "3.6.29", "3.12", pins="prefect-floor"),
+    Cell("prefect", "3.9.1", "3.10", NEWEST),
+    Cell("prefect", "3.9.1", "3.12", NEWEST),
+    Cell("prefect", "3.9.1", "3.13", NEWEST),
+    Cell("prefect", "3.9.1", "3.14", NEWEST),
 )
 
 
