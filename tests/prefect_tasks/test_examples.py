@@ -93,6 +93,7 @@ def test_many_accounts_are_provisioned_and_one_that_fails_stops_no_other(
     assert [order.status for order in simulator.orders() if order.service == "WhatsApp"] == ["completed"] * 4
 
 
+@pytest.mark.slow
 def test_the_records_are_compared_on_a_schedule(
     silent: Simulator, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_records_are_compared_on_a_schedule(
     assert "/api/v1/orders/" in {request.path for request in silent.requests()}
 
 
+@pytest.mark.slow
 def test_rentals_are_kept_on_a_schedule(
     simulate: Callable[..., Simulator], prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_person_is_alerted_of_findings_and_of_an_empty_wallet(
     assert "5 USD are needed" in alert
 
 
+@pytest.mark.slow
 def test_an_sms_starts_a_flow_run(
     silent: Simulator, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ class Account:
         assert self.simulator.balance() == 50 - paid
 
 
+@pytest.mark.slow
 def test_no_number_is_lost_and_none_is_tried_beside_another(
     simulate: Callable[..., Simulator],
     make_hook: Callable[..., SmsVerifyHook],

@@ -184,6 +184,7 @@ STUCK: list[tuple[str, dict[str, Any], float]] = [
 
 
 @pytest.mark.parametrize(("kind", "shown", "period"), STUCK, ids=str)
+@pytest.mark.slow
 def test_a_time_left_that_is_stuck_is_paid_once_for_each_period(
     kind: str,
     shown: dict[str, Any],
@@ -208,6 +209,7 @@ def test_a_time_left_that_is_stuck_is_paid_once_for_each_period(
     assert kind == "day" or found["unconfirmed"] >= 16, "it is not reported"
 
 
+@pytest.mark.slow
 def test_a_rental_that_was_rented_elsewhere_is_paid_once_for_each_period_of_the_longest_kind(
     requests_mock: Mocker, make_hook: MakeHook, store_url: str, clock: Clock
 ) -> None:
@@ -238,6 +240,7 @@ def test_a_rental_that_was_rented_elsewhere_is_paid_once_for_each_period_of_the_
     assert renew.call_count == 4
 
 
+@pytest.mark.slow
 def test_the_short_days_of_a_fast_service_are_kept_one_by_one(
     simulate: Simulate, make_hook: MakeHook, store_url: str, clock: Clock
 ) -> None:

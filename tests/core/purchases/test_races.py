@@ -330,6 +330,7 @@ def test_a_decision_of_a_person_counts_with_the_price_that_the_list_shows(
     assert hook.reconcile().spent == Decimal("0.90")
 
 
+@pytest.mark.slow
 def test_cancellations_that_are_refused_do_not_keep_others_from_being_made(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:

@@ -327,6 +327,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", [*ANSWERS, "elsewhere"])
+@pytest.mark.slow
 def test_whatever_the_status_says_no_more_than_one_period_is_paid_ahead(
     kind: str, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def paid(simulator: Simulator, path: str = "order/") -> list[str]:
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.slow
 def test_a_purchase_that_was_stopped_before_its_first_byte_takes_what_others_have_bought_meanwhile(
     place: str, simulate: Simulate, make_hook: MakeHook, any_store_url: str, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_cancellation_that_was_stopped_before_its_first_byte_leaves_alone_who_
 
 
 @pytest.mark.parametrize("verb", ["reads", "cancellations"])
+@pytest.mark.slow
 def test_requests_that_were_stopped_with_their_slots_do_not_go_beyond_the_limit(
     verb: str, simulate: Simulate, make_hook: MakeHook, any_store_url: str, tmp_path: Path
 ) -> None:

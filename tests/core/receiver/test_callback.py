@@ -516,6 +516,7 @@ def send_all(receiver_url: Callable[[], str], bodies: list[dict[str, Any]], conn
     return acknowledged
 
 
+@pytest.mark.slow
 def test_a_burst_loses_nothing(make_hook: MakeHook, simulator: Simulator, any_store_url: str) -> None:
     hook = make_hook(simulator, any_store_url, callback_secrets=SECRET)
     bodies = [payload(1 + number % 50, "16095170503", f"message {number}") for number in range(1000)]
@@ -565,6 +566,7 @@ def test_without_the_extra_the_command_says_what_to_install(hook: SmsVerifyHook)
     assert (done.returncode, "smsverify[server]" in done.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_kills(
     make_hook: MakeHook, simulator: Simulator, any_store_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

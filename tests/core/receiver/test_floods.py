@@ -109,6 +109,7 @@ def flooding(port: int, path: str, body: Callable[[int], bytes]) -> Iterator[lis
 
 
 @pytest.mark.parametrize("kind", FLOODS)
+@pytest.mark.slow
 def test_genuine_callbacks_are_taken_in_time_during_a_flood(
     hook: SmsVerifyHook, order: Order, kind: str
 ) -> None:
@@ -181,8 +182,7 @@ def test_the_table_of_strangers_callbacks_stays_small(
 
 
 # ------------------------------------------------------------------ many connections
-
-
+@pytest.mark.slow
 def test_idle_connections_keep_nobody_out_though_descriptors_are_few(
     hook: SmsVerifyHook, order: Order
 ) -> None:

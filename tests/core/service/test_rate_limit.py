@@ -81,6 +81,7 @@ def settings_of(simulator: Simulator, url: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("steps", [[61.0, -61.0], [86_400.0], [-86_400.0]])
+@pytest.mark.slow
 def test_the_jumping_clock_of_one_process_sends_not_one_request_too_many(
     steps: list[float], simulate: Callable[..., Simulator], any_store_url: str
 ) -> None:
@@ -97,6 +98,7 @@ def test_the_jumping_clock_of_one_process_sends_not_one_request_too_many(
 
 
 @pytest.mark.parametrize("seconds", [61.0, -61.0, 86_400.0, -86_400.0])
+@pytest.mark.slow
 def test_the_jumping_clock_of_the_database_sends_not_one_request_too_many_and_parks_none(
     seconds: float, simulate: Callable[..., Simulator], shared_store_url: str, database_clock: DatabaseClock
 ) -> None:
