@@ -120,8 +120,8 @@ soak: $(VENV)/core/installed ## test the money for long: random faults and death
 	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/purchases/test_money_kills.py tests/core/purchases/test_money.py \
 	    tests/core/purchases/test_attempts_any.py tests/core/receiver/test_callback.py --timeout 7200
 
-.PHONY: bench bench-imports bench-budget bench-triggers bench-waiting bench-airflow
-bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow ## measure all that is promised, and write it into docs/waiting.md (75 minutes, on an idle machine)
+.PHONY: bench bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store
+bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store ## measure all that is promised, and write it into docs/ (100 minutes, on an idle machine)
 
 bench-imports: $(VENV)/airflow/installed ## measure what importing the operators adds to importing airflow.sdk
 	$(AIRFLOW)/python benchmarks/imports.py
@@ -134,6 +134,9 @@ bench-triggers: $(VENV)/airflow/installed ## measure what 1,000 waits cost Airfl
 
 bench-waiting: $(VENV)/core/installed ## measure ways to wait side by side (BENCH=--quick for a few minutes)
 	$(CORE)/python benchmarks/waiting.py $(or $(BENCH),--write)
+
+bench-store: $(VENV)/core/installed ## measure what the store costs after 1,000,000 orders, and with 10 to 10,000 waits (25 minutes)
+	$(CORE)/python benchmarks/store.py --write
 
 bench-airflow: $(VENV)/core/installed $(VENV)/airflow/installed ## measure 50 codes on a real Airflow, beside HttpOperator and HttpSensor
 	$(CORE)/python benchmarks/real_airflow.py --write

@@ -33,6 +33,7 @@ from smsverify._service.rate_limit import RateLimit
 from smsverify._service.transport import Transport
 from smsverify._service.turns import Sharing
 from smsverify._store.store import Store, open_store
+from smsverify._upkeep.pruning import Pruning
 from smsverify._waiting.otp_waits import OtpWaits
 from smsverify._waiting.pace import alive_for
 from smsverify._waiting.poller import Poller
@@ -262,6 +263,11 @@ class Parts:
     def inbox(self) -> Inbox:
         retention = self.settings.message_retention_days * DAY
         return Inbox(self.store, self.settings.account_id, retention=retention, meter=self.meter)
+
+    @cached_property
+    def pruning(self) -> Pruning:
+        retention = self.settings.message_retention_days * DAY
+        return Pruning(self.store, self.inbox, self.settings.account_id, retention=retention)
 
     @cached_property
     def otp_waits(self) -> OtpWaits:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from datetime import timedelta
 from functools import cached_property
 
 from smsverify._parts import Parts
 from smsverify._service.rate_limit import RateLimitState
 from smsverify._store.schema import StoreState
-from smsverify.checks import check_count, check_id_or_name, check_listed_product
+from smsverify.checks import check_count, check_id_or_name, check_listed_product, check_seconds
+from smsverify.errors import InvalidRequestError
 from smsverify.models import Balance, Country, EsimPlan, Order, Service
 from smsverify.overview import Delivery, Overview
+from smsverify.reports import PruneReport
+
+YOUNGEST = 86_400.0  # seconds; younger rows are never removed from the store
 
 
 class AccountView:
@@ -85,6 +92,34 @@ class AccountView:
     def inspect_store(self) -> StoreState:
         """What the store is like: missing, older, newer or ready. Nothing is made or changed."""
         return self._parts.store.look()
+
+    def prune_store(
+        self,
+        older_than: float | timedelta,
+        *,
+        dry_run: bool = True,
+        stop: threading.Event | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> PruneReport:
+        """Removes old rows of the account from the store: messages whose text is purged, and what waits and
+        callbacks have left. Other processes may use the store meanwhile.
+
+        What was bought and spent stays, with every key, and so does what anything unfinished needs.
+        `delivery` counts only messages that are there.
+
+        Args:
+            older_than: seconds, a day at least.
+            dry_run: only counts the rows.
+            stop: ends it between two batches when it is set; another call goes on.
+            on_progress: called with the rows that are removed so far, and all that are to be.
+
+        Raises:
+            InvalidRequestError: `older_than` is less than a day.
+        """
+        age = check_seconds(older_than, "older_than")
+        if age < YOUNGEST:
+            raise InvalidRequestError("older_than must be a day at least", field="older_than")
+        return self._parts.pruning.run(age, dry_run=dry_run, stop=stop, on_progress=on_progress)
 
     def overview(self) -> Overview:
         """The account as its records show it, from the store alone. Sends no request.

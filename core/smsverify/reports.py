@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -349,6 +349,44 @@ class Reconciliation(_Report):
                 f"{len(findings)} to look at" if findings else "all is accounted for",
             ]
         )
+
+
+# ------------------------------------------------------------------ upkeep
+
+
+class PruneReport(_Row):
+    """What `prune_store` has removed, or would remove.
+
+    Attributes:
+        before: only what is older goes.
+        dry_run: whether nothing was removed.
+        stopped: whether it was stopped before all was removed.
+        rows: how many rows of each table.
+    """
+
+    before: datetime
+    dry_run: bool
+    stopped: bool
+    rows: dict[str, int]
+
+    @classmethod
+    def of(cls, before: float, rows: dict[str, int], *, dry_run: bool, stopped: bool) -> PruneReport:
+        """A report; `before` is in seconds since 1970."""
+        when = datetime.fromtimestamp(before, timezone.utc)
+        return cls(before=when, dry_run=dry_run, stopped=stopped, rows=rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return self.model_dump(mode="json")
+
+    def as_text(self) -> str:
+        """The report for people: one line for all, and one for each table."""
+        done = "would be removed" if self.dry_run else "are removed"
+        text = f"{sum(self.rows.values())} rows from before {self.before:%Y-%m-%d %H:%M} UTC {done}"
+        if self.stopped:
+            text += "; it was stopped, and goes on where it was when it is called again"
+        width = max(map(len, self.rows))
+        return "\n".join([text, *(f"{name.ljust(width)}  {count}" for name, count in self.rows.items())])
 
 
 # ------------------------------------------------------------------ words

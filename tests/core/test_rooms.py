@@ -36,7 +36,7 @@ FLOORS = [
     {"_messages"},
     {"_orders"},
     {"_purchases", "_waiting"},
-    {"_overview"},
+    {"_overview", "_upkeep"},
     {"_parts"},
     {"account"},
     {"hook"},

@@ -18,25 +18,31 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._input.phones import is_same_phone
+from smsverify._messages import purging
 from smsverify._messages.callbacks import KEPT, OPEN, UNVERIFIED, VERIFIED, Callback
 from smsverify._messages.filters import MessageFilter
-from smsverify._messages.same_sms import Sms, find_same, has_same_content
-from smsverify._runtime.clock import DAY
+from smsverify._messages.same_sms import Sms, find_same, has_code, has_same_content
 from smsverify._store import sequence
 from smsverify._store.store import Store
-from smsverify._store.tables import callbacks, handled, looks, messages, orders, polls, purchases, refusals
+from smsverify._store.tables import (
+    READABLE,
+    callbacks,
+    handled,
+    looks,
+    messages,
+    orders,
+    polls,
+    purchases,
+    refusals,
+)
 from smsverify.metrics import CALLBACKS, CODES, MESSAGES, TIME_TO_CODE, Meter
 from smsverify.models import RENTALS, Message, has_ended
 from smsverify.otp import extract_otp
 
 HOUR = 3600.0
 REFUSED_HOURS = 24  # for which it is remembered how many callbacks were refused
-REPEATED = 2 * DAY  # seconds for which a callback is remembered; the service repeats it for one day
 UNSIGNED = 1000  # callbacks that came without a secret and are kept, so that a stranger fills no disk
 PURGE_PAUSE = 60.0  # seconds between two purges, at the most
-
-# The store's time at which a message came. What is shown of that, `received_at`, is by the calendar.
-came_at = messages.c.received_at - sa.func.coalesce(messages.c.calendar_ahead, 0.0)
 
 
 class Inbox:
@@ -71,6 +77,8 @@ class Inbox:
             known = self._known(connection, seen)
             if known is not None:
                 self._update(connection, known, seen)
+                return False
+            if purging.was_pruned(connection, self._account, seen):
                 return False
             called = self._called(connection, seen)
             if called is None:
@@ -247,6 +255,13 @@ class Inbox:
             ).all()
         return [(row.id, _message(row)) for row in rows]
 
+    def remember_pruned(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+        """Keeps what these messages are recognised by, in the transaction that removes them. Until it ends,
+        no message is put in.
+        """
+        self._lock(connection)
+        purging.remember_pruned(connection, self._account, which)
+
     def has_callbacks(self) -> bool:
         """Whether a callback by the secret URL has ever come for an order of the account."""
         query = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
@@ -309,6 +324,8 @@ class Inbox:
         if known is not None:
             self._update(connection, known, seen, at=row.received_at)
             return VERIFIED
+        if purging.was_pruned(connection, self._account, seen):
+            return VERIFIED
         if row.otp is None:
             return UNVERIFIED
         at = row.received_at
@@ -359,23 +376,33 @@ class Inbox:
 
     # -------------------------------------------------------------- rows
 
-    def _begin(self, connection: sa.Connection) -> float:
+    def _lock(self, connection: sa.Connection) -> None:
         """Lets one at a time put messages in, so that their ids are in the order of the commits."""
         self._store.lock(connection, f"smsverify inbox {self._account}")
+
+    def _begin(self, connection: sa.Connection) -> float:
+        """Begins to put messages in; the store's time. Now and then, old texts are purged."""
+        self._lock(connection)
         now = self._store.now(connection)
         if time.monotonic() >= self._next_purge:
             self._next_purge = time.monotonic() + min(PURGE_PAUSE, self._retention / 100)
-            self._purge(connection, now)
+            purging.purge(connection, self._account, now, self._retention)
             self._store.scrub_after(connection)
         return now
 
     def _known(self, connection: sa.Connection, seen: Sms) -> Sms | None:
         """The message that was seen again, of all of its order: the newest where several could be it."""
-        query = (
-            sa.select(messages)
-            .where(messages.c.account == self._account, messages.c.order_id == seen.order_id)
-            .order_by(messages.c.id.desc())
+        # It has the same text, or the same code and can be read: a rental may have very many others.
+        digests = [digest for digest in (seen.shown_as, seen.called_as) if digest is not None]
+        of_order = (messages.c.account == self._account, messages.c.order_id == seen.order_id)
+        may_be = sa.union(
+            sa.select(messages.c.id).where(*of_order, messages.c.shown_as.in_(digests)),
+            sa.select(messages.c.id).where(*of_order, messages.c.called_as.in_(digests)),
+            sa.select(messages.c.id).where(
+                *of_order, READABLE, sa.false() if seen.otp is None else has_code(seen.otp)
+            ),
         )
+        query = sa.select(messages).where(messages.c.id.in_(may_be)).order_by(messages.c.id.desc())
         with connection.execute(query) as rows:
             return find_same(map(Sms.known, rows), seen)
 
@@ -398,7 +425,7 @@ class Inbox:
             sa.insert(messages).values(
                 account=self._account,
                 received_at=microseconds / 1e6,
-                calendar_ahead=microseconds / 1e6 - came_at,
+                came_at=came_at,
                 called_at=called_at,
                 **_values(sms),
             )
@@ -429,38 +456,17 @@ class Inbox:
             values["called_at"] = at
         connection.execute(sa.update(messages).where(messages.c.id == known.id).values(**values))
 
-    def _purge(self, connection: sa.Connection, now: float) -> None:
-        # The digests stay, so that an SMS that is seen again late is still recognised.
-        connection.execute(
-            sa.update(messages)
-            .where(
-                messages.c.account == self._account,
-                came_at < now - self._retention,
-                _IS_WHOLE,
-            )
-            .values(otp=None, message=None)
-        )
-        is_old = sa.and_(
-            callbacks.c.account == self._account, callbacks.c.received_at < now - self._retention
-        )
-        connection.execute(sa.update(callbacks).where(is_old).values(otp=None, message=None, body=None))
-        is_past = sa.and_(handled.c.account == self._account, handled.c.since < now - self._retention)
-        connection.execute(sa.delete(handled).where(is_past))
-        is_over = callbacks.c.received_at < now - max(self._retention, REPEATED)
-        connection.execute(sa.delete(callbacks).where(callbacks.c.account == self._account, is_over))
-
     def _is_readable(self) -> sa.ColumnElement[bool]:
         """What has not been purged, nor would be now: it may be long until the next write purges."""
-        return sa.and_(_IS_WHOLE, came_at >= self._store.clock() - self._retention)
+        # Not the column itself: its index would be taken, and an order's or the newest messages are fewer.
+        came_at = sa.func.coalesce(messages.c.came_at, 0.0)
+        return sa.and_(READABLE, came_at >= self._store.clock() - self._retention)
 
     def _order(self, order_id: int) -> sa.ColumnElement[bool]:
         return sa.and_(orders.c.account == self._account, orders.c.order_id == order_id)
 
     def _look(self, order_id: int) -> sa.ColumnElement[bool]:
         return sa.and_(looks.c.account == self._account, looks.c.order_id == order_id)
-
-
-_IS_WHOLE = sa.or_(messages.c.otp.is_not(None), messages.c.message.is_not(None))
 
 
 def _values(sms: Sms) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import sqlalchemy as sa
+
+from smsverify._store.tables import messages
 from smsverify.models import Message
 
 
@@ -126,6 +129,12 @@ def digest_of(order_id: int, otp: str | None, message: str | None) -> str | None
         return None
     content = f"{order_id}\0{text}\0{'' if text else _bare(otp or '')}"
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def has_code(otp: str) -> sa.ColumnElement[bool]:
+    """Picks the messages with the same code, as `is_same_sms` compares codes."""
+    plain = sa.func.replace(sa.func.replace(messages.c.otp, "-", ""), " ", "")
+    return sa.func.ltrim(plain, "0") == _bare(otp)
 
 
 def _bare(otp: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._orders import day_sums
 from smsverify._orders.records import Records
 from smsverify._service.endpoints import Listed
 from smsverify._store import sequence
@@ -132,6 +133,7 @@ class OrderList:
             .order_by(orders.c.order_id)
             .with_for_update()
         ).all()
+        changed = []
         for row in known:
             news = _news(row, by_id[row.order_id], listing.skew, now, number)
             if news:
@@ -141,6 +143,10 @@ class OrderList:
             if "refunded_at" in news and row.key is not None:
                 refund = partial(self._count_refund, row, news.get("price", row.price))
                 self._store.after_commit(connection, refund)
+            if not news.keys().isdisjoint({"price", "refunded_at"}):
+                changed.append(row.order_id)
+        if changed:
+            day_sums.forget_orders(connection, self._account, changed)
 
     def _correct_charge(self, connection: sa.Connection, order_id: int, price: str) -> None:
         its_purchase = sa.and_(

@@ -5,10 +5,9 @@ Every order that was bought here or seen in the service's list has a row, and ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -96,11 +95,31 @@ class Records:
 
     # -------------------------------------------------------------- several orders
 
-    def rentals(self) -> list[Order]:
-        """The rentals that were bought here, in any state."""
+    def rentals(self, is_over: Callable[[Order], bool]) -> list[Order]:
+        """The rentals that were bought here and are not over. What is over is not looked at again, until an
+        answer of the service says anything new of it.
+
+        Args:
+            is_over: whether a rental is over for good.
+        """
         with self.store.read() as connection:
-            rows = self.rows(connection, orders.c.key.is_not(None), orders.c.product.in_(RENTALS))
-        return [as_order(row) for row in rows]
+            rows = self.rows(connection, orders.c.key.is_not(None), orders.c.rental_since > 0)
+        found = [(row, as_order(row)) for row in rows]
+        over = {order.order_id for _, order in found if is_over(order)}
+        if over:
+            self._close_rentals([row for row, _ in found if row.order_id in over])
+        return [order for _, order in found if order.order_id not in over]
+
+    def _close_rentals(self, rows: Sequence[Any]) -> None:
+        """Records that rentals are over, but for those of which something new is on record by now."""
+        this = sa.and_(
+            orders.c.account == self.account,
+            orders.c.order_id == sa.bindparam("of"),
+            orders.c.rental_since == sa.bindparam("since"),
+        )
+        known = [{"of": row.order_id, "since": row.rental_since} for row in rows]
+        with self.store.write() as connection:
+            connection.execute(sa.update(orders).where(this).values(rental_since=None), known)
 
     def unowned(self, connection: sa.Connection, since: int) -> list[Seen]:
         """The orders that belong to no purchase of this account, the newest first.
@@ -111,18 +130,6 @@ class Records:
         """
         rows = self.rows(connection, orders.c.key.is_(None), orders.c.seen_number >= since)
         return [Seen(as_order(row), row.seen_number) for row in reversed(rows)]
-
-    def refunded(self) -> Decimal:
-        """USD that came back of what was bought here."""
-        with self.store.read() as connection:
-            prices = connection.execute(
-                sa.select(orders.c.price).where(
-                    orders.c.account == self.account,
-                    orders.c.key.is_not(None),
-                    IS_REFUNDED,
-                )
-            ).scalars()
-            return sum((Decimal(price) for price in prices if price is not None), Decimal(0))
 
     def refund_of(self, order_id: int) -> bool | None:
         """Whether what an order cost has come back: the list shows it, and the wallet does not lack it.
@@ -179,6 +186,8 @@ class Records:
         first = [] if known is not None and known.seen_number is not None else ["seen_number"]
         if has_ended(values["status"]) and (known is None or known.ended_number is None):
             first.append("ended_number")
+        if values.get("product", None if known is None else known.product) in RENTALS:
+            values["rental_since"] = self.store.now(connection)
         if first:
             values |= dict.fromkeys(first, sequence.advance(self.store, connection, self.account))
         self.ensure(connection, order_id)
@@ -197,6 +206,7 @@ class Records:
             "waiter_since": self.store.now(connection),
         }
         if request["product"] in RENTALS:
+            values["rental_since"] = self.store.now(connection)
             # It may have been in use when it was cancelled: then its price did not come back.
             values["refunded_at"] = sa.case((orders.c.status == "refunded", orders.c.refunded_at))
         self.update(connection, order_id, **values)
@@ -213,7 +223,8 @@ class Records:
         period = period_of(known, renewals)
         if known.expires_at is not None and period is not None:
             end = (known.expires_at + period).timestamp()
-            self.update(connection, order_id, expires_at=end, expires_estimated=True)
+            now = self.store.now(connection)
+            self.update(connection, order_id, expires_at=end, expires_estimated=True, rental_since=now)
 
     # -------------------------------------------------------------- rows, for the rooms beside this one
 
@@ -227,8 +238,9 @@ class Records:
 
     def rows(self, connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Sequence[Any]:
         """The rows of the account's orders that some conditions pick, by their ids."""
-        mine = sa.select(orders).where(orders.c.account == self.account, *conditions)
-        return connection.execute(mine.order_by(orders.c.order_id)).all()
+        found = connection.execute(sa.select(orders).where(orders.c.account == self.account, *conditions))
+        # Sorted here: a database might take its order from the index of all orders.
+        return sorted(found, key=lambda row: row.order_id)
 
     def lock(
         self, connection: sa.Connection, order_id: int, *conditions: sa.ColumnElement[bool]

@@ -10,7 +10,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify._messages.inbox import came_at
 from smsverify._orders.records import IS_REFUNDED, is_awaited
 from smsverify._overview.view import (
     ACCOUNT,
@@ -32,7 +31,7 @@ from smsverify._purchases.spending import (
 )
 from smsverify._purchases.wallet import Wallet
 from smsverify._store.tables import kept, messages, orders, purchases
-from smsverify.models import ENDED, RENTALS, has_ended, was_cancelled
+from smsverify.models import ENDED, has_ended, was_cancelled
 from smsverify.overview import (
     DELIVERY_DAYS,
     DELIVERY_NUMBERS,
@@ -75,7 +74,7 @@ def _rentals() -> sa.Select[Any]:
         )
         .where(
             orders.c.account == ACCOUNT,
-            orders.c.product.in_(RENTALS),
+            orders.c.rental_since > 0,
             orders.c.key.is_not(None),
             sa.not_(is_over),
             goes_on,
@@ -89,7 +88,7 @@ def _rentals() -> sa.Select[Any]:
     its_calls = purchases.c.order_id == rental.c.order_id
     times = sa.select(sa.func.count(sa.case((is_renewal, purchases.c.id)))).where(its_calls)
     last_id = sa.select(sa.func.max(sa.case((is_renewal, purchases.c.id)))).where(its_calls)
-    last_sms = sa.select(sa.func.max(came_at)).where(
+    last_sms = sa.select(sa.func.max(messages.c.came_at)).where(
         messages.c.account == ACCOUNT, messages.c.order_id == rental.c.order_id
     )
     last = purchases.alias("last")
@@ -127,7 +126,7 @@ def _last_day() -> sa.Select[Any]:
         .where(
             messages.c.account == ACCOUNT,
             messages.c.order_id == purchases.c.order_id,
-            came_at >= purchases.c.sent_at,
+            messages.c.came_at >= purchases.c.sent_at,
         )
         .exists()
     )

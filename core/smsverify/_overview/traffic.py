@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._messages.callbacks import name_of_secret
-from smsverify._messages.inbox import HOUR, came_at
+from smsverify._messages.inbox import HOUR
 from smsverify._overview.view import ACCOUNT, ALIVE_SINCE, ALIVE_UNTIL, DAY_AGO, View, first, more_than
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.tables import callbacks, messages, orders, polls, refusals, releases, waits
@@ -73,7 +73,7 @@ def _callbacks() -> sa.Select[Any]:
         .scalar_subquery()
     )
     newest = (
-        sa.select(messages.c.called_at.label("sms_called_at"), came_at.label("sms_came_at"))
+        sa.select(messages.c.called_at.label("sms_called_at"), messages.c.came_at.label("sms_came_at"))
         .where(messages.c.account == ACCOUNT)
         .order_by(messages.c.id.desc())
         .limit(1)

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from smsverify._messages.inbox import came_at
 from smsverify._orders.records import IS_REFUNDED
 from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
@@ -37,11 +36,11 @@ def seconds_to_sms(
         sent_at, order_id: of the purchase, whose account the statement has as its parameter `account`.
     """
     return (
-        sa.select(sa.func.min(came_at) - sent_at)
+        sa.select(sa.func.min(messages.c.came_at) - sent_at)
         .where(
             messages.c.account == sa.bindparam("account"),
             messages.c.order_id == order_id,
-            came_at >= sent_at,
+            messages.c.came_at >= sent_at,
         )
         .scalar_subquery()
     )

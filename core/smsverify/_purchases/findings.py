@@ -116,9 +116,7 @@ _SELECTS: dict[HeldKind, list[sa.Select[Any]]] = {
     "not_given_back": [_to_release(planned=False)],
     "planned": [_to_release(planned=True)],
     "not_used": _NOT_USED,
-    "refund_missing": [
-        _select(orders.c.refund_missing_since.is_not(None), orders.c.refunded_at <= _REFUNDED_BEFORE)
-    ],
+    "refund_missing": [_select(orders.c.refund_missing_since > 0, orders.c.refunded_at <= _REFUNDED_BEFORE)],
     "bought_elsewhere": [
         _select(
             is_foreign(_NOW, _WALL, DAY),

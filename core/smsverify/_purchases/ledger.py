@@ -25,6 +25,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from smsverify._orders import day_sums
 from smsverify._orders.listing import is_cut_off
 from smsverify._orders.orders import Orders
 from smsverify._purchases.calls import OPEN, Intent, OpenCall, Purchase, UnderWay
@@ -33,6 +34,7 @@ from smsverify._purchases.owners import Owners
 from smsverify._purchases.precedence import RUN_AHEAD, Precedence
 from smsverify._purchases.renewal_records import RenewalRecords
 from smsverify._purchases.spending import Caps, Spending
+from smsverify._purchases.totals import Totals
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import purchases
@@ -59,10 +61,8 @@ def _surely(record: Callable[Concatenate[Ledger, P], T]) -> Callable[Concatenate
     return until_it_is_on_record
 
 
-_OPEN_CALLS = (
-    sa.select(purchases)
-    .where(purchases.c.account == sa.bindparam("account"), purchases.c.state.in_(OPEN))
-    .order_by(purchases.c.sent_number, purchases.c.id)
+_OPEN_CALLS = sa.select(purchases).where(
+    purchases.c.account == sa.bindparam("account"), purchases.c.state.in_(OPEN)
 )
 
 
@@ -97,6 +97,7 @@ class Ledger:
         self._store = store
         self._records = orders.records
         self.spending = Spending(store, account)
+        self.totals = Totals(store, account, self.spending)
         self.owners = Owners(store, orders.records, account, lease=lease)
         self.renewals = RenewalRecords(store, orders.records, account)
         self._ends = Ends(store, meter or Meter())
@@ -334,7 +335,9 @@ class Ledger:
     def open_calls(self, connection: sa.Connection, now: float | None = None) -> list[OpenCall]:
         """The calls whose outcome is unknown, the earliest first; as of `now`, or of the store's time."""
         now = self._store.now(connection) if now is None else now
-        rows = connection.execute(_OPEN_CALLS, {"account": self._account})
+        found = connection.execute(_OPEN_CALLS, {"account": self._account})
+        # Sorted here: a database might take its order from an index of all calls that were ever made.
+        rows = sorted(found, key=lambda row: (row.sent_number or 0, row.id))
         return [
             OpenCall(
                 row.id,
@@ -382,6 +385,7 @@ class Ledger:
                 **values,
             )
         )
+        day_sums.forget(connection, self._account, purchases.c.id == call.id)
         charge = values.get("charge", call.charge)
         self._ends.note(
             connection,
@@ -457,6 +461,7 @@ class Ledger:
                 **values,
             )
         )
+        day_sums.forget(connection, self._account, _is_of(intent))
         # What was never sent is no rejection, and what is recorded again has been counted.
         if ended.rowcount and row.state != state and (state, row.state) != ("rejected", "planned"):
             charge = values.get("charge", row.charge)

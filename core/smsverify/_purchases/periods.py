@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from smsverify._purchases.calls import renewal_of
 from smsverify._purchases.expiry import Expiry, Sight
 from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
-from smsverify._store.tables import orders, purchases
+from smsverify._store.tables import RENEWAL, orders, purchases
 from smsverify.models import Order, OrderStatus, period_of
 
 NAMED_DAYS: Final = {"rent-1day": 1, "rent-30days": 30}
@@ -134,26 +135,24 @@ class Periods:
     def _renewals(self, order_id: int) -> list[MadeRenewal]:
         with self._store.read() as connection:
             rows = connection.execute(
-                sa.select(purchases)
-                .where(
+                sa.select(purchases).where(
                     purchases.c.account == self._account,
-                    purchases.c.kind == "renewal",
-                    purchases.c.fingerprint == f"renewal of {order_id}",
+                    purchases.c.kind == RENEWAL,
+                    purchases.c.fingerprint == renewal_of(order_id),
                     purchases.c.state == "bought",
                 )
-                .order_by(purchases.c.sent_at)
             ).all()
-        return [_made(row) for row in rows]
+        return sorted(map(_made, rows), key=lambda renewal: renewal.sent_at)
 
     def _bought_at(self, order_id: int) -> float | None:
         with self._store.read() as connection:
-            sent_at = sa.select(sa.func.min(purchases.c.sent_at)).where(
+            sent_at = sa.select(purchases.c.sent_at).where(
                 purchases.c.account == self._account,
                 purchases.c.kind == "order",
                 purchases.c.state == "bought",
                 purchases.c.order_id == order_id,
             )
-            return connection.execute(sent_at).scalar()
+            return min(connection.execute(sent_at).scalars(), default=None)
 
     def _first_seen_at(self, order_id: int) -> float:
         with self._store.read() as connection:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from smsverify._orders.listing import OrderList
 from smsverify._purchases.calls import OPEN, WALLET_IS_SHORT, Purchase, UnderWay
 from smsverify._store.store import Store
-from smsverify._store.tables import purchases
+from smsverify._store.tables import RENEWAL, purchases
 from smsverify.errors import PurchaseAmbiguousError, PurchaseUnknownError, PurchaseUnverifiableError
 
 RUN_AHEAD = 40  # purchases after one that is not explained; the service lists no more than 50 orders
@@ -72,18 +72,16 @@ class Precedence:
     def another(self, connection: sa.Connection, purchase: Purchase) -> Any:
         """Another renewal of the same order that is under way or whose outcome is unknown."""
         is_own = sa.and_(purchases.c.namespace == self._namespace, purchases.c.key == purchase.key)
-        return connection.execute(
-            sa.select(purchases)
-            .where(
+        found = connection.execute(
+            sa.select(purchases).where(
                 purchases.c.account == self._account,
-                purchases.c.kind == "renewal",
+                purchases.c.kind == RENEWAL,
                 purchases.c.fingerprint == purchase.fingerprint,
                 purchases.c.state.in_(OPEN),
                 sa.not_(is_own),
             )
-            .order_by(purchases.c.sent_number)
-            .limit(1)
-        ).one_or_none()
+        )
+        return min(found, key=lambda call: call.sent_number or 0, default=None)
 
     def refuse_to_run_ahead(self, connection: sa.Connection, key: str, without: int | None = None) -> None:
         """Raises where too many purchases have followed one that is not explained.
@@ -100,9 +98,8 @@ class Precedence:
         if without is not None:
             mine = sa.and_(mine, purchases.c.id != without)
         is_open = sa.and_(purchases.c.state.in_(OPEN), purchases.c.candidates.is_(None))
-        for call in connection.execute(
-            sa.select(purchases).where(mine, is_open).order_by(purchases.c.sent_number)
-        ).all():
+        found = connection.execute(sa.select(purchases).where(mine, is_open))
+        for call in sorted(found, key=lambda call: call.sent_number or 0):
             number, over = call.sent_number or 0, call.sent_at + self._grace
             if self._listing.was_asked_after(connection, number, over):
                 continue

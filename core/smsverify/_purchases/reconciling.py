@@ -67,9 +67,8 @@ class Reconciler:
         if cancelled:
             self._note_refunds()
         balance = self._balance()
+        total = self._ledger.totals.read()
         with self._store.read() as connection:
-            spent_today = self._ledger.spending.today(connection).amount
-            spent = self._ledger.spending.in_all(connection)
             now = self._store.now(connection)
             unknown = self._findings.unknown_calls(connection, now)
             overcharged = self._findings.overcharged(connection, now)
@@ -78,11 +77,11 @@ class Reconciler:
         report = Reconciliation(
             checked_at=datetime.now(timezone.utc),
             balance=balance,
-            spent_today=spent_today,
-            spent=spent.amount,
-            unpriced=spent.unpriced,
+            spent_today=total.today.amount,
+            spent=total.spent.amount,
+            unpriced=total.spent.unpriced,
             blocked_until=self._rate_limit.state().blocked_until,
-            refunded=self._orders.records.refunded(),
+            refunded=total.refunded,
             resolved=[
                 ResolvedCall(
                     key=one.key, kind=one.kind, outcome=one.outcome, order_id=next(iter(one.order_ids), None)

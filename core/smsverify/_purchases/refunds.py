@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
+from smsverify._orders import day_sums
 from smsverify._purchases.wallet import MANY, ROUNDING, Movement, Reading, compare, movements, paid
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, purchases
@@ -84,12 +85,13 @@ class Refunds:
         return [Movement("refund", row.order_id, Decimal(row.charge), is_certain=True) for row in rows]
 
     def _is_missing(self) -> sa.ColumnElement[bool]:
-        return sa.and_(orders.c.account == self._account, orders.c.refund_missing_since.is_not(None))
+        return sa.and_(orders.c.account == self._account, orders.c.refund_missing_since > 0)
 
     def _mark(self, connection: sa.Connection, refunds: Iterable[Movement], since: float | None) -> None:
         ids = [refund.order_id for refund in refunds]
         these = sa.and_(orders.c.account == self._account, orders.c.order_id.in_(ids))
         connection.execute(sa.update(orders).where(these).values(refund_missing_since=since))
+        day_sums.forget_orders(connection, self._account, ids)
         for order_id in ids if since is not None else ():
             log.warning(
                 "Order %d is listed as cancelled, but the wallet lacks its refund: it counts as spent",

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from smsverify._orders.records import Records
 from smsverify._purchases.calls import renewal_of
 from smsverify._store.store import Store
-from smsverify._store.tables import purchases
+from smsverify._store.tables import RENEWAL, purchases
 from smsverify.models import Order
 
 
@@ -44,11 +44,9 @@ class RenewalRecords:
 
     def take_unclaimed(self, order_id: int) -> Order | None:
         """An order whose last renewal is unclaimed, which it is not any more after this; otherwise `None`."""
-        latest = (purchases.c.resolved_number.desc(), purchases.c.id.desc())
         with self._store.read() as connection:
-            row = connection.execute(
-                sa.select(purchases).where(self._made(renewal_of(order_id))).order_by(*latest).limit(1)
-            ).one_or_none()
+            rows = connection.execute(sa.select(purchases).where(self._made(renewal_of(order_id)))).all()
+        row = max(rows, key=lambda row: (row.resolved_number or 0, row.id), default=None)
         if row is None or not row.unclaimed or not self.claim(row.id):
             return None
         return self._records.get(order_id)
@@ -69,7 +67,7 @@ class RenewalRecords:
     def _made(self, fingerprint: str) -> sa.ColumnElement[bool]:
         return sa.and_(
             purchases.c.account == self._account,
-            purchases.c.kind == "renewal",
+            purchases.c.kind == RENEWAL,
             purchases.c.fingerprint == fingerprint,
             purchases.c.state == "bought",
         )

@@ -99,7 +99,7 @@ class Rentals:
 
     def _survey(self, selection: Selection, stop: threading.Event | None) -> list[Seen]:
         """All rentals that are meant, the one that ends soonest first."""
-        known = {order.order_id: order for order in self._records.rentals() if not self._is_long_gone(order)}
+        known = {order.order_id: order for order in self._records.rentals(self._is_long_gone)}
         for order_id in selection.named:
             known[order_id] = self._named(order_id)
         seen = []

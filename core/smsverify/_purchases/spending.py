@@ -172,7 +172,7 @@ class Spending:
             elif (
                 row.run_budget is not None
                 and row.run
-                and self._spent(connection, 0.0, run=row.run).amount > Decimal(row.run_budget)
+                and self._spent(connection, None, run=row.run).amount > Decimal(row.run_budget)
             ):
                 allowed = f"run_budget={row.run_budget} has room for"
             else:
@@ -180,9 +180,24 @@ class Spending:
             found.append(Overcharge(row.order_id, allowed, Task.read(row.task)))
         return found
 
-    def in_all(self, connection: sa.Connection) -> Spent:
-        """What was spent since the store was made."""
-        return self._spent(connection, 0.0)
+    def between(self, connection: sa.Connection, since: float, until: float | None) -> tuple[Spent, Decimal]:
+        """What was spent in a period by the store's clock, and the USD that came back of what it bought."""
+        period = [purchases.c.sent_at >= since]
+        if until is not None:
+            period.append(purchases.c.sent_at < until)
+        rows = connection.execute(
+            sa.select(
+                purchases.c.charge,
+                orders.c.price,
+                HAS_COME_BACK.label("has_come_back"),
+                sa.func.count().label("times"),
+            )
+            .outerjoin(orders, _ITS_ORDER)
+            .where(purchases.c.account == self._account, purchases.c.state.in_(MAY_HAVE_COST), *period)
+            .group_by(purchases.c.charge, orders.c.price, HAS_COME_BACK)
+        ).all()
+        back = [Decimal(row.price) * row.times for row in rows if row.has_come_back and row.price is not None]
+        return _sum_of([row for row in rows if not row.has_come_back]), sum(back, Decimal(0))
 
     def refuse_beyond(
         self, connection: sa.Connection, caps: Caps, *, key: str, charge: Decimal | None, call_id: int | None
@@ -203,7 +218,7 @@ class Spending:
         midnight = self._store.now(connection) // DAY * DAY
         for name, limit, since, run in (
             ("daily_budget", caps.day, midnight, None),
-            ("run_budget", caps.run, 0.0, caps.run_name),
+            ("run_budget", caps.run, None, caps.run_name),
         ):
             if limit is None:
                 continue
@@ -226,14 +241,20 @@ class Spending:
                 )
 
     def _spent(
-        self, connection: sa.Connection, since: float, *, run: str | None = None, without: int | None = None
+        self,
+        connection: sa.Connection,
+        since: float | None,
+        *,
+        run: str | None = None,
+        without: int | None = None,
     ) -> Spent:
         counted = [
             purchases.c.account == self._account,
             purchases.c.state.in_(MAY_HAVE_COST),
-            purchases.c.sent_at >= since,
             sa.not_(HAS_COME_BACK),
         ]
+        if since is not None:
+            counted.append(purchases.c.sent_at >= since)
         if run is not None:
             counted.append(purchases.c.run == run)
         if without is not None:

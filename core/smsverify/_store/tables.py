@@ -15,6 +15,12 @@ SCHEMA_VERSION = 1
 
 metadata = sa.MetaData()
 
+# What some indexes are limited to: a query has to say the same to use them.
+_READABLE = "(otp IS NOT NULL OR message IS NOT NULL)"
+READABLE: sa.ColumnElement[bool] = sa.literal_column(_READABLE)
+RENEWAL: sa.ColumnElement[str] = sa.literal_column("'renewal'")
+_UNUSED = "key IS NOT NULL AND used_at IS NULL AND refunded_at IS NULL"
+
 
 # Picks the orders that have not ended, as `smsverify.models.has_ended` says it: word for word the same in an
 # index and in a query, or the index is not used.
@@ -173,9 +179,23 @@ purchases = sa.Table(
     sa.Column("candidates", sa.Text),
     sa.Column("note", sa.Text),
     sa.UniqueConstraint("account", "namespace", "key", "generation"),
-    sa.Index("smsverify_purchases_state", "account", "state"),
-    sa.Index("smsverify_purchases_order", "order_id"),
-    sa.Index("smsverify_purchases_sent", "account", "sent_at"),
+    sa.Index("smsverify_purchases_state", "account", "state", "sent_at"),
+    sa.Index("smsverify_purchases_order", "order_id", "kind", "state"),
+    sa.Index("smsverify_purchases_number", "account", "sent_number"),
+    sa.Index("smsverify_purchases_resolved", "account", "resolved_number"),
+    _index_where("run IS NOT NULL", "purchases_run", "run"),
+    _index_where("kind = 'renewal'", "purchases_renewals", "fingerprint"),
+)
+
+# What each day that is over has cost: the sums of its purchases, which are null once one of them has changed.
+days = sa.Table(
+    "smsverify_days",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("begins_at", sa.Double, primary_key=True, autoincrement=False),
+    sa.Column("spent", sa.Text),
+    sa.Column("unpriced", sa.Integer),
+    sa.Column("refunded", sa.Text),
 )
 
 orders = sa.Table(
@@ -218,23 +238,20 @@ orders = sa.Table(
     sa.Column("reconciled_at", sa.Double),
     # Since when it is bought and not handed over; null once it is.
     sa.Column("unclaimed_since", sa.Double),
+    # The digests of its last message that was pruned: what its status shows of that is not new.
+    sa.Column("pruned_sms", sa.Text),
+    # When a rental was last put on record; null once it is over for good.
+    sa.Column("rental_since", sa.Double),
     # The few that something may still have to be done about, among all that were ever bought.
-    _index_where(
-        "key IS NOT NULL AND used_at IS NULL AND refunded_at IS NULL",
-        "orders_unused",
-        "first_seen_at",
-        "status",
-    ),
-    _index_where(
-        f"key IS NOT NULL AND used_at IS NULL AND refunded_at IS NULL AND {NOT_ENDED}",
-        "orders_going_on",
-        "first_seen_at",
-    ),
+    _index_where(f"{_UNUSED} AND {NOT_ENDED}", "orders_going_on", "first_seen_at", "product"),
+    sa.Index("smsverify_orders_seen", "account", "first_seen_at"),
+    _index_where("rental_since IS NOT NULL", "orders_rentals", "rental_since"),
     _index_where("unclaimed_since IS NOT NULL", "orders_unclaimed", "unclaimed_since"),
     _index_where("key IS NULL", "orders_foreign", "first_seen_at"),
+    _index_where("key IS NULL", "orders_unowned", "seen_number"),
     _index_where("refunded_at IS NOT NULL", "orders_refunded", "refunded_at"),
-    _index_where("refund_missing_since IS NOT NULL", "orders_missing", "order_id"),
-    sa.Index("smsverify_orders_product", "account", "product", "expires_at"),
+    _index_where("refund_missing_since IS NOT NULL", "orders_missing", "refund_missing_since"),
+    sa.Index("smsverify_orders_ended", "account", "ended_number"),
 )
 
 # The wishes to cancel an order: a row exists only as long as the wish does.
@@ -283,7 +300,9 @@ waits = sa.Table(
     sa.Column("until", sa.Double),
     sa.Column("cancels", sa.Boolean, nullable=False, default=False),
     sa.Column("task", sa.Text),
-    sa.Index("smsverify_waits_order", "account", "order_id"),
+    sa.Index("smsverify_waits_order", "account", "order_id", "seen_at"),
+    # Those that are alive, among those that processes have left when they died.
+    sa.Index("smsverify_waits_seen", "account", "seen_at"),
 )
 
 # What the newest run on a schedule has done for each rental.
@@ -357,9 +376,14 @@ messages = sa.Table(
     sa.Column("shown_as", sa.Text),
     sa.Column("called_as", sa.Text),
     sa.Column("called_at", sa.Double),
-    # `received_at` is of the calendar, for people; so much less is the store's time at which it came.
-    sa.Column("calendar_ahead", sa.Double),
-    sa.Index("smsverify_messages_order", "account", "order_id"),
+    # `received_at` is of the calendar, for people; this is the store's time.
+    sa.Column("came_at", sa.Double, nullable=False),
+    sa.Index("smsverify_messages_order", "account", "order_id", "received_at"),
+    sa.Index("smsverify_messages_shown", "account", "order_id", "shown_as"),
+    sa.Index("smsverify_messages_called", "account", "order_id", "called_as"),
+    # Those that can be read, which are few among all that have ever come.
+    _index_where(_READABLE, "messages_readable", "order_id"),
+    _index_where(_READABLE, "messages_came", "came_at"),
     # For what every look asks for, a few times a second.
     sa.Index("smsverify_messages_newest", "account", "id"),
 )
@@ -419,4 +443,5 @@ handled = sa.Table(
     sa.Column("message_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("run", sa.Text, nullable=False),
     sa.Column("since", sa.Double, nullable=False),
+    sa.Index("smsverify_handled_since", "account", "since"),
 )

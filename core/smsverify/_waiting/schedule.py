@@ -15,7 +15,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify._messages.inbox import came_at
 from smsverify._service.rate_limit import Priority, RateLimit
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, orders, polls, waits
@@ -294,30 +293,31 @@ class Schedule:
     def _awaited(self, connection: sa.Connection) -> list[Awaited]:
         now = self._store.now(connection)
         same = sa.and_(looks.c.account == waits.c.account, looks.c.order_id == waits.c.order_id)
-        since, seen_at = sa.func.min(waits.c.since), sa.func.max(looks.c.status_at)
         rows = connection.execute(
-            sa.select(waits.c.order_id, since.label("since"), seen_at.label("seen_at"))
+            sa.select(waits.c.order_id, waits.c.since, looks.c.status_at)
             .outerjoin(looks, same)
             .where(
                 waits.c.account == self._account,
                 waits.c.seen_at.between(now - self._alive, now + self._alive),
             )
-            .group_by(waits.c.order_id)
-        )
+        ).all()
+        first: dict[int, Any] = {}
+        for row in sorted(rows, key=lambda row: (row.since, row.order_id)):
+            first.setdefault(row.order_id, row)
         return [
             Awaited(
                 row.order_id,
                 age=max(now - row.since, 0.0),
-                unseen=max(now - (row.since if row.seen_at is None else row.seen_at), 0.0),
+                unseen=max(now - (row.since if row.status_at is None else row.status_at), 0.0),
             )
-            for row in rows
+            for row in first.values()
         ]
 
     def _first_safety_poll(self, connection: sa.Connection) -> float | None:
         """What `pace` says of the callbacks that have come, and of what they have not brought."""
         last = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
         newest = connection.execute(
-            sa.select(messages.c.called_at, came_at.label("came_at"))
+            sa.select(messages.c.called_at, messages.c.came_at)
             .where(messages.c.account == self._account)
             .order_by(messages.c.id.desc())
             .limit(max(self._rate_limit.limit, pace.PROOF))

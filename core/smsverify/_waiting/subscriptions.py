@@ -24,7 +24,7 @@ from smsverify._store.tables import consumers, looks, messages, orders
 from smsverify._waiting.pace import alive_for
 from smsverify._waiting.schedule import Schedule
 from smsverify.errors import WaitStoppedError
-from smsverify.models import RENTALS, Message, has_ended
+from smsverify.models import Message, has_ended
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -124,7 +124,7 @@ class Consumers:
         may_run = sa.or_(orders.c.expires_at.is_(None), orders.c.expires_at > now - DAY)
         rows = connection.execute(
             sa.select(orders.c.order_id, orders.c.status).where(
-                orders.c.account == self._account, orders.c.product.in_(sorted(RENTALS)), may_run
+                orders.c.account == self._account, orders.c.rental_since > 0, may_run
             )
         )
         running = [row.order_id for row in rows if row.status == "completed" or not has_ended(row.status)]

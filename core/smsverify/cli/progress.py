@@ -22,10 +22,17 @@ READ_EVERY = 1.0  # seconds between two readings of what is shown
 class _Line:
     """A line that is rebuilt each time it is drawn."""
 
-    def __init__(self, what: str, seconds: float | None, facts: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        what: str,
+        seconds: float | None,
+        facts: Callable[[], str],
+        share: Callable[[], float] | None,
+    ) -> None:
         self._what = what
         self._seconds = seconds
         self._facts = facts
+        self._share = share
         self._began = time.monotonic()
         self._read_at = -READ_EVERY
         self._shown = ""
@@ -37,6 +44,9 @@ class _Line:
         line = Table.grid(padding=(0, 2, 0, 0))
         cells = [Text(self._what, style="bold")]
         passed = now - self._began
+        if self._share is not None:
+            bar = ProgressBar(total=1.0, completed=min(self._share(), 1.0), width=30)
+            return _row(line, *cells, bar, Text(self._shown, style="dim"))
         if self._seconds is None:
             return _row(line, *cells, Text(f"{_clock(passed)} up"), Text(self._shown, style="dim"))
         bar = ProgressBar(total=max(self._seconds, 1e-9), completed=min(passed, self._seconds), width=30)
@@ -55,20 +65,26 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str, seconds: float | None, facts: Callable[[], str]) -> Iterator[None]:
+def progress(
+    what: str,
+    seconds: float | None,
+    facts: Callable[[], str],
+    share: Callable[[], float] | None = None,
+) -> Iterator[None]:
     """Shows how a command goes on, on a terminal whose user waits for it.
 
     Args:
         what: what goes on.
         seconds: how long it may take; `None` where only the user ends it.
         facts: gives its state at the moment; called once a second, in a thread.
+        share: how much of it is done, from 0 to 1, where that is known better than by the time.
     """
     console = to_people()
     if not console.is_terminal or _is_in_background():
         yield
         return
     with Live(
-        _Line(what, seconds, facts),
+        _Line(what, seconds, facts, share),
         console=console,
         refresh_per_second=PER_SECOND,
         transient=True,

@@ -1,13 +1,18 @@
-"""The store: making it, and looking at it."""
+"""The store: making it, looking at it, and removing what is old."""
 
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from typing import Annotated
 
 import typer
 
+from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.help import Group
+from smsverify.cli.options import flag
+from smsverify.cli.progress import progress
 from smsverify.cli.verbs import ERROR, Common
 
 PANEL = "Upkeep"
@@ -35,9 +40,33 @@ def check(common: Common) -> int:
     return code
 
 
+def prune(
+    common: Common,
+    older_than: Annotated[
+        int, typer.Option(help="Removes only what is older.", metavar="DAYS", min=1, show_default=False)
+    ],
+    yes: Annotated[bool, flag("--yes", "Remove it. Otherwise the rows are only counted.")] = False,
+) -> int:
+    """Remove old messages, and what waits have left. What was bought and spent stays, with every key."""
+    done, total = 0, 1
+
+    def note(removed: int, of: int) -> None:
+        nonlocal done, total
+        done, total = removed, max(of, 1)
+
+    hook = common.hook()
+    with (
+        interrupts("What is removed is removed; the same command goes on") as stop,
+        progress("prune", None, lambda: f"{done:,} of {total:,} rows", lambda: done / total),
+    ):
+        report = hook.prune_store(timedelta(days=older_than), dry_run=not yes, stop=stop, on_progress=note)
+    output.say(json.dumps(report.as_dict()) if common.json else report.as_text())
+    return 0
+
+
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    store = typer.Typer(cls=Group, help="Make the store, or look at it.")
-    for verb in (upgrade, check):
+    store = typer.Typer(cls=Group, help="Make the store, look at it, or remove what is old.")
+    for verb in (upgrade, check, prune):
         verbs.add(store, "Commands", verb)
     app.add_typer(store, name="store", rich_help_panel=PANEL)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from rigs import API_KEY, eventually
+from rigs.bulk import fill_history
 
 from smsverify._version import __version__
 from smsverify.cli import main
@@ -313,6 +314,7 @@ def test_an_sms_without_a_code_is_no_code_and_is_printed_on_request(
     assert as_json(capsys, "wait", str(order_id))["otp"] is None
 
 
+@pytest.mark.slow
 def test_a_terminal_without_all_letters_is_written_to(environment: Simulator) -> None:
     body = '[{"service_id": 7, "name": "Wäts中", "price": 1}]'
     path = "services/temporary/"
@@ -325,6 +327,7 @@ def test_a_terminal_without_all_letters_is_written_to(environment: Simulator) ->
         assert "ts?" in done.stdout
 
 
+@pytest.mark.slow
 def test_who_stops_reading_is_left_in_silence_and_a_full_disk_is_named(environment: Simulator) -> None:
     with subprocess.Popen(
         [*COMMAND, "services", "temporary"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -486,3 +489,17 @@ def test_top_shows_the_account_on_a_terminal_until_it_is_interrupted(environment
     assert process.wait(30) == 0
     os.close(master)
     assert environment.stats().requests == 0
+
+
+def test_old_rows_are_counted_first_and_removed_with_yes(
+    environment: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook = SmsVerifyHook()
+    fill_history(hook, 50, days=200.0)
+    counted = as_json(capsys, "store", "prune", "--older-than", "100")
+    assert (counted["dry_run"], counted["rows"]["smsverify_messages"] > 10) == (True, True)
+    code, out, _ = run(capsys, "store", "prune", "--older-than", "100", "--yes")
+    assert (code, out.splitlines()[0].endswith("are removed")) == (0, True)
+    left = as_json(capsys, "store", "prune", "--older-than", "100")
+    assert not any(left["rows"].values())
+    assert run(capsys, "store", "prune", "--older-than", "0")[0] == 2

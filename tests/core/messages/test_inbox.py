@@ -397,7 +397,7 @@ def test_texts_are_purged_and_repeats_are_still_recognised(
     inbox.take(called())
     inbox.take(Callback(by_secret=True, kind="wallet", body='{"amount": 5}'))
     with store.write() as connection:
-        connection.execute(sa.update(messages).values(received_at=messages.c.received_at - 8 * DAY))
+        connection.execute(sa.update(messages).values(came_at=messages.c.came_at - 8 * DAY))
         connection.execute(sa.update(callbacks).values(received_at=callbacks.c.received_at - 1.5 * DAY))
     short = Inbox(store, "wallet", retention=DAY)
     assert short.take(called()) is None

@@ -87,7 +87,7 @@ def test_how_long_codes_took(simulator: Simulator, make_hook: MakeHook, any_stor
     for seconds, order in zip((5, 1, 3, 2, 4), orders, strict=True):
         sent = sa.select(purchases.c.sent_at).where(purchases.c.order_id == order.order_id).scalar_subquery()
         this = sa.update(messages).where(messages.c.order_id == order.order_id)
-        change(hook, this.values(received_at=sent + seconds, calendar_ahead=0, otp=None, message=None))
+        change(hook, this.values(received_at=sent + seconds, came_at=sent + seconds, otp=None, message=None))
     (one,) = hook.delivery()
     assert (one.codes, one.p50_seconds, one.p95_seconds) == (5, 3.0, 5.0)  # their texts have been purged
 

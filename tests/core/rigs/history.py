@@ -38,7 +38,7 @@ def fill(hook: SmsVerifyHook, *, orders: int, messages: int, waits: int, rentals
     came = [
         {"account": account, "order_id": row["order_id"], "otp": "123456", "message": "123456",
          "received_at": row["first_seen_at"] + 10, "called_at": row["first_seen_at"] + 10,
-         "calendar_ahead": 0.0}
+         "came_at": row["first_seen_at"] + 10}
         for row in rows[::every][:messages]
     ]  # fmt: skip
     _insert(hook, tables.orders, rows)
@@ -93,6 +93,7 @@ def _order(account: str, number: int, of: int, rentals: int, now: float, wall: f
         "seen_number": number,
         "expires_at": wall + 3600 + number % 1000 if is_rental else None,
         "key": f"key {number}",
+        "rental_since": now - age if is_rental else None,
         "used_at": now - age if is_used and not is_rental else None,
         "refunded_at": now - age + 60 if is_refunded and not is_rental else None,
     }

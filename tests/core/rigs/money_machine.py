@@ -265,6 +265,11 @@ class Money(RuleBasedStateMachine):
         self.step("reconcile")
         self.act(self.users[user], lambda hook: hook.reconcile(cancel_after=cancel_after), places=places)
 
+    @rule(user=st.integers(0, 2))
+    def prune(self, user: int) -> None:
+        self.step("prune")
+        self.act(self.users[user], lambda hook: hook._parts.pruning.run(0.0, dry_run=False))
+
     @rule()
     def a_person_decides(self) -> None:
         if not self.has_doubts:

@@ -480,7 +480,7 @@ def test_a_purged_text_is_in_no_file(place: Path) -> None:
     store = Store(f"sqlite:///{place}")
     secret = "the-secret-code-482913"
     with store.write() as connection:
-        values = {"account": "a", "order_id": 1, "received_at": 1.0, "message": secret}
+        values = {"account": "a", "order_id": 1, "received_at": 1.0, "came_at": 1.0, "message": secret}
         connection.execute(sa.insert(messages).values(shown_as="d", **values))
     assert any(secret.encode() in one.read_bytes() for one in place.parent.iterdir())
     with store.write() as connection:

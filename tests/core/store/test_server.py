@@ -147,7 +147,7 @@ def test_odd_defaults_break_nothing(postgres: PrivatePostgres, opened: Callable[
     assert abs(now - time.time()) < 60
     text = "ಕೋಡ್ 482913 код ✓ 🙂"
     with store.write() as connection:
-        values = {"account": "a", "order_id": 1, "received_at": 1764200000.123456}
+        values = {"account": "a", "order_id": 1, "received_at": 1764200000.123456, "came_at": 0.0}
         connection.execute(sa.insert(messages).values(message=text, **values))
     with store.read() as connection:
         row = connection.execute(sa.select(messages)).one()

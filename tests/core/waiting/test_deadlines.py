@@ -146,6 +146,7 @@ def test_every_waiter_of_an_order_gets_a_last_look(
     assert waiting.codes() == ["123456"] * 2
 
 
+@pytest.mark.slow
 def test_a_service_that_hangs_does_not_hold_a_wait_long_beyond_its_deadline(
     simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

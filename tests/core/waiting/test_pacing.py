@@ -308,7 +308,9 @@ class Account:
         with self.store.write() as connection:
             at = self.store.now(connection) - ago
             row = {"account": self.name, "order_id": 1, "otp": "123456"}
-            insert = sa.insert(messages).values(**row, received_at=at, called_at=at if called else None)
+            insert = sa.insert(messages).values(
+                **row, received_at=at, came_at=at, called_at=at if called else None
+            )
             connection.execute(insert)
             if called:
                 connection.execute(sa.update(polls).values(callback_at=at))

@@ -22,8 +22,10 @@ from smsverify.simulator import Fault, Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
+SLOW = pytest.mark.slow
 
 
+USUAL = ("error_before", "lost_answer", "rate_limited")
 TRANSIENT = [
     Fault("error_before", path="order/*/status/", times=9),
     Fault("reset", path="order/*/status/", times=9),
@@ -36,7 +38,10 @@ TRANSIENT = [
 ]
 
 
-@pytest.mark.parametrize("fault", TRANSIENT, ids=lambda fault: fault.kind)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(one, id=one.kind, marks=[] if one.kind in USUAL else SLOW) for one in TRANSIENT],
+)
 def test_a_passing_failure_never_ends_a_wait(
     fault: Fault, simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -121,6 +126,7 @@ def test_a_store_that_is_locked_for_a_while_never_ends_a_wait(
     assert waiting.codes() == ["123456"]
 
 
+@pytest.mark.slow
 def test_a_database_that_is_gone_for_a_while_never_ends_a_wait_and_sells_nothing(
     simulate: Simulate, make_hook: MakeHook, postgres: PrivatePostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -143,6 +149,7 @@ def test_a_database_that_is_gone_for_a_while_never_ends_a_wait_and_sells_nothing
 
 
 @pytest.mark.parametrize("seconds", [-30, 30])
+@pytest.mark.slow
 def test_a_host_whose_clock_is_wrong_shares_rate_limit_and_waits_all_the_same(
     seconds: int, simulate: Simulate, make_hook: MakeHook, postgres: PrivatePostgres
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_message_without_a_code_is_handed_out_as_it_is(simulator: Simulator, h
 
 
 @pytest.mark.parametrize("shows", [True, False], ids=["list shows completions", "list does not"])
+@pytest.mark.slow
 def test_many_orders_get_their_codes(
     shows: bool, simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -64,6 +65,7 @@ def test_many_orders_get_their_codes(
     assert simulator.stats().refused == 0
 
 
+@pytest.mark.slow
 def test_orders_beyond_the_fifty_newest_get_their_codes(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -81,6 +83,7 @@ def test_orders_beyond_the_fifty_newest_get_their_codes(
 
 
 @pytest.mark.parametrize("orders", [1, 5])
+@pytest.mark.slow
 def test_the_cost_of_waiting_does_not_grow_with_the_waiters(
     orders: int, simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -136,6 +139,7 @@ def test_a_wait_in_one_process_is_ended_by_what_another_learns(
         assert results_of(process) == [["123456"]]
 
 
+@pytest.mark.slow
 def test_a_poller_that_was_killed_is_replaced(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -153,6 +157,7 @@ def test_a_poller_that_was_killed_is_replaced(
         assert waiting.codes() == ["123456"]
 
 
+@pytest.mark.slow
 def test_a_fork_while_others_wait_waits_for_itself(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
