@@ -14,7 +14,7 @@ extras-prefect := prefect,server,postgres
 extras-prefect-floor := $(extras-prefect)
 extras-scale := $(extras-airflow)
 group-core := dev-core
-group-airflow := dev-airflow
+group-airflow := dev-browser
 group-airflow-floor := dev-airflow
 group-prefect := dev
 group-prefect-floor := dev
@@ -171,6 +171,10 @@ docs: $(VENV)/core/installed ## build the documentation into docs/_build (a warn
 .PHONY: dist
 dist: $(VENV)/core/installed $(VENV)/tools/installed ## build wheel and sdist into dist/, and install both into fresh environments
 	$(CORE)/python scripts/check_distribution.py --uv $(VENV)/tools/bin/uv
+
+.PHONY: pictures
+pictures: $(VENV)/airflow/installed ## take the pictures of the page in Airflow anew, docs/page.png and docs/page-dark.png (two minutes, with Chromium)
+	SMSVERIFY_PICTURES=docs $(AIRFLOW)/python -m pytest -m slow tests/provider/test_browser.py -k wears
 
 .PHONY: format
 format: $(VENV)/core/installed ## rewrite the code as `make check` wants it, where a tool can

@@ -78,6 +78,7 @@ class AirflowStack:
         variables: environment variables for all components, such as a connection.
         options: Airflow's options, such as `core__executor`.
         address: where the API server listens.
+        path: goes before every path of the API server, such as `/airflow`.
         hosts: components that run on a host of their own, where they have a home below `home`.
         lasting: whether it is a failure when a component ends by itself.
     """
@@ -92,13 +93,14 @@ class AirflowStack:
         variables: Mapping[str, str] | None = None,
         options: Mapping[str, str] | None = None,
         address: str = "127.0.0.1",
+        path: str = "",
         hosts: Mapping[str, Host] | None = None,
         lasting: bool = True,
     ) -> None:
         self.home = home
         self.database = home / "airflow.db"
         self.port = free_port()
-        self.url = f"http://{address}:{self.port}"
+        self.url = f"http://{address}:{self.port}{path}"
         self.rest = Rest(self.url)
         self._processes = processes
         self._python = python_of(environment)
@@ -264,15 +266,14 @@ class AirflowStack:
             dag_id: the DAG.
             conf: the run's configuration, which overrides the DAG's params.
         """
-        self.wait_for_dag(dag_id)
-        self.rest.call("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False})
+        self.unpause(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})}
         return _run_of(self.rest.post(f"/api/v2/dags/{quote(dag_id)}/dagRuns", body))
 
     def unpause(self, dag_id: str) -> None:
         """Lets the schedule of a DAG run it, which it waits for to be known."""
         self.wait_for_dag(dag_id)
-        self.rest.call("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False})
+        self._insist(f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False}, f"{dag_id} to be unpaused")
 
     def runs(self, dag_id: str) -> list[Run]:
         """The last hundred runs of a DAG, the earliest first."""
@@ -341,13 +342,14 @@ class AirflowStack:
 
     def mark(self, run: Run, task_id: str, state: Literal["success", "failed", "skipped"]) -> None:
         """Sets the state of a task, as a user does in the UI."""
-        path = f"{run.path}/taskInstances/{quote(task_id)}"
+        self._insist(
+            f"{run.path}/taskInstances/{quote(task_id)}", {"new_state": state}, f"{task_id} to be marked"
+        )
+
+    def _insist(self, path: str, change: Mapping[str, Any], what: str) -> None:
         # Its database is locked now and then while many write.
         self._processes.wait_until(
-            lambda: self.rest.call("PATCH", path, {"new_state": state}) or True,
-            60.0,
-            f"{task_id} to be marked",
-            self._running.values(),
+            lambda: self.rest.call("PATCH", path, change) or True, 60.0, what, self._running.values()
         )
 
     def clear(self, run: Run, task_ids: Iterable[str]) -> None:
