@@ -292,7 +292,7 @@ def test_the_metadata_database_holds_no_secret_but_the_code_that_was_asked_for(e
 def test_no_log_holds_a_secret(evidence: Evidence) -> None:
     order_id = {"order": str(evidence.orders["WhatsApp"].order_id)}
     places = " ".join(trace.place for trace in in_files(evidence.logs, order_id))
-    assert "task_id=order_number" in places
+    assert "task_id=sign_up" in places
     (own,) = (evidence.logs / "tasks" / "dag_id=other_secrets").glob("*/task_id=own/attempt=1.log")
     assert "Returned value was: ***" in own.read_text()
     assert ".log.trigger." in places

@@ -148,9 +148,11 @@ def test_a_renewal_waits_deferred_and_is_paid_once(
 ) -> None:
     rental = rent()
     if operator is SmsVerifyRenewOperator:
-        renew = operator(task_id="renew", order_id=rental, deferrable=True)
+        renew = operator(task_id="renew", order_id=rental, deferrable=True, do_xcom_push=False)
     else:
-        renew = operator(task_id="renew", within=4 * 86_400, only=[rental], deferrable=True)
+        renew = operator(
+            task_id="renew", within=4 * 86_400, only=[rental], deferrable=True, do_xcom_push=False
+        )
     use_up()
     deferral = run_task(renew).msg
     assert deferral.next_method == "execute_complete"
