@@ -42,7 +42,8 @@ OTHER_STORE = (
     "same store_url: PostgreSQL, or a file that both can open, for example on a volume in both containers"
 )
 LEAD = 3.0  # seconds before its turn at which a task comes back: about as long as Airflow takes for that
-STATE_LIMIT = 5.0  # seconds that a trigger which ends asks for the state of its task
+# Seconds that a trigger which ends asks for the state of its task: a busy Airflow needs more than five.
+STATE_LIMIT = 20.0
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
 # Seconds between two events, besides the second or two until Airflow confirms the first. In Airflow 3.3, no
 # Dag run gets an event before the next one comes, if the scheduler has not handled the one before
