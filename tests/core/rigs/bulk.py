@@ -95,7 +95,7 @@ def _fill_part(
                 "ended_number": sa.case((word == "active", None), else_=i),
                 "expires_at": sa.case((is_rental, wall - age + 600), else_=None),
                 "expires_estimated": False,
-                "rental_since": sa.case((is_rental, at), else_=None),
+                "rental_since": sa.null(),  # each of them was over at its last survey
                 "key": sa.case((is_foreign, None), else_=key),
                 "used_at": sa.case((sa.and_(is_used, sa.not_(is_rental)), at), else_=None),
                 "refunded_at": sa.case((is_refunded, at + 60), else_=None),
