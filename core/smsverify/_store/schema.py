@@ -93,6 +93,10 @@ def refuse_another(version: int | None, place: str) -> None:
 
 def make(connection: sa.Connection) -> None:
     """Makes the tables. The caller holds the lock that lets one process at a time do so."""
+    for table in metadata.sorted_tables:
+        # SQLite takes the newest of the indexes that look equally good to it, so those of few rows come last.
+        # A table has its indexes in no order: without one, a store would be slow or fast by chance.
+        table.indexes = sorted(sorted(table.indexes, key=_name, reverse=True), key=_is_of_few)  # type: ignore[assignment]
     metadata.create_all(connection)
     connection.execute(sa.insert(schema).values(version=SCHEMA_VERSION, store_id=uuid.uuid4().hex))
 
@@ -117,3 +121,11 @@ def look(connection: sa.Connection, place: str, mode: str | None) -> StoreState:
 def missing(place: str, mode: str | None = None) -> StoreState:
     """The state of a store that is not made yet."""
     return StoreState("missing", None, SCHEMA_VERSION, place, mode, None, {})
+
+
+def _name(index: sa.Index) -> str:
+    return index.name or ""
+
+
+def _is_of_few(index: sa.Index) -> bool:
+    return index.dialect_options["sqlite"]["where"] is not None

@@ -20,6 +20,7 @@ from smsverify.simulator import Simulator
 
 LITTLE, MUCH = 300, 3_000  # orders
 STEPS = 20  # of SQLite's machine that are counted as one
+TIMES = 5  # measurements of each call
 Call = Callable[[SmsVerifyHook, int], object]
 
 
@@ -129,10 +130,14 @@ def test_what_is_over_costs_nothing(name: str, hooks: list[SmsVerifyHook]) -> No
     for hook in hooks:
         keep_waits_alive(hook)
         CALLS[name](hook, 0)
-        with counted() as counter:
-            CALLS[name](hook, 1)
-        steps.append(counter.steps)
-        queries.append(counter.queries)
+        counts = []
+        for number in range(1, TIMES + 1):
+            with counted() as counter:
+                CALLS[name](hook, number)
+            counts.append((counter.steps, counter.queries))
+        # The smallest: now and then, a call also does what is due once in a while.
+        steps.append(min(of_call for of_call, _ in counts))
+        queries.append(min(of_call for _, of_call in counts))
     assert queries[1] <= queries[0]
     # Ten times as much history.
     assert steps[1] <= steps[0] * 1.05 + 10
