@@ -95,7 +95,8 @@ def make(connection: sa.Connection) -> None:
     """Makes the tables. The caller holds the lock that lets one process at a time do so."""
     for table in metadata.sorted_tables:
         # SQLite takes the newest of the indexes that look equally good to it, so those of few rows come last.
-        # A table has its indexes in no order: without one, a store would be slow or fast by chance.
+        # A table has its indexes in no order: without one, a store would be slow or fast by chance. Which of
+        # two for few rows comes first is by trial: tests/core/store/test_growth.py holds it.
         table.indexes = sorted(sorted(table.indexes, key=_name, reverse=True), key=_is_of_few)  # type: ignore[assignment]
     metadata.create_all(connection)
     connection.execute(sa.insert(schema).values(version=SCHEMA_VERSION, store_id=uuid.uuid4().hex))
