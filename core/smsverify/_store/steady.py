@@ -176,9 +176,13 @@ class _Look:
     def is_even_with(self, base: _Look) -> bool:
         """Whether the store's time has gone on since an earlier look as the machine's has."""
         passed = self.steady - base.steady
+        most = self.after - base.before
+        return not self.is_behind(base) and passed <= most + STEP + DRIFT * abs(most)
+
+    def is_behind(self, base: _Look) -> bool:
+        """Whether the store's time has fallen behind the machine's since an earlier look."""
         least, most = self.before - base.after, self.after - base.before
-        tolerance = STEP + DRIFT * abs(most)
-        return least - tolerance <= passed <= most + tolerance
+        return self.steady - base.steady < least - STEP - DRIFT * abs(most)
 
     def corrected_by(self, base: _Look) -> _Look:
         """The same look at a time that has gone on since an earlier one, no faster than it may have."""
@@ -213,9 +217,11 @@ class SharedTime:
     def find(self, connection: sa.Connection) -> bool:
         """Takes up the machine's last look, so that a step between two short processes is seen.
 
-        Where it has none, nothing that another machine has seen may lie ahead.
+        Nothing that any machine has seen may lie ahead. But the time is never moved ahead because of a look
+        of another process: machines that were copied while they ran go by one name, and have other uptimes.
         """
-        row = connection.execute(sa.select(clocks).where(clocks.c.boot == self._boot)).one_or_none()
+        mine = sa.and_(clocks.c.boot == self._boot, clocks.c.boot != "")  # A machine may have no name.
+        row = connection.execute(sa.select(clocks).where(mine)).one_or_none()
         last = connection.execute(sa.select(sa.func.max(clocks.c.steady))).scalar()
         look = self._look(connection)
         if row is not None and row.version == look.version and row.boottime <= look.after:
@@ -226,7 +232,9 @@ class SharedTime:
                 database=row.steady - look.shift,
             )
             self._next_note = row.boottime + NOTE_PAUSE
-        elif last is not None and look.steady < last:
+            if look.is_behind(self._base):
+                self._base = None
+        if self._base is None and last is not None and look.steady < last:
             self._base = replace(look, database=last - look.shift)
         self._checked(look)
         return True

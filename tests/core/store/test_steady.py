@@ -183,6 +183,29 @@ def test_a_step_between_two_short_processes_is_seen(
     stopwatch.check(make_store(shared_store_url), tolerance=0.2)
 
 
+@pytest.mark.parametrize("name", ["", "copied while it ran"])
+def test_another_machine_that_goes_by_the_same_name_moves_no_time_ahead(
+    make_store: Callable[[str], Store], name: str, shared_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steady, "boot_id", lambda: name)
+    stopwatch = Stopwatch(make_store(shared_store_url))
+    right = clock.boottime
+    monkeypatch.setattr(steady, "boottime", lambda: right() + DAY)  # that much longer up
+    stopwatch.check(make_store(shared_store_url), tolerance=0.2)
+
+
+def test_a_machine_without_a_name_sets_no_time_back(
+    make_store: Callable[[str], Store], shared_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steady, "boot_id", lambda: "")
+    one, right = make_store(shared_store_url), clock.boottime
+    stopwatch = Stopwatch(one)
+    with one.write() as connection:
+        connection.execute(sa.update(clocks).values(boottime=0.0, steady=clocks.c.steady - DAY))  # another's
+    monkeypatch.setattr(steady, "boottime", lambda: right() % 1)  # it has just started
+    stopwatch.check(make_store(shared_store_url), tolerance=0.2)
+
+
 def test_a_database_that_was_set_back_while_nobody_looked_goes_on_where_it_was(
     make_store: Callable[[str], Store],
     shared_store_url: str,
