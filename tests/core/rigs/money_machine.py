@@ -64,6 +64,8 @@ from smsverify.reports import Reconciliation
 from smsverify.simulator import Fault, Simulator
 from smsverify.simulator.settings import LIST_DEFECTS
 
+# Seconds from the beginning of an example to midnight, when the budget of another day begins.
+BEFORE_MIDNIGHT = 600.0
 BETWEEN = 1.0  # seconds from one purchase to the next, since 60 a minute are allowed
 # Seconds by which a clock is set.
 STEPS = [5.0, -5.0, 61.0, -61.0, 3600.0, -3600.0, DAY, -DAY]
@@ -120,6 +122,7 @@ class Money(RuleBasedStateMachine):
         # Where the list shows no times, an order is the one with its id that another account has bought.
         first_order_id = next(self.world.order_ids)
         self.world.clock.wrong = 0.0
+        self.world.clock.pass_by((-BEFORE_MIDNIGHT - self.world.clock.now()) % DAY)
         for service in self.world.services:
             service.configure(clock_skew=0.0, list_defects=())
             service.reset()
@@ -497,7 +500,7 @@ class Money(RuleBasedStateMachine):
         """A paid call, with its truth written down, and its limits checked against what was really paid."""
         if not is_refused:  # which is refused where it matters only if the catalogue is at hand
             self.world.clock.pass_by(BETWEEN)
-        wallet, begun = user.wallet, self.world.clock.now()
+        wallet, begun = user.wallet, self.store_time()
         before = len(wallet.movements)
         self.act(
             user,
@@ -508,8 +511,8 @@ class Money(RuleBasedStateMachine):
             daily_budget=options.get("daily_budget"),
         )
         # What others did while this process was stopped is written down already.
-        numbers = set(range(before, len(wallet.movements))) - wallet.explained
-        wallet.explained |= numbers
+        numbers = set(range(before, len(wallet.movements))) - wallet.explained.keys()
+        wallet.explained |= dict.fromkeys(numbers, begun)
         news = [wallet.movements[number] for number in sorted(numbers)]
         returned = {move.order_id for move in news if move.kind == "refund"}
         paid = [move for move in news if move.kind in ("order", "renewal") and move.order_id not in returned]
@@ -524,9 +527,17 @@ class Money(RuleBasedStateMachine):
             if options.get("max_price"):
                 assert -move.amount <= Decimal(options["max_price"])
             if options.get("daily_budget"):
-                assert spent_since(wallet, begun // DAY * DAY) <= Decimal(options["daily_budget"])
+                # A call that began before midnight may count for either day.
+                midnight = self.store_time() // DAY * DAY
+                assert spent_since(wallet, midnight) <= Decimal(options["daily_budget"])
             if options.get("run_budget"):
                 assert self.spent_in(wallet, run) <= Decimal(options["run_budget"])
+
+    def store_time(self) -> float:
+        """What begins and ends a day: not the clock that is set here, which goes on a little faster."""
+        store = open_store(self.world.store_url)
+        with store.read() as connection:
+            return store.now(connection)
 
     def spent_in(self, wallet: Wallet, run: str) -> Decimal:
         """USD that the calls of a run have cost, what is open with what it may have cost.

@@ -107,7 +107,8 @@ class Wallet:
         made: who has bought an order, by its id.
         renewed: how often which key has renewed an order.
         foreign: the orders that were not bought through the store.
-        explained: the movements, by their number, of which it is written down who made them.
+        explained: the movements, by their number, of which it is written down who made them; and when the
+            call began, by the store's clock.
     """
 
     service: Simulator
@@ -115,7 +116,7 @@ class Wallet:
     made: dict[int, tuple[str, str]] = field(default_factory=dict)
     renewed: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     foreign: set[int] = field(default_factory=set)
-    explained: set[int] = field(default_factory=set)
+    explained: dict[int, float] = field(default_factory=dict)
 
     @property
     def all_orders(self) -> list[SimulatedOrder]:
@@ -233,15 +234,15 @@ def spent_on(orders: Iterable[SimulatedOrder]) -> Decimal:
 
 
 def spent_since(wallet: Wallet, since: float) -> Decimal:
-    """USD that orders and renewals of a time have cost, refunds taken off."""
+    """USD that the orders and renewals of calls that began after a time have cost, refunds taken off."""
     paid: Counter[int] = Counter()
     refunded: Counter[int] = Counter()
-    for move in wallet.movements:
+    for number, move in enumerate(wallet.movements):
         if move.order_id is None or move.order_id in wallet.foreign:
             continue
         if move.kind == "refund":
             refunded[move.order_id] += move.amount
-        elif move.at.timestamp() >= since:
+        elif wallet.explained[number] >= since:
             paid[move.order_id] -= move.amount
     return sum(
         (max(amount - refunded[order_id], Decimal(0)) for order_id, amount in paid.items()), Decimal(0)
