@@ -13,7 +13,7 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rigs import API_KEY, await_end_of_waits
+from rigs import API_KEY, await_end_of_waits, let_go_of_all_numbers
 from rigs.clocks import DatabaseClock
 from rigs.pgbouncer import PrivatePgBouncer, find_pgbouncer
 from rigs.postgres import PrivatePostgres, find_binaries
@@ -47,6 +47,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def close_store(url: str) -> None:
     """Closes a store that no thread uses any more: a connection in use would be left open."""
     await_end_of_waits()
+    let_go_of_all_numbers()  # the process of a test that ends within a block lives on
     open_store(url).close()
 
 

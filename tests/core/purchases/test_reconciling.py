@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from rigs import in_a_day
+from rigs import eventually, in_a_day, let_go_of_all_numbers
 from rigs.rooms import going_back, rooms_of
 
 from smsverify import errors
@@ -373,17 +373,15 @@ def test_a_block_that_was_killed_has_its_number_no_more(
     monkeypatch.setattr(holding, "FORGOTTEN", 6.0)
     with hook.rented_number(**KEPT[0]) as number:
         unclaimed_for = rooms_of(hook).orders.handover.unclaimed_for
-        deadline = time.monotonic() + 30
-        age = unclaimed_for(number.order_id)
-        while age <= (age := unclaimed_for(number.order_id)):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        ages = [unclaimed_for(number.order_id)]
+
+        def is_younger() -> bool:
+            ages.append(unclaimed_for(number.order_id))
+            return ages[-1] < ages[-2]
+
+        eventually(is_younger, "a sign of life")
         assert hook.reconcile(cancel_after=0).findings == []
-        for held in list(holding._hands._held.values()):
-            held.let_go()
-        while holding._hands._thread is not None:  # which may be giving a last sign of life
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        let_go_of_all_numbers()
         with monkeypatch.context() as patched:
             hours_later(patched)
             assert [leak.order_id for leak in hook.reconcile().leaks] == [number.order_id]

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from rigs.rooms import settings_of
+from smsverify._orders import holding
 from smsverify.hook import SmsVerifyHook
 
 API_KEY = "key-TOPSECRET-4711"
 """A key that stands in no other text, so that a search for it finds leaks only."""
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
-    """What `condition` returns as soon as that is true."""
+def eventually(condition: Callable[[], Any], what: str, timeout: float = 200.0) -> Any:
+    """What `condition` returns as soon as that is true. A disk can take a minute to write a line."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -31,6 +32,14 @@ def await_end_of_waits() -> None:
         if thread.name in ("smsverify-waiter", "smsverify-poll"):
             thread.join(60)
             assert not thread.is_alive(), f"{thread.name} does not end"
+
+
+def let_go_of_all_numbers() -> None:
+    """What the death of the process brings about: it gives signs of life for no number any more."""
+    for held in list(holding._hands._held.values()):
+        held.let_go()
+    # It may be giving a last one.
+    eventually(lambda: holding._hands._thread is None, "the end of the thread")
 
 
 def in_a_day(hook: SmsVerifyHook, amount: Any) -> SmsVerifyHook:
