@@ -108,6 +108,13 @@ def database_clock(shared_store_url: str) -> Iterator[DatabaseClock]:
     clock.close()
 
 
+@pytest.fixture
+def patient_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver in this process waits long for a busy machine, where it would ask for a repeat."""
+    for name in ("BODY_TIMEOUT", "STORE_TIMEOUT"):
+        monkeypatch.setattr(f"smsverify._receiver.receiver.{name}", 60.0)
+
+
 # ------------------------------------------------------------------ services and hooks
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 from prefect import flow
+from rigs import eventually
 
 from prefect_smsverify import SmsVerifyCredentials, order_number, serve_callbacks, wait_for_otp
 from smsverify.errors import InvalidRequestError
@@ -36,7 +37,7 @@ def test_a_flow_gets_its_code_by_a_callback(
         order = order_number("callbacks", "temporary", service="WhatsApp")
         message = {"order_id": order.order_id, "number": order.phone_digits, "sms": "Your code is 545123"}
         payload = {"event": "incoming_message", "message": message}
-        assert requests.post(url, json=payload, timeout=30).status_code == 200
+        eventually(lambda: requests.post(url, json=payload, timeout=60).status_code == 200, "a 200")
         before.append(simulator.stats().requests)
         return wait_for_otp("callbacks", order.order_id, timeout=60).otp
 

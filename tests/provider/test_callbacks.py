@@ -30,6 +30,9 @@ def api(session: Any, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatc
     from airflow.api_fastapi.app import create_app, purge_cached_app
     from fastapi.testclient import TestClient
 
+    # A busy machine is waited for, instead of asking for a repeat.
+    for name in ("BODY_TIMEOUT", "STORE_TIMEOUT"):
+        monkeypatch.setattr(f"smsverify._receiver.receiver.{name}", 60.0)
     # Connections are read again at each request, and not from the other tests'.
     monkeypatch.setattr("smsverify_provider.callbacks.RELOAD", 0.0)
     purge_cached_app()

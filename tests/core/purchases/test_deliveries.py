@@ -72,7 +72,7 @@ def test_numbers_are_counted_by_what_was_bought(
     assert (most.rate_low, most.rate_high) == pytest.approx((0.3006, 0.9544), abs=1e-4)
     assert most.p50_seconds is not None
     assert most.p95_seconds is not None
-    assert 0 < most.p50_seconds <= most.p95_seconds < 10
+    assert 0 < most.p50_seconds <= most.p95_seconds
     none = found["temporary", None, "212"]
     assert (none.rate, none.cost, none.cost_per_code, none.p50_seconds) == (0.0, 0, None, None)
     waiting = found["best-temp", None, None]

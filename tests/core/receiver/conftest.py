@@ -14,6 +14,11 @@ from smsverify.simulator import Simulator
 MakeHook = Callable[..., SmsVerifyHook]
 
 
+@pytest.fixture(autouse=True)
+def is_patient(patient_receiver: None) -> None:
+    """Tests of its patience shorten it themselves."""
+
+
 @pytest.fixture
 def hook(simulator: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyHook:
     return make_hook(simulator, store_url, callback_secrets=[SECRET, ROTATED])

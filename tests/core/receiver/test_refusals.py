@@ -143,11 +143,12 @@ def test_a_body_in_pieces_without_a_length_is_taken(
 def test_one_who_goes_away_or_stalls_in_the_middle_holds_nobody_up(
     receiver: Receiver, hook: SmsVerifyHook, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smsverify._receiver.receiver.BODY_TIMEOUT", 0.3)
     head = f"POST /callback/{SECRET} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n".encode()
-    with socket.create_connection(("127.0.0.1", receiver.port)) as gone:
-        gone.sendall(head + b'{"event":')
-    assert b" 408 " in receiver.send(head + b'{"event":', and_close=False)
+    with monkeypatch.context() as hasty:
+        hasty.setattr("smsverify._receiver.receiver.BODY_TIMEOUT", 0.3)
+        with socket.create_connection(("127.0.0.1", receiver.port)) as gone:
+            gone.sendall(head + b'{"event":')
+        assert b" 408 " in receiver.send(head + b'{"event":', and_close=False)
     assert receiver.post(of(order)) == 200
     assert states(hook) == [VERIFIED]
 

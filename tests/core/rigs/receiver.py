@@ -37,7 +37,17 @@ class Receiver:
     def post(self, payload: Any, path: str = f"/callback/{SECRET}", **options: Any) -> int:
         """Posts a payload as JSON, or bytes as they are; returns the status."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        return requests.post(self.url + path, data=body, timeout=30, **options).status_code
+        return requests.post(self.url + path, data=body, timeout=60, **options).status_code
+
+    def deliver(self, payload: Any, path: str = f"/callback/{SECRET}") -> None:
+        """Posts a payload until it is taken, as the service does: a busy machine may ask for a repeat."""
+
+        def is_taken() -> bool:
+            status = self.post(payload, path)
+            assert status in (200, 503)
+            return status == 200
+
+        eventually(is_taken, "a callback's 200", timeout=120)
 
     def send(self, raw: bytes, *, and_close: bool = True) -> bytes:
         """Sends bytes as they are; returns what comes back."""
