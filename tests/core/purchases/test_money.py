@@ -85,7 +85,7 @@ def with_unknown_taken_for_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_what_is_open_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spending, "_MAY_HAVE_COST", ("bought",))
+    monkeypatch.setattr(spending, "MAY_HAVE_COST", ("bought",))
 
 
 def without_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +129,14 @@ BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [
     without_the_check_at_the_first_byte,
     without_a_look_at_the_wallet,
 ]
+
+
+@pytest.mark.parametrize("damage", BREAKS, ids=lambda damage: damage.__name__)
+def test_each_damage_hits_something(
+    damage: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the soak looks for what they do; a name that has moved is noticed here."""
+    damage(monkeypatch)
 
 
 if SOAK:

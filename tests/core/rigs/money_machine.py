@@ -54,7 +54,6 @@ from rigs.money_world import (
     renewals_of,
     serves,
     spent_on,
-    spent_since,
 )
 from smsverify._purchases.calls import WALLET_IS_SHORT
 from smsverify._store.store import open_store
@@ -500,8 +499,7 @@ class Money(RuleBasedStateMachine):
         """A paid call, with its truth written down, and its limits checked against what was really paid."""
         if not is_refused:  # which is refused where it matters only if the catalogue is at hand
             self.world.clock.pass_by(BETWEEN)
-        wallet, begun = user.wallet, self.store_time()
-        before = len(wallet.movements)
+        wallet, before = user.wallet, len(user.wallet.movements)
         self.act(
             user,
             call,
@@ -511,8 +509,8 @@ class Money(RuleBasedStateMachine):
             daily_budget=options.get("daily_budget"),
         )
         # What others did while this process was stopped is written down already.
-        numbers = set(range(before, len(wallet.movements))) - wallet.explained.keys()
-        wallet.explained |= dict.fromkeys(numbers, begun)
+        numbers = set(range(before, len(wallet.movements))) - wallet.explained
+        wallet.explained |= numbers
         news = [wallet.movements[number] for number in sorted(numbers)]
         returned = {move.order_id for move in news if move.kind == "refund"}
         paid = [move for move in news if move.kind in ("order", "renewal") and move.order_id not in returned]
@@ -527,11 +525,10 @@ class Money(RuleBasedStateMachine):
             if options.get("max_price"):
                 assert -move.amount <= Decimal(options["max_price"])
             if options.get("daily_budget"):
-                # A call that began before midnight may count for either day.
                 midnight = self.store_time() // DAY * DAY
-                assert spent_since(wallet, midnight) <= Decimal(options["daily_budget"])
+                assert self.spent(wallet, since=midnight) <= Decimal(options["daily_budget"])
             if options.get("run_budget"):
-                assert self.spent_in(wallet, run) <= Decimal(options["run_budget"])
+                assert self.spent(wallet, run=run) <= Decimal(options["run_budget"])
 
     def store_time(self) -> float:
         """What begins and ends a day: not the clock that is set here, which goes on a little faster."""
@@ -539,20 +536,23 @@ class Money(RuleBasedStateMachine):
         with store.read() as connection:
             return store.now(connection)
 
-    def spent_in(self, wallet: Wallet, run: str) -> Decimal:
-        """USD that the calls of a run have cost, what is open with what it may have cost.
+    def spent(self, wallet: Wallet, *, run: str | None = None, since: float = 0.0) -> Decimal:
+        """USD that the calls of a run or of a day have cost, what is open with what it may have cost.
 
-        A price that rose while a call without a limit was stopped counts as in the catalogue: the next call
-        knew nothing else.
+        A price that rose while a call without a limit was stopped counts as in the catalogue: where its
+        answer was lost and the list shows no prices, the next call knew nothing else.
         """
         known = orders_by_id(wallet)
         total = Decimal(0)
         for row in self.rows(wallet):
-            if row.run != run or not (is_open(row) or row.state == "bought"):
+            if run not in (None, row.run) or row.sent_at < since:
+                continue
+            if not (is_open(row) or row.state == "bought"):
                 continue
             if row.kind == "order" and row.state == "bought":
                 order = known[row.order_id]
-                total += Decimal(0) if order.refunded else min(order.price, Decimal(row.price))
+                on_record = max(Decimal(row.price), Decimal(row.charge))
+                total += Decimal(0) if order.refunded else min(order.price, on_record)
             else:
                 total += Decimal(row.charge)
         return total

@@ -107,8 +107,7 @@ class Wallet:
         made: who has bought an order, by its id.
         renewed: how often which key has renewed an order.
         foreign: the orders that were not bought through the store.
-        explained: the movements, by their number, of which it is written down who made them; and when the
-            call began, by the store's clock.
+        explained: the movements, by their number, of which it is written down who made them.
     """
 
     service: Simulator
@@ -116,7 +115,7 @@ class Wallet:
     made: dict[int, tuple[str, str]] = field(default_factory=dict)
     renewed: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     foreign: set[int] = field(default_factory=set)
-    explained: dict[int, float] = field(default_factory=dict)
+    explained: set[int] = field(default_factory=set)
 
     @property
     def all_orders(self) -> list[SimulatedOrder]:
@@ -231,19 +230,3 @@ def renewals_of(rows: Iterable[Any], order_id: int, states: tuple[str, ...]) -> 
 
 def spent_on(orders: Iterable[SimulatedOrder]) -> Decimal:
     return sum((order.paid - order.refunded for order in orders), Decimal(0))
-
-
-def spent_since(wallet: Wallet, since: float) -> Decimal:
-    """USD that the orders and renewals of calls that began after a time have cost, refunds taken off."""
-    paid: Counter[int] = Counter()
-    refunded: Counter[int] = Counter()
-    for number, move in enumerate(wallet.movements):
-        if move.order_id is None or move.order_id in wallet.foreign:
-            continue
-        if move.kind == "refund":
-            refunded[move.order_id] += move.amount
-        elif wallet.explained[number] >= since:
-            paid[move.order_id] -= move.amount
-    return sum(
-        (max(amount - refunded[order_id], Decimal(0)) for order_id, amount in paid.items()), Decimal(0)
-    )
