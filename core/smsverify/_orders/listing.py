@@ -188,6 +188,26 @@ class OrderList:
         is_later = sa.and_(accounts.c.asked_number >= number, accounts.c.asked_at > when)
         return bool(connection.execute(sa.select(is_later).where(self._this)).scalar())
 
+    def is_late(self, connection: sa.Connection, listing: Listing, number: int) -> bool:
+        """Whether a list lacks the last order that was bought before a number of the sequence, though it
+        reaches back to it: then it may lack later ones too.
+        """
+        last = connection.execute(
+            sa.select(purchases.c.order_id)
+            .where(
+                purchases.c.account == self._account,
+                purchases.c.kind == "order",
+                purchases.c.state == "bought",
+                purchases.c.address == self._records.address,
+                purchases.c.resolved_number < number,
+            )
+            .order_by(purchases.c.resolved_number.desc())
+            .limit(1)
+        ).scalar()
+        first = self.first_number(connection, listing)
+        reaches = listing.is_whole or (first is not None and first < number)
+        return last is not None and reaches and all(row.order_id != last for row in listing.rows)
+
     def begin_introduction(self, patience: float) -> bool:
         """Whether this caller alone makes the first readings of the account.
 

@@ -21,6 +21,9 @@ from smsverify._input.phones import phone_digits
 from smsverify._orders.records import Seen
 from smsverify.models import Order
 
+# A phone that may be a whole number, with its country: not masked, not a word, and no id of a SIM card.
+_PHONE = re.compile(r"[\s+().\-/0-9]*")
+_DIGITS = range(8, 16)
 EARLY = 3.0  # seconds that an order may seem to be created before it was asked for: both clocks are coarse
 
 
@@ -92,7 +95,7 @@ class Open:
     def _is_of_kind(self, order: Order) -> bool | None:
         """Whether an order's phone is of the USA, from abroad or missing, as this purchase's was to be."""
         digits, product = phone_digits(order.phone), self.request["product"]
-        if digits is None:
+        if digits is None or len(digits) not in _DIGITS or not _PHONE.fullmatch(order.phone or ""):
             return None
         if product == "esim":
             return False

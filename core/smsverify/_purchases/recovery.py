@@ -3,7 +3,8 @@ the time left on renewals, and the wallet on both.
 
 The store's sequence, never a clock, says what was known before a call. `matching` says which orders of the
 list may belong to which purchases. A purchase was not made when its grace is over, the list reaches back to
-it and shows no order that could be it, and the wallet does not hold less than the records explain.
+it and shows no order that could be it, but the one that was bought last before it, and the wallet does not
+hold less than the records explain.
 """
 
 from __future__ import annotations
@@ -175,11 +176,11 @@ class Recovery:
                     if all(seen in free for seen in may_be):
                         ids = [seen.order.order_id for seen in may_be]
                         resolved.append(self._doubt(connection, call, ids))
-                else:
+                elif not self._orders.listing.is_late(connection, listing, call.number):
                     first = self._wallet.before(connection, call.number)
                     if first is not None and reading is None:
                         is_wallet_needed = True
-                    elif self._is_short(connection, first, reading):
+                    elif self._is_short(connection, call, first, reading):
                         self._keep(connection, call)
                     else:
                         why = "the list of orders does not show it"
@@ -207,10 +208,12 @@ class Recovery:
             log.warning("The balance cannot be read, so calls that it would decide stay unknown: %s", error)
             return None
 
-    def _is_short(self, connection: sa.Connection, first: Reading | None, then: Reading | None) -> bool:
+    def _is_short(
+        self, connection: sa.Connection, call: OpenCall, first: Reading | None, then: Reading | None
+    ) -> bool:
         if first is None or then is None:
             return False
-        return self._wallet.since(connection, first, then).is_short
+        return self._wallet.since(connection, first, then).is_short_by(call.price)
 
     def _keep(self, connection: sa.Connection, call: OpenCall) -> None:
         self._ledger.note_why_open(connection, call, WALLET_IS_SHORT)
@@ -283,20 +286,20 @@ class Recovery:
         wallet = None if first is None or reading is None else self._wallet.since(connection, first, reading)
         if was_made:
             return [self._renewed(connection, call, "the order's time left shows it")]
-        if was_made is False and (first is None or (wallet is not None and not wallet.is_short)):
+        if was_made is False and (first is None or (wallet is not None and not wallet.is_short_by(call.price))):
             return [self._give_up(connection, call, "the order's time left has not grown")]
         # The wallet alone does not prove that nothing was paid: a top-up may have been just as much.
         if was_made is None and wallet is not None and self._is_paid(connection, call, wallet):
             self._ledger.renewals.note_one_more(connection, call.request["order_id"])
             return [self._renewed(connection, call, "the wallet shows that it was paid")]
-        if wallet is not None and wallet.is_short:
+        if wallet is not None and wallet.is_short_by(call.price):
             self._keep(connection, call)
         return []
 
     def _is_paid(self, connection: sa.Connection, call: OpenCall, wallet: Comparison) -> bool:
         """Whether the wallet lacks what a renewal costs, and nothing else can have taken it."""
         is_alone = self._is_exclusive and len(self._ledger.open_calls(connection)) == 1
-        return is_alone and wallet.is_short and call.price is not None and wallet.lacks(call.price)
+        return is_alone and wallet.is_short_by(call.price) and call.price is not None and wallet.lacks(call.price)
 
     def _renewed(self, connection: sa.Connection, call: OpenCall, note: str) -> Resolved:
         order_id = call.request["order_id"]

@@ -88,11 +88,17 @@ class Comparison:
         """Whether it holds less than the records explain."""
         return self.is_comparable and not self.fits
 
+    def is_short_by(self, price: Decimal | None) -> bool:
+        """The same where the question is whether a price was paid: it may be no more than the rounding."""
+        rounding = ROUNDING if price is None else min(ROUNDING, price / 2)
+        return self.is_comparable and not self._lacks(Decimal(0), rounding)
+
     def lacks(self, amount: Decimal) -> bool:
         """Whether the records would explain what it holds if this had been paid besides."""
-        return self.is_comparable and any(
-            abs(one - amount - self.amount) <= ROUNDING for one in self.expected
-        )
+        return self.is_comparable and self._lacks(amount, ROUNDING)
+
+    def _lacks(self, amount: Decimal, rounding: Decimal) -> bool:
+        return any(abs(one - amount - self.amount) <= rounding for one in self.expected)
 
 
 def compare(before: Decimal, after: Decimal, movements: Sequence[Movement]) -> Comparison:

@@ -20,7 +20,7 @@ from smsverify import errors
 from smsverify._messages.callbacks import Callback
 from smsverify._orders.records import Seen
 from smsverify._orders.status import StatusReader
-from smsverify._purchases.matching import Matching, Open, match
+from smsverify._purchases.matching import Fit, Matching, Open, match
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import purchases
 from smsverify.hook import SmsVerifyHook
@@ -385,6 +385,37 @@ def test_while_the_wallet_is_short_nothing_is_bought_again_however_late_the_list
     assert len(simulator.orders()) == 1
 
 
+def test_what_is_as_small_as_the_rounding_is_not_bought_again_either(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penny = {"temporary": [{"service_id": 7, "name": "Penny", "price": 0.01}]}
+    simulator = simulate(list_lag=7200, catalogue=penny)
+    hook = make_hook(simulator, store_url)
+    lose(simulator)
+    unknown(hook, service="Penny")
+    later(monkeypatch, 130)
+    assert "the wallet holds less" in str(unknown(hook, service="Penny"))
+    assert len(simulator.orders()) == 1
+
+
+@pytest.mark.parametrize("body", ["[]", None], ids=["empty", "late"])
+def test_a_list_without_the_order_before_is_too_late_to_prove_anything(
+    body: str | None, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [buy(hook, key) for key in ("one", "two")]
+    lose(simulator)
+    row = {"order_id": before[0].order_id, "service": "WhatsApp", "status": "pending"}
+    late = Fault("error_before", path="orders/", status=200, body=body or json.dumps([row]), times=None)
+    simulator.add_fault(late)
+    unknown(hook)
+    simulator.set_balance("50")  # the wallet decides nothing
+    later(monkeypatch, 130)
+    unknown(hook)
+    assert len(simulator.orders()) == 3
+    simulator.clear_faults()
+    assert buy(hook).order_id == simulator.orders()[-1].order_id
+
+
 def test_a_list_that_was_asked_for_early_proves_nothing_later(
     simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -612,3 +643,18 @@ def test_the_rule(
     # Purchases of the same thing are interchangeable.
     assert (sorted(found.values()), reported) == (sorted(adopted.values()), doubtful)
     assert len(found) == len(adopted)
+
+
+@pytest.mark.parametrize(
+    ("phone", "fit"),
+    [
+        ("+44 20 7946 0017", Fit.NOT),
+        ("+1 415 *** **23", Fit.STRANGE),
+        ("+1 (415) 555-XX23", Fit.STRANGE),
+        ("0", Fit.STRANGE),
+        ("n/a 3", Fit.STRANGE),
+        ("8901260123456789012", Fit.STRANGE),  # the id of a SIM card
+    ],
+)
+def test_a_phone_that_is_no_whole_one_tells_no_order_apart(phone: str, fit: Fit) -> None:
+    assert an_open(1).fit(listed(7, service="Other", price=Decimal(5), phone=phone), 0.0) is fit
