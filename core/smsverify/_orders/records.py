@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from smsverify._store import sequence
 from smsverify._store.store import Store
-from smsverify._store.tables import orders, waits
+from smsverify._store.tables import constants, orders, waits
 from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, period_of
 
 # Of an order that is cancelled now: what it was before, where the service has shown that.
@@ -272,13 +272,17 @@ def as_order(row: Any) -> Order:
 
 
 def is_awaited(alive_since: float | sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
-    """Picks the orders that a call waits for, with a sign of life after a time of the store's clock."""
+    """Picks the orders that a call waits for, with a sign of life after a time of the store's clock.
+
+    An order has few waits. By the bare time, PostgreSQL expects next to none that are alive in all, and
+    compares each order with each of them.
+    """
     return (
         sa.select(waits.c.id)
         .where(
             waits.c.account == orders.c.account,
             waits.c.order_id == orders.c.order_id,
-            waits.c.seen_at >= alive_since,
+            sa.func.coalesce(waits.c.seen_at, 0.0) >= alive_since,
         )
         .exists()
     )
@@ -297,7 +301,7 @@ def is_foreign(
         (orders.c.created_at.is_(None), orders.c.first_seen_at >= now - within),
         else_=orders.c.created_at >= wall - within,
     )
-    is_paid = sa.func.lower(orders.c.status).not_in([*CANCELLED, "failed"])
+    is_paid = sa.func.lower(orders.c.status).not_in(constants([*CANCELLED, "failed"]))
     # None of them was seen before it was made; by this, the index finds them.
     is_new = orders.c.first_seen_at >= now - within
     return sa.and_(orders.c.key.is_(None), is_paid, is_recent, is_new)

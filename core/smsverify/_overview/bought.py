@@ -30,7 +30,7 @@ from smsverify._purchases.spending import (
     spent_by_workflow,
 )
 from smsverify._purchases.wallet import Wallet
-from smsverify._store.tables import kept, messages, orders, purchases
+from smsverify._store.tables import ARRIVED_AT, constants, kept, messages, orders, purchases
 from smsverify.models import ENDED, has_ended, was_cancelled
 from smsverify.overview import (
     DELIVERY_DAYS,
@@ -55,7 +55,7 @@ def _order_of(purchase: sa.FromClause) -> sa.ColumnElement[bool]:
 
 def _rentals() -> sa.Select[Any]:
     """The first rentals that go on, each with its keeping, its last renewal and its newest SMS."""
-    is_over = sa.func.lower(sa.func.trim(orders.c.status)).in_(sorted(ENDED - {"completed"}))
+    is_over = sa.func.lower(sa.func.trim(orders.c.status)).in_(constants(ENDED - {"completed"}))
     goes_on = sa.or_(
         orders.c.expires_at.is_(None),
         orders.c.expires_at > WALL,
@@ -115,21 +115,20 @@ def _rentals() -> sa.Select[Any]:
 _OF_LAST_DAY = (
     purchases.c.account == ACCOUNT,
     purchases.c.sent_at >= DAY_AGO,
-    purchases.c.state.in_(MAY_HAVE_COST),
+    purchases.c.state.in_(constants(MAY_HAVE_COST)),
 )
 
 
 def _last_day() -> sa.Select[Any]:
     """The paid calls of the last 24 hours, counted by what they have cost and what became of them."""
-    has_sms = (
-        sa.select(messages.c.id)
-        .where(
-            messages.c.account == ACCOUNT,
-            messages.c.order_id == purchases.c.order_id,
-            messages.c.came_at >= purchases.c.sent_at,
-        )
-        .exists()
+    # What came before a purchase is not its code; an index finds what came since the first of them.
+    came = (
+        sa.select(messages.c.order_id, sa.func.max(messages.c.came_at).label("newest_at"))
+        .where(messages.c.account == ACCOUNT, ARRIVED_AT >= DAY_AGO)
+        .group_by(messages.c.order_id)
+        .subquery()
     )
+    has_sms = came.c.newest_at >= purchases.c.sent_at
     groups: dict[str, sa.ColumnElement[Any]] = {
         "workflow": purchases.c.workflow,
         "kind": purchases.c.kind,
@@ -146,8 +145,8 @@ def _last_day() -> sa.Select[Any]:
     columns = [column.label(name) for name, column in {**groups, **counts}.items()]
     # Nothing came back before it was bought: an index finds these orders, which are few.
     came_back = sa.and_(_order_of(purchases), orders.c.refunded_at >= DAY_AGO)
-    counted = sa.select(*columns).select_from(purchases).outerjoin(orders, came_back)
-    return counted.where(*_OF_LAST_DAY).group_by(*groups.values())
+    calls = purchases.outerjoin(orders, came_back).outerjoin(came, came.c.order_id == purchases.c.order_id)
+    return sa.select(*columns).select_from(calls).where(*_OF_LAST_DAY).group_by(*groups.values())
 
 
 def _newest_orders() -> sa.Select[Any]:

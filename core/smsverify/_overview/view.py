@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._store.rows import named
 from smsverify._store.store import Store
 from smsverify.overview import SHOWN
 
@@ -72,7 +73,7 @@ class View:
             "alive_since": self.now - self.alive,
             "alive_until": self.now + self.alive,
         }
-        return self.connection.execute(statement, values).all()
+        return named(self.connection.execute(statement, values))
 
 
 def first(query: sa.Select[Any]) -> sa.Subquery:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from smsverify._orders.records import IS_REFUNDED
 from smsverify._runtime.clock import DAY
+from smsverify._store.rows import named
 from smsverify._store.store import Store
 from smsverify._store.tables import messages, orders, purchases
 from smsverify.checks import OrderRequest
@@ -101,7 +102,7 @@ class Deliveries:
         """
         values = {"account": self._account, "since": since, "most": most}
         by_request = defaultdict[str, list[Any]](list)
-        for row in connection.execute(_BOUGHT, values).all():
+        for row in named(connection.execute(_BOUGHT, values)):
             by_request[row.request].append(row)
         rows = defaultdict[tuple[Any, ...], list[Any]](list)
         for text, these in by_request.items():
@@ -134,10 +135,13 @@ def _delivery(what: tuple[Any, ...], rows: Sequence[Any]) -> Delivery:
     product, service, service_id, country, country_id, area_code = what
     seconds = sorted(row.seconds for row in rows if row.seconds is not None)
     codes = len(seconds)
+    # Many are alike, and a price or a status takes longer to read than to count.
+    alike = Counter((row.price, row.status, row.is_refunded, row.seconds is None) for row in rows)
     # A number that is still waited for says nothing yet.
-    decided = codes + sum(row.seconds is None and has_ended(row.status) for row in rows)
+    decided = codes + sum(n for (_, status, _, is_open), n in alike.items() if is_open and has_ended(status))
     low, high = wilson(codes, decided)
-    cost = sum((Decimal(row.price) for row in rows if row.price and not row.is_refunded), Decimal(0))
+    paid = (Decimal(price) * n for (price, _, is_back, _), n in alike.items() if price and not is_back)
+    cost = sum(paid, Decimal(0))
     return Delivery(
         product=product,
         service=service,
@@ -155,7 +159,7 @@ def _delivery(what: tuple[Any, ...], rows: Sequence[Any]) -> Delivery:
         p95_seconds=_quantile(seconds, 0.95),
         cost=cost,
         cost_per_code=round(cost / codes, 4) if codes else None,
-        refunds=sum(bool(row.is_refunded) for row in rows),
+        refunds=sum(n for (_, _, is_back, _), n in alike.items() if is_back),
     )
 
 

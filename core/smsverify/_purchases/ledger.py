@@ -37,7 +37,7 @@ from smsverify._purchases.spending import Caps, Spending
 from smsverify._purchases.totals import Totals
 from smsverify._store import sequence
 from smsverify._store.store import Store
-from smsverify._store.tables import purchases
+from smsverify._store.tables import constants, purchases
 from smsverify.errors import PurchaseConflictError, PurchaseUnknownError
 from smsverify.metrics import Meter
 from smsverify.models import Order
@@ -62,7 +62,7 @@ def _surely(record: Callable[Concatenate[Ledger, P], T]) -> Callable[Concatenate
 
 
 _OPEN_CALLS = sa.select(purchases).where(
-    purchases.c.account == sa.bindparam("account"), purchases.c.state.in_(OPEN)
+    purchases.c.account == sa.bindparam("account"), purchases.c.state.in_(constants(OPEN))
 )
 
 

@@ -24,11 +24,15 @@ MAY_HAVE_COST = ("sent", "unknown", "bought")
 _paid, _listed, _limit = (
     sa.cast(column, sa.Double) for column in (purchases.c.charge, purchases.c.price, purchases.c.max_price)
 )
-# Amounts are text, which only Python compares exactly: this leaves it the few that may be too much.
+# Amounts are text, which only Python compares exactly: this leaves it the few that may be too much. Most are
+# alike, which is seen without reading them as numbers.
 MAY_BE_TOO_MUCH = sa.and_(
     purchases.c.state == "bought",
     purchases.c.charge.is_not(None),
-    sa.or_(_paid > _listed + HAIR, _paid > _limit + HAIR),
+    sa.or_(
+        sa.and_(purchases.c.charge != purchases.c.price, _paid > _listed + HAIR),
+        sa.and_(purchases.c.charge != purchases.c.max_price, _paid > _limit + HAIR),
+    ),
 )
 
 _ITS_ORDER = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)

@@ -6,6 +6,8 @@ both keep them exactly.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 
 from smsverify.models import ENDED
@@ -25,6 +27,11 @@ _UNUSED = "key IS NOT NULL AND used_at IS NULL AND refunded_at IS NULL"
 # Picks the orders that have not ended, as `smsverify.models.has_ended` says it: word for word the same in an
 # index and in a query, or the index is not used.
 NOT_ENDED = f"lower(trim(status)) NOT IN ({', '.join(repr(status) for status in sorted(ENDED))})"
+
+
+def constants(texts: Iterable[str]) -> list[sa.ColumnElement[str]]:
+    """Texts for an `in_`, as a part of its statement: parameters would be put into that anew at each call."""
+    return [sa.literal_column(f"'{text}'", sa.Text) for text in sorted(texts)]
 
 
 def _index_where(which: str, name: str, *columns: str) -> sa.Index:
@@ -384,8 +391,15 @@ messages = sa.Table(
     # Those that can be read, which are few among all that have ever come.
     _index_where(_READABLE, "messages_readable", "order_id"),
     _index_where(_READABLE, "messages_came", "came_at"),
+    sa.Index("smsverify_messages_arrived", "account", sa.text("coalesce(came_at, 0.0)")),
     # For what every look asks for, a few times a second.
     sa.Index("smsverify_messages_newest", "account", "id"),
+)
+
+# When a message came, for those who look for all of a time. By the bare column, SQLite would choose the index
+# for the messages of one order, too, and read all of the account.
+ARRIVED_AT: sa.ColumnElement[float] = sa.func.coalesce(
+    messages.c.came_at, sa.literal_column("0.0", sa.Double), type_=sa.Double
 )
 
 callbacks = sa.Table(
