@@ -46,6 +46,9 @@ log = log_of(__name__)
 
 LOOK = 0.25  # seconds between two looks into the store, of a service whose minute lasts a minute
 SHORTEST_LOOK = 0.02
+# Of that, from one look to the next at the least, though waits begin and answers come: those that come
+# together share a look. Without it, a thousand waits that begin have a look each.
+GAP = 0.4
 FULL_LOOKS = 20  # looks until one for all waits though no message has come: others may know of an end
 LAST_LOOKS = 3  # how often an order has to be seen completed without a code before that is believed
 
@@ -127,6 +130,7 @@ class Waiter:
         self._account = account
         self._subscriptions = subscriptions
         self._look = min(LOOK, max(LOOK * time_scale, SHORTEST_LOOK))
+        self._gap = GAP * self._look
         self._alive = alive_for(time_scale)
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -209,6 +213,7 @@ class Waiter:
 
     def _run(self) -> None:
         while True:
+            began = time.monotonic()
             with self._lock:
                 over = [wait for wait in self._waits.values() if wait.future.done()]
                 for wait in over:
@@ -241,6 +246,7 @@ class Waiter:
                 self._subscriptions.fail(error)
             self._end_what_is_due(current)
             self._wake.wait(self._look)
+            time.sleep(max(0.0, began + self._gap - time.monotonic()))
             self._wake.clear()
 
     def _serve(self, current: list[Wait]) -> None:

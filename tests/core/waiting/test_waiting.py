@@ -17,6 +17,7 @@ from rigs.rooms import hold_up, rooms_of, settings_of
 from rigs.waits import PATIENT, Waiting, buy, status_requests
 
 from smsverify import errors
+from smsverify._messages.filters import MessageFilter
 from smsverify._store.store import open_store
 from smsverify._waiting import waiter as waiting_room
 from smsverify.hook import SmsVerifyHook
@@ -212,6 +213,26 @@ def test_a_look_for_many_that_finds_nothing_is_one_query(
     ]  # the one in which the last wait was new may not have been over
     assert len(set(looks)) == 1
     assert "smsverify_polls" in looks[0]
+
+
+def test_waits_that_begin_together_share_looks(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulate(speed=1.0), store_url)
+    waiter, looks = rooms_of(hook).waiter, list[str]()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "smsverify_messages" in statement and "smsverify_polls" in statement:
+            looks.append(statement)
+
+    sa.event.listen(open_store(store_url)._engine, "before_cursor_execute", note)
+    began = time.monotonic()
+    waits = [waiter.add(order_id, PATIENT, wanted=MessageFilter()) for order_id in range(1, 101)]
+    eventually(lambda: not any(wait.is_new for wait in waits), "a look for each of them")
+    seconds = time.monotonic() - began
+    for wait in waits:
+        wait.future.cancel()
+    assert 0 < len(looks) <= seconds / waiter._gap + 2
 
 
 @pytest.mark.parametrize("index", ["smsverify_messages_newest", "smsverify_looks_next"])
