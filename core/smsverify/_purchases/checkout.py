@@ -15,6 +15,7 @@ from smsverify._orders.orders import Orders
 from smsverify._purchases.attempts import AttemptRecords, Series, series_key
 from smsverify._purchases.deliveries import Deliveries
 from smsverify._purchases.due import Selection
+from smsverify._purchases.payers import note_account
 from smsverify._purchases.purchasing import Purchases
 from smsverify._purchases.renewing import Renewals
 from smsverify._purchases.rentals import Rentals
@@ -210,15 +211,16 @@ class Checkout:
 
     def _check_place(self) -> None:
         """Refuses a paid call where it would be repeated, or where other machines cannot see its record."""
+        settings = self._settings
         self._run.check_place()
-        if not self._settings.store_is_a_file or self._settings.allow_unshared_store:
-            return
-        why = self._run.why_unshared()
+        is_alone = settings.store_is_a_file and not settings.allow_unshared_store
+        why = self._run.why_unshared() if is_alone else None
         if why is not None:
             raise StoreError(
                 f"nothing was sent: the store is a file, and {why}, which may not see it. Use PostgreSQL "
                 "(store_url), or set allow_unshared_store if all tasks see that one file"
             )
+        note_account(self._store, settings.key_id, settings.account_id)
 
 
 def _price_limit(given: Any, field: str = "max_price") -> Decimal | None:

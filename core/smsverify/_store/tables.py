@@ -120,6 +120,14 @@ addresses = sa.Table(
     sa.Column("address", sa.Text, primary_key=True),
 )
 
+# As which account each key has paid: it is one wallet, so two are two names of it.
+payers = sa.Table(
+    "smsverify_payers",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("account", sa.Text, primary_key=True),
+)
+
 slots = sa.Table(
     "smsverify_slots",
     metadata,

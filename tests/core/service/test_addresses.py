@@ -41,3 +41,18 @@ def test_a_key_that_is_used_elsewhere_too_is_named_once(
     (logged,) = [text for text in caplog.messages if "another store" in text]
     for simulator in (one, other):
         assert f"http://localhost:{simulator.url.rpartition(':')[2]}" in logged
+
+
+def test_a_key_that_has_paid_as_another_account_is_named_once(
+    simulator: Simulator,
+    make_hook: Callable[..., SmsVerifyHook],
+    any_store_url: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    unnamed = make_hook(simulator, any_store_url)
+    unnamed.order("temporary", service="WhatsApp", key="k")
+    for _ in range(2):
+        make_hook(simulator, any_store_url, account="main").order("temporary", service="WhatsApp", key="k")
+    (logged,) = [text for text in caplog.messages if "the earlier name" in text]
+    assert repr(unnamed.settings.account_id) in logged
