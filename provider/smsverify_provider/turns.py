@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from smsverify.text import log_of
 from smsverify.wings import store_name
 from smsverify_provider.arguments import CheckedOperator
+from smsverify_provider.resuming import LEAD, RESUME_GAP
 from smsverify_provider.versions import AirflowFailException
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ log = log_of(__name__)
 
 T = TypeVar("T")
 
-WORTH_DEFERRING = 5.0  # seconds; a deferral costs Airflow about as much as it takes a worker to wait so long
-RESUME_GAP = 1.0  # seconds in which Airflow records that the task has deferred
+# Seconds. A task whose turn is nearer waits on its worker: deferred, it would be back after its turn.
+WORTH_DEFERRING = RESUME_GAP + LEAD
 
 
 class WaitsForTurn(CheckedOperator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +15,21 @@ import pytest
 import sqlalchemy as sa
 from airflow.sdk import DAG, TaskInstanceState, task
 from airflow.sdk.exceptions import AirflowFailException
+from rigs import eventually
 
 from smsverify._parts import Parts
 from smsverify._store.tables import queue
 from smsverify.simulator import Simulator
-from smsverify.wings import TurnIsFar, leaving_queue
+from smsverify.wings import TurnIsFar, leaving_queue, store_name
 from smsverify_provider.operators.smsverify import (
     SmsVerifyOperator,
     SmsVerifyOrderOperator,
     SmsVerifyRenewExpiringOperator,
     SmsVerifyRenewOperator,
 )
+from smsverify_provider.resuming import LEAD, RESUME_GAP
 from smsverify_provider.triggers.smsverify import OTHER_STORE, SmsVerifyTurnTrigger
+from smsverify_provider.turns import WORTH_DEFERRING
 
 LIMIT = 10
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never", rate_limit=LIMIT, speed=8.0)
@@ -126,6 +130,40 @@ def test_a_deferral_sends_nothing_and_holds_no_secret(
     assert hook.rate_limit().waiting == 1
     event = asyncio.run(event_of(trigger_of(deferral)))
     assert event == {name: deferral.trigger_kwargs[name] for name in ("place", "arrived_at")}
+
+
+def test_a_place_is_kept_while_airflow_cannot_take_the_event(
+    run_task: Any, hook: Any, rooms: Parts, use_up: Callable[[], None]
+) -> None:
+    use_up()
+    trigger = trigger_of(run_task(SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)).msg)
+    trigger.not_before = time.time() + 3600
+    with rooms.store.write() as connection:
+        connection.execute(sa.delete(queue))
+
+    async def run() -> None:
+        event = asyncio.create_task(event_of(trigger))
+        await asyncio.to_thread(eventually, lambda: hook.rate_limit().waiting == 1, "a sign of life")
+        event.cancel()
+
+    asyncio.run(run())
+
+
+def test_no_event_comes_before_a_worker_has_let_go_of_the_task(hook: Any) -> None:
+    not_before = time.time() + 1
+    trigger = SmsVerifyTurnTrigger(
+        place="whose turn it is",
+        arrived_at=0.0,
+        not_before=not_before,
+        store=store_name(hook),
+        smsverify_conn_id="smsverify_default",
+    )
+    asyncio.run(event_of(trigger))
+    assert time.time() >= not_before
+
+
+def test_a_turn_that_comes_before_a_worker_has_let_go_is_not_worth_a_deferral() -> None:
+    assert WORTH_DEFERRING >= RESUME_GAP + LEAD
 
 
 def test_a_verification_comes_back_with_its_key(run_task: Any, use_up: Callable[[], None]) -> None:

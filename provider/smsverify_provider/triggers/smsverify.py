@@ -26,6 +26,7 @@ from smsverify.errors import (
 from smsverify.text import log_of
 from smsverify.wings import Place, claim, keep_place, store_name
 from smsverify_provider.kills import give_back, state_on_loop
+from smsverify_provider.resuming import LEAD
 from smsverify_provider.runs import wait_for_ti
 from smsverify_provider.versions import CALLS_ON_KILL, SharedStreamProducer
 
@@ -41,7 +42,6 @@ OTHER_STORE = (
     "the worker and the triggerer have different stores, so neither sees the other's records. Give both the "
     "same store_url: PostgreSQL, or a file that both can open, for example on a volume in both containers"
 )
-LEAD = 3.0  # seconds before its turn at which a task comes back: about as long as Airflow takes for that
 # Seconds that a trigger which ends asks for the state of its task: a busy Airflow needs more than five.
 STATE_LIMIT = 20.0
 STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
@@ -282,14 +282,14 @@ class SmsVerifyTurnTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Waits until the turn is near."""
         detail = await self._wait()
+        # Others may have given up, so the turn may come sooner than Airflow can take the event.
+        await asyncio.sleep(self.not_before - time.time())
         event = {**(self.passed_on or {}), "place": self.place, "arrived_at": self.arrived_at}
         yield TriggerEvent(event | ({"detail": detail} if detail else {}))  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> str | None:
         while True:
             try:
-                # First, so that no turn passes while Airflow cannot take the event yet.
-                await asyncio.sleep(self.not_before - time.time())
                 hook = await _hook_on(self.smsverify_conn_id)
                 kept = await asyncio.to_thread(self._keep, hook)
                 if kept is None:
