@@ -120,12 +120,18 @@ def patient_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def simulate() -> Iterator[Callable[..., Simulator]]:
-    """Starts simulators whose minute lasts a second and whose SMS never come; settings may be given."""
+    """Starts simulators whose minute lasts a second and whose SMS never come; settings may be given.
+
+    Their orders do not end by themselves, however long a test takes.
+    """
+    lasting = {name: {"validity": 3_600_000.0} for name in ("temporary", "best-temp", "global")}
     running: list[Simulator] = []
 
     def start(**settings: Any) -> Simulator:
+        given = settings.pop("products", {})
+        products = {name: {**lasting.get(name, {}), **given.get(name, {})} for name in {**lasting, **given}}
         settings = {"api_key": API_KEY, "speed": 60.0, "sms_delay": "never", **settings}
-        running.append(Simulator(**settings).start())
+        running.append(Simulator(products=products, **settings).start())
         return running[-1]
 
     yield start

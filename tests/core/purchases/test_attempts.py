@@ -17,14 +17,7 @@ from smsverify._purchases.run_context import RunContext
 from smsverify.simulator import Fault, Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
-LASTING = {"temporary": {"validity": 360_000}, "best-temp": {"validity": 360_000}}
 WHATSAPP = {"service": "WhatsApp", "max_price": "0.50"}
-
-
-@pytest.fixture
-def simulator(simulate: Callable[..., Simulator]) -> Simulator:
-    """Its numbers do not end by themselves, however slow the machine is."""
-    return simulate(products=LASTING)
 
 
 @pytest.fixture

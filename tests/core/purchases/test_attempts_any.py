@@ -23,7 +23,6 @@ from smsverify._purchases.sending import Sender
 from smsverify.simulator import Fault, Simulator
 
 SOAK = bool(os.environ.get("SMSVERIFY_SOAK"))
-LASTING = {name: {"validity": 3_600_000} for name in ("temporary", "best-temp")}
 LEASE = 2.5
 HURRIED = {"purchase_grace": 1.0, "connect_timeout": 0.5, "read_timeout": 0.5}
 REFUSES = Fault("out_of_stock", "order/*/cancel/", status=400, body='{"error": "not now"}', times=None)
@@ -159,7 +158,7 @@ def test_no_number_is_lost_and_none_is_tried_beside_another(
     )
     @given(calls=st.lists(CALLS, min_size=2, max_size=5), max_cost=st.sampled_from([None, None, "0.90"]))
     def whatever_happens(calls: list[Call], max_cost: str | None) -> None:
-        simulator = simulate(products=LASTING)
+        simulator = simulate()
         url = f"sqlite:///{tmp_path / f'{next(numbers)}.db'}"
 
         def make(**options: Any) -> SmsVerifyHook:
@@ -187,7 +186,7 @@ def test_accounts_end_verified_or_with_a_full_report_where_many_numbers_get_no_s
 ) -> None:
     """Of ten numbers four get no SMS, and one cancellation in ten is refused at first."""
     accounts = 200 if SOAK else 15
-    simulator = simulate(products=LASTING, speed=30.0, balance="500")
+    simulator = simulate(speed=30.0, balance="500")
     hook = make_hook(simulator, any_store_url, call_timeout=900.0)
     for nth in range(accounts):
         simulator.add_fault(replace(REFUSES, times=1, after=9 * (nth + 1)))

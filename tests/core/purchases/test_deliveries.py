@@ -20,12 +20,6 @@ from smsverify.cli import main
 from smsverify.simulator import Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
-LASTING = {"temporary": {"validity": 360_000}, "best-temp": {"validity": 360_000}}
-
-
-@pytest.fixture
-def simulator(simulate: Callable[..., Simulator]) -> Simulator:
-    return simulate(products=LASTING)
 
 
 def buy(hook: SmsVerifyHook, simulator: Simulator, product: str, *codes: bool, **options: Any) -> list[Order]:

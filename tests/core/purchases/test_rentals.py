@@ -66,7 +66,7 @@ def test_rentals_are_listed_with_price_and_end_the_soonest_first(
         order = service.order(rental.order_id)
         assert rental.expires_at is not None
         assert rental.time_left_seconds is not None
-        assert abs((rental.expires_at - order.expires_at).total_seconds()) < 5
+        assert abs((rental.expires_at - order.expires_at).total_seconds()) < 60
         assert rental.price == order.price
         assert (rental.product, rental.service, rental.phone) == (order.product, order.service, order.phone)
         assert (rental.duration, rental.expires_estimated, rental.renewals) == (order.duration, False, 0)
@@ -157,7 +157,7 @@ def test_what_is_due_is_renewed_once_and_the_rest_is_left_alone(
         kept, truth = of(report, order_id), service.order(order_id)
         assert kept.expires_at is not None
         assert kept.expires_before is not None
-        assert abs((kept.expires_at - truth.expires_at).total_seconds()) < 5
+        assert abs((kept.expires_at - truth.expires_at).total_seconds()) < 60
         assert kept.expires_at - kept.expires_before > timedelta(hours=23)
         assert kept.expires_estimated == (order_id == three)
         assert kept.cost == kept.price == truth.price

@@ -79,7 +79,8 @@ def test_processes_whose_clocks_differ_share_one_time(seconds: float, any_store_
 
 
 def test_the_time_begins_with_the_calendar(any_store_url: str) -> None:
-    assert abs(now_of(open_store(any_store_url)) - time.time()) < 1
+    began = time.time()
+    assert began - 1 < now_of(open_store(any_store_url)) < time.time() + 1
 
 
 def restart(
@@ -226,7 +227,7 @@ def test_what_is_asked_for_as_a_column_is_corrected_too(
     database_clock.step(DAY)
     now = now_of(store)
     with store.read() as connection:
-        assert 0 <= connection.execute(sa.select(store.clock())).scalar_one() - now < 30
+        assert 0 <= connection.execute(sa.select(store.clock())).scalar_one() - now < DAY / 2
 
 
 def test_a_clock_that_runs_a_little_differently_is_left_alone(

@@ -26,7 +26,13 @@ SHARE = 6  # of purchases, while codes are polled for
 
 
 @pytest.fixture
-def rate_limit(any_store_url: str) -> RateLimit:
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the store, but what `later` lets pass."""
+    monkeypatch.setattr(Store, "now", lambda self, connection: 1_800_000_000.0)
+
+
+@pytest.fixture
+def rate_limit(any_store_url: str, no_time_passes: None) -> RateLimit:
     return RateLimit(open_store(any_store_url), "key", limit=LIMIT, period=60.0, lease=5.0)
 
 
@@ -118,6 +124,7 @@ def sharing(store_url: str, *, code_latency: float = 5.0, expects_polls: bool = 
     return RateLimit(open_store(store_url), "key", limit=LIMIT, period=60.0, lease=5.0, sharing=how)
 
 
+@pytest.mark.usefixtures("no_time_passes")
 def test_the_longer_a_code_may_lie_the_more_numbers_are_ordered_ahead(any_store_url: str) -> None:
     take(sharing(any_store_url), Priority.PURCHASE, SHARE)
     polled(sharing(any_store_url))
@@ -127,6 +134,7 @@ def test_the_longer_a_code_may_lie_the_more_numbers_are_ordered_ahead(any_store_
         assert refusal(rate_limit, Priority.PURCHASE) > 30
 
 
+@pytest.mark.usefixtures("no_time_passes")
 def test_numbers_are_ordered_ahead_on_idle_slots_alone(
     any_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,11 +149,11 @@ def test_numbers_are_ordered_ahead_on_idle_slots_alone(
         assert refusal(rate_limit, Priority.PURCHASE) > 30
 
 
+@pytest.mark.usefixtures("no_time_passes")
 def test_a_slot_that_has_come_back_is_for_codes_first_where_numbers_are_ordered_ahead(
     any_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rate_limit, period = sharing(any_store_url, code_latency=40.0), 60.0
-    monkeypatch.setattr(Store, "now", lambda self, connection: 1_800_000_000.0)  # no time passes
     take(rate_limit, Priority.PURCHASE, 12)
     take(rate_limit, Priority.READ, LIMIT - 12)
     later(monkeypatch, period)
@@ -157,6 +165,7 @@ def test_a_slot_that_has_come_back_is_for_codes_first_where_numbers_are_ordered_
     take(rate_limit, Priority.PURCHASE, 2)
 
 
+@pytest.mark.usefixtures("no_time_passes")
 def test_where_callbacks_are_configured_purchases_are_held_back_by_polls_alone(any_store_url: str) -> None:
     rate_limit = sharing(any_store_url, expects_polls=False)
     take(rate_limit, Priority.PURCHASE, SHARE + 2)
@@ -317,10 +326,7 @@ class Account:
 
 
 @pytest.fixture
-def account(
-    make_hook: Callable[..., SmsVerifyHook], any_store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Account:
-    monkeypatch.setattr(Store, "now", lambda self, connection: 1_800_000_000.0)  # no time passes
+def account(make_hook: Callable[..., SmsVerifyHook], any_store_url: str, no_time_passes: None) -> Account:
     return Account(make_hook("http://127.0.0.1:9", any_store_url, rate_limit=60, rate_period=60.0))
 
 

@@ -70,7 +70,7 @@ def test_many_orders_get_their_codes(
 def test_orders_beyond_the_fifty_newest_get_their_codes(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
-    simulator = simulate(rate_limit=None, balance="100", products={"temporary": {"validity": 1e6}})
+    simulator = simulate(rate_limit=None, balance="100")
     hook = make_hook(simulator, store_url, rate_limit=1000)
     order_ids = buy(hook, 4)
     buy(hook, 51)
