@@ -118,7 +118,7 @@ e2e-scale: $(VENV)/core/installed $(VENV)/scale/installed $(VENV)/prefect/instal
 .PHONY: soak
 soak: $(VENV)/core/installed ## test the money for long: random faults and deaths, 200 purchases by killed processes, attempts for 200 accounts, and callbacks to a killed receiver (an hour)
 	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/purchases/test_money_kills.py tests/core/purchases/test_money.py \
-	    tests/core/purchases/test_attempts_any.py tests/core/receiver/test_callback.py --timeout 7200
+	    tests/core/purchases/test_attempts_any.py tests/core/receiver/test_serving.py --timeout 7200
 
 .PHONY: bench bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store
 bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store ## measure all that is promised, and write it into docs/ (100 minutes, on an idle machine)
