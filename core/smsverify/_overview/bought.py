@@ -11,17 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._orders.records import IS_REFUNDED, is_awaited
-from smsverify._overview.view import (
-    ACCOUNT,
-    ALIVE_SINCE,
-    DAY,
-    DAY_AGO,
-    MIDNIGHT,
-    WALL,
-    View,
-    first,
-    more_than,
-)
+from smsverify._overview.view import DAY, DAY_AGO, MIDNIGHT, View, first, more_than
 from smsverify._purchases.deliveries import Deliveries, seconds_to_sms
 from smsverify._purchases.spending import (
     HAS_COME_BACK,
@@ -30,6 +20,7 @@ from smsverify._purchases.spending import (
     spent_by_workflow,
 )
 from smsverify._purchases.wallet import Wallet
+from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, WALL
 from smsverify._store.tables import ARRIVED_AT, constants, kept, messages, orders, purchases
 from smsverify.models import ENDED, has_ended, was_cancelled
 from smsverify.overview import (

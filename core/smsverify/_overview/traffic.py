@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from smsverify._messages.callbacks import name_of_secret
 from smsverify._messages.inbox import HOUR
-from smsverify._overview.view import ACCOUNT, ALIVE_SINCE, ALIVE_UNTIL, DAY_AGO, View, first, more_than
+from smsverify._overview.view import ALIVE_UNTIL, DAY_AGO, View, first, more_than
 from smsverify._service.rate_limit import RateLimit
+from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE
 from smsverify._store.tables import callbacks, messages, orders, polls, refusals, releases, waits
 from smsverify.overview import Callbacks, ReleaseRow, Requests, Section, Task, WaitRow, Waits
 

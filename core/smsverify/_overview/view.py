@@ -13,18 +13,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._store.parameters import values_of
 from smsverify._store.rows import named
 from smsverify._store.store import Store
 from smsverify.overview import SHOWN
 
 DAY = 86_400.0
 
-ACCOUNT: sa.BindParameter[str] = sa.bindparam("account", type_=sa.Text)
-NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Double)
-WALL: sa.BindParameter[float] = sa.bindparam("wall", type_=sa.Double)
 MIDNIGHT: sa.BindParameter[float] = sa.bindparam("midnight", type_=sa.Double)
 DAY_AGO: sa.BindParameter[float] = sa.bindparam("day_ago", type_=sa.Double)
-ALIVE_SINCE: sa.BindParameter[float] = sa.bindparam("alive_since", type_=sa.Double)
 ALIVE_UNTIL: sa.BindParameter[float] = sa.bindparam("alive_until", type_=sa.Double)
 
 # How many rows a query has, whatever its limit.
@@ -65,12 +62,9 @@ class View:
     def rows(self, statement: sa.Select[Any]) -> Sequence[Any]:
         """What a statement finds."""
         values = {
-            "account": self.account,
-            "now": self.now,
-            "wall": self.store.as_wall(self.now),
+            **values_of(self.store, self.account, self.now, self.alive),
             "midnight": self.midnight,
             "day_ago": self.now - DAY,
-            "alive_since": self.now - self.alive,
             "alive_until": self.now + self.alive,
         }
         return named(self.connection.execute(statement, values))

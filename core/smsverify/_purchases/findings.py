@@ -17,6 +17,7 @@ from smsverify._orders.records import as_order, is_foreign, utc_of
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.refunds import Refunds
 from smsverify._runtime.clock import DAY
+from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL, values_of
 from smsverify._store.store import Store
 from smsverify._store.tables import NOT_ENDED, constants, orders, purchases, releases
 from smsverify.models import CANCELLED, RENTALS, Order
@@ -54,10 +55,6 @@ class Found:
 
 # ------------------------------------------------------------------ which orders
 
-_ACCOUNT: sa.BindParameter[str] = sa.bindparam("account", type_=sa.Text)
-_NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Double)
-_WALL: sa.BindParameter[float] = sa.bindparam("wall", type_=sa.Double)
-_ALIVE_SINCE: sa.BindParameter[float] = sa.bindparam("alive_since", type_=sa.Double)
 # Orders that were used or waited for since then are not forgotten; the same for those bought to keep.
 _BEFORE: sa.BindParameter[float] = sa.bindparam("before", type_=sa.Double)
 _KEPT_BEFORE: sa.BindParameter[float] = sa.bindparam("kept_before", type_=sa.Double)
@@ -75,11 +72,11 @@ def _select(
     reason = sa.cast(sa.null(), sa.Text) if reason is None else reason
     place = sa.literal_column("0.0", sa.Double) if place is None else sa.func.coalesce(place, 0.0)
     columns = [*_COLUMNS, reason.label("reason"), place.label("place")]
-    return sa.select(*columns).where(orders.c.account == _ACCOUNT, *conditions)
+    return sa.select(*columns).where(orders.c.account == ACCOUNT, *conditions)
 
 
 def _to_release(*, planned: bool) -> sa.Select[Any]:
-    its_release = sa.and_(releases.c.account == _ACCOUNT, releases.c.order_id == orders.c.order_id)
+    its_release = sa.and_(releases.c.account == ACCOUNT, releases.c.order_id == orders.c.order_id)
     is_planned = releases.c.planned if planned else sa.not_(releases.c.planned)
     mine = _select(is_planned, reason=releases.c.reason, place=releases.c.asked_at)
     return mine.join_from(orders, releases, its_release)
@@ -97,13 +94,13 @@ def _unneeded() -> list[sa.Select[Any]]:
     is_released = sa.select(releases.c.order_id).where(its_release).exists()
     is_open = sa.and_(status.not_in(constants(CANCELLED)), sa.not_(is_released))
     is_for_use = sa.or_(orders.c.product.is_(None), orders.c.product.not_in(constants(TO_KEEP)))
-    unused = (is_unused(_BEFORE, _ALIVE_SINCE), is_for_use, is_open)
+    unused = (is_unused(_BEFORE, ALIVE_SINCE), is_for_use, is_open)
     # An order that was bought to keep is a leak only where its buyer gives no sign of life.
     unclaimed = (is_unclaimed(_KEPT_BEFORE), orders.c.product.in_(constants(TO_KEEP)), is_open)
     goes_on = sa.text(NOT_ENDED)
     conditions: list[tuple[sa.ColumnElement[bool] | sa.TextClause, ...]] = [
-        (*unused, orders.c.first_seen_at >= _NOW - DAY),
-        (*unused, orders.c.first_seen_at < _NOW - DAY, goes_on),
+        (*unused, orders.c.first_seen_at >= NOW - DAY),
+        (*unused, orders.c.first_seen_at < NOW - DAY, goes_on),
         (*unclaimed, sa.or_(status == "completed", goes_on)),
     ]
     return [_select(*these, place=orders.c.reconciled_at) for these in conditions]
@@ -118,7 +115,7 @@ _SELECTS: dict[HeldKind, list[sa.Select[Any]]] = {
     "refund_missing": [_select(orders.c.refund_missing_since > 0, orders.c.refunded_at <= _REFUNDED_BEFORE)],
     "bought_elsewhere": [
         _select(
-            is_foreign(_NOW, _WALL, DAY),
+            is_foreign(NOW, WALL, DAY),
             orders.c.order_id.not_in(sa.bindparam("candidates", expanding=True)),
         )
     ],
@@ -146,13 +143,13 @@ def _held(kinds: tuple[HeldKind, ...]) -> sa.Select[Any]:
         .limit(sa.bindparam("most"))
         .subquery()
     )
-    is_its = sa.and_(purchases.c.account == _ACCOUNT, purchases.c.kind == "order")
+    is_its = sa.and_(purchases.c.account == ACCOUNT, purchases.c.kind == "order")
     # An order has few calls, and its index finds them.
     task = sa.select(sa.func.max(sa.case((is_its, purchases.c.task)))).where(
         purchases.c.order_id == found.c.order_id
     )
     columns = [column for column in _COLUMNS if column is not orders.c.order_id]
-    its_order = sa.and_(orders.c.account == _ACCOUNT, orders.c.order_id == found.c.order_id)
+    its_order = sa.and_(orders.c.account == ACCOUNT, orders.c.order_id == found.c.order_id)
     return (
         sa.select(found, *columns, task.scalar_subquery().label("task"))
         .join(orders, its_order)
@@ -310,10 +307,7 @@ class Findings:
     def _moments(self, now: float, cancel_after: float | None = None) -> dict[str, Any]:
         """What the statements go by."""
         return {
-            "account": self._records.account,
-            "now": now,
-            "wall": self._store.as_wall(now),
-            "alive_since": now - self._alive,
+            **values_of(self._store, self._records.account, now, self._alive),
             "before": now - self._patience(cancel_after),
             "kept_before": now - self._forgotten,
             "refunded_before": now - self._refunds.grace,
