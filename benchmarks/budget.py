@@ -94,12 +94,15 @@ def stores(given: list[str]) -> Iterator[list[tuple[str, str]]]:
     if given:
         yield [(url.partition(":")[0], url) for url in given]
         return
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
-    from rigs.postgres import PrivatePostgres, find_binaries
+    from rigs.postgres import PrivatePostgres
+
+    from stacks.services import find_postgres
 
     with tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory:
         found = [("sqlite", f"sqlite:///{Path(directory) / 'store.db'}")]
-        binaries = find_binaries()
+        binaries = find_postgres()
         if binaries is None:
             print("PostgreSQL is not installed here: no initdb on the PATH or in /usr/lib/postgresql")
             yield found

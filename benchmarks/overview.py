@@ -19,12 +19,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
 
 from rigs.history import fill, keep_waits_alive
-from rigs.postgres import PrivatePostgres, find_binaries
+from rigs.postgres import PrivatePostgres
 
 from smsverify import SmsVerifyHook
+from stacks.services import find_postgres
 
 MOST = 0.020
 
@@ -57,7 +59,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         if not stores:
             stores.append(f"sqlite:///{directory}/store.db")
-            if binaries := find_binaries():
+            if binaries := find_postgres():
                 server = PrivatePostgres(binaries)
                 stores.append(server.create_database())
         is_fast = True

@@ -31,17 +31,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine.cursor import CursorFetchStrategy
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
 
 import report
 from rigs import await_end_of_waits
 from rigs.bulk import fill_history, fill_unfinished, keep_waits_alive
-from rigs.postgres import PrivatePostgres, find_binaries
+from rigs.postgres import PrivatePostgres
 
 from smsverify import SmsVerifyHook
 from smsverify._messages.filters import MessageFilter
 from smsverify.models import Message, Order
 from smsverify.simulator import Simulator
+from stacks.services import find_postgres
 
 DOCS = Path(__file__).parents[1] / "docs"
 MOST = 1.5  # times what it costs in an empty store
@@ -323,7 +325,7 @@ def stores(given: list[str], number: int) -> Iterator[dict[str, list[str]]]:
     """The URLs of so many empty stores on each database."""
     with tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory:
         found = {"sqlite": [f"sqlite:///{directory}/{place}.db" for place in range(number)]}
-        binaries = find_binaries()
+        binaries = find_postgres()
         server = PrivatePostgres(binaries) if binaries and "postgresql" in given else None
         if server is not None:
             found["postgresql"] = [server.create_database() for _ in range(number)]

@@ -27,7 +27,12 @@ class PostgreSQL:
         self._directory = directory
         self._address = address
         self._port = free_port()
-        self._binaries = _postgres_binaries()
+        binaries = find_postgres()
+        if binaries is None:
+            raise RuntimeError(
+                "PostgreSQL is not installed: no initdb on the PATH, nor in /usr/lib/postgresql"
+            )
+        self._binaries = binaries
         self._server: Managed | None = None
 
     def start(self, databases: Sequence[str]) -> None:
@@ -115,14 +120,12 @@ class Redis:
         return f"redis://{self._address}:{self._port}/0"
 
 
-def _postgres_binaries() -> Path:
+def find_postgres() -> Path | None:
+    """The directory with `initdb` and `postgres`: on the PATH, otherwise where Debian puts it."""
     on_path = shutil.which("initdb")
     candidates = [Path(on_path).resolve().parent] if on_path else []
     candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    for place in candidates:
-        if (place / "postgres").exists():
-            return place
-    raise RuntimeError("PostgreSQL is not installed: no initdb on the PATH, nor in /usr/lib/postgresql")
+    return next((place for place in candidates if (place / "postgres").exists()), None)
 
 
 def _program(name: str) -> str:

@@ -16,12 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rigs import API_KEY, await_end_of_waits, let_go_of_all_numbers
 from rigs.clocks import DatabaseClock
 from rigs.pgbouncer import PrivatePgBouncer, find_pgbouncer
-from rigs.postgres import PrivatePostgres, find_binaries
+from rigs.postgres import PrivatePostgres
 from rigs.wire import WireServer
 
 from smsverify._store.store import open_store
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Simulator
+from stacks.services import find_postgres
 
 # A machine with much to do is no reason to fail.
 settings.register_profile("patient", deadline=None)
@@ -54,7 +55,7 @@ def close_store(url: str) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PrivatePostgres]:
     """A PostgreSQL for this run; the tests that need it are skipped only where none is installed."""
-    binaries = find_binaries()
+    binaries = find_postgres()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed here: no initdb on the PATH or in /usr/lib/postgresql")
     server = PrivatePostgres(binaries)

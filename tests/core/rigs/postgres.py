@@ -22,14 +22,6 @@ PASSWORD = "pg-geheim"
 _START_TIMEOUT = 60.0
 
 
-def find_binaries() -> Path | None:
-    """The directory with `initdb` and `postgres`: on the PATH, else where Debian puts it."""
-    on_path = shutil.which("initdb")
-    candidates = [Path(on_path).resolve().parent] if on_path else []
-    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((place for place in candidates if (place / "postgres").exists()), None)
-
-
 class PrivatePostgres:
     """One server on a port of its own. PostgreSQL refuses root, so root runs it as nobody."""
 
