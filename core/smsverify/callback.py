@@ -56,7 +56,8 @@ def check_secrets(accounts: Sequence[Account]) -> None:
     secrets = [secret for account in accounts for secret in set(account.secrets)]
     if len(set(secrets)) < len(secrets):
         raise InvalidRequestError(
-            "callback_secrets of two accounts are the same: a secret says whose a callback is",
+            "callback_secrets of two accounts are the same. A secret says which account a callback is for, "
+            "so each account needs its own",
             field="callback_secrets",
         )
 
@@ -160,7 +161,7 @@ def _usable(hooks: Sequence[SmsVerifyHook]) -> list[Account]:
             account = account_of(hook)
             if not account.secrets:
                 raise InvalidRequestError(
-                    "callback_secrets is missing: without one, nothing that comes can be believed. Set "
+                    "callback_secrets is missing: without a secret, no callback can be trusted. Set "
                     "SMSVERIFY_CALLBACK_SECRETS, for example to what "
                     "`python -c 'import secrets; print(secrets.token_urlsafe(32))'` prints",
                     field="callback_secrets",
@@ -186,7 +187,7 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise InvalidRequestError(
-            f"port {port} of {host} cannot be listened at: {error}", field="port"
+            f"the receiver cannot listen on port {port} of {host}: {error}", field="port"
         ) from None
 
 

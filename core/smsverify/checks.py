@@ -209,7 +209,7 @@ def refuse_left_over(value: Any, field: str) -> None:
     """Refuses what an empty template or a missing result leaves; `InvalidRequestError` names the field."""
     if is_left_over(value):
         raise InvalidRequestError(
-            f"{field} {value!r} is malformed: it is empty, or what a template without a value leaves. Give "
+            f"{field} {value!r} is malformed: it is empty, or the result of a template without a value. Give "
             f"{field} a value, or leave it out",
             field=field,
         )
@@ -235,7 +235,7 @@ def check_listed_product(value: Any) -> Product:
     product = check_product(value)
     if product in ("global", "esim"):
         other = "list_global_services(country)" if product == "global" else "list_esim_plans()"
-        raise InvalidRequestError(f"product {product!r} has a list of its own: use {other}", field="product")
+        raise InvalidRequestError(f"product {product!r} is not listed here: use {other}", field="product")
     return product
 
 
@@ -243,7 +243,8 @@ def check_order_id(value: Any, field: str = "order_id") -> int:
     """An order's id, given as a number or as its digits; `InvalidRequestError` where it is none."""
     if isinstance(value, Mapping) and "order_id" in value:
         raise InvalidRequestError(
-            f'{field} is a whole result: take its order_id, such as order.output["order_id"]', field=field
+            f'{field} is the whole result of a task. Give its order_id, such as order.output["order_id"]',
+            field=field,
         )
     order_id = order_id_of(value)
     if order_id is None:
@@ -332,8 +333,8 @@ def check_after(value: Any) -> datetime:
         when = None
     if not isinstance(when, datetime) or when.tzinfo is None:
         raise InvalidRequestError(
-            f"after {given!r} is no point in time: it must be a message, an aware datetime, or that in ISO "
-            "8601, such as a message's received_at",
+            f"after {given!r} is not a point in time: give a message, or a time with a time zone, as a "
+            "datetime or in ISO 8601, such as a message's received_at",
             field="after",
         )
     return when.astimezone(timezone.utc)

@@ -116,7 +116,7 @@ class SmsVerifyHook(AccountView):
             InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
             NotAvailableError: no such service, country or plan is in stock.
             PriceLimitError: too expensive. Nothing was sent.
-            SpendingLimitError: a budget would be passed. Nothing was sent.
+            SpendingLimitError: a budget would be exceeded. Nothing was sent.
             InsufficientBalanceError: the wallet does not hold enough.
             PurchaseUnknownError: the number may or may not have been bought. The same key is safe to use.
             StoreError: the store cannot be used, or not all who use the account share it. Nothing was sent.

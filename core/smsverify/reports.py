@@ -86,7 +86,7 @@ class KeptRental(_Row):
               no one knows of it.
             - `expiry_unknown`: its end is unknown, so it is not renewed automatically.
             - `too_expensive`: a renewal costs more than `max_price`.
-            - `price_unknown`: the price is unknown, so `max_price` or a budget cannot be kept.
+            - `price_unknown`: the price is unknown, so `max_price` or a budget cannot be checked.
             - `budget_reached`: the renewal would exceed a budget for the day or the run.
             - `insufficient_balance`: the wallet does not hold enough.
             - `refused`: the service refuses to renew it, or does not know it.

@@ -121,17 +121,18 @@ def _undo(paying: Future[T], undo: Callable[[T], object] | None) -> None:
 def _refuse_if_stopped(stop: Stop) -> None:
     if stop.is_set():
         raise WaitStoppedError(
-            "nothing is bought, or it is given back: the run goes down, or its transaction was rolled back"
+            "the run is shutting down, or its transaction was rolled back: nothing is bought, and what was "
+            "bought meanwhile is given back"
         )
 
 
 def _refuse_if_rolled_back() -> None:
     if any(transaction.is_rolled_back() for transaction in transactions()):
         raise WaitStoppedError(
-            "nothing is bought: a task failed before in the same transaction (each task run is one), so "
-            "Prefect has rolled that back and would not give the number back any more. Order before the "
-            "steps that may fail, use rented_number, or let the flow call the steps that are retried or "
-            "whose errors are caught"
+            "nothing was sent: an earlier step of this transaction has failed (each task run is a "
+            "transaction), and Prefect has rolled it back, so it would not give a new number back. Order "
+            "before the steps that may fail, use rented_number, or call the steps whose errors are caught, "
+            "or that are retried, from the flow"
         )
 
 

@@ -165,7 +165,9 @@ async def _ask_server(conn_id: str, way: _Here | _OnLoop) -> None:
         return
     if conf.get("workers", "secrets_backend", fallback="") and conf.get("secrets", "backend", fallback=""):
         # The server has a secrets backend of its own, and its answer does not show a failure of that.
-        raise _unavailable(conn_id, "the API server's answer hides a failure of its secrets backend")
+        raise _unavailable(
+            conn_id, "the API server has a secrets backend, and its answer does not show whether that failed"
+        )
     try:
         # The server answers "not found" also when its database is out of reach: so ask the database first.
         database = await way.send(comms, GetDRCount(dag_id=conn_id))
@@ -174,7 +176,7 @@ async def _ask_server(conn_id: str, way: _Here | _OnLoop) -> None:
         raise _unavailable(conn_id, f"the API server: {type(error).__name__}") from error
     is_missing = isinstance(answer, ErrorResponse) and answer.error.name == "CONNECTION_NOT_FOUND"
     if isinstance(database, ErrorResponse) or not is_missing:
-        raise _unavailable(conn_id, "the API server could not look")
+        raise _unavailable(conn_id, "the API server could not search for it")
 
 
 def _unavailable(conn_id: str, why: str) -> SettingsUnavailableError:
@@ -203,7 +205,9 @@ def settings_of(connection: Connection) -> dict[str, Any]:
         raise InvalidRequestError("extra must be a JSON object with settings by name", field="extra")
     for name, place in (("api_key", "password"), ("base_url", "host")):
         if name in settings:
-            raise InvalidRequestError(f"{name} is no extra: it is the connection's {place}", field=name)
+            raise InvalidRequestError(
+                f"{name} is not an extra: put it into the connection's {place}", field=name
+            )
     store_password = settings.pop("store_password", None)
     if store_password:
         settings["store_url"] = _with_password(settings.get("store_url"), store_password)
@@ -217,7 +221,7 @@ def _base_url(connection: Connection) -> str | None:
         return None
     if scheme not in ("", "http", "https"):
         raise InvalidRequestError(
-            "schema must be http, https or blank: a path belongs to the host", field="schema"
+            "schema must be http, https or blank. Write a path into the host", field="schema"
         )
     parts = urlsplit(host if "://" in host else f"{scheme or 'https'}://{host}")
     if connection.port and not parts.netloc.endswith(f":{connection.port}"):

@@ -33,7 +33,8 @@ def activation_code(order_id: int | str, smsverify_conn_id: str = "smsverify_def
     code = SmsVerifyHook(smsverify_conn_id).get_order(order_id).activation_code
     if code is None:
         raise InvalidRequestError(
-            f"order_id {order_id} has no activation code here: it is no eSIM, or was bought elsewhere",
+            f"order_id {order_id} has no activation code on record: it is not an eSIM, or was bought "
+            "elsewhere",
             field="order_id",
         )
     return code

@@ -55,8 +55,8 @@ class TaskResult(PlainXComArg):
         task: Any = self.operator
         if item not in task.outputs and not task.multiple_outputs:
             raise InvalidRequestError(
-                f"{item} of task {task.task_id!r} is no XCom of its own, as {', '.join(task.outputs)} would "
-                "be: give the task multiple_outputs=True, or take it out of the whole result, such as "
+                f"{item} of task {task.task_id!r} has no XCom of its own; these fields have one: "
+                f"{', '.join(task.outputs)}. Give the task multiple_outputs=True, or read the whole result: "
                 f"{{{{ ti.xcom_pull('{task.task_id}')['{item}'] }}}}",
                 field=str(item),
             )

@@ -217,8 +217,8 @@ class Checkout:
         why = self._run.why_unshared() if is_alone else None
         if why is not None:
             raise StoreError(
-                f"nothing was sent: the store is a file, and {why}, which may not see it. Use PostgreSQL "
-                "(store_url), or set allow_unshared_store if all tasks see that one file"
+                f"nothing was sent: the store is a file, and {why}, which may not see this file. Use "
+                "PostgreSQL (store_url), or set allow_unshared_store if all tasks share the file"
             )
         note_account(self._store, settings.key_id, settings.account_id)
 

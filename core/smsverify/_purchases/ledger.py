@@ -287,8 +287,8 @@ class Ledger:
             note = f"the service answered with order {order.order_id}, which {impossible}"
             self._end(connection, intent, row, "unknown", note=note)
         raise PurchaseUnknownError(
-            f"{note}: that cannot be what {intent.key!r} has bought. Whether it has bought anything is "
-            "unknown. It is on record, and is not sent again. A call with the same key finds out first",
+            f"{note}, so it is not the order of {intent.key!r}. Whether that call bought anything is "
+            "unknown. It is on record and is not sent again. Call again with the same key to find out",
             key=intent.key,
         )
 

@@ -116,9 +116,9 @@ class Precedence:
             if self.is_under_way(call, now):
                 raise UnderWay
             raise PurchaseUnverifiableError(
-                f"nothing was sent for {key!r}: {since} purchases have followed one whose outcome is "
-                "unknown, and the list of orders is too short for more. The list decides in "
-                f"{max(over - now, 0.0):.0f} s: call again then",
+                f"nothing was sent for {key!r}: the outcome of an earlier purchase is unknown, {since} "
+                "purchases have followed it, and after more of them the list of orders would no longer show "
+                f"it. Call again in {max(over - now, 0.0):.0f} s: then the list decides",
                 key=key,
             )
 

@@ -209,7 +209,7 @@ class Purchases:
         except StoreError as error:
             raise PurchaseUnknownError(
                 f"order {order.order_id} was bought, but could not be recorded: {error}. It is not sent "
-                "again; a call with the same key finds it",
+                "again. Call again with the same key to get it",
                 key=call.intent.key,
                 order_ids=(order.order_id,),
             ) from error

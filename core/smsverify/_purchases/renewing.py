@@ -197,7 +197,7 @@ class Renewals:
         except StoreError as error:
             raise PurchaseUnknownError(
                 f"order {order_id} was renewed, but that could not be recorded: {error}. It is not sent "
-                "again; a call with the same key finds out first",
+                "again. Call again with the same key to find out",
                 key=key,
                 order_ids=(order_id,),
             ) from error

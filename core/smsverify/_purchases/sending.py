@@ -143,8 +143,8 @@ class Sender:
         except OutcomeUnknown as unknown:
             self._record(self._ledger.record_unknown, intent, unknown.cause)
             raise PurchaseUnknownError(
-                f"{unknown.cause}. Whether the call was carried out is unknown: it is on record as "
-                f"{intent.key}, and is not sent again. A call with the same key finds out first",
+                f"{unknown.cause}. Whether the call was carried out is unknown. It is on record as "
+                f"{intent.key} and is not sent again. Call again with the same key to find out",
                 key=intent.key,
             ) from unknown.cause
         except (SmsVerifyError, TurnIsFar) as error:
@@ -170,7 +170,7 @@ def check_price(price: Decimal | None, limit: Decimal | None, what: str) -> None
         return
     if price is None:
         raise PriceLimitError(
-            f"the price of {what} is unknown, so max_price={limit} cannot be kept. Nothing was sent"
+            f"the price of {what} is unknown, so max_price={limit} cannot be checked. Nothing was sent"
         )
     if price > limit:
         raise PriceLimitError(f"{what} costs {price} USD, more than max_price={limit}. Nothing was sent")

@@ -217,7 +217,7 @@ class Spending:
 
         Raises:
             PriceLimitError: the call's price is unknown.
-            SpendingLimitError: a cap would be passed.
+            SpendingLimitError: a cap would be exceeded.
         """
         midnight = self._store.now(connection) // DAY * DAY
         for name, limit, since, run in (
@@ -228,19 +228,19 @@ class Spending:
                 continue
             if charge is None:
                 raise PriceLimitError(
-                    f"the price of {key!r} is unknown, so {name}={limit} cannot be kept: nothing was sent"
+                    f"the price of {key!r} is unknown, so {name}={limit} cannot be checked. Nothing was sent"
                 )
             spent = self._spent(connection, since, run=run, without=call_id)
             if spent.unpriced:
                 raise SpendingLimitError(
-                    f"{name}={limit} cannot be kept: the price of {spent.unpriced} earlier calls is "
-                    "unknown; nothing was sent",
+                    f"the price of {spent.unpriced} earlier calls is unknown, so {name}={limit} cannot be "
+                    "checked. Nothing was sent",
                     budget=name,
                 )
             if spent.amount + charge > limit:
                 raise SpendingLimitError(
-                    f"{name}={limit} USD would be passed: {spent.amount} USD are spent, and this costs "
-                    f"{charge}; nothing was sent",
+                    f"{name}={limit} USD would be exceeded: {spent.amount} USD are spent, and this costs "
+                    f"{charge}. Nothing was sent",
                     budget=name,
                 )
 

@@ -107,8 +107,8 @@ class Receiver:
         if len(accounts) > 1 and "secret" in request.path_params:
             self._complaints.say(
                 logging.ERROR,
-                "callback_secrets of two accounts are the same: what comes by it is refused, because it is "
-                "not known whose it is",
+                "callback_secrets of two accounts are the same: a callback with this secret is refused, "
+                "because it may be for either",
             )
             return answer(503)
         if not accounts:

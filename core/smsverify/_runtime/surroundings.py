@@ -39,9 +39,9 @@ def refuse_in_import() -> None:
     is_import = any(_is_import(frame) or _is_dag_file(frame) for frame in _outwards(sys._getframe()))
     if is_import or _is_dag_file_imported():
         raise InvalidRequestError(
-            "nothing is bought while a file is imported: frameworks import the files of Dags and flows over "
-            "and over, and each time would buy again. Make this call in a function that is called when the "
-            "work is to be done, such as a task"
+            "nothing was sent: this call is made while a file is imported. Frameworks import the files of "
+            "Dags and flows again and again, and each import would buy again. Make this call in a task, or "
+            "in another function that runs when the work is to be done"
         )
 
 
@@ -55,10 +55,10 @@ def refuse_without_key() -> None:
     if run is not None:
         framework = run.partition(":")[0].capitalize()
         raise InvalidRequestError(
-            f"key is missing: this call belongs to a run of {framework}, but is made where no key can be "
-            "derived from that (another process or thread, or a hook that is not the framework's own), and "
-            "each further try would buy again. Give it a key that is the same in each try and in no other "
-            "task, such as one of the run's id, the task's id, its map index and what the number is for",
+            f"key is missing, and nothing was sent. This call belongs to a run of {framework}, but no key "
+            "can be derived here (in another process or thread, or with a hook that is not the framework's "
+            "own), so each retry would buy again. Give a key that each retry of this task has, and no other "
+            "task: for example, made from the ids of run and task, the map index and the number's purpose",
             field="key",
         )
 

@@ -201,8 +201,8 @@ class Transport:
                 if time.monotonic() > deadline:
                     raise ServiceUnavailableError(
                         f"{call.endpoint} was not sent within call_timeout={self._settings.call_timeout:g} "
-                        "s: each time that its turn came, what it depends on was out of date, such as its "
-                        "price",
+                        "s: each time that it could leave, what it depends on, such as its price, had to be "
+                        "read again. Try again later",
                         endpoint=call.endpoint,
                     ) from None
                 _prepare(not_ready)

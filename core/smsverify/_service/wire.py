@@ -99,9 +99,9 @@ class Exchange:
                 break
             self.announce()
         else:
-            raise WireError("too much time passed each time that it was put on record")
+            raise WireError("recording that it leaves took too long, several times")
         if not self._slot.may_begin():
-            raise WireError("its turn was over before it could leave")
+            raise WireError("its turn in the rate limit ended before it could leave")
 
 
 class Wire:

@@ -120,7 +120,7 @@ class SqliteFile:
         connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
         self._refuse_another()
         if connection.info.get("beside") != self._beside():
-            raise self._another("its -wal or -shm is not the one that was there")
+            raise self._another("its -wal or -shm file is another one now")
 
     def _beside(self) -> tuple[files.FileId | None, ...]:
         """What SQLite keeps beside the file; the same as long as one connection is open."""

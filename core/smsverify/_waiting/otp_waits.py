@@ -146,8 +146,7 @@ class OtpWaits:
             return message
         if there and not wanted.may_still_pass(there):
             raise OrderEndedError(
-                f"order {order_id} is {status.status}, and not the message that was asked for has come, but "
-                "another",
+                f"order {order_id} is {status.status}. A message has come, but none that this wait asks for",
                 order_id=order_id,
                 status=status.status,
             )

@@ -362,8 +362,8 @@ class Waiter:
                 _fail(
                     wait,
                     OrderEndedError(
-                        f"order {wait.order_id} is {end.status}, and not the message that was asked for has "
-                        "come, but another",
+                        f"order {wait.order_id} is {end.status}. A message has come, but none that this wait "
+                        "asks for",
                         order_id=wait.order_id,
                         status=end.status,
                     ),

@@ -285,8 +285,8 @@ class SmsVerifyHook(CoreHook, BaseHook):
             return settings
         if connection is None and conn_id != self.default_conn_name:
             raise InvalidRequestError(
-                f"api_key is missing: the connection {conn_id!r} does not exist, and {variable} stands in "
-                f"for {self.default_conn_name!r} only",
+                f"api_key is missing: the connection {conn_id!r} does not exist. {variable} is used only in "
+                f"the place of {self.default_conn_name!r}",
                 field="api_key",
             )
         state = "does not exist" if connection is None else "has no password"

@@ -211,8 +211,8 @@ class SmsVerifyOperator(WaitsForTurn):
                 message = self._look(order_id)
                 if message is None:
                     raise StoreError(
-                        f"the code of order {order_id} has come, but this worker does not see it: triggerer "
-                        "and workers need the same store_url"
+                        f"the code of order {order_id} has come, but this worker cannot see it. Give the "
+                        "triggerer and the workers the same store_url"
                     )
                 return self._done(series, order, message, event["result"], context)
             if order is not None:

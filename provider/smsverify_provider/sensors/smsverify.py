@@ -228,7 +228,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         message = self._look(self._make_hook())
         if message is None:
             raise StoreError(
-                f"the code of order {event['order_id']} has come, but this worker does not see it. Give the "
+                f"the code of order {event['order_id']} has come, but this worker cannot see it. Give the "
                 "triggerer and the workers the same store_url"
             )
         return self._returned(context, message.as_dict())

@@ -254,7 +254,7 @@ def test_an_order_that_has_ended_with_another_message_ends_the_wait(
 ) -> None:
     order_id = hook.order("temporary", service="WhatsApp").order_id
     simulator.deliver_sms(order_id, text="Foo: 11111")
-    with pytest.raises(errors.OrderEndedError, match="but another") as caught:
+    with pytest.raises(errors.OrderEndedError, match="none that this wait asks for") as caught:
         hook.wait_for_otp(order_id, PATIENT, pattern="Bar: ([0-9]+)")
     assert caught.value.status == "completed"
     with pytest.raises(errors.OrderEndedError):

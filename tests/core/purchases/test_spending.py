@@ -28,7 +28,7 @@ def buy(hook: SmsVerifyHook, **given: Any) -> int:
 
 
 def too_much(hook: SmsVerifyHook, **given: Any) -> str | None:
-    with pytest.raises(errors.SpendingLimitError, match="nothing was sent") as caught:
+    with pytest.raises(errors.SpendingLimitError, match="Nothing was sent") as caught:
         buy(hook, **given)
     return caught.value.budget
 
