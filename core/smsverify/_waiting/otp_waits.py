@@ -99,9 +99,25 @@ class OtpWaits:
     ) -> Message:
         """Waits in an event loop, which is never blocked; the wait holds no thread."""
         wanted_message = MessageFilter.check(**wanted)
-        wait = await asyncio.to_thread(
-            self._begin, order_id, seconds, wanted_message, stop, waiter, cancels=cancel_on_timeout
-        )
+        begun: list[Wait] = []
+        is_left = threading.Event()
+
+        def begin() -> None:
+            begun.append(
+                self._begin(order_id, seconds, wanted_message, stop, waiter, cancels=cancel_on_timeout)
+            )
+            if is_left.is_set():
+                begun[0].future.cancel()
+
+        try:
+            await asyncio.to_thread(begin)
+        except asyncio.CancelledError:
+            # The thread goes on, and what it begins would last until the deadline.
+            is_left.set()
+            for wait in begun:
+                wait.future.cancel()
+            raise
+        (wait,) = begun
         try:
             message = await asyncio.wrap_future(wait.future)
         except WaitTimeoutError:

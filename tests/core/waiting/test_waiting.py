@@ -20,6 +20,7 @@ from smsverify import errors
 from smsverify._messages.filters import MessageFilter
 from smsverify._store.store import open_store
 from smsverify._waiting import waiter as waiting_room
+from smsverify._waiting.otp_waits import OtpWaits
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Message
 from smsverify.simulator import Simulator
@@ -278,6 +279,32 @@ def test_many_waits_of_an_event_loop_hold_no_thread_and_never_block_it(
     }
     assert len([name for name in names if name.startswith("executor")]) <= 2
     assert ticks > 10
+
+
+def test_a_wait_of_an_event_loop_that_is_cancelled_while_it_begins_does_not_go_on(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (order_id,) = buy(hook)
+    begin, begins, may_begin = OtpWaits._begin, threading.Event(), threading.Event()
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        begins.set()
+        may_begin.wait(60)
+        return begin(*args, **options)
+
+    monkeypatch.setattr(OtpWaits, "_begin", slowly)
+
+    async def run() -> None:
+        task = asyncio.create_task(hook.await_otp(order_id, 600))
+        await asyncio.to_thread(begins.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        may_begin.set()
+
+    asyncio.run(run())  # which lets its threads come to their end
+    await_end_of_waits()
+    assert simulator.order(order_id).status == "pending"
 
 
 def test_a_wait_of_an_event_loop_ends_like_any_other(simulator: Simulator, hook: SmsVerifyHook) -> None:
