@@ -77,6 +77,12 @@ class Expiry:
         step = max(self.latest - self.earliest, other.latest - other.earliest)
         return self.latest > other.latest + step
 
+    def has_grown(self, other: Expiry, seconds: float) -> bool:
+        """Whether more time is left than at a look so many seconds before. An end that has moved with the
+        time alone was not moved by a renewal: the status is stuck.
+        """
+        return self.latest - other.latest - seconds > min(self.latest - self.earliest, DAY / 2)
+
 
 @dataclass(frozen=True)
 class Sight:

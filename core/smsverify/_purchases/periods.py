@@ -102,10 +102,9 @@ class Periods:
             return
         if not shown.is_shown_like(last.expiry):
             return
-        grown = shown.latest - last.expiry.latest
-        # An end that has moved with the time alone was not moved by the renewal.
-        if grown - (self.now() - last.asked_at) <= min(shown.latest - shown.earliest, DAY / 2):
+        if not shown.has_grown(last.expiry, self.now() - last.asked_at):
             return
+        grown = shown.latest - last.expiry.latest
         this = purchases.c.id == last.id
         with self._store.write() as connection:
             asked = json.loads(connection.execute(sa.select(purchases.c.request).where(this)).scalar_one())

@@ -347,7 +347,8 @@ class Recovery:
         # By the clock that all share, the end before was reckoned at the answer's arrival, and so is never
         # too early; this one is never too late. However slow both were, an end beyond both was moved.
         if after.is_later_than(before):
-            return True
+            passed = asked_at - call.request.get("asked_at", call.sent_at)
+            return True if after.has_grown(before, passed) else None
         # Days left are whole ones: that they have not grown says nothing of a rental of one day.
         return None if after.in_days else False
 

@@ -569,3 +569,20 @@ def test_a_renewal_that_its_status_does_not_show_is_found_by_the_wallet(
     assert [one.outcome for one in hook.reconcile().resolved] == ["bought"]
     hook.renew(rental)
     assert simulator.order(rental).renewals == 1
+
+
+@pytest.mark.parametrize("left", [{"time_left_seconds": 3000}, {"days_left": 1}], ids=str)
+def test_a_time_left_that_is_stuck_proves_no_renewal(
+    left: dict[str, int], simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rental = buy(hook, product="rent-1day", service="Tinder").order_id
+    body = json.dumps({"order_id": rental, "status": "active", **left})
+    stuck = Fault("error_before", path="order/*/status/", status=200, body=body, times=None)
+    simulator.add_fault(stuck)
+    simulator.add_fault(Fault("reset", path="order/*/renew/"))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(rental)
+    later(monkeypatch, 2 * 86_400)
+    assert hook.reconcile().resolved == []
+    assert [call.kind for call in hook.reconcile().unknown] == ["renewal"]
+    assert simulator.order(rental).renewals == 0
