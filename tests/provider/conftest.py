@@ -24,7 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 @pytest.fixture
 def sim(smsverify_simulator: Simulator) -> Simulator:
-    """The simulated service; a minute lasts a second. The marker `smsverify_simulator` gives settings."""
+    """The simulated service; a minute lasts a second. The marker `smsverify_simulator` gives settings.
+
+    No order ends by itself, however long a test takes.
+    """
+    lasting = {name: {"validity": 3_600_000.0} for name in ("temporary", "best-temp", "global")}
+    smsverify_simulator.configure(products=lasting)
     return smsverify_simulator
 
 

@@ -14,6 +14,7 @@ from rigs.money import Deaths, Died
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
 from smsverify._purchases.attempts import AttemptRecords, Series
 from smsverify._purchases.run_context import RunContext
+from smsverify._store.store import Store
 from smsverify.simulator import Fault, Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
@@ -304,14 +305,15 @@ def test_a_number_that_has_ended_meanwhile_is_not_bought_again(
 def test_an_alternative_that_is_no_longer_asked_for_is_given_back_wherever_its_process_died(
     places: int, simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurried = {"purchase_grace": 1.0, "connect_timeout": 0.5, "read_timeout": 0.5}
-    deaths, hook = Deaths(monkeypatch), make_hook(simulator, store_url, **hurried)
+    deaths, hook = Deaths(monkeypatch), make_hook(simulator, store_url)
     hook.list_services("temporary")
     deaths.arm(places)
     with contextlib.suppress(Died):
         next(hook.attempts("temporary", key="sign-up", **WHATSAPP))
     deaths.arm(None)
-    again = make_hook(simulator, store_url, **hurried)
+    right = Store.now  # what the dead call had begun is over meanwhile
+    monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + 600)
+    again = make_hook(simulator, store_url)
     done = again.verify(
         delivers_to(simulator, 1), "best-temp", service="WhatsApp", max_price="0.90", key="sign-up", timeout=5
     )
