@@ -286,7 +286,9 @@ class Recovery:
         wallet = None if first is None or reading is None else self._wallet.since(connection, first, reading)
         if was_made:
             return [self._renewed(connection, call, "the order's time left shows it")]
-        if was_made is False and (first is None or (wallet is not None and not wallet.is_short_by(call.price))):
+        if was_made is False and (
+            first is None or (wallet is not None and not wallet.is_short_by(call.price))
+        ):
             return [self._give_up(connection, call, "the order's time left has not grown")]
         # The wallet alone does not prove that nothing was paid: a top-up may have been just as much.
         if was_made is None and wallet is not None and self._is_paid(connection, call, wallet):
@@ -299,7 +301,12 @@ class Recovery:
     def _is_paid(self, connection: sa.Connection, call: OpenCall, wallet: Comparison) -> bool:
         """Whether the wallet lacks what a renewal costs, and nothing else can have taken it."""
         is_alone = self._is_exclusive and len(self._ledger.open_calls(connection)) == 1
-        return is_alone and wallet.is_short_by(call.price) and call.price is not None and wallet.lacks(call.price)
+        return (
+            is_alone
+            and wallet.is_short_by(call.price)
+            and call.price is not None
+            and wallet.lacks(call.price)
+        )
 
     def _renewed(self, connection: sa.Connection, call: OpenCall, note: str) -> Resolved:
         order_id = call.request["order_id"]
