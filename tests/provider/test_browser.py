@@ -1,8 +1,9 @@
 """The page in Chromium, on a real Airflow whose runs have filled each section.
 
 One Airflow for all tests, and one simulator: a purchase whose answer was lost, a rental that is too
-expensive, a number that cannot be given back, a code that came by a callback, and two waits that go on. With
-`SMSVERIFY_PICTURES=docs`, the pictures of the documentation are taken from the same runs.
+expensive, a number that cannot be given back, a code that came by a callback, a callback that was refused,
+and two waits that go on. With `SMSVERIFY_PICTURES=docs`, the pictures of the documentation are taken from the
+same runs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from smsverify.hook import SmsVerifyHook
 from smsverify.overview import Overview
@@ -169,6 +171,8 @@ def fill(stage: Stage) -> None:
     control.configure(callback_url=f"{airflow.url}/smsverify/callback/{SECRET}")
     control.add_fault(Fault("lost_answer", path="order/best-temp/"))
     control.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
+    stranger = requests.post(f"{airflow.url}/smsverify/callback/the-secret-of-nobody", json={}, timeout=60)
+    assert stranger.status_code == 404
     rent = airflow.trigger_dag("rent_numbers")
     for dag_id in ("provision_many", "provision_account", "give_up"):
         airflow.trigger_dag(dag_id)
@@ -187,7 +191,7 @@ def is_full(seen: Overview) -> bool:
         and {rental.outcome for rental in seen.rentals.rows} == {"too_expensive", "renewed"}
         and {"code_arrived", "unknown", "waiting"} <= {order.state for order in seen.orders.rows}
         and {wait.service for wait in seen.waits.rows} == {"Telegram", "Google"}
-        and (seen.releases.count, seen.callbacks.state) == (1, "healthy")
+        and (seen.releases.count, seen.callbacks.state, seen.callbacks.refused) == (1, "healthy", 1)
     )
 
 
@@ -216,7 +220,9 @@ def browser(chromium: str) -> Iterator[Any]:
 
 @pytest.fixture
 def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a tab without a login. No page breaks a rule of its Content-Security-Policy or has an error."""
+    """Opens a tab without a login. Each answer has its Content-Security-Policy, and no page breaks a rule of
+    it or has an error.
+    """
     troubles: list[str] = []
 
     def note(message: Any) -> None:
@@ -228,6 +234,13 @@ def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
         if "/smsverify-page/" in (error.stack or ""):
             troubles.append(error.stack)
 
+    def note_answer(answer: Any) -> None:
+        rules = answer.headers.get("content-security-policy", "")
+        # Airflow has pages of its own below /plugin/.
+        is_ours = "/smsverify-page/" in answer.url and "/plugin/" not in answer.url
+        if is_ours and "default-src 'none'; script-src 'self'" not in rules:
+            troubles.append(f"{answer.url}: {rules or 'no Content-Security-Policy'}")
+
     def new_page() -> Any:
         context = browser.new_context(viewport=SIZE)
         contexts.append(context)
@@ -235,6 +248,7 @@ def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.on("console", note)
         page.on("pageerror", note_error)
+        page.on("response", note_answer)
         return page
 
     contexts: list[Any] = []
@@ -272,6 +286,11 @@ def view(page: Any) -> Any:
     return page.frame_locator(FRAME)
 
 
+def source_of(page: Any) -> str:
+    """All that our page holds, seen or not, as soon as it is there: Airflow may put up the frame again."""
+    return str(view(page).locator("main").evaluate("(main) => main.ownerDocument.documentElement.outerHTML"))
+
+
 def inside(page: Any) -> Any:
     """The same, for scripts."""
     return page.locator(FRAME).element_handle().content_frame()
@@ -300,6 +319,8 @@ def test_a_user_opens_the_page_from_the_menu_and_sees_each_section_filled(
         assert str(order_id) in shown
     for word in (
         "healthy",
+        "1 refused (last",
+        "no account has this secret",
         "too_expensive",
         "renewed",
         "code arrived",
@@ -309,8 +330,14 @@ def test_a_user_opens_the_page_from_the_menu_and_sees_each_section_filled(
         "Delivery",
     ):
         assert word in shown
-    for secret in (SECRET, stage.hook.settings.api_key.get_secret_value()):
-        assert secret not in page.content() + inside(page).content()
+    source = source_of(page)
+    assert "Waiting now" in source
+    came = [order for order in stage.simulator.control().orders() if order.otp]
+    texts = [text for order in came for text in (str(order.otp), str(order.message))]
+    assert texts
+    for secret in (SECRET, stage.hook.settings.api_key.get_secret_value(), *texts):
+        # A code's digits may stand in a longer number.
+        assert not re.search(rf"\b{re.escape(secret)}\b", source + page.content())
 
 
 def test_the_links_lead_to_the_task_and_from_the_task_to_the_order(page: Any, stage: Stage) -> None:
@@ -385,7 +412,8 @@ def test_who_may_not_read_connections_sees_no_account(new_page: Callable[..., An
     page.goto(f"{stage.airflow.url}/plugin/smsverify")
     log_in(page, stage.airflow, READER)
     view(page).get_by_role("alert").wait_for()
-    shown = inside(page).content()
+    shown = source_of(page)
+    assert "may not read connections" in shown
     for word in ("sign-ups", "smsverify_default", "<table", "USD"):
         assert word not in shown
 
