@@ -141,6 +141,23 @@ def test_a_renewal(simulator: Simulator, hook: SmsVerifyHook, reported: Reported
     assert (tags["product"], tags["service"]) == ("rental", "WhatsApp")
 
 
+def test_a_renewal_that_is_refused_and_one_whose_answer_is_lost(
+    simulator: Simulator, hook: SmsVerifyHook, reported: Reported
+) -> None:
+    order_id = hook.order("rental", service="WhatsApp", duration=3).order_id
+    spent = float(50 - simulator.balance())
+    names = [f"smsverify.renewals.{state}" for state in ("bought", "rejected", "unknown")]
+    simulator.add_fault(Fault("out_of_stock", path="order/*/renew/"))
+    with pytest.raises(errors.SmsVerifyError):
+        hook.renew(order_id, key="r")
+    assert reported.values(*names, "smsverify.spent") == [0, 1, 0, spent]
+    simulator.add_fault(Fault("lost_answer", path="order/*/renew/"))
+    simulator.add_fault(Fault("error_before", path="order/*/status/", after=1, times=None))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(order_id, key="r")
+    assert reported.values(*names, "smsverify.spent") == [0, 1, 1, spent]
+
+
 def test_every_429(simulator: Simulator, hook: SmsVerifyHook, reported: Reported) -> None:
     simulator.add_fault(Fault("rate_limited", path="balance/", times=2))
     hook.get_balance()
@@ -193,12 +210,20 @@ def test_the_findings_of_a_reconciliation(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, tmp_path: Path, reported: Reported
 ) -> None:
     buy(make_hook(simulator, f"sqlite:///{tmp_path / 'others.db'}"))
-    report = hook.reconcile()
-    assert len(report.foreign) == 1
+    simulator.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
+    for key in "ab":
+        with pytest.raises(errors.SmsVerifyError):
+            hook.cancel(buy(hook, key=key))
+    hook.reconcile()
     found = {name: point.value for name, _, point in reported.points() if ".findings." in name}
-    assert len(found) == 6
-    assert sum(found.values()) == len(report.findings)
-    assert found["smsverify.findings.foreign"] == 1
+    assert found == {
+        "smsverify.findings.unknown": 0,
+        "smsverify.findings.to_cancel": 2,
+        "smsverify.findings.leaks": 0,
+        "smsverify.findings.missing_refunds": 0,
+        "smsverify.findings.foreign": 1,
+        "smsverify.findings.overcharged": 0,
+    }
 
 
 @pytest.mark.usefixtures("patient_receiver")
