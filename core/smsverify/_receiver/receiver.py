@@ -12,7 +12,7 @@ from typing import Any
 from anyio import fail_after
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smsverify._messages.callbacks import OPEN, UNVERIFIED, VERIFIED, Callback, name_of_secret
 from smsverify._messages.inbox import Inbox
@@ -62,11 +62,22 @@ class Receiver:
         )
 
     def masked(self, app: ASGIApp) -> ASGIApp:
-        """The app, whose requests have no secret in them when they are logged."""
+        """The app, whose requests have no secret in them when they are logged.
+
+        A connection is kept for those alone whose callbacks are taken: what a stranger has sent behind a
+        refused request is not even read.
+        """
 
         async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
             inner = dict(mask(scope, self._secrets))
-            await app(inner, receive, send)
+
+            async def send_last(message: Message) -> None:
+                is_taken = message.get("status") == 200 and scope.get("method") == "POST"
+                if message["type"] == "http.response.start" and not is_taken and _is_http_1(scope):
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+                await send(message)
+
+            await app(inner, receive, send_last)
             mask(scope, self._secrets)  # those that have become known by it
 
         return wrapped
@@ -238,6 +249,10 @@ class Receiver:
             what="refused",
         )
         return answer(status)
+
+
+def _is_http_1(scope: Scope) -> bool:
+    return bool(scope.get("http_version", "1.1").startswith("1"))
 
 
 def answer(status: int) -> Response:

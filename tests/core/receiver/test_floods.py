@@ -236,6 +236,21 @@ def test_a_request_has_to_be_there_in_time(
         eventually(is_in_time_each_time, "four requests of one connection")
 
 
+@pytest.mark.parametrize(
+    "request_", ["GET /healthz", "GET /nothing", "POST /callback/wrong", "GET /api/callback"]
+)
+def test_what_follows_a_request_that_brings_nothing_is_not_read(hook: SmsVerifyHook, request_: str) -> None:
+    with receiving([hook]) as receiver:
+        again = f"{request_} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+        answers = b""
+        connection = socket.create_connection(("127.0.0.1", receiver.port), timeout=30)
+        with connection, suppress(ConnectionResetError):
+            connection.sendall(again * 100)
+            while chunk := connection.recv(65_536):
+                answers += chunk
+        assert answers.count(b"HTTP/1.1 ") == 1
+
+
 def test_the_one_that_waits_longest_makes_room(
     hook: SmsVerifyHook, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +260,8 @@ def test_the_one_that_waits_longest_makes_room(
         assert receiver.post(of(order, "Your code is 482913")) == 200
         with suppress(ConnectionResetError):
             assert idle[0].recv(1) == b""
-        idle[2].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        whole = json.dumps(of(order, "Your code is 482913")).encode()
+        idle[2].sendall(head(f"/callback/{SECRET}", len(whole)) + whole)
         assert b" 200 " in idle[2].recv(65_536)
         for connection in idle:
             connection.close()
