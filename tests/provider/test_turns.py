@@ -27,9 +27,7 @@ from smsverify_provider.operators.smsverify import (
     SmsVerifyRenewExpiringOperator,
     SmsVerifyRenewOperator,
 )
-from smsverify_provider.resuming import LEAD, RESUME_GAP
 from smsverify_provider.triggers.smsverify import OTHER_STORE, SmsVerifyTurnTrigger
-from smsverify_provider.turns import WORTH_DEFERRING
 
 LIMIT = 10
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never", rate_limit=LIMIT, speed=8.0)
@@ -91,22 +89,28 @@ async def event_of(trigger: SmsVerifyTurnTrigger) -> dict[str, Any]:
 def test_a_dag_waits_deferred_and_buys_once(
     dag_maker: Any, session: Any, sim: Simulator, use_up: Callable[[], None], decorated: bool, caplog: Any
 ) -> None:
+    before: list[int] = []
+
+    def as_it_begins(_: Any) -> None:
+        """Airflow itself may take longer to begin than the turn takes to come."""
+        if not before:
+            use_up()
+            before.append(purchases(sim))
+
     def sign_up(number: dict[str, Any]) -> str:
         sim.deliver_sms(number["order_id"], otp="545121")
         return "done"
 
     with dag_maker(f"turn_{uuid.uuid4().hex[:8]}") as dag:
         if decorated:
-            task.smsverify(task_id="buy", **WHATSAPP, timeout=20)(sign_up)()
+            task.smsverify(task_id="buy", **WHATSAPP, timeout=20, pre_execute=as_it_begins)(sign_up)()
         else:
-            SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)
-    use_up()
-    before = purchases(sim)
+            SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True, pre_execute=as_it_begins)
     with caplog.at_level("INFO"):
         (ti,) = dag.test().get_task_instances()
     assert str(ti.state) == "success"
     assert "it is deferred until then" in caplog.text
-    assert purchases(sim) - before == 1
+    assert purchases(sim) - before[0] == 1
     assert sim.stats().refused == 0
 
 
@@ -160,10 +164,6 @@ def test_no_event_comes_before_a_worker_has_let_go_of_the_task(hook: Any) -> Non
     )
     asyncio.run(event_of(trigger))
     assert time.time() >= not_before
-
-
-def test_a_turn_that_comes_before_a_worker_has_let_go_is_not_worth_a_deferral() -> None:
-    assert WORTH_DEFERRING >= RESUME_GAP + LEAD
 
 
 def test_a_verification_comes_back_with_its_key(run_task: Any, use_up: Callable[[], None]) -> None:
