@@ -147,7 +147,7 @@ class Settings(BaseModel):
             settings = cls.model_validate(values)
         except ValidationError as error:
             raise _as_invalid(error) from None
-        _refuse_what_is_not_allowed(settings, environ)
+        refuse_what_is_not_allowed(settings, environ)
         return settings
 
     @field_validator("api_key")
@@ -298,7 +298,12 @@ def _closest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {meant[found[0]]}?)" if found else ""
 
 
-def _refuse_what_is_not_allowed(settings: Settings, environ: Mapping[str, str]) -> None:
+def refuse_what_is_not_allowed(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Refuses a service or a store that `SMSVERIFY_ONLY` does not allow.
+
+    Raises:
+        InvalidRequestError: it is set, and does not name them.
+    """
     only = environ.get(ONLY, "").replace(",", " ").split()
     if not only:
         return

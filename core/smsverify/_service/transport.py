@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import threading
 import time
@@ -22,7 +23,7 @@ from smsverify.errors import (
     ServiceUnavailableError,
     WaitStoppedError,
 )
-from smsverify.settings import Settings
+from smsverify.settings import Settings, refuse_what_is_not_allowed
 from smsverify.text import log_of
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ class Transport:
     # -------------------------------------------------------------- repeating
 
     def _repeat(self, call: _Call) -> Reply:
+        # A hook may have read its settings before the test that must not reach their service.
+        refuse_what_is_not_allowed(self._settings, os.environ)
         call_timeout = self._settings.call_timeout
         deadline = time.monotonic() + call_timeout
 

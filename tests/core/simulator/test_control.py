@@ -328,7 +328,12 @@ import os, subprocess, sys
 import pytest
 from smsverify import InvalidRequestError, SmsVerifyHook
 
+early = SmsVerifyHook("real-key", base_url="http://127.0.0.1:9", store_url=f"sqlite:///{os.getcwd()}/s.db")
+assert early.settings.daily_budget == 0
+
 def test_closed(smsverify_env, smsverify_simulator_factory):
+    with pytest.raises(InvalidRequestError, match="SMSVERIFY_ONLY"):
+        early.get_balance()
     assert SmsVerifyHook().get_balance().amount == 50
     assert SmsVerifyHook().settings.daily_budget is None
     assert os.environ["AIRFLOW_CONN_SMSVERIFY_DEFAULT"] == '{"conn_type": "smsverify"}'
