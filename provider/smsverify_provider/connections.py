@@ -208,6 +208,11 @@ def settings_of(connection: Connection) -> dict[str, Any]:
             raise InvalidRequestError(
                 f"{name} is not an extra: put it into the connection's {place}", field=name
             )
+    if connection.login and not connection.password:
+        raise InvalidRequestError(
+            f"the connection {connection.conn_id!r} has a login and no password: the API key is the password",
+            field="login",
+        )
     store_password = settings.pop("store_password", None)
     if store_password:
         settings["store_url"] = _with_password(settings.get("store_url"), store_password)

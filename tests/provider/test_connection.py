@@ -376,6 +376,22 @@ def test_without_a_connection_arguments_and_environment_are_enough(
     assert SmsVerifyHook("not_there", api_key="mine").settings.api_key.get_secret_value() == "mine"
 
 
+def test_a_key_in_the_login_s_place_is_not_taken_for_none(
+    hook_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMSVERIFY_API_KEY", "another-wallet")
+    with pytest.raises(InvalidRequestError, match="password") as caught:
+        _ = hook_of({"login": KEY}).settings
+    assert caught.value.field == "login"
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("conn_id", [None, "", 7])
+def test_what_names_no_connection_is_refused(conn_id: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="must name a connection"):
+        SmsVerifyHook(conn_id)
+
+
 @pytest.mark.parametrize(("conn_id", "why"), [("not_there", "does not exist"), ("blank", "has no password")])
 def test_where_no_key_comes_from_anywhere_the_connection_is_named(
     monkeypatch: pytest.MonkeyPatch, conn_id: str, why: str

@@ -91,6 +91,11 @@ class SmsVerifyHook(CoreHook, BaseHook):
         }
 
     def __init__(self, smsverify_conn_id: str = default_conn_name, **settings: Any) -> None:
+        if not isinstance(smsverify_conn_id, str) or not smsverify_conn_id:
+            raise InvalidRequestError(
+                f"smsverify_conn_id must name a connection, and is {smsverify_conn_id!r}",
+                field="smsverify_conn_id",
+            )
         CoreHook.__init__(self, run_context=AirflowRun(), **settings)
         BaseHook.__init__(self)
         self.smsverify_conn_id = smsverify_conn_id
