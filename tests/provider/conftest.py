@@ -34,7 +34,7 @@ def sim(smsverify_simulator: Simulator) -> Simulator:
 
 
 @pytest.fixture
-def connection(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def connection(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The default connection, to the simulator and a fresh store, as `AIRFLOW_CONN_…` holds it."""
     value = {
         "conn_type": "smsverify",
@@ -43,7 +43,10 @@ def connection(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "extra": {"store_url": f"sqlite:///{tmp_path / 'smsverify.db'}", "rate_period": sim.rate_period},
     }
     monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(value))
-    return value
+    yield value
+    from rigs import let_go_of_all_numbers
+
+    let_go_of_all_numbers()  # a task has no process of its own here, and its store is gone soon
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from airflow.sdk import DAG, TaskInstanceState, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from rigs import let_go_of_all_numbers
 
 from smsverify._orders import holding
 from smsverify._parts import Parts
@@ -339,8 +340,7 @@ def test_a_rental_of_a_task_that_was_killed_is_given_back_where_that_is_wanted(
 ) -> None:
     """Whenever that was after its purchase: nothing of the task has run since."""
     run(buy_a_rental)  # a task that is killed has no callbacks
-    for held in list(holding._hands._held.values()):
-        held.let_go()  # nor a process that gives signs of life
+    let_go_of_all_numbers()  # nor a process that gives signs of life
     later(monkeypatch)
     report = hook.reconcile(cancel_after=0)
     assert report.cancelled == [order.order_id for order in sim.orders()]
