@@ -97,9 +97,14 @@ def test_a_paid_call_that_waits_for_its_turn_is_not_made_when_a_signal_comes(
     verb: str, sent: signal.Signals, code: int, environment: Simulator, hook: SmsVerifyHook
 ) -> None:
     order_id = hook.order("rent-1day", service="Tinder").order_id
-    hold_up(hook, 60)
+
+    def is_waiting() -> bool:
+        hold_up(hook, 60)  # a refusal holds for five of the simulator's short minutes at the most
+        return bool(hook.rate_limit().waiting)
+
+    is_waiting()
     process = start(*ORDER) if verb == "order" else start("renew", str(order_id))
-    eventually(lambda: hook.rate_limit().waiting, "waiting")
+    eventually(is_waiting, "waiting")
     process.send_signal(sent)
     got, out, err = ended(process)
     assert (got, out) == (code, "")

@@ -34,7 +34,7 @@ def inbox(store: Store) -> Inbox:
 
 def take_due(store: Store, period: float = MINUTE) -> list[tuple[int, Priority]]:
     """What is claimed now, of both threads of a process."""
-    rate_limit = RateLimit(store, "key", limit=60, period=period, lease=5.0)
+    rate_limit = RateLimit(store, "key", limit=60, period=period, lease=600.0)
     schedule = Schedule(store, rate_limit, "wallet")
     claimed = [
         look for urgent in (True, False) for look in schedule.claim_due(urgent=urgent, looks=True, poll=False)
