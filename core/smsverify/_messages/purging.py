@@ -28,8 +28,11 @@ def purge(connection: sa.Connection, account: str, now: float, retention: float)
 
 
 def remember_pruned(connection: sa.Connection, account: str, which: sa.ColumnElement[bool]) -> None:
-    """Keeps with their orders what these messages are recognised by, before they are removed."""
-    for row in connection.execute(sa.select(messages).where(which).order_by(messages.c.id)).all():
+    """Keeps with their orders what these messages are recognised by, before they are removed.
+
+    Orders are written by their ids, as by who records a list, so that no two wait for each other.
+    """
+    for row in connection.execute(sa.select(messages).where(which).order_by(messages.c.order_id, messages.c.id)).all():
         digests = " ".join(filter(None, (row.shown_as, row.called_as)))
         connection.execute(sa.update(orders).where(_is(account, row.order_id)).values(pruned_sms=digests))
 

@@ -117,6 +117,8 @@ class Ledger:
     def lock(self, connection: sa.Connection) -> None:
         """Lets one transaction at a time decide on the account's paid calls."""
         self._store.lock(connection, self._account)
+        # Who records a list takes a number first and orders then.
+        sequence.hold(connection, self._account)
 
     # -------------------------------------------------------------- before it is sent
 

@@ -42,6 +42,15 @@ def last(connection: sa.Connection, account: str) -> int:
     return connection.execute(number).scalar() or 0
 
 
+def hold(connection: sa.Connection, account: str) -> None:
+    """Lets no other transaction get a number of this account until this one ends, and takes none.
+
+    For a transaction that writes rows of orders before it needs a number.
+    """
+    number = sa.select(accounts.c.number).where(accounts.c.account == account)
+    connection.execute(number.with_for_update())
+
+
 def advance(store: Store, connection: sa.Connection, account: str) -> int:
     """The next number, for what a transaction puts on record.
 

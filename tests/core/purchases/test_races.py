@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from rigs import in_a_day
+from rigs import eventually, in_a_day
 from rigs.purchases import read_prices
 from rigs.rooms import going_back, rooms_of, settings_of, store_of
 
@@ -422,3 +422,41 @@ def test_a_list_that_is_noted_while_an_order_gets_active_counts_no_refund(
     listing.note(Listed([cancelled], length=1), Asked(0, 0.0))
     getting_active.join()
     assert was_active == [False]
+
+
+def test_an_answer_and_a_list_do_not_wait_for_each_other(
+    simulator: Simulator,
+    make_hook: MakeHook,
+    shared_store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Both record the same order: PostgreSQL ends one of two transactions that wait for each other."""
+    hook = make_hook(simulator, shared_store_url)
+    record, put_new = Ledger.record_bought, OrderList._put_new
+    answers: list[tuple[Ledger, Intent, Order]] = []
+    monkeypatch.setattr(Ledger, "record_bought", lambda *given: answers.append(given) or record(*given))
+    order_id = buy(hook).order_id
+    has_number = threading.Event()
+
+    def hold_number(*given: Any) -> None:
+        has_number.set()
+        eventually(lambda: waits_for_a_lock(shared_store_url), "the answer's turn")
+        put_new(*given)
+
+    monkeypatch.setattr(OrderList, "_put_new", hold_number)
+    listed: list[list[Order]] = []
+    reader = threading.Thread(target=lambda: listed.append(hook.list_orders()))
+    reader.start()
+    assert has_number.wait(60)
+    record(*answers[0])
+    reader.join(60)
+    assert [[order.order_id for order in rows] for rows in listed] == [[order_id]]
+    assert "cannot record" not in caplog.text
+
+
+def waits_for_a_lock(url: str) -> bool:
+    here = "datname = current_database() AND wait_event_type = 'Lock'"
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE {here}"
+    with open_store(url).read() as connection:
+        return bool(connection.execute(sa.text(waiting)).scalar())
