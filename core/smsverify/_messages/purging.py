@@ -32,7 +32,8 @@ def remember_pruned(connection: sa.Connection, account: str, which: sa.ColumnEle
 
     Orders are written by their ids, as by who records a list, so that no two wait for each other.
     """
-    for row in connection.execute(sa.select(messages).where(which).order_by(messages.c.order_id, messages.c.id)).all():
+    seen = sa.select(messages).where(which).order_by(messages.c.order_id, messages.c.id)
+    for row in connection.execute(seen).all():
         digests = " ".join(filter(None, (row.shown_as, row.called_as)))
         connection.execute(sa.update(orders).where(_is(account, row.order_id)).values(pruned_sms=digests))
 
