@@ -103,7 +103,7 @@ def with_an_order_given_to_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_a_new_order_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Purchases, "_can_still_serve", lambda *_: False)
+    monkeypatch.setattr(Purchases, "_can_still_serve", lambda *_, **__: False)
 
 
 def without_the_check_at_the_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
