@@ -38,13 +38,14 @@ class Handover:
     def claim(self, order_id: int, waiter: str) -> None:
         """Records who waits for an order now. A release that an earlier waiter asked for is withdrawn."""
         with self._store.write() as connection:
-            self._records.ensure(connection, order_id)
-            before = self._records.lock(connection, order_id)
-            if before is None or before.waiter != waiter:
-                # The same waiter's own stays: it may have been killed before its claim got here.
-                self._releases.withdraw(connection, order_id)
             since = self._store.now(connection)
+            # The same waiter's own release stays: it may have been killed before its claim got here.
+            again = sa.update(orders).where(self._records.is_order(order_id), orders.c.waiter == waiter)
+            if connection.execute(again.values(waiter_since=since)).rowcount:
+                return
+            self._records.ensure(connection, order_id)
             self._records.update(connection, order_id, waiter=waiter, waiter_since=since)
+            self._releases.withdraw(connection, order_id)
 
     def touch(self, order_id: int) -> None:
         """Records that a caller looks at a known order, so it is not forgotten."""
