@@ -195,6 +195,26 @@ def test_the_loop_is_never_blocked(
     assert sim.order(order.order_id).status == "cancelled"
 
 
+@NEVER
+def test_triggers_that_begin_together_read_their_connection_once(
+    make: Any, order: Order, sim: Simulator, gate: Gate
+) -> None:
+    async def scenario() -> list[dict[str, Any]]:
+        some = [asyncio.create_task(event_of(make())) for _ in range(5)]
+        await until(lambda: gate.waiting == 1)
+        some[0].cancel()
+        gate.open.set()
+        await until(lambda: sim.order(order.order_id).status_requests > 0)
+        assert gate.waiting == 1
+        # One that begins later reads it anew: the key may be another one by now.
+        late = asyncio.create_task(event_of(make()))
+        await until(lambda: gate.waiting == 2)
+        sim.deliver_sms(order.order_id)
+        return await asyncio.gather(*some[1:], late)
+
+    assert [event["outcome"] for event in run(scenario())] == 5 * ["arrived"]
+
+
 # ------------------------------------------------------------------ being killed
 
 

@@ -440,8 +440,21 @@ class MessageStream(SharedStreamProducer):
         }
 
 
+_lookups: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[SmsVerifyHook]] = {}
+
+
 async def _hook_on(conn_id: str) -> SmsVerifyHook:
-    """The hook on a connection. Loading the client blocks."""
+    """The hook on a connection. Triggers that begin together read it once, and share the hook."""
+    this = (asyncio.get_running_loop(), conn_id)
+    if this not in _lookups:
+        _lookups[this] = asyncio.create_task(_look_up(conn_id))
+        _lookups[this].add_done_callback(lambda _: _lookups.pop(this))
+    # Shielded: the others need it although one of them ends.
+    return await asyncio.shield(_lookups[this])
+
+
+async def _look_up(conn_id: str) -> SmsVerifyHook:
+    # Loading the client blocks.
     hooks = await asyncio.to_thread(import_module, "smsverify_provider.hooks.smsverify")
     hook: SmsVerifyHook = await hooks.SmsVerifyHook.on_event_loop(conn_id)
     return hook
