@@ -16,12 +16,15 @@ def _number(label: str, description: str, kind: str = "number", **schema: Any) -
     return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
 
 
-def _switch(label: str, description: str, *, default: bool) -> dict[str, Any]:
-    schema = {"type": ["boolean", "null"], "default": default}
+def _switch(label: str, description: str, *, default: bool, **schema: Any) -> dict[str, Any]:
+    schema = {"type": ["boolean", "null"], "default": default, **schema}
     return {"label": label, "description": description, "schema": schema}
 
 
-# The extras: the settings by name, and the password of the store.
+# Below this heading, Airflow's form shows what most connections leave as it is.
+ADVANCED = "Advanced"
+
+# The extras: the settings by name, and the password of the store. Labels are what errors call the settings.
 FIELDS: dict[str, dict[str, Any]] = {
     "store_url": _text(
         "Store URL",
@@ -32,21 +35,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "store_password": _text(
         "Store password", "The password of the user in the store URL.", format="password"
     ),
-    "rate_limit": _number(
-        "Rate limit",
-        "Requests that the service allows in the rate period. Blank: 60.",
-        "integer",
-        minimum=1,
-        maximum=10_000,
-    ),
-    "rate_period": _number("Rate period", "Seconds. Blank: 60.", minimum=0, maximum=86_400),
-    "code_latency": _number(
-        "Code latency",
-        "Seconds that a code may lie at the service while requests are scarce: the longer, the more numbers "
-        "are ordered ahead. Blank: 5.",
-        minimum=1,
-        maximum=3600,
-    ),
     "account": _text(
         "Account",
         "Names the wallet, so that its records outlive a rotated API key. Blank: derived from the key.",
@@ -56,16 +44,10 @@ FIELDS: dict[str, dict[str, Any]] = {
         "Namespace", "Keeps the purchases of deployments that share a store apart.", maxLength=100
     ),
     "exclusive_account": _switch(
-        "Only this store buys",
+        "Exclusive account",
         "Whether only the users of this store buy on the account. Then an order that has no owner and fits "
         "is taken as the purchase whose answer was lost. Otherwise it is only reported.",
         default=True,
-    ),
-    "purchase_grace": _number(
-        "Purchase grace",
-        "Seconds after which a purchase that the list of orders does not show counts as not made, unless the "
-        "wallet shows otherwise; at least a quarter of the rate period. Blank: 120.",
-        minimum=0,
     ),
     "daily_budget": _number(
         "Daily budget",
@@ -73,35 +55,76 @@ FIELDS: dict[str, dict[str, Any]] = {
         minimum=0,
     ),
     "run_budget": _number("Run budget", "USD that one Dag run may spend. Blank: any amount.", minimum=0),
-    "connect_timeout": _number("Connect timeout", "Seconds to wait for a connection. Blank: 10.", minimum=0),
-    "read_timeout": _number(
-        "Read timeout", "Seconds to wait for the next bytes of an answer. Blank: 30.", minimum=0
-    ),
-    "call_timeout": _number(
-        "Call timeout",
-        "Seconds that one call may take in all, with its retries and its wait for the rate limit. "
-        "Blank: 900.",
-        minimum=0,
-    ),
-    "message_retention_days": _number(
-        "Message retention",
-        "Days after which the text of a message is deleted from the store. Blank: 7.",
-        minimum=0,
-    ),
     "callback_secrets": _text(
         "Callback secrets",
         "Secrets of the callback URL, separated by commas, each of 16 or more letters, digits, - or _. "
         "Several are valid at once. Blank: no callbacks.",
         format="password",
     ),
+    "rate_limit": _number(
+        "Rate limit",
+        "Requests that the service allows in the rate period. Blank: 60.",
+        "integer",
+        minimum=1,
+        maximum=10_000,
+        section=ADVANCED,
+    ),
+    "rate_period": _number(
+        "Rate period",
+        "Seconds in which the service allows these requests. Blank: 60.",
+        minimum=0,
+        maximum=86_400,
+        section=ADVANCED,
+    ),
+    "code_latency": _number(
+        "Code latency",
+        "Seconds that a code may lie at the service while requests are scarce: the longer, the more numbers "
+        "are ordered ahead. Blank: 5.",
+        minimum=1,
+        maximum=3600,
+        section=ADVANCED,
+    ),
+    "purchase_grace": _number(
+        "Purchase grace",
+        "Seconds after which a purchase that the list of orders does not show counts as not made, unless the "
+        "wallet shows otherwise; at least a quarter of the rate period. Blank: 120.",
+        minimum=0,
+        section=ADVANCED,
+    ),
+    "connect_timeout": _number(
+        "Connect timeout", "Seconds to wait for a connection. Blank: 10.", minimum=0, section=ADVANCED
+    ),
+    "read_timeout": _number(
+        "Read timeout",
+        "Seconds to wait for the next bytes of an answer. Blank: 30.",
+        minimum=0,
+        section=ADVANCED,
+    ),
+    "call_timeout": _number(
+        "Call timeout",
+        "Seconds that one call may take in all, with its retries and its wait for the rate limit. "
+        "Blank: 900.",
+        minimum=0,
+        section=ADVANCED,
+    ),
+    "message_retention_days": _number(
+        "Message retention days",
+        "Days after which the text of a message is deleted from the store. Blank: 7.",
+        minimum=0,
+        section=ADVANCED,
+    ),
     "allow_unshared_store": _switch(
-        "Allow a store in a file",
+        "Allow unshared store",
         "Allows purchases with a SQLite store where the executor runs tasks on other machines. Set it only "
         "where all of them see that one file.",
         default=False,
+        section=ADVANCED,
     ),
     "insecure": _switch(
-        "Allow plain http", "Sends the API key unencrypted to another machine.", default=False
+        "Insecure",
+        "Allows plain http to another machine: it sends the API key unencrypted.",
+        default=False,
+        section=ADVANCED,
     ),
 }
 

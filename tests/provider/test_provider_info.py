@@ -102,6 +102,17 @@ def test_the_form_shows_the_defaults_of_the_settings() -> None:
     assert behaviour["placeholders"]["host"] == DEFAULT_BASE_URL
 
 
+def test_the_labels_of_the_form_are_what_errors_call_the_settings() -> None:
+    assert {name: field["label"].lower() for name, field in form().items()} == {
+        name: name.replace("_", " ") for name in form()
+    }
+
+
+def test_the_form_keeps_what_most_leave_as_it_is_below_a_heading_at_its_end() -> None:
+    headings = [field["schema"].get("section") for field in form().values()]
+    assert headings == [None] * 8 + ["Advanced"] * 10
+
+
 def test_only_fields_that_hold_a_secret_are_masked() -> None:
     masked = {name for name, field in form().items() if field["schema"].get("format") == "password"}
     assert masked == {"store_password", "callback_secrets"}
