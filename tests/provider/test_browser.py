@@ -399,10 +399,18 @@ def test_it_serves_a_keyboard_and_half_a_screen(page: Any, stage: Stage) -> None
     assert inside(page).evaluate("String(getSelection())") == commands[0]
 
 
+def test_it_serves_a_phone(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert inside(page).evaluate(TOO_WIDE.replace(".wide", ".alert .wide")) == []
+    assert inside(page).evaluate(TALL_ROWS) == []
+
+
 FOCUSED = """() => {
   const focused = document.activeElement;
   return [focused.textContent, getComputedStyle(focused).outlineStyle];
 }"""
+TALL_ROWS = """() => [...document.querySelectorAll("section:not(.alert) tbody tr")]
+  .filter((one) => one.offsetHeight > 40).map((one) => one.innerText)"""
 TOO_WIDE = """() => [...document.querySelectorAll("html, .wide")]
   .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.outerHTML.slice(0, 300))"""
 

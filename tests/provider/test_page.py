@@ -151,6 +151,7 @@ def test_a_connection_that_is_not_there_or_does_not_work_is_said(
     answer = api.get("/smsverify-page/", headers=as_user("OP"))
     assert answer.status_code == 200
     assert "Admin → Connections" in answer.text
+    assert "callback_conn_ids" in answer.text
 
 
 def test_where_airflows_checks_cannot_be_imported_nothing_is_shown(

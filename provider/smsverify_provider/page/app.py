@@ -92,7 +92,8 @@ def show(user: GetUserDep, connection: Annotated[str | None, Query()] = None) ->
 
 NOTHING = (
     "There is no connection of type SmsVerify here that your role in Airflow may read. Admin → Connections "
-    "makes one."
+    "makes one. A connection of the environment or of a secrets backend is shown where the option "
+    "[smsverify] callback_conn_ids names it."
 )
 
 
