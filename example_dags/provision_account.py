@@ -19,7 +19,7 @@ from airflow.sdk import Param, dag, task
     params={
         "service": Param(
             "WhatsApp",
-            type=["string", "integer"],
+            type="string",
             title="Service",
             description="Whose SMS it is: name or id.",
         ),

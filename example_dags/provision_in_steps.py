@@ -22,7 +22,7 @@ from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
     params={
         "service": Param(
             "WhatsApp",
-            type=["string", "integer"],
+            type="string",
             title="Service",
             description="Whose SMS it is: name or id.",
         ),
