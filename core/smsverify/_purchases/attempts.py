@@ -212,12 +212,11 @@ class Series:
         is_cancelled = self._cancel(order.order_id, why)
         self._records.decide(self._row, outcome, why)
         self.let_go()
-        log.info(
-            "Order %d: %s; %s",
-            order.order_id,
-            why,
-            "cancelled and refunded" if is_cancelled else "not refunded",
-        )
+        if outcome == "no_code":  # the end of a wait names the order, and what became of it
+            log.info("The attempt is over: %s", why)
+            return
+        ended = "cancelled and refunded" if is_cancelled else "not refunded"
+        log.info("Order %d: %s; %s", order.order_id, why, ended)
 
     def let_go(self) -> None:
         """This process no longer holds the number that is tried: who waits for its code has it."""

@@ -76,6 +76,17 @@ def test_after_the_last_one_an_error_lists_them_all(simulator: Simulator, hook: 
     assert simulator.balance() == 50
 
 
+def test_the_log_names_an_order_once_where_its_attempt_is_over(
+    simulator: Simulator, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with pytest.raises(VerificationError):
+        verify(hook, delivers_to(simulator), attempts=1)
+    (line,) = (one for one in caplog.messages if "no code came in time for" in one)
+    assert line.count(str(simulator.orders()[0].order_id)) == 1
+    assert line.endswith(": cancelled for a refund of 0.40 USD")
+
+
 def test_another_call_with_the_key_tries_new_numbers(simulator: Simulator, hook: SmsVerifyHook) -> None:
     with pytest.raises(VerificationError):
         verify(hook, delivers_to(simulator), attempts=1)
