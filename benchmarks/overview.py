@@ -4,8 +4,9 @@
 
 The history: 100,000 orders, spread evenly over 90 days so that 1,100 are of the last 24 hours, one in ten of
 them with an SMS on record (10,000 messages), one in twenty expired without a refund, of which 30 are named;
-500 waits that go on, 60 rentals, 200 orders that are to be given back. By default a SQLite file and, where
-PostgreSQL is installed, a server of its own. Exits with 1 where the median is above 20 ms.
+500 waits that go on, 60 rentals, 200 orders that are to be given back, and the slots of the rate limit. By
+default a SQLite file and, where PostgreSQL is installed, a server of its own. Exits with 1 if a median is
+above 20 ms.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ TASKS = [
 
 
 def fill(hook: SmsVerifyHook, *, orders: int, messages: int, waits: int, rentals: int, releases: int) -> None:
-    """Puts so many rows of each kind on record, the orders spread evenly over 90 days until now."""
+    """Puts so many rows of each kind on record, the orders spread evenly over 90 days, and the slots."""
     store, account = store_of(hook), hook.settings.account_id
     store.upgrade()
     with store.read() as connection:
@@ -61,6 +61,7 @@ def fill(hook: SmsVerifyHook, *, orders: int, messages: int, waits: int, rentals
     _insert(hook, tables.waits, going_on)
     _insert(hook, tables.releases, back)
     _insert(hook, tables.polls, [{"account": account, "next_at": now + 5, "callback_at": now}])
+    hook.rate_limit()
     if not store.is_sqlite:
         with store.write() as connection:
             connection.execute(sa.text("ANALYZE"))
