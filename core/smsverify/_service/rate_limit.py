@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -29,13 +30,14 @@ from smsverify._service import places
 from smsverify._service.places import Place, TurnIsFar
 from smsverify._service.slots import SIGN_OF_LIFE, HeldSlot, Queue, QueueEntry, Slots
 from smsverify._service.turns import Priority, Sharing, Snapshot, Waiting
+from smsverify._store.parameters import NOW
 from smsverify._store.store import Store
-from smsverify._store.tables import rate_limits
+from smsverify._store.tables import queue, rate_limits, slots
 from smsverify.errors import RateLimitedError, StoreError, WaitStoppedError
 from smsverify.metrics import QUEUE_AGE, QUEUE_LENGTH, REFUSALS, Meter
 from smsverify.text import log_of
 
-__all__ = ["HeldSlot", "Load", "Priority", "RateLimit", "RateLimitState"]
+__all__ = ["HeldSlot", "Load", "Priority", "RateLimit", "RateLimitState", "Traffic"]
 
 log = log_of(__name__)
 
@@ -46,6 +48,38 @@ LONGEST_LOOK = 2.0
 LONG_WAIT = 5.0
 WHILE_WAITING = 1.0  # seconds between two calls of what a caller wants to do while it waits
 MOST_REFUSALS = 2**31 - 1  # that the database can count
+
+
+def _traffic() -> sa.Select[Any]:
+    """The requests of a key: a row for each class that waits, and at least one."""
+    key = sa.bindparam("key", type_=sa.Text)
+    patience = sa.bindparam("patience", type_=sa.Double)
+    sent = sa.select(sa.func.count()).where(
+        slots.c.key_id == key,
+        slots.c.slot < sa.bindparam("most"),
+        slots.c.free_at > NOW,
+        slots.c.free_at <= sa.bindparam("latest", type_=sa.Double),
+    )
+    waiting = (
+        sa.select(queue.c.priority, sa.func.count().label("waiting"))
+        .where(queue.c.key_id == key, queue.c.seen_at.between(NOW - patience, NOW + patience))
+        .group_by(queue.c.priority)
+        .subquery()
+    )
+    return (
+        sa.select(
+            rate_limits.c.blocked_until,
+            rate_limits.c.refusals,
+            sent.scalar_subquery().label("sent"),
+            waiting,
+        )
+        .outerjoin_from(rate_limits, waiting, sa.true())
+        .where(rate_limits.c.key_id == key)
+        .order_by(waiting.c.priority)
+    )
+
+
+_TRAFFIC = _traffic()
 
 
 @dataclass(frozen=True)
@@ -139,6 +173,7 @@ class RateLimit:
         self._time_scale = period / 60
         self._slots = Slots(store, key_id, limit=limit, period=period, lease=lease, sharing=self.sharing)
         self._queue = Queue(store, key_id, time_scale=self._time_scale)
+        self._key_id = key_id
         self._row = rate_limits.c.key_id == key_id
         self._is_tight = False
 
@@ -256,15 +291,25 @@ class RateLimit:
 
     def traffic(self, connection: sa.Connection, now: float) -> Traffic:
         """The requests of the last period until `now`, of all processes. Writes nothing."""
-        snapshot = self._slots.snapshot(connection, now)
-        if snapshot is None:
+        values = {
+            "key": self._key_id,
+            "now": now,
+            "most": self.limit,
+            "latest": self._slots.latest(now),
+            "patience": self._queue.patience,
+        }
+        rows = connection.execute(_TRAFFIC, values).all()
+        if not rows:
             return Traffic(0, {}, None, 0)
-        waiting = self._queue.waiting(connection, snapshot.now)
+        one = rows[0]
+        is_blocked = now < one.blocked_until <= now + self._slots.longest_block
         return Traffic(
-            sent=len(snapshot.taken),
-            waiting={priority.name.lower(): one.count for priority, one in sorted(waiting.items())},
-            blocked_until=self._utc(snapshot.blocked_until) if snapshot.is_blocked else None,
-            refusals=snapshot.refusals,
+            sent=one.sent,
+            waiting={
+                Priority(row.priority).name.lower(): row.waiting for row in rows if row.priority is not None
+            },
+            blocked_until=self._utc(one.blocked_until) if is_blocked else None,
+            refusals=one.refusals,
         )
 
     def _utc(self, moment: float) -> datetime:

@@ -106,7 +106,7 @@ class Slots:
         read_at = boottime()
         now = self._store.now(connection) if now is None else now
         rows = connection.execute(_SLOTS, this).all()
-        if row is None or len(rows) < self._limit or any(row.free_at > self._latest(now) for row in rows):
+        if row is None or len(rows) < self._limit or any(row.free_at > self.latest(now) for row in rows):
             return None
         return Snapshot(
             now=now,
@@ -148,7 +148,7 @@ class Slots:
             # The reply matters more than the slot, which comes back by itself when its lease is over.
             log.warning("A request's slot stays taken for up to %.0f s: %s", self.lease, error)
 
-    def _latest(self, now: float) -> float:
+    def latest(self, now: float) -> float:
         """No slot is free later than this, unless the store is an old copy or the limit was another one."""
         return now + self.lease + 2 * self.period
 
@@ -161,7 +161,7 @@ class Slots:
         now = self._store.now(connection)
         connection.execute(
             sa.update(slots)
-            .where(slots.c.key_id == self._key_id, slots.c.free_at > self._latest(now))
+            .where(slots.c.key_id == self._key_id, slots.c.free_at > self.latest(now))
             .values(free_at=now + self.lease + self.period, holder=None)
         )
 
@@ -232,7 +232,7 @@ class Queue:
     def __init__(self, store: Store, key_id: str, *, time_scale: float) -> None:
         self._store = store
         self._key_id = key_id
-        self._patience = ABANDONED_AFTER * max(time_scale, 1)
+        self.patience = ABANDONED_AFTER * max(time_scale, 1)
 
     def waiting(
         self, connection: sa.Connection, now: float, entry: QueueEntry | None = None
@@ -317,7 +317,7 @@ class Queue:
         connection.execute(sa.delete(queue).where(queue.c.entry == entry.id))
 
     def _is_alive(self, now: float) -> sa.ColumnElement[bool]:
-        return queue.c.seen_at.between(now - self._patience, now + self._patience)
+        return queue.c.seen_at.between(now - self.patience, now + self.patience)
 
 
 def _unless_beyond(moment: float, latest: float) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 
 import pytest
@@ -17,7 +17,8 @@ from rigs.processes import beside, in_processes, results_of
 from rigs.wire import delayed
 
 from smsverify import RateLimitedError, StoreError, WaitStoppedError
-from smsverify._service.rate_limit import HeldSlot, Priority, RateLimit
+from smsverify._service.places import Place
+from smsverify._service.rate_limit import HeldSlot, Priority, RateLimit, Traffic
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import rate_limits, slots
 from smsverify.simulator import Simulator
@@ -352,6 +353,37 @@ def test_a_429_that_one_has_seen_holds_everybody_until_it_is_over(any_store_url:
     assert state.blocked_until is not None
     left = (state.blocked_until - datetime.now(timezone.utc)).total_seconds()
     assert 180 < left <= 301
+
+
+def test_an_overview_shows_what_was_sent_who_waits_and_a_429(any_store_url: str) -> None:
+    rate_limit, store = make(any_store_url, limit=3, period=HOUR), open_store(any_store_url)
+
+    def traffic() -> Traffic:
+        with store.read() as connection:
+            return rate_limit.traffic(connection, store.now(connection))
+
+    store.upgrade()
+    assert traffic() == Traffic(0, {}, None, 0)
+    for _ in range(2):
+        with rate_limit.acquire(Priority.POLL, deadline=soon()):
+            pass
+    assert traffic() == Traffic(2, {}, None, 0)
+    with store.read() as connection:
+        now = store.now(connection)
+    rate_limit.keep([Place(name, arrived_at=now) for name in ("one", "other")])
+    rate_limit.block(300)
+    seen, state = traffic(), rate_limit.state()
+    assert (seen.sent, seen.waiting) == (2, {"purchase": 2})
+    assert seen.refusals == state.refusals == 1
+    assert seen.blocked_until is not None
+    assert state.blocked_until is not None
+    assert abs(seen.blocked_until - state.blocked_until) < timedelta(seconds=1)
+    # An old copy of the store.
+    with store.write() as connection:
+        connection.execute(sa.update(slots).values(free_at=now + 10 * HOUR))
+        connection.execute(sa.update(rate_limits).values(blocked_until=now + 10 * HOUR))
+    seen = traffic()
+    assert (seen.sent, seen.blocked_until) == (0, None)
 
 
 def test_a_429_ends(any_store_url: str) -> None:
