@@ -211,8 +211,8 @@ class Parts:
             self.store,
             self.settings,
             self.wallet,
+            ledger=self.ledger,
             findings=self.findings,
-            deliveries=self.deliveries,
             rate_limit=self.rate_limit,
             alive=alive_for(self.settings.time_scale),
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify._orders.records import IS_REFUNDED, is_awaited
+from smsverify._orders.records import is_awaited
 from smsverify._overview.view import DAY, DAY_AGO, MIDNIGHT, View, first, more_than
-from smsverify._purchases.deliveries import Deliveries, seconds_to_sms
+from smsverify._purchases.calls import OpenCall
+from smsverify._purchases.deliveries import figures, newest_bought
 from smsverify._purchases.spending import (
     HAS_COME_BACK,
     MAY_BE_TOO_MUCH,
@@ -20,7 +21,7 @@ from smsverify._purchases.spending import (
     spent_by_workflow,
 )
 from smsverify._purchases.wallet import Wallet
-from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, WALL
+from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL
 from smsverify._store.tables import ARRIVED_AT, constants, kept, messages, orders, purchases
 from smsverify.models import ENDED, has_ended, was_cancelled
 from smsverify.overview import (
@@ -140,47 +141,30 @@ def _last_day() -> sa.Select[Any]:
     return sa.select(*columns).select_from(calls).where(*_OF_LAST_DAY).group_by(*groups.values())
 
 
-def _newest_orders() -> sa.Select[Any]:
-    """The newest purchases of the last 24 hours, each with its order."""
-    call = (
-        sa.select(
-            purchases.c.order_id,
-            purchases.c.namespace,
-            purchases.c.key,
-            purchases.c.state,
-            purchases.c.charge,
-            purchases.c.request,
-            purchases.c.sent_at,
-            purchases.c.task,
-        )
-        .where(*_OF_LAST_DAY, purchases.c.kind == "order")
-        .order_by(purchases.c.sent_at.desc())
-        .limit(SHOWN)
-        .subquery()
-    )
-    return (
-        sa.select(
-            call,
-            orders.c.phone,
-            orders.c.service,
-            orders.c.status,
-            IS_REFUNDED.label("is_refunded"),
-            is_awaited(ALIVE_SINCE).label("is_awaited"),
-            seconds_to_sms(call.c.sent_at, call.c.order_id).label("seconds"),
-        )
-        .outerjoin(orders, _order_of(call))
-        .order_by(call.c.sent_at.desc())
-    )
-
-
 _RENTALS = _rentals()
 _LAST_DAY = _last_day()
-_NEWEST_ORDERS = _newest_orders()
+# What was bought last, for the orders of a day and for the figures of delivery.
+_NEWEST = newest_bought(
+    NOW - DELIVERY_DAYS * DAY,
+    DELIVERY_NUMBERS,
+    (
+        purchases.c.order_id,
+        purchases.c.charge,
+        purchases.c.sent_at,
+        purchases.c.task,
+    ),
+    (orders.c.phone, orders.c.service, is_awaited(ALIVE_SINCE).label("is_awaited")),
+)
 
 
 def last_day_of(view: View) -> Sequence[Any]:
     """The paid calls of the last 24 hours, counted by what they have cost and what became of them."""
     return view.rows(_LAST_DAY)
+
+
+def newest_of(view: View) -> Sequence[Any]:
+    """The newest numbers that were bought, each with its order."""
+    return view.rows(_NEWEST)
 
 
 def spend_of(view: View, day: Sequence[Any], budget: Decimal | None) -> Spend:
@@ -247,20 +231,25 @@ def _rental(view: View, row: Any) -> RentalRow:
     )
 
 
-def orders_of(view: View, day: Sequence[Any], unknown: Collection[tuple[str, str]]) -> Orders:
+def orders_of(
+    view: View, day: Sequence[Any], newest: Sequence[Any], open_calls: Iterable[OpenCall]
+) -> Orders:
     """The purchases of the last 24 hours, the newest first.
 
     Args:
         view: of the account.
         day: its calls of the last 24 hours.
-        unknown: namespace and key of each call whose answer does not come any more.
+        newest: the numbers that it has bought last.
+        open_calls: those whose outcome is unknown.
     """
     purchased = [row for row in day if row.kind == "order"]
     bought = [row for row in purchased if row.state == "bought"]
     total = sum(row.times for row in purchased)
-    rows = view.rows(_NEWEST_ORDERS)
+    rows = [_open(view, call) for call in open_calls if call.kind == "order" and call.sent_at >= view.day_ago]
+    rows += [_order(view, row) for row in newest[:SHOWN] if row.sent_at >= view.day_ago]
+    rows = sorted(rows, key=lambda row: row.bought_at, reverse=True)[:SHOWN]
     return Orders(
-        rows=[_order(view, row, unknown) for row in rows],
+        rows=rows,
         more=total - len(rows),
         bought=sum(row.times for row in bought),
         codes=sum(row.codes for row in bought),
@@ -269,13 +258,27 @@ def orders_of(view: View, day: Sequence[Any], unknown: Collection[tuple[str, str
     )
 
 
-def _order(view: View, row: Any, unknown: Collection[tuple[str, str]]) -> OrderRow:
+def _open(view: View, call: OpenCall) -> OrderRow:
+    return OrderRow(
+        order_id=None,
+        phone=None,
+        service=call.request.get("name"),
+        price=None if call.charge is None else Decimal(call.charge),
+        state="under_way" if call.under_way else "unknown",
+        status=None,
+        bought_at=view.utc(call.sent_at),
+        seconds_to_code=None,
+        task=Task.read(call.task),
+    )
+
+
+def _order(view: View, row: Any) -> OrderRow:
     return OrderRow(
         order_id=row.order_id,
         phone=row.phone,
         service=row.service or json.loads(row.request).get("name"),
         price=None if row.charge is None else Decimal(row.charge),
-        state=_state(row, unknown),
+        state=_state(row),
         status=row.status,
         bought_at=view.utc(row.sent_at),
         seconds_to_code=None if row.seconds is None else round(row.seconds, 3),
@@ -283,23 +286,21 @@ def _order(view: View, row: Any, unknown: Collection[tuple[str, str]]) -> OrderR
     )
 
 
-def _state(row: Any, unknown: Collection[tuple[str, str]]) -> OrderState:
-    if row.state != "bought":
-        return "unknown" if (row.namespace, row.key) in unknown else "under_way"
+def _state(row: Any) -> OrderState:
     if row.is_refunded:
         return "refunded"
     if row.seconds is not None:
         return "code_arrived"
-    if was_cancelled(row.status or ""):
+    if was_cancelled(row.status):
         return "cancelled"
-    if has_ended(row.status or ""):
+    if has_ended(row.status):
         return "ended"
     return "waiting" if row.is_awaited else "bought"
 
 
-def delivery_of(view: View, deliveries: Deliveries) -> DeliveryFigures:
-    """Which numbers deliver."""
-    found = deliveries.measured(view.connection, view.now - DELIVERY_DAYS * DAY, DELIVERY_NUMBERS)
+def delivery_of(newest: Sequence[Any]) -> DeliveryFigures:
+    """Which numbers deliver, of those that were bought last."""
+    found = figures(newest)
     return DeliveryFigures(
         rows=found[:SHOWN],
         more=max(len(found) - SHOWN, 0),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from smsverify._overview.bought import delivery_of, last_day_of, orders_of, rentals_of, spend_of, wallet_of
+from smsverify._overview.bought import (
+    delivery_of,
+    last_day_of,
+    newest_of,
+    orders_of,
+    rentals_of,
+    spend_of,
+    wallet_of,
+)
 from smsverify._overview.needs import needs_of
 from smsverify._overview.traffic import callbacks_of, releases_of, requests_of, waits_of
 from smsverify._overview.view import View
-from smsverify._purchases.deliveries import Deliveries
 from smsverify._purchases.findings import Findings
+from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.wallet import Wallet
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.store import Store
@@ -20,7 +28,7 @@ class Overviews:
     """Makes the overviews of one account.
 
     Args:
-        store, settings, wallet, findings, deliveries, rate_limit: of the account.
+        store, settings, wallet, ledger, findings, rate_limit: of the account.
         alive: seconds for which a wait is alive after its last sign of life.
     """
 
@@ -30,16 +38,16 @@ class Overviews:
         settings: Settings,
         wallet: Wallet,
         *,
+        ledger: Ledger,
         findings: Findings,
-        deliveries: Deliveries,
         rate_limit: RateLimit,
         alive: float,
     ) -> None:
         self._store = store
         self._settings = settings
         self._wallet = wallet
+        self._ledger = ledger
         self._findings = findings
-        self._deliveries = deliveries
         self._rate_limit = rate_limit
         self._alive = alive
 
@@ -50,8 +58,9 @@ class Overviews:
             now = self._store.now(connection)
             view = View(self._store, connection, settings.account_id, now, self._alive)
             at = view.utc(now)
-            unknown = self._findings.unknown_calls(connection, now)
-            rentals, day = rentals_of(view), last_day_of(view)
+            open_calls = self._ledger.open_calls(connection, now)
+            unknown = self._findings.unknown_calls(open_calls, now)
+            rentals, day, newest = rentals_of(view), last_day_of(view), newest_of(view)
             return Overview(
                 at=at,
                 account=settings.account_id,
@@ -69,6 +78,6 @@ class Overviews:
                 ),
                 releases=releases_of(view),
                 rentals=rentals,
-                orders=orders_of(view, day, {(call.namespace, call.key) for call in unknown}),
-                delivery=delivery_of(view, self._deliveries),
+                orders=orders_of(view, day, newest, open_calls),
+                delivery=delivery_of(newest),
             )

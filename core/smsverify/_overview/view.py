@@ -51,6 +51,11 @@ class View:
         """The last one (UTC)."""
         return self.now // DAY * DAY
 
+    @property
+    def day_ago(self) -> float:
+        """24 hours before now."""
+        return self.now - DAY
+
     def utc(self, moment: float) -> datetime:
         """When a moment of the store's clock was, by the calendar."""
         return datetime.fromtimestamp(self.store.as_wall(moment), timezone.utc)
@@ -64,7 +69,7 @@ class View:
         values = {
             **values_of(self.store, self.account, self.now, self.alive),
             "midnight": self.midnight,
-            "day_ago": self.now - DAY,
+            "day_ago": self.day_ago,
             "alive_until": self.now + self.alive,
         }
         return named(self.connection.execute(statement, values))

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from smsverify._orders.records import IS_REFUNDED
 from smsverify._runtime.clock import DAY
+from smsverify._store.parameters import ACCOUNT
 from smsverify._store.rows import named
 from smsverify._store.store import Store
 from smsverify._store.tables import messages, orders, purchases
@@ -28,51 +29,50 @@ MOST = 20_000  # purchases that are looked at, the newest: a busy account's mont
 Z = 1.96  # of an interval that holds the true rate in 95 of 100 cases
 
 
-def seconds_to_sms(
-    sent_at: sa.ColumnElement[float], order_id: sa.ColumnElement[int]
-) -> sa.ScalarSelect[float]:
-    """How long the first SMS of a purchase took, as a column; null where none has come.
+def newest_bought(
+    since: sa.ColumnElement[float],
+    most: int | sa.BindParameter[int],
+    of_purchase: Sequence[sa.Column[Any]] = (),
+    of_order: Sequence[sa.ColumnElement[Any]] = (),
+) -> sa.Select[Any]:
+    """The newest purchases with their order, and how long their first SMS took: what `figures` counts.
 
     Args:
-        sent_at, order_id: of the purchase, whose account the statement has as its parameter `account`.
+        since: leaves out what was bought before, by the store's clock.
+        most: how many purchases count.
+        of_purchase, of_order: columns besides.
     """
-    return (
-        sa.select(sa.func.min(messages.c.came_at) - sent_at)
-        .where(
-            messages.c.account == sa.bindparam("account"),
-            messages.c.order_id == order_id,
-            messages.c.came_at >= sent_at,
-        )
-        .scalar_subquery()
-    )
-
-
-def _bought() -> sa.Select[Any]:
-    """The newest purchases with their order, and how long their first SMS took."""
-    account: sa.BindParameter[str] = sa.bindparam("account")
+    needed = (purchases.c.order_id, purchases.c.request, purchases.c.sent_at, purchases.c.charge)
     newest = (
-        sa.select(purchases.c.order_id, purchases.c.request, purchases.c.sent_at, purchases.c.charge)
+        sa.select(*dict.fromkeys([*needed, *of_purchase]))
         .where(
-            purchases.c.account == account,
-            purchases.c.sent_at >= sa.bindparam("since"),
+            purchases.c.account == ACCOUNT,
+            purchases.c.sent_at >= since,
             purchases.c.state == "bought",
             purchases.c.kind == "order",
         )
         .order_by(purchases.c.sent_at.desc())
-        .limit(sa.bindparam("most"))
+        .limit(most)
         .subquery()
     )
-    its_order = sa.and_(orders.c.account == account, orders.c.order_id == newest.c.order_id)
+    seconds = sa.select(sa.func.min(messages.c.came_at) - newest.c.sent_at).where(
+        messages.c.account == ACCOUNT,
+        messages.c.order_id == newest.c.order_id,
+        messages.c.came_at >= newest.c.sent_at,
+    )
+    its_order = sa.and_(orders.c.account == ACCOUNT, orders.c.order_id == newest.c.order_id)
     return sa.select(
         newest.c.request,
+        *(newest.c[column.name] for column in of_purchase),
         sa.func.coalesce(orders.c.price, newest.c.charge).label("price"),
         orders.c.status,
         IS_REFUNDED.label("is_refunded"),
-        seconds_to_sms(newest.c.sent_at, newest.c.order_id).label("seconds"),
+        seconds.scalar_subquery().label("seconds"),
+        *of_order,
     ).join(orders, its_order)
 
 
-_BOUGHT = _bought()
+_BOUGHT = newest_bought(sa.bindparam("since", type_=sa.Double), sa.bindparam("most", type_=sa.Integer))
 
 
 class Deliveries:
@@ -90,27 +90,9 @@ class Deliveries:
     def of_last(self, days: float) -> list[Delivery]:
         """The numbers of the last days by what was bought, the most first; see `SmsVerifyHook.delivery`."""
         with self._store.read() as connection:
-            return self.measured(connection, self._store.now(connection) - days * DAY, MOST)
-
-    def measured(self, connection: sa.Connection, since: float, most: int) -> list[Delivery]:
-        """The same inside of a transaction.
-
-        Args:
-            connection: of the transaction.
-            since: leaves out what was bought before, by the store's clock.
-            most: how many purchases count, the newest.
-        """
-        values = {"account": self._account, "since": since, "most": most}
-        by_request = defaultdict[str, list[Any]](list)
-        for row in named(connection.execute(_BOUGHT, values)):
-            by_request[row.request].append(row)
-        rows = defaultdict[tuple[Any, ...], list[Any]](list)
-        for text, these in by_request.items():
-            request = json.loads(text)
-            if request["product"] != "esim":
-                rows[_what(request)] += these
-        found = [_delivery(what, these) for what, these in rows.items()]
-        return sorted(found, key=lambda one: (-one.bought, one.product, one.service))
+            since = self._store.now(connection) - days * DAY
+            values = {"account": self._account, "since": since, "most": MOST}
+            return figures(named(connection.execute(_BOUGHT, values)))
 
     def best_first(self, requests: Sequence[OrderRequest]) -> list[OrderRequest]:
         """These purchases in the order in which their numbers have delivered, and says so in the log.
@@ -124,6 +106,24 @@ class Deliveries:
         lines = "; ".join(_as_text(request, found[request.fingerprint]) for request in best)
         log.info("By the numbers of the last %g days these are tried in this order: %s", DAYS, lines)
         return best
+
+
+def figures(bought: Iterable[Any]) -> list[Delivery]:
+    """What numbers have delivered by what was bought, the most first.
+
+    Args:
+        bought: rows of `newest_bought`.
+    """
+    by_request = defaultdict[str, list[Any]](list)
+    for row in bought:
+        by_request[row.request].append(row)
+    rows = defaultdict[tuple[Any, ...], list[Any]](list)
+    for text, these in by_request.items():
+        request = json.loads(text)
+        if request["product"] != "esim":
+            rows[_what(request)] += these
+    found = [_delivery(what, these) for what, these in rows.items()]
+    return sorted(found, key=lambda one: (-one.bought, one.product, one.service))
 
 
 def _what(request: dict[str, Any]) -> tuple[Any, ...]:

@@ -14,10 +14,12 @@ from smsverify._orders.handover import is_unclaimed, is_unused
 from smsverify._orders.holding import FORGOTTEN
 from smsverify._orders.orders import Orders
 from smsverify._orders.records import as_order, is_foreign, utc_of
+from smsverify._purchases.calls import OpenCall
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.refunds import Refunds
 from smsverify._runtime.clock import DAY
 from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL, values_of
+from smsverify._store.rows import named
 from smsverify._store.store import Store
 from smsverify._store.tables import NOT_ENDED, constants, orders, purchases, releases
 from smsverify.models import CANCELLED, RENTALS, Order
@@ -76,10 +78,9 @@ def _select(
 
 
 def _to_release(*, planned: bool) -> sa.Select[Any]:
-    its_release = sa.and_(releases.c.account == ACCOUNT, releases.c.order_id == orders.c.order_id)
     is_planned = releases.c.planned if planned else sa.not_(releases.c.planned)
-    mine = _select(is_planned, reason=releases.c.reason, place=releases.c.asked_at)
-    return mine.join_from(orders, releases, its_release)
+    columns = (releases.c.order_id, releases.c.reason, releases.c.asked_at.label("place"))
+    return sa.select(*columns).where(releases.c.account == ACCOUNT, is_planned)
 
 
 def _unneeded() -> list[sa.Select[Any]]:
@@ -92,14 +93,14 @@ def _unneeded() -> list[sa.Select[Any]]:
     its_release = sa.and_(releases.c.account == orders.c.account, releases.c.order_id == orders.c.order_id)
     status = sa.func.lower(sa.func.trim(orders.c.status))
     is_released = sa.select(releases.c.order_id).where(its_release).exists()
-    is_open = sa.and_(status.not_in(constants(CANCELLED)), sa.not_(is_released))
     is_for_use = sa.or_(orders.c.product.is_(None), orders.c.product.not_in(constants(TO_KEEP)))
-    unused = (is_unused(_BEFORE, ALIVE_SINCE), is_for_use, is_open)
+    unused = (is_unused(_BEFORE, ALIVE_SINCE), is_for_use, sa.not_(is_released))
     # An order that was bought to keep is a leak only where its buyer gives no sign of life.
-    unclaimed = (is_unclaimed(_KEPT_BEFORE), orders.c.product.in_(constants(TO_KEEP)), is_open)
+    is_kept = orders.c.product.in_(constants(TO_KEEP))
+    unclaimed = (is_unclaimed(_KEPT_BEFORE), is_kept, sa.not_(is_released))
     goes_on = sa.text(NOT_ENDED)
     conditions: list[tuple[sa.ColumnElement[bool] | sa.TextClause, ...]] = [
-        (*unused, orders.c.first_seen_at >= NOW - DAY),
+        (*unused, orders.c.first_seen_at >= NOW - DAY, status.not_in(constants(CANCELLED))),
         (*unused, orders.c.first_seen_at < NOW - DAY, goes_on),
         (*unclaimed, sa.or_(status == "completed", goes_on)),
     ]
@@ -108,23 +109,23 @@ def _unneeded() -> list[sa.Select[Any]]:
 
 _NOT_USED = _unneeded()
 _UNNEEDED = sa.union_all(*_NOT_USED)
-_SELECTS: dict[HeldKind, list[sa.Select[Any]]] = {
-    "not_given_back": [_to_release(planned=False)],
-    "planned": [_to_release(planned=True)],
-    "not_used": _NOT_USED,
-    "refund_missing": [_select(orders.c.refund_missing_since > 0, orders.c.refunded_at <= _REFUNDED_BEFORE)],
-    "bought_elsewhere": [
-        _select(
-            is_foreign(NOW, WALL, DAY),
-            orders.c.order_id.not_in(sa.bindparam("candidates", expanding=True)),
-        )
-    ],
-}
+
+
+def _selects(kind: HeldKind, candidates: int) -> list[sa.Select[Any]]:
+    if kind in ("not_given_back", "planned"):
+        return [_to_release(planned=kind == "planned")]
+    if kind == "not_used":
+        return _NOT_USED
+    if kind == "refund_missing":
+        return [_select(orders.c.refund_missing_since > 0, orders.c.refunded_at <= _REFUNDED_BEFORE)]
+    others = (sa.bindparam(f"candidate_{number}", type_=sa.BigInteger) for number in range(candidates))
+    return [_select(is_foreign(NOW, WALL, DAY), *(orders.c.order_id != other for other in others))]
 
 
 @cache
-def _held(kinds: tuple[HeldKind, ...]) -> sa.Select[Any]:
-    """The orders of these kinds, in this order, each with the task that has bought it.
+def _held(kinds: tuple[HeldKind, ...], candidates: int) -> sa.Select[Any]:
+    """The orders of these kinds, in this order, each with the task that has bought it. So many candidates of
+    unknown calls are left out of those that were bought elsewhere.
 
     Which they are is found out first: a text and a plan without the orders' other columns are much shorter.
     """
@@ -134,7 +135,7 @@ def _held(kinds: tuple[HeldKind, ...]) -> sa.Select[Any]:
             sa.literal_column(str(rank), sa.Integer).label("rank"),
         )
         for rank, kind in enumerate(kinds)
-        for one in _SELECTS[kind]
+        for one in _selects(kind, candidates)
     ]
     every = sa.union_all(*picked).subquery()
     found = (
@@ -159,8 +160,13 @@ def _held(kinds: tuple[HeldKind, ...]) -> sa.Select[Any]:
 
 def _found(kind: HeldKind, row: Any) -> Found:
     order = HeldOrder(
-        **{name: row._mapping[name] for name in _OF_HELD},
+        order_id=row.order_id,
+        service=row.service,
+        phone=row.phone,
+        status=row.status,
+        price=row.price,
         created_at=utc_of(row.created_at),
+        key=row.key,
         reason=_reason(kind, row),
     )
     return Found(kind, order, row.product, Task.read(row.task))
@@ -174,7 +180,6 @@ def _reason(kind: HeldKind, row: Any) -> str:
     return NEVER_CAME if kind == "refund_missing" else "it was not bought through this store"
 
 
-_OF_HELD = tuple(HeldOrder.model_fields.keys() - {"created_at", "reason"})
 ALL = 1_000_000  # of a kind, for a report that leaves none out
 
 
@@ -207,8 +212,8 @@ class Findings:
         self._alive = alive
         self._forgotten = FORGOTTEN * time_scale
 
-    def unknown_calls(self, connection: sa.Connection, now: float) -> list[UnknownCall]:
-        """The paid calls whose outcome is unknown at a time, and whose answer does not come any more."""
+    def unknown_calls(self, open_calls: Iterable[OpenCall], now: float) -> list[UnknownCall]:
+        """Those of some open calls, as of now, whose answer does not come any more."""
         return [
             UnknownCall(
                 namespace=call.namespace,
@@ -220,7 +225,7 @@ class Findings:
                 overdue=bool(call.candidates) or now > call.sent_at + self._grace,
                 task=Task.read(call.task),
             )
-            for call in self._ledger.open_calls(connection, now)
+            for call in open_calls
             if not call.under_way
         ]
 
@@ -243,12 +248,13 @@ class Findings:
             unknown: the calls whose outcome is unknown.
             most: how many are named.
         """
+        candidates = [order_id for call in unknown for order_id in call.order_ids]
         values = {
             **self._moments(now),
-            "candidates": [order_id for call in unknown for order_id in call.order_ids],
+            **{f"candidate_{number}": order_id for number, order_id in enumerate(candidates)},
             "most": most,
         }
-        rows = connection.execute(_held(kinds), values).all()
+        rows = named(connection.execute(_held(kinds, len(candidates)), values))
         return [_found(kinds[row.rank], row) for row in rows], rows[0].total if rows else 0
 
     def unneeded(self, now: float, cancel_after: float | None = None) -> tuple[list[Order], list[Order]]:

@@ -70,7 +70,7 @@ class Reconciler:
         total = self._ledger.totals.read()
         with self._store.read() as connection:
             now = self._store.now(connection)
-            unknown = self._findings.unknown_calls(connection, now)
+            unknown = self._findings.unknown_calls(self._ledger.open_calls(connection, now), now)
             overcharged = self._findings.overcharged(connection, now)
             held, _ = self._findings.held(connection, now, *REPORTED, unknown=unknown)
         of_kind = {kind: [one.order for one in held if one.kind == kind] for kind in REPORTED}

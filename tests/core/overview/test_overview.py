@@ -36,7 +36,7 @@ TASK = Task(
 )
 SECRET = "a-callback-secret-of-a-test"
 CODE = "918273"
-MOST_QUERIES = 12  # of one overview, the beginning of its transaction included
+MOST_QUERIES = 11  # of one overview, the beginning of its transaction included
 
 
 class Run(RunContext):
