@@ -226,7 +226,7 @@ class Recovery:
             log.error(
                 "%s may have bought one of the orders %s: decide with `smsverify resolve`",
                 call.key,
-                order_ids,
+                ", ".join(map(str, order_ids)),
             )
         return Resolved(call.key, call.kind, "ambiguous", order_ids)
 

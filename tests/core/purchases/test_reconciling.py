@@ -101,7 +101,7 @@ def test_a_purchase_that_was_not_made_is_resolved_when_its_grace_is_over(
 
 
 def test_what_a_person_has_to_decide_is_named_and_can_be_decided(
-    simulate: Simulate, make_hook: MakeHook, store_url: str
+    simulate: Simulate, make_hook: MakeHook, store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     simulator = simulate()
     hook = make_hook(simulator, store_url, exclusive_account=False)
@@ -111,6 +111,7 @@ def test_what_a_person_has_to_decide_is_named_and_can_be_decided(
     assert [unknown.order_ids for unknown in report.unknown] == [(order_id,)]
     assert len(report.findings) == 1
     assert "smsverify resolve" in report.findings[0]
+    assert f"k may have bought one of the orders {order_id}: decide" in caplog.text
     with pytest.raises(errors.PurchaseAmbiguousError) as caught:
         buy(hook, key="k")
     assert caught.value.order_ids == (order_id,)
