@@ -268,11 +268,13 @@ def called(callbacks: Callbacks, at: datetime) -> str:
         last = f"last {ago(callbacks.last_at, at)}"
     if callbacks.last_secret is not None and callbacks.secrets > 1:
         last += f" by secret {callbacks.last_secret} of {callbacks.secrets}"
-    why = ""
+    others = []
     if callbacks.refused_at is not None:
-        why = f" (last {ago(callbacks.refused_at, at)}: {callbacks.refused_why})"
-    without = f"{callbacks.without_secret} without a secret"
-    return f"{last} · in 24 h {callbacks.refused} refused{why}, {without}"
+        why = f"last {ago(callbacks.refused_at, at)}: {callbacks.refused_why}"
+        others.append(f"{callbacks.refused} refused ({why})")
+    if callbacks.without_secret:
+        others.append(f"{callbacks.without_secret} without a secret")
+    return f"{last} · in 24 h {', '.join(others)}" if others else last
 
 
 def measured(overview: Overview) -> str:

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from types import FrameType
 from typing import Any
 
@@ -57,13 +58,19 @@ def command(*words: str, **options: Any) -> str:
     """A command as a person types it, with the options that are given."""
     parts = ["smsverify", *words]
     for name, value in options.items():
-        parts += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        parts += [] if value is None else [f"--{name.replace('_', '-')}", _typed(value)]
     return shlex.join(parts)
 
 
 def quoted_command(*words: str, **options: Any) -> str:
     """The same inside of a sentence."""
     return f"`{command(*words, **options)}`"
+
+
+def _typed(value: Any) -> str:
+    """An amount of USD with its cents, unless it has fractions of them; all else as it is."""
+    is_of_cents = isinstance(value, Decimal) and round(value, 2) == value
+    return f"{value:.2f}" if is_of_cents else str(value)
 
 
 @contextmanager

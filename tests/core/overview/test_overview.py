@@ -177,7 +177,7 @@ def test_it_names_what_a_reconciliation_finds_with_the_command_for_each(
     report, seen = hook.reconcile(), hook.overview()
     assert [(need.kind, need.command) for need in seen.needs.rows] == [
         ("purchase_unknown", f"smsverify resolve unknown --order {candidate}"),
-        ("rental_not_kept", f"smsverify renew {seen.rentals.rows[0].order_id} --max-price 12.0"),
+        ("rental_not_kept", f"smsverify renew {seen.rentals.rows[0].order_id} --max-price 12.00"),
         ("not_given_back", f"smsverify cancel {order_id}"),
     ]
     assert all(need.task == TASK for need in seen.needs.rows)
@@ -206,6 +206,7 @@ def test_an_empty_account_has_an_overview(
     assert simulator.stats().requests == 0
     assert (seen.wallet, seen.needs.count, seen.orders.count, seen.waits.count) == (None, 0, 0, 0)
     assert (seen.spend.amount, seen.callbacks.state) == (Decimal(0), "off")
+    assert ("Callbacks", "off", "none has come") in facts(seen)
     assert Overview.model_validate_json(seen.model_dump_json()) == seen
 
 
