@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from rigs import eventually, in_a_day
-from rigs.purchases import read_prices
+from rigs.clocks import later
+from rigs.purchases import buy, leave_unknown, read_prices
 from rigs.rooms import going_back, rooms_of, settings_of, store_of
 
 from smsverify import errors
@@ -25,7 +26,7 @@ from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.spending import Caps
 from smsverify._service.endpoints import Listed
 from smsverify._store.sequence import Asked
-from smsverify._store.store import Store, open_store
+from smsverify._store.store import open_store
 from smsverify._store.tables import orders, purchases
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Order
@@ -36,28 +37,10 @@ MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 
 
-def buy(hook: SmsVerifyHook, key: str | None = "k") -> Order:
-    return hook.order("temporary", service="WhatsApp", key=key)
-
-
-def lose(simulator: Simulator, hook: SmsVerifyHook, key: str, kind: str = "lost_answer") -> None:
-    """A purchase whose answer is lost, while the list cannot be read either."""
-    simulator.add_fault(Fault(kind, path="order/temporary/"))
-    simulator.add_fault(Fault("error_before", path="orders/", times=None))
-    with pytest.raises(errors.PurchaseUnknownError):
-        buy(hook, key)
-    simulator.clear_faults()
-
-
 def states(url: str) -> list[tuple[str, int | None]]:
     with open_store(url).read() as connection:
         rows = connection.execute(sa.select(purchases).order_by(purchases.c.id)).all()
     return [(row.state, row.order_id) for row in rows]
-
-
-def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    right = Store.now
-    monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + seconds)
 
 
 # ------------------------------------------------------------------ answers that come late
@@ -104,7 +87,7 @@ def test_a_late_answer_changes_nothing_of_what_the_list_has_decided(
 def test_a_late_answer_about_another_order_leaves_that_to_be_found(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
-    lose(simulator, hook, "k")
+    leave_unknown(simulator, hook, "k")
     found = buy(hook)
     with store_of(hook).read() as connection:
         row = connection.execute(sa.select(purchases)).one()
@@ -246,7 +229,7 @@ def test_a_person_s_word_is_about_the_own_deployment_s_call(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:
     other = make_hook(simulator, store_url, namespace="b")
-    lose(simulator, other, "nightly")
+    leave_unknown(simulator, other, "nightly")
     with pytest.raises(errors.InvalidRequestError):
         hook.resolve("nightly", order_id=None)
     assert [
@@ -260,7 +243,7 @@ def test_what_was_there_before_is_not_what_a_call_has_bought(
 ) -> None:
     stranger = simulator_order(simulator)
     hook.list_orders()
-    lose(simulator, hook, "k", "reset")
+    leave_unknown(simulator, hook, "k", "reset")
     with pytest.raises(errors.InvalidRequestError, match="before") as caught:
         hook.resolve("k", order_id=stranger)
     assert caught.value.field == "order_id"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -11,44 +10,22 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from rigs.clocks import later
 from rigs.processes import in_processes
-from rigs.purchases import read_prices
+from rigs.purchases import buy, lose, read_prices, unknown
 from rigs.rooms import rooms_of, settings_of, store_of
 
 from smsverify import errors
 from smsverify._messages.callbacks import Callback
-from smsverify._orders.status import StatusReader
-from smsverify._store.store import Store, open_store
+from smsverify._store.store import open_store
 from smsverify._store.tables import purchases
 from smsverify.hook import SmsVerifyHook
-from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
-from smsverify.simulator.phones import Phones
 from smsverify.wings import claim
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 LOST = ["lost_answer", "error_after", "cut_headers", "truncated_body", "html", "cut_json", "empty_body"]
-
-
-def buy(hook: SmsVerifyHook, key: str | None = "k", **given: Any) -> Order:
-    return hook.order(**{"product": "temporary", "service": "WhatsApp", "key": key, **given})
-
-
-def lose(simulator: Simulator, kind: str = "lost_answer", **more: Any) -> None:
-    simulator.add_fault(Fault(kind, path="order/temporary/", **more))
-
-
-def unknown(hook: SmsVerifyHook, key: str = "k", **given: Any) -> errors.PurchaseUnknownError:
-    with pytest.raises(errors.PurchaseUnknownError) as caught:
-        buy(hook, key, **given)
-    return caught.value
-
-
-def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Time passes, for the store."""
-    right = Store.now
-    monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + seconds)
 
 
 # ------------------------------------------------------------------ over HTTP
@@ -140,19 +117,6 @@ def test_the_service_s_clock_may_be_wrong(
     assert buy(hook).order_id == simulator.orders()[0].order_id
 
 
-def test_the_wallet_keeps_a_first_purchase_unknown_though_no_list_could_be_read(
-    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simulator.add_fault(Fault("error_before", path="orders/", times=None))
-    lose(simulator)
-    lose(simulator, "list_lag", seconds=600)
-    unknown(hook)
-    simulator.clear_faults()
-    later(monkeypatch, 130)
-    unknown(hook)
-    assert len(simulator.orders()) == 1
-
-
 def test_an_order_that_was_there_before_is_not_taken(simulator: Simulator, hook: SmsVerifyHook) -> None:
     settings = settings_of(hook)
     other = SmsVerifyHook(**{**settings, "store_url": settings["store_url"].replace("store", "other")})
@@ -163,33 +127,6 @@ def test_an_order_that_was_there_before_is_not_taken(simulator: Simulator, hook:
     store_of(other).close()
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        '{"order_id": null}',
-        '{"order_id": "x"}',
-        "null",
-        '{"order_id": 9, "order_id": 10}',
-        '{"order_id": 1, "service": "Telegram"}, {"order_id": 1, "service": "Gmail"}',
-    ],
-)
-def test_a_row_that_cannot_be_read_may_be_the_purchase(
-    row: str, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lose(simulator)
-    simulator.add_fault(Fault("error_before", path="orders/", times=None))
-    unknown(hook)
-    simulator.clear_faults()
-    other = '{"order_id": 3, "service": "Telegram", "created_at": "2020-01-01T00:00:00Z"}'
-    shown = Fault("error_before", path="orders/", status=200, body=f"[{row}, {other}]", times=None)
-    simulator.add_fault(shown)
-    later(monkeypatch, 130)
-    unknown(hook)
-    simulator.clear_faults()
-    assert buy(hook).order_id == simulator.orders()[0].order_id
-    assert len(simulator.orders()) == 1
-
-
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
 def test_a_page_in_the_answer_s_place_says_nothing_of_the_purchase(
     status: int, simulator: Simulator, hook: SmsVerifyHook
@@ -198,20 +135,6 @@ def test_a_page_in_the_answer_s_place_says_nothing_of_the_purchase(
     assert buy(hook).order_id == simulator.orders()[0].order_id
     assert buy(hook).order_id == simulator.orders()[0].order_id
     assert len(simulator.orders()) == 1
-
-
-def test_a_list_that_cannot_be_read_decides_nothing(
-    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lose(simulator)
-    simulator.add_fault(Fault("error_before", path="orders/", times=None))
-    unknown(hook)
-    later(monkeypatch, 130)
-    with pytest.raises(errors.SmsVerifyError):
-        buy(hook)
-    assert len(simulator.orders()) == 1
-    simulator.clear_faults()
-    assert buy(hook).order_id == simulator.orders()[0].order_id
 
 
 def test_on_an_account_that_others_use_too_a_find_is_reported_and_not_adopted(
@@ -307,142 +230,6 @@ def test_two_lost_purchases_of_one_service_are_distinguished_by_their_price(
     simulator.clear_faults()
     found = {product: buy(hook, product, product=product).order_id for product in ("temporary", "best-temp")}
     assert found == {order.product: order.order_id for order in simulator.orders()}
-
-
-# ------------------------------------------------------------------ what proves no absence
-
-
-@pytest.mark.parametrize("step", [-300.0, -5.0, 5.0])
-def test_a_clock_that_is_set_while_an_answer_is_lost_decides_nothing(
-    step: float, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lose(simulator)
-    right = Store.now
-
-    def stepped(self: Store, connection: Any) -> float:
-        return right(self, connection) + (step if simulator.orders() else 0.0)
-
-    monkeypatch.setattr(Store, "now", stepped)
-    for seconds in (0, 130, 600):
-        later(monkeypatch, seconds)
-        with contextlib.suppress(errors.PurchaseUnknownError):
-            buy(hook)
-        assert len(simulator.orders()) == 1
-
-
-def test_a_number_of_another_area_is_reported_and_not_bought_again(
-    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Phones, "usa", lambda *_: "+1 415 555 0100")
-    lose(simulator)
-    assert unknown(hook, area_code="212").order_ids == (simulator.orders()[0].order_id,)
-    later(monkeypatch, 130)
-    assert unknown(hook, area_code="212").order_ids == (simulator.orders()[0].order_id,)
-    assert len(simulator.orders()) == 1
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"service": "WA", "sell_price": 0.4},
-        {"service": "WA", "sell_price": 0.5, "phone": "+1 415 555 0100"},
-        {"service": "WhatsApp Messenger"},
-        {"service": "WhatsApp", "created_at": "2001-01-01T00:00:00Z"},
-        {},
-    ],
-    ids=str,
-)
-def test_an_order_that_the_list_spells_in_its_own_way_is_not_bought_again(
-    row: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    buy(hook, "before")
-    lose(simulator)
-    simulator.add_fault(Fault("error_before", path="orders/", times=None))
-    unknown(hook)
-    simulator.clear_faults()
-    bought = simulator.orders()[-1].order_id
-    body = json.dumps([{"order_id": bought, **row}])
-    simulator.add_fault(Fault("error_before", path="orders/", status=200, body=body, times=None))
-    later(monkeypatch, 130)
-    assert unknown(hook).order_ids == (bought,)
-    assert len(simulator.orders()) == 2
-
-
-def test_while_the_wallet_is_short_nothing_is_bought_again_however_late_the_list_is(
-    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simulator = simulate(list_lag=7200)
-    hook = make_hook(simulator, any_store_url)
-    lose(simulator)
-    unknown(hook)
-    later(monkeypatch, 130)
-    before = simulator.stats().by_endpoint["GET balance/"]
-    assert "the wallet holds less" in str(unknown(hook))
-    assert simulator.stats().by_endpoint["GET balance/"] == before + 1
-    assert len(simulator.orders()) == 1
-
-
-def test_what_is_as_small_as_the_rounding_is_not_bought_again_either(
-    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    penny = {"temporary": [{"service_id": 7, "name": "Penny", "price": 0.01}]}
-    simulator = simulate(list_lag=7200, catalogue=penny)
-    hook = make_hook(simulator, store_url)
-    lose(simulator)
-    unknown(hook, service="Penny")
-    later(monkeypatch, 130)
-    assert "the wallet holds less" in str(unknown(hook, service="Penny"))
-    assert len(simulator.orders()) == 1
-
-
-@pytest.mark.parametrize("body", ["[]", None], ids=["empty", "late"])
-def test_a_list_without_the_order_before_is_too_late_to_prove_anything(
-    body: str | None, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = [buy(hook, key) for key in ("one", "two")]
-    lose(simulator)
-    row = {"order_id": before[0].order_id, "service": "WhatsApp", "status": "pending"}
-    late = Fault("error_before", path="orders/", status=200, body=body or json.dumps([row]), times=None)
-    simulator.add_fault(late)
-    unknown(hook)
-    simulator.set_balance("50")  # the wallet decides nothing
-    later(monkeypatch, 130)
-    unknown(hook)
-    assert len(simulator.orders()) == 3
-    simulator.clear_faults()
-    assert buy(hook).order_id == simulator.orders()[-1].order_id
-
-
-def test_a_list_that_was_asked_for_early_proves_nothing_later(
-    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process is stopped between its reading of the list and what it makes of that."""
-    simulator = simulate(list_lag=7200)
-    hook = make_hook(simulator, store_url)
-    lose(simulator)
-    unknown(hook)
-    simulator.set_balance("50")  # the wallet decides nothing
-    read = StatusReader.read_list
-
-    def stopped(self: StatusReader, **options: Any) -> Any:
-        listing = read(self, **options)
-        later(monkeypatch, 1000)
-        return listing
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StatusReader, "read_list", stopped)
-        unknown(hook)
-    assert len(simulator.orders()) == 1
-
-
-def test_what_the_account_had_before_its_first_purchase_is_read_once(
-    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
-) -> None:
-    for key in ("one", "two"):
-        buy(hook, key)
-    buy(make_hook(simulator, store_url), "three")
-    counts = simulator.stats().by_endpoint
-    assert (counts["GET orders/"], counts["GET balance/"]) == (1, 1)
 
 
 def test_a_person_chooses_also_from_what_seems_to_be_another_thing(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rigs import in_a_day
 from rigs.processes import in_processes
-from rigs.purchases import read_prices
+from rigs.purchases import buy_number, read_prices
 from rigs.rooms import settings_of
 
 from smsverify import errors
@@ -23,13 +23,9 @@ MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 
 
-def buy(hook: SmsVerifyHook, **given: Any) -> int:
-    return hook.order("temporary", service="WhatsApp", **given).order_id  # 0.40
-
-
 def too_much(hook: SmsVerifyHook, **given: Any) -> str | None:
     with pytest.raises(errors.SpendingLimitError, match="Nothing was sent") as caught:
-        buy(hook, **given)
+        buy_number(hook, **given)
     return caught.value.budget
 
 
@@ -38,11 +34,11 @@ def test_the_day_s_budget_counts_what_all_have_bought(
 ) -> None:
     simulator = simulate()
     one, other = make_hook(simulator, any_store_url), make_hook(simulator, any_store_url, namespace="b")
-    buy(one)
-    buy(in_a_day(other, "0.80"))
+    buy_number(one)
+    buy_number(in_a_day(other, "0.80"))
     assert too_much(in_a_day(one, "1.19")) == "daily_budget"
     assert too_much(in_a_day(other, "1")) == "daily_budget"
-    buy(in_a_day(one, "1.20"))
+    buy_number(in_a_day(one, "1.20"))
     assert len(simulator.orders()) == 3
 
 
@@ -53,12 +49,12 @@ def test_a_list_that_cuts_prices_off_frees_no_budget(
     simulator = simulate(list_defects=["rounded"])  # which shows 0 USD
     hook = in_a_day(make_hook(simulator, any_store_url), "0.50")
     if is_answered:
-        buy(hook)
+        buy_number(hook)
     else:
         hook.list_orders()
         simulator.add_fault(Fault("lost_answer", path="order/temporary/"))
         with pytest.raises(errors.PurchaseUnknownError):
-            buy(hook, key="lost")
+            buy_number(hook, key="lost")
         hook.resolve("lost", order_id=simulator.orders()[0].order_id)
     hook.reconcile()
     assert too_much(hook) == "daily_budget"
@@ -71,9 +67,9 @@ def test_a_list_that_shows_a_lower_price_frees_budget(
     hook = in_a_day(make_hook(simulator, store_url, rate_period=60.0), "0.70")
     read_prices(hook)
     simulator.set_offer("temporary", 1012, price="0.30")
-    buy(hook)
+    buy_number(hook)
     hook.list_orders()
-    buy(hook)
+    buy_number(hook)
 
 
 def test_the_setting_and_the_call_both_hold(
@@ -81,7 +77,7 @@ def test_the_setting_and_the_call_both_hold(
 ) -> None:
     hook = make_hook(simulator, store_url, run_budget="0.50")
     assert too_much(hook, run_budget="0.30") == "run_budget"
-    buy(hook, run_budget="100")
+    buy_number(hook, run_budget="100")
     assert too_much(hook, run_budget="100") == "run_budget"
     assert simulator.balance() == Decimal("49.60")
 
@@ -97,23 +93,23 @@ def test_the_run_s_budget_counts_its_own_calls(
 
     run = Run()
     hook = SmsVerifyHook(**settings_of(make_hook(simulator, store_url)), run_context=run)
-    buy(hook, run_budget="0.50")
+    buy_number(hook, run_budget="0.50")
     assert too_much(hook, run_budget="0.50") == "run_budget"
     run.number = "two"
-    buy(hook, run_budget="0.50")
+    buy_number(hook, run_budget="0.50")
 
 
 def test_without_a_framework_the_program_is_the_run(hook: SmsVerifyHook) -> None:
-    buy(hook, run_budget="0.50")
+    buy_number(hook, run_budget="0.50")
     assert too_much(SmsVerifyHook(**settings_of(hook)), run_budget="0.50") == "run_budget"
 
 
 def test_a_refund_counts_when_the_list_shows_it(simulator: Simulator, hook: SmsVerifyHook) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     hook.cancel(order_id)
     assert too_much(in_a_day(hook, "0.50")) == "daily_budget"
     hook.list_orders()
-    buy(in_a_day(hook, "0.50"))
+    buy_number(in_a_day(hook, "0.50"))
 
 
 @pytest.mark.parametrize("policy", ["refund", "no-refund"])
@@ -132,22 +128,22 @@ def test_a_rental_that_was_cancelled_in_use_counts_as_spent(
 def test_a_call_whose_outcome_is_unknown_counts(simulator: Simulator, hook: SmsVerifyHook) -> None:
     simulator.add_fault(Fault("reset", path="order/temporary/"))
     with pytest.raises(errors.PurchaseUnknownError):
-        buy(in_a_day(hook, "0.50"), key="lost")
+        buy_number(in_a_day(hook, "0.50"), key="lost")
     assert too_much(in_a_day(hook, "0.50")) == "daily_budget"
     hook.resolve("lost", order_id=None)
-    buy(in_a_day(hook, "0.50"))
+    buy_number(in_a_day(hook, "0.50"))
 
 
 def test_a_call_that_was_refused_does_not_count(simulator: Simulator, hook: SmsVerifyHook) -> None:
     simulator.add_fault(Fault("out_of_stock", path="order/temporary/"))
     with pytest.raises(errors.NotAvailableError):
-        buy(in_a_day(hook, "0.50"))
-    buy(in_a_day(hook, "0.50"))
+        buy_number(in_a_day(hook, "0.50"))
+    buy_number(in_a_day(hook, "0.50"))
 
 
 def test_a_key_that_has_bought_already_needs_no_budget(hook: SmsVerifyHook) -> None:
     frugal = in_a_day(hook, "0.40")
-    assert buy(frugal, key="k") == buy(frugal, key="k")
+    assert buy_number(frugal, key="k") == buy_number(frugal, key="k")
 
 
 def test_renewals_count(simulator: Simulator, hook: SmsVerifyHook) -> None:
@@ -186,19 +182,19 @@ def test_an_unknown_price_fails_closed(
 
 
 def test_a_new_day_is_a_new_budget(hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch) -> None:
-    buy(in_a_day(hook, "0.50"))
+    buy_number(in_a_day(hook, "0.50"))
     right = Store.now
     monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + DAY)
-    buy(in_a_day(hook, "0.50"))
+    buy_number(in_a_day(hook, "0.50"))
 
 
 def test_a_budget_that_is_no_amount_is_refused(simulator: Simulator, hook: SmsVerifyHook) -> None:
     for value in (-1, "much", float("nan"), True):
         with pytest.raises(errors.InvalidRequestError) as caught:
-            buy(hook, run_budget=value)
+            buy_number(hook, run_budget=value)
         assert caught.value.field == "run_budget"
         with pytest.raises(errors.InvalidRequestError) as caught:
-            buy(in_a_day(hook, value))
+            buy_number(in_a_day(hook, value))
         assert caught.value.field == "daily_budget"
     assert simulator.requests() == []
 

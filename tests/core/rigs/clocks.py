@@ -1,14 +1,19 @@
-"""Clocks that a test sets: a process's own, and a database's."""
+"""Clocks that a test sets: a process's own, a database's, and a store's."""
 
 from __future__ import annotations
 
 import datetime
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy as sa
+
+from smsverify._store.store import Store
+
+if TYPE_CHECKING:  # which the processes of `rigs.workers` need not load
+    import pytest
 
 # The server calls its own functions by number, and this one by the name that it had.
 _MAKE = """
@@ -37,6 +42,12 @@ class DatabaseClock:
     def close(self) -> None:
         """Lets go of the database."""
         self._connection.close()
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Lets so many seconds pass for the store."""
+    right = Store.now
+    monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + seconds)
 
 
 _right = time.time

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from rigs.rooms import settings_of, store_of
 from smsverify._store.store import open_store
 from smsverify._store.tables import purchases
-from smsverify.errors import NotAvailableError
+from smsverify.errors import NotAvailableError, PurchaseUnknownError
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Order
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 
 BOUGHT = {"success": True, "data": {"order_id": 7, "status": "pending", "phone": "+1 415 555 0123"}}
 
@@ -30,7 +30,32 @@ def posts(simulator: Simulator, path: str = "order/") -> int:
 
 
 def buy(hook: SmsVerifyHook, key: str | None = "k", **options: Any) -> Order:
-    return hook.order("temporary", service="WhatsApp", key=key, **options)
+    return hook.order(**{"product": "temporary", "service": "WhatsApp", "key": key, **options})
+
+
+def buy_number(hook: SmsVerifyHook, **options: Any) -> int:
+    """The order of one more number, which costs 0.40; without a key it is a new one every time."""
+    return hook.order("temporary", service="WhatsApp", **options).order_id
+
+
+def lose(simulator: Simulator, kind: str = "lost_answer", **more: Any) -> None:
+    """The answer to a purchase of a temporary number is lost."""
+    simulator.add_fault(Fault(kind, path="order/temporary/", **more))
+
+
+def unknown(hook: SmsVerifyHook, key: str = "k", **options: Any) -> PurchaseUnknownError:
+    """What a purchase says of which nobody knows whether it was made."""
+    with pytest.raises(PurchaseUnknownError) as caught:
+        buy(hook, key, **options)
+    return caught.value
+
+
+def leave_unknown(simulator: Simulator, hook: SmsVerifyHook, key: str, kind: str = "lost_answer") -> None:
+    """A purchase whose answer is lost, while the list cannot be read either."""
+    lose(simulator, kind)
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    unknown(hook, key)
+    simulator.clear_faults()
 
 
 def read_prices(hook: SmsVerifyHook, product: str = "temporary") -> None:

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
+from rigs.clocks import later
 from rigs.rooms import rooms_of, store_of
 
 from smsverify import RateLimitedError, SmsVerifyHook
@@ -53,12 +54,6 @@ def refusal(rate_limit: RateLimit, priority: Priority) -> float:
 def polled(rate_limit: RateLimit, is_polled: bool = True) -> None:
     with rate_limit.store.write() as connection:
         rate_limit.codes_are_polled_for(connection, is_polled)
-
-
-def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Lets so many seconds pass for the store."""
-    right = Store.now
-    monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + seconds)
 
 
 # ------------------------------------------------------------------ purchases and the reads of their codes

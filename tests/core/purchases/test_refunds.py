@@ -1,0 +1,124 @@
+"""Refunds that never came are named, and are no money that can be spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+from rigs import in_a_day
+from rigs.purchases import buy_number
+
+from smsverify import errors
+from smsverify.hook import SmsVerifyHook
+from smsverify.reports import Reconciliation
+from smsverify.simulator import Simulator
+
+MakeHook = Callable[..., SmsVerifyHook]
+Simulate = Callable[..., Simulator]
+
+
+HASTY = 0.25  # seconds, the shortest grace of a service whose minute lasts a second
+
+
+def buy_and_cancel(hook: SmsVerifyHook, simulator: Simulator, *, is_refunded: bool) -> int:
+    """An order that the list shows as cancelled, and the wallet as refunded or not."""
+    order_id = buy_number(hook)
+    paid = simulator.balance()
+    hook.cancel(order_id)
+    hook.list_orders()
+    if not is_refunded:
+        simulator.set_balance(paid)
+    return order_id
+
+
+def await_finding(hook: SmsVerifyHook) -> Reconciliation:
+    """The first report that has something to look at."""
+    while not (report := hook.reconcile()).findings:
+        time.sleep(0.02)
+    return report
+
+
+def test_a_refund_that_never_came_is_named_and_counts_as_spent_until_the_wallet_shows_it(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    buy_and_cancel(hook, simulator, is_refunded=True)
+    assert hook.reconcile().findings == []
+    lost = buy_and_cancel(hook, simulator, is_refunded=False)
+    await_finding(hook)
+    for _ in range(2):
+        report = hook.reconcile()
+        assert [held.order_id for held in report.missing_refunds] == [lost]
+        assert str(lost) in report.findings[0]
+        assert (report.spent_today, report.refunded) == (Decimal("0.40"), Decimal("0.40"))
+    with pytest.raises(errors.SpendingLimitError):
+        buy_number(in_a_day(hook, "0.50"))
+    simulator.set_balance(simulator.balance() + Decimal("0.40"))
+    report = hook.reconcile()
+    assert (report.findings, report.spent_today, report.refunded) == ([], Decimal(0), Decimal("0.80"))
+    buy_number(in_a_day(hook, "0.50"))
+
+
+def test_a_refund_has_its_time_to_reach_the_wallet(
+    simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
+) -> None:
+    lost = buy_and_cancel(hook, simulator, is_refunded=False)
+    patient = make_hook(simulator, store_url, rate_period=60)
+    report = patient.reconcile()
+    assert (report.findings, report.spent_today) == ([], Decimal("0.40"))  # it is no money to spend yet
+    hasty = make_hook(simulator, store_url, purchase_grace=HASTY)
+    assert [held.order_id for held in await_finding(hasty).missing_refunds] == [lost]
+
+
+def test_only_as_many_refunds_are_missing_as_the_wallet_lacks(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    hook.order("rental", service="WhatsApp", duration=3)
+    for is_refunded in (True, False, True):
+        buy_and_cancel(hook, simulator, is_refunded=is_refunded)
+    assert len(await_finding(hook).missing_refunds) == 1
+
+
+def test_a_refund_that_came_in_part_frees_no_budget(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url, purchase_grace=HASTY, daily_budget="0.50")
+    order_id = buy_and_cancel(hook, simulator, is_refunded=False)
+    simulator.set_balance(simulator.balance() + Decimal("0.10"))
+    assert [held.order_id for held in await_finding(hook).missing_refunds] == [order_id]
+    with pytest.raises(errors.SpendingLimitError):
+        buy_number(hook)
+
+
+def test_what_else_the_wallet_does_is_no_missing_refund(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    """A deposit, a withdrawal of another amount, and what others buy."""
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    for change in ("25", "-3.15"):
+        buy_and_cancel(hook, simulator, is_refunded=True)
+        simulator.set_balance(simulator.balance() + Decimal(change))
+        assert hook.reconcile().missing_refunds == []
+    elsewhere = make_hook(simulator, store_url.replace("store.db", "other.db"))
+    buy_number(elsewhere)
+    buy_and_cancel(hook, simulator, is_refunded=True)
+    assert hook.reconcile().missing_refunds == []
+
+
+def test_a_refund_that_never_came_frees_no_budget(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url, daily_budget="0.50")
+    buy_and_cancel(hook, simulator, is_refunded=False)
+    hook.get_balance()
+    with pytest.raises(errors.SpendingLimitError):
+        buy_number(hook)
+    assert simulator.balance() == Decimal("49.60")
