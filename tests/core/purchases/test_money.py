@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import Phase
 from hypothesis.errors import Flaky
-from rigs.money_machine import run, two_services
-from rigs.money_world import World
+from rigs.money_machine import run
+from rigs.money_world import World, two_services
 
 from smsverify._purchases import spending
 from smsverify._purchases.calls import Intent

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from requests_mock import Mocker
 from rigs import API_KEY
 from rigs.money import Clock, Died
-from rigs.money_machine import FAULTS, two_services
-from rigs.money_world import GRACE, HURRIED, LEASE, Hook, Run, World
+from rigs.money_draws import FAULTS
+from rigs.money_world import GRACE, HURRIED, LEASE, Hook, Run, World, two_services
 
 from smsverify._purchases import due
 from smsverify._purchases.ledger import Ledger

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -13,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from rigs.money import Clock, Deaths, Stops, Wire
+from rigs import API_KEY
+from rigs.money import Clock, Deaths, Died, Stops, Wire
 from rigs.wire import closed_port
 from smsverify._orders.orders import Orders
 from smsverify._orders.records import Records
 from smsverify._parts import SHORTEST_PLAN_ALIVE, Parts
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.sending import Sender
+from smsverify.errors import SmsVerifyError
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Movement, SimulatedOrder, Simulator
 from smsverify.wings import RunContext
@@ -167,6 +170,45 @@ class World:
         # Who waits for a process that has died waits until it must have.
         monkeypatch.setattr(Sender, "wait_for_another", lambda *_: self.clock.pass_by(LEASE))
 
+    def hook(self, user: User, *, base_url: str | None = None, run: str = "run-1", **options: Any) -> Hook:
+        """A new process's hook."""
+        defaults = {
+            "account": user.wallet.account,
+            "namespace": user.namespace,
+            "rate_limit": 200,
+            "rate_period": 0.5,
+            **HURRIED,
+            "call_timeout": 5.0,
+            "purchase_grace": GRACE,
+        }
+        return Hook(
+            API_KEY,
+            base_url=base_url or user.wallet.service.url,
+            store_url=self.store_url,
+            run_context=Run(run),
+            **{**defaults, **options},
+        )
+
+    def act(
+        self, user: User, call: Callable[[Hook], Any], *, places: int | None = None, **options: Any
+    ) -> Any:
+        """What a process's call returns; `None` where it fails or the process dies."""
+        self.deaths.arm(places)
+        try:
+            return call(self.hook(user, **options))
+        except SmsVerifyError as error:
+            self.outcomes[type(error).__name__] += 1
+        except Died:
+            self.outcomes["Died"] += 1
+        finally:
+            self.deaths.arm(None)
+            self.wire.await_silence()
+        return None
+
+    def set_price(self, offer: str, which: int) -> None:
+        for service in self.services if offer in PRICES else ():
+            service.set_offer(OFFERS[offer]["product"], SERVICE_IDS[offer], price=PRICES[offer][which])
+
     def summary(self) -> str:
         """What has been done, and what came of it."""
         counts = {
@@ -176,6 +218,20 @@ class World:
         counts |= {name: self.outcomes[name] for name in ("paid", "Died", "PurchaseUnknownError", "resolved")}
         counts["step"] = sum(self.steps.values()) - self.steps["example"]
         return ", ".join(f"{count} × {name}" for name, count in counts.items())
+
+
+@contextmanager
+def two_services() -> Iterator[list[Simulator]]:
+    """Of two accounts, whose orders have the same ids."""
+    services = [
+        Simulator(
+            api_key=API_KEY, sms_delay="never", rate_limit=None, balance=START, list_length=LIST_LENGTH
+        ).start()
+        for _ in range(2)
+    ]
+    yield services
+    for service in services:
+        service.stop()
 
 
 class Row:
