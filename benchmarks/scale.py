@@ -33,6 +33,7 @@ import report
 from smsverify import SmsVerifyHook
 from stacks import Account, AirflowStack, Interrupted, PrefectServer, Processes, Run, SimulatorProcess
 from stacks.hosts import Host, Network
+from stacks.rest import Unreachable
 from stacks.services import PostgreSQL, Redis
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -272,10 +273,13 @@ def cut_off(host: Host) -> None:
 
 def is_over(cluster: Cluster, run: Run, flow_runs: list[str]) -> bool:
     """Whether no account is waited for any more."""
-    return cluster.airflow.look(run).state in ("success", "failed") and all(
-        cluster.prefect.run_state(run_id) in ("Completed", "Failed", "Crashed", "Cancelled")
-        for run_id in flow_runs
-    )
+    try:
+        return cluster.airflow.look(run).state in ("success", "failed") and all(
+            cluster.prefect.run_state(run_id) in ("Completed", "Failed", "Crashed", "Cancelled")
+            for run_id in flow_runs
+        )
+    except Unreachable:  # a server was killed, and starts again
+        return False
 
 
 def outcome(cluster: Cluster, run: Run, flow_runs: list[str], wanted: int) -> Outcome:
