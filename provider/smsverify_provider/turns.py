@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from smsverify.errors import SmsVerifyError
 from smsverify.text import log_of
 from smsverify.wings import store_name
 from smsverify_provider.arguments import CheckedOperator
+from smsverify_provider.results import without_frames
 from smsverify_provider.resuming import LEAD, RESUME_GAP
 from smsverify_provider.versions import AirflowFailException
 
@@ -49,16 +51,21 @@ class WaitsForTurn(CheckedOperator):
             method_name: the method that it comes back to.
             is_first_only: whether the worker waits for all turns after the first one.
             passed_on: what the event brings back besides.
+
+        Raises:
+            SmsVerifyError: what the call raises, without the frames below it.
         """
-        if not self.deferrable:
-            return pay()
         from smsverify.wings import TurnIsFar, leaving_queue
 
         try:
+            if not self.deferrable:
+                return pay()
             with leaving_queue(_place_in(event), beyond=WORTH_DEFERRING, is_first_only=is_first_only):
                 return pay()
         except TurnIsFar as far:
             place, seconds = far.place, far.seconds
+        except SmsVerifyError as error:
+            raise without_frames(error) from None
         from smsverify_provider.triggers.smsverify import SmsVerifyTurnTrigger
 
         log.info("The rate limit lets this task pay in about %.0f s: it is deferred until then", seconds)

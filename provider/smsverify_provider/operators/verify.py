@@ -26,14 +26,12 @@ from smsverify.errors import (
     InvalidRequestError,
     OrderEndedError,
     StoreError,
-    VerificationError,
     WaitTimeoutError,
 )
 from smsverify.wings import attempts_of, claim, plan_release, store_name
 from smsverify_provider.arguments import check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
-from smsverify_provider.results import without_frames
 from smsverify_provider.resuming import RESUME_GAP
 from smsverify_provider.turns import WaitsForTurn
 from smsverify_provider.versions import AirflowFailException, determine_kwargs
@@ -229,16 +227,13 @@ class SmsVerifyOperator(WaitsForTurn):
         self, series: Series, context: Context, event: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         while True:
-            try:
-                order = self._at_its_turn(
-                    self._hook,
-                    series.next_number,
-                    event,
-                    method_name="execute_at_turn",
-                    passed_on={"key": series.key},
-                )
-            except VerificationError as error:
-                raise without_frames(error) from None
+            order = self._at_its_turn(
+                self._hook,
+                series.next_number,
+                event,
+                method_name="execute_at_turn",
+                passed_on={"key": series.key},
+            )
             event = None
             self._order_id = order.order_id
             try:
