@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from decimal import Decimal
 from typing import Any
 
 LONGEST_SMS = 4000  # characters; what is longer is no SMS, and nothing is read out of it
@@ -51,6 +52,11 @@ def masked(text: object, longest: int = LONGEST) -> str:
     without_codes = _CODE.sub("***", str(text)[: 100 * longest])
     # An escape would have digits of its own.
     return _cut("".join(char if char.isprintable() else _blank(char, "?") for char in without_codes), longest)
+
+
+def amount(usd: Decimal) -> str:
+    """An amount of USD with its cents, and with the fractions of them that it has."""
+    return f"{usd:.2f}" if round(usd, 2) == usd else f"{usd:f}"
 
 
 def visible(text: str) -> str:

@@ -30,7 +30,7 @@ def alerts(credentials: str, minimum: float = 5) -> State[None]:
     reasons = reconcile(credentials, cancel_after=3600).findings
     balance = get_balance(credentials)
     if balance.amount < minimum:
-        reasons.append(f"The wallet holds {balance.amount} USD, and {minimum:g} USD are needed")
+        reasons.append(f"The wallet holds {balance.amount:.2f} USD, and {minimum:.2f} USD are needed")
     return Failed(message="; ".join(reasons)) if reasons else Completed()
 
 

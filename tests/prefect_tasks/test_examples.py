@@ -161,7 +161,7 @@ def test_a_person_is_alerted_of_findings_and_of_an_empty_wallet(
         (alert,) = eventually(lambda: webhook)
     assert alert.startswith("smsverify: ")
     assert str(number) in alert
-    assert "5 USD are needed" in alert
+    assert "5.00 USD are needed" in alert
 
 
 @pytest.mark.slow

@@ -224,7 +224,7 @@ def test_a_person_is_alerted_of_findings_and_of_an_empty_wallet(
     sim.set_balance("1.00")
     assert run("alerts").states == {"reconcile": "success", "wallet": "failed"}
     (wallet,) = alerts()
-    assert wallet == "wallet: The wallet holds 1.0 USD, and 5 USD are needed"
+    assert wallet == "wallet: The wallet holds 1.00 USD, and 5.00 USD are needed"
 
     sim.set_balance("50.00")
     assert run("alerts").states == {"reconcile": "success", "wallet": "success"}

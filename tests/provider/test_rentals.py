@@ -202,7 +202,7 @@ def test_a_wallet_that_holds_too_little_is_looked_at_again_without_a_worker(
 def test_without_time_it_looks_once_and_fails(run_task: Any, connection: Any, sim: Simulator) -> None:
     result = run_task(SmsVerifyBalanceSensor(task_id="wallet", minimum=101, mode="poke", timeout=0))
     assert isinstance(result.error, AirflowSensorTimeout)
-    assert str(result.error) == "The wallet holds 100.0 USD, and 101 USD are needed"
+    assert str(result.error) == "The wallet holds 100.00 USD, and 101.00 USD are needed"
     assert len(sim.requests()) == 1
 
 

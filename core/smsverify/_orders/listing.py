@@ -21,7 +21,7 @@ from smsverify._store.sequence import Asked
 from smsverify._store.tables import accounts, orders, purchases
 from smsverify.metrics import REFUNDED, REFUNDS, Meter
 from smsverify.models import RENTALS, Order, was_cancelled
-from smsverify.text import log_of
+from smsverify.text import amount, log_of
 
 log = log_of(__name__)
 
@@ -158,7 +158,8 @@ class OrderList:
         connection.execute(sa.update(purchases).where(its_purchase).values(charge=price))
         allowed = connection.execute(sa.select(purchases.c.max_price).where(its_purchase)).scalar()
         if allowed is not None and Decimal(price) > Decimal(allowed):
-            log.warning("Order %d was charged %s USD, more than max_price=%s", order_id, price, allowed)
+            charged, most = amount(Decimal(price)), amount(Decimal(allowed))
+            log.warning("Order %d was charged %s USD, more than max_price=%s", order_id, charged, most)
 
     def _count_refund(self, row: Any, price: str | None) -> None:
         what = {"product": row.product, "service": row.service}

@@ -23,7 +23,7 @@ from smsverify._store.tables import attempts, purchases
 from smsverify.checks import OrderRequest
 from smsverify.errors import NotAvailableError, OrderEndedError, PriceLimitError, VerificationError
 from smsverify.models import RENTALS, Message, Order
-from smsverify.text import log_of
+from smsverify.text import amount, log_of
 from smsverify.verification import TriedNumber, Verification
 
 log = log_of(__name__)
@@ -165,8 +165,8 @@ class Series:
                 self._records.decide(row, "no_code", str(error))
             except (NotAvailableError, PriceLimitError) as error:
                 why = str(error)
-                if left is not None and isinstance(error, PriceLimitError):
-                    why = f"{left} USD are left of max_cost={self._max_cost}. {why}"
+                if self._max_cost is not None and left is not None and isinstance(error, PriceLimitError):
+                    why = f"{amount(left)} USD are left of max_cost={amount(self._max_cost)}. {why}"
                 log.info("Attempt %d is not possible with %s: %s", row.number, row.product, why)
                 self._records.decide(row, "unavailable", why)
             else:
@@ -268,7 +268,7 @@ class Series:
         if not left:
             raise self._nothing_left("nothing that may be bought is available")
         if self._max_cost is not None and self._max_cost <= self._spent(rows):
-            raise self._nothing_left(f"max_cost={self._max_cost} is spent")
+            raise self._nothing_left(f"max_cost={amount(self._max_cost)} is spent")
         self._records.begin(series, len(rows) + 1, left[0])
         return self._records.last_series()[-1]
 

@@ -31,7 +31,7 @@ from smsverify.errors import (
     StoreError,
 )
 from smsverify.models import RENTALS, Order, Service
-from smsverify.text import log_of
+from smsverify.text import amount, log_of
 
 log = log_of(__name__)
 
@@ -132,9 +132,8 @@ class Purchases:
         price = "an unknown price" if order.price is None else f"{order.price:.2f} USD"
         log.info("Bought %s for %s", named(order.order_id, order), price)
         if request.max_price is not None and order.price is not None and order.price > request.max_price:
-            log.warning(
-                "Order %d was charged %s, more than max_price=%s", order.order_id, price, request.max_price
-            )
+            charged, most = amount(order.price), amount(request.max_price)
+            log.warning("Order %d was charged %s USD, more than max_price=%s", order.order_id, charged, most)
         return order
 
     def find(self, key: str, fingerprint: str, *, stop: threading.Event | None = None) -> Order | None:

@@ -23,7 +23,7 @@ from smsverify.errors import (
     WaitStoppedError,
 )
 from smsverify.models import Service
-from smsverify.text import log_of
+from smsverify.text import amount, log_of
 
 log = log_of(__name__)
 
@@ -170,7 +170,10 @@ def check_price(price: Decimal | None, limit: Decimal | None, what: str) -> None
         return
     if price is None:
         raise PriceLimitError(
-            f"the price of {what} is unknown, so max_price={limit} cannot be checked. Nothing was sent"
+            f"the price of {what} is unknown, so max_price={amount(limit)} cannot be checked. "
+            "Nothing was sent"
         )
     if price > limit:
-        raise PriceLimitError(f"{what} costs {price} USD, more than max_price={limit}. Nothing was sent")
+        raise PriceLimitError(
+            f"{what} costs {amount(price)} USD, more than max_price={amount(limit)}. Nothing was sent"
+        )

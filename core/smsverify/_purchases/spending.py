@@ -15,6 +15,7 @@ from smsverify._store.store import Store
 from smsverify._store.tables import orders, purchases
 from smsverify.errors import PriceLimitError, SpendingLimitError
 from smsverify.overview import Task
+from smsverify.text import amount
 
 HAIR = 1e-9  # USD by which floats may be off
 
@@ -228,19 +229,20 @@ class Spending:
                 continue
             if charge is None:
                 raise PriceLimitError(
-                    f"the price of {key!r} is unknown, so {name}={limit} cannot be checked. Nothing was sent"
+                    f"the price of {key!r} is unknown, so {name}={amount(limit)} cannot be checked. "
+                    "Nothing was sent"
                 )
             spent = self._spent(connection, since, run=run, without=call_id)
             if spent.unpriced:
                 raise SpendingLimitError(
-                    f"the price of {spent.unpriced} earlier calls is unknown, so {name}={limit} cannot be "
-                    "checked. Nothing was sent",
+                    f"the price of {spent.unpriced} earlier calls is unknown, so {name}={amount(limit)} "
+                    "cannot be checked. Nothing was sent",
                     budget=name,
                 )
             if spent.amount + charge > limit:
                 raise SpendingLimitError(
-                    f"{name}={limit} USD would be exceeded: {spent.amount} USD are spent, and this costs "
-                    f"{charge}. Nothing was sent",
+                    f"{name}={amount(limit)} USD would be exceeded: {amount(spent.amount)} USD are spent, "
+                    f"and this costs {amount(charge)}. Nothing was sent",
                     budget=name,
                 )
 

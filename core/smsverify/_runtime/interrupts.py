@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from smsverify.errors import WaitStoppedError
+from smsverify.text import amount
 
 # Ctrl-C, a supervisor that ends the command, and a terminal that is closed.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -68,9 +69,7 @@ def quoted_command(*words: str, **options: Any) -> str:
 
 
 def _typed(value: Any) -> str:
-    """An amount of USD with its cents, unless it has fractions of them; all else as it is."""
-    is_of_cents = isinstance(value, Decimal) and round(value, 2) == value
-    return f"{value:.2f}" if is_of_cents else str(value)
+    return amount(value) if isinstance(value, Decimal) else str(value)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from smsverify.errors import (
     StoreError,
 )
 from smsverify.models import Message
+from smsverify.text import amount
 from smsverify.wings import claim, log_wait, missing_code, plan_release, store_name
 from smsverify_provider.arguments import CheckedOperator, check_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
@@ -360,7 +361,7 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
                 self._seen = str(error)
                 self.log.warning("The balance cannot be read; the wait goes on: %s", error)
             return PokeReturnValue(False)
-        seen = f"The wallet holds {balance.amount} USD, and {minimum} USD are needed"
+        seen = f"The wallet holds {amount(balance.amount)} USD, and {amount(minimum)} USD are needed"
         is_first = self._seen == "" and not context.get("task_reschedule_count")
         is_enough = balance.amount >= minimum
         if is_first or is_enough or self._seen not in ("", seen):

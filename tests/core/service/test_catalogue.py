@@ -158,7 +158,7 @@ def test_a_rental_is_renewed_at_the_price_of_what_it_was_bought_as(
     offline.order("rent-1day", service=1688)
     requests_mock.get(f"{URL}order/1/status/", json={"order_id": 1, "status": "active"})
     requests_mock.post(f"{URL}order/1/renew/", json={"order_id": 1, "status": "active"})
-    with pytest.raises(PriceLimitError, match="costs 4 USD"):
+    with pytest.raises(PriceLimitError, match=r"costs 4\.00 USD"):
         offline.renew(1, max_price="3")
     offline.renew(1, max_price="4")
 
