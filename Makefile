@@ -140,7 +140,7 @@ bench-store: $(VENV)/core/installed ## measure what the store costs after 1,000,
 
 bench-airflow: $(VENV)/core/installed $(VENV)/airflow/installed ## measure 50 codes on a real Airflow, beside HttpOperator and HttpSensor
 	$(CORE)/python benchmarks/real_airflow.py --write
-	$(CORE)/python benchmarks/real_airflow.py --numbers 200 --write
+	$(CORE)/python benchmarks/real_airflow.py --numbers 200 --ways task --write
 
 # Checks ---------------------------------------------------------------------------------------------------------
 

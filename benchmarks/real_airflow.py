@@ -1,6 +1,6 @@
 """Many codes on a real Airflow, in real time, by the operators for HTTP and by `@task.smsverify`.
 
-    .venv/core/bin/python benchmarks/real_airflow.py [--numbers 50] [--ways by_task,by_http] [--write]
+    .venv/core/bin/python benchmarks/real_airflow.py [--numbers 50] [--ways task,http] [--write]
 
 Scheduler, triggerer, API server and DAG processor run as they do in production, but on one machine, with the
 LocalExecutor, eight workers and SQLite; each way has a simulator of its own with the limit of 60 requests a
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sqlite3
 import statistics
 import sys
@@ -23,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import report
 
-from stacks import AirflowStack, Processes, Run, SimulatorProcess
+from stacks import Account, AirflowStack, Processes, Run, SimulatorProcess
+from stacks.processes import inherited_environment, python_of
 
 ROOT = Path(__file__).parents[1]
 CORE, AIRFLOW = (ROOT / ".venv" / name for name in ("core", "airflow"))
@@ -47,24 +50,33 @@ GLANCE = 0.25  # seconds between two looks at the states of the tasks
 
 @dataclass(frozen=True)
 class Way:
-    """One way: its DAG, named like its key.
+    """One way.
 
     Attributes:
         name: for the table.
+        dag_id: its DAG.
         orders: the task that orders the number, without its place.
         ends: the task that has ended when the code is in hand.
+        settings: of smsverify.
+        is_called: whether the service sends callbacks, to a receiver in a process of its own.
     """
 
     name: str
+    dag_id: str
     orders: str
     ends: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    is_called: bool = False
 
 
 WAYS = {
-    "by_task": Way("@task.smsverify", "verify", "verify"),
-    "by_operators": Way("SmsVerifyOrderOperator and SmsVerifyOtpSensor", "order", "wait"),
-    "by_http": Way("HttpOperator and HttpSensor", "order", "wait"),
+    "task": Way("@task.smsverify", "by_task", "verify", "verify"),
+    "late": Way("@task.smsverify, code_latency 40 s", "by_task", "verify", "verify", {"code_latency": "40"}),
+    "called": Way("@task.smsverify, callbacks", "by_task", "verify", "verify", is_called=True),
+    "operators": Way("SmsVerifyOrderOperator and SmsVerifyOtpSensor", "by_operators", "order", "wait"),
+    "http": Way("HttpOperator and HttpSensor", "by_http", "order", "wait"),
 }
+SECRET = "the-secret-of-the-callback-url"
 
 
 @dataclass(frozen=True)
@@ -139,9 +151,8 @@ class Watch:
         return sum(seconds for task, at, seconds in self.deferred if task == task_id and at < ordered_at)
 
 
-def measure(airflow: AirflowStack, simulator: SimulatorProcess, dag_id: str, count: int) -> Result:
+def measure(airflow: AirflowStack, simulator: SimulatorProcess, way: Way, count: int) -> Result:
     """Runs a DAG to its end."""
-    way = WAYS[dag_id]
     control, seen = simulator.control(), 0
 
     def show(states: dict[str, str]) -> None:
@@ -149,10 +160,10 @@ def measure(airflow: AirflowStack, simulator: SimulatorProcess, dag_id: str, cou
         there = sum(state == "success" for task_id, state in states.items() if task_id.startswith(way.ends))
         if there != seen:
             seen = there
-            print(f"\r{dag_id}: {there} of {count} codes", end="", file=sys.stderr, flush=True)
+            print(f"\r{way.name}: {there} of {count} codes", end="", file=sys.stderr, flush=True)
 
-    with Watch(airflow.database, dag_id) as watch:
-        run = airflow.trigger_dag(dag_id)
+    with Watch(airflow.database, way.dag_id) as watch:
+        run = airflow.trigger_dag(way.dag_id)
         airflow.wait_for_run(run, PATIENCE, show)
     print(file=sys.stderr)
     ends = {task["task_id"]: task for task in tasks(airflow, run)}
@@ -219,14 +230,16 @@ def main() -> int:
     """Runs the ways, prints, and writes what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--numbers", type=int, default=50, help="how many numbers are wanted at once")
-    parser.add_argument("--ways", default="by_task,by_http", help=f"some of {', '.join(WAYS)}, in this order")
+    parser.add_argument(
+        "--ways", default="task,late,called,http", help=f"some of {', '.join(WAYS)}, in this order"
+    )
     parser.add_argument("--write", action="store_true", help="write docs/waiting.md")
     args = parser.parse_args()
     ways, rows = args.ways.split(","), [HEAD]
     with tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory:
-        for dag_id in ways:
-            result = run(Path(directory) / dag_id, dag_id, args.numbers)
-            rows.append(row(WAYS[dag_id].name, result))
+        for key in ways:
+            result = run(Path(directory) / key, WAYS[key], args.numbers)
+            rows.append(row(WAYS[key].name, result))
             print(rows[-1], flush=True)
     print("\n".join(rows))
     if args.write:
@@ -239,15 +252,22 @@ def main() -> int:
     return 0
 
 
-def run(base: Path, dag_id: str, numbers: int) -> Result:
+def run(base: Path, way: Way, numbers: int) -> Result:
     """One way, on a stack and a simulator of its own."""
     base.mkdir()
+    port, called = _free_port(), {}
+    if way.is_called:
+        called = {"callback_url": f"http://127.0.0.1:{port}/callback/{SECRET}"}
     with (
         Processes(base / "logs") as processes,
-        SimulatorProcess(processes, CORE, **SERVICE) as simulator,
+        SimulatorProcess(processes, CORE, **SERVICE, **called) as simulator,
     ):
-        account = simulator.account(base / "store.db")
-        headers = {"Authorization": f"Bearer {account.settings['api_key']}"}
+        settings = {**simulator.account(base / "store.db").settings, **way.settings}
+        if way.is_called:
+            settings["callback_secrets"] = SECRET
+            _start_receiver(processes, Account(settings), port)
+        account = Account(settings)
+        headers = {"Authorization": f"Bearer {settings['api_key']}"}
         connection = {"conn_type": "http", "host": simulator.url, "extra": headers}
         home = base / "airflow"
         variables = account.airflow_connection() | {
@@ -258,7 +278,21 @@ def run(base: Path, dag_id: str, numbers: int) -> Result:
         }
         dags = Path(__file__).parent / "airflow_dags"
         with AirflowStack(processes, AIRFLOW, dags=dags, home=home, variables=variables) as airflow:
-            return measure(airflow, simulator, dag_id, numbers)
+            return measure(airflow, simulator, way, numbers)
+
+
+def _start_receiver(processes: Processes, account: Account, port: int) -> None:
+    command = [str(python_of(CORE)), "-m", "smsverify", "callbacks", "serve", "--port", str(port)]
+    receiver = processes.spawn("callbacks", command, inherited_environment() | account.environment())
+    processes.wait_until(
+        lambda: "taking callbacks at" in receiver.output(), 60, "the receiver of callbacks", [receiver]
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
