@@ -35,6 +35,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 CODE_LATENCY = 5.0  # seconds at time scale 1 that a code may lie at the service while requests are scarce
+# Seconds at time scale 1 between two polls, at the least. Faster, a code would hardly be in hand sooner, since
+# people and pages take seconds.
+FASTEST_POLL = 1.5
 # Seconds at time scale 1 between two polls, at the most, where other requests need the slots: no less for a
 # code that may lie for 5 s or more, and no more for any.
 SLOWEST_POLL = 10.0
@@ -76,6 +79,15 @@ class Sharing:
     def slack(self) -> float:
         """The share of the slots that polls leave unused."""
         return SLACK * self._haste
+
+    @property
+    def fastest_poll(self) -> float:
+        """Seconds at time scale 1 between two polls where the rate limit is idle.
+
+        What a poll takes then, a number of the same minute may need: a task may order it a moment later. So
+        where a code may lie for longer, polls are rarer: a code lies for a tenth of that on average.
+        """
+        return min(max(FASTEST_POLL, self.code_latency / 5), RAREST_POLL)
 
     @property
     def slowest_poll(self) -> float:

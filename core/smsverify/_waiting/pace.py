@@ -16,12 +16,10 @@ from dataclasses import dataclass
 
 from smsverify._runtime.clock import DAY, MINUTE
 from smsverify._service.rate_limit import Load
-from smsverify._service.turns import SLOWEST_POLL, Sharing
+from smsverify._service.turns import FASTEST_POLL, SLOWEST_POLL, Sharing
 
 # All seconds below are of a service whose minute lasts a minute.
 
-# Between two polls. Faster, a code would hardly be in hand sooner, since people and pages take seconds.
-FASTEST_POLL = 1.5  # where the rate limit is idle; where it is not, `Sharing.slowest_poll`
 FIRST_POLL = 15.0  # from the start of the oldest wait, at the most, though no slot can be spared
 SOON = 4.0  # within so many seconds, slots that come back do so together
 ONE_BY_ONE = 4  # orders that one poll asks for one by one, at the most: the others have their turn soon
@@ -138,7 +136,7 @@ def _by_what_is_left(
     left = max(limit * (1 - sharing.slack) - purchases - codes - load.reads, 1.0)
     lists = 0 if unlisted is None else 1
     cost = lists + min(len(ages) if unlisted is None else unlisted, ONE_BY_ONE)
-    fastest, slowest = FASTEST_POLL * second, sharing.slowest_poll * second
+    fastest, slowest = sharing.fastest_poll * second, sharing.slowest_poll * second
     pause = min(max(period * cost / left, fastest), slowest)
     if fastest < (enough_at := _enough_come_back(load.free_in, fresh, SOON * second)) < pause:
         pause = enough_at

@@ -42,7 +42,7 @@ def test_a_poll_comes_neither_too_soon_nor_too_late(
     assert poll.pause * 60 / period <= SLOWEST + 1e-9
     assert 1 <= poll.one_by_one <= pace.ONE_BY_ONE
     if poll.is_made:
-        assert poll.pause * 60 / period + 1e-9 >= pace.FASTEST_POLL
+        assert poll.pause * 60 / period + 1e-9 >= Sharing().fastest_poll
     else:
         assert max(situation["ages"]) < Sharing().code_latency * period / 60
 
@@ -119,6 +119,7 @@ def test_the_longer_a_code_may_lie_the_more_purchases_have_and_the_rarer_polls_a
     assert Sharing(short).purchases <= Sharing(long).purchases + 1e-9
     assert Sharing(short).orders_ahead <= Sharing(long).orders_ahead
     assert Sharing(short).slowest_poll <= Sharing(long).slowest_poll <= 2 * long
+    assert Sharing(short).fastest_poll <= Sharing(long).fastest_poll <= Sharing(long).slowest_poll
 
 
 @given(LATENCIES)
@@ -133,12 +134,20 @@ def test_by_default_there_are_27_numbers_and_6_polls_a_minute() -> None:
     assert Sharing().slowest_poll == SLOWEST
 
 
+@pytest.mark.parametrize(("code_latency", "pause"), [(1, 1.5), (5, 1.5), (20, 4), (40, 8), (3600, 30)])
+def test_the_limit_of_an_idle_minute_is_left_to_numbers_where_a_code_may_lie(
+    code_latency: float, pause: float
+) -> None:
+    idle = {"ages": [20.0], "unlisted": None, "load": Load(0, 0, 0, 0), "sharing": Sharing(code_latency)}
+    assert polled(60.0, 60, idle).pause == pause
+
+
 @given(LIMITS, SITUATIONS, LATENCIES)
 def test_no_code_waits_for_a_poll_longer_than_it_may(
     limit: int, situation: dict[str, Any], code_latency: float
 ) -> None:
     poll = polled(60.0, limit, situation | {"sharing": Sharing(code_latency)})
-    assert poll.pause <= max(Sharing(code_latency).slowest_poll, pace.FASTEST_POLL)
+    assert poll.pause <= Sharing(code_latency).slowest_poll
 
 
 @pytest.mark.parametrize(
