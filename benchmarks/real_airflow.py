@@ -29,14 +29,13 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import report
 
-from stacks import Account, AirflowStack, Processes, Run, SimulatorProcess
+from stacks import Account, AirflowStack, Processes, SimulatorProcess
 from stacks.processes import inherited_environment, python_of
 
 ROOT = Path(__file__).parents[1]
@@ -166,7 +165,7 @@ def measure(airflow: AirflowStack, simulator: SimulatorProcess, way: Way, count:
         run = airflow.trigger_dag(way.dag_id)
         airflow.wait_for_run(run, PATIENCE, show)
     print(file=sys.stderr)
-    ends = {task["task_id"]: task for task in tasks(airflow, run)}
+    ends = {task["task_id"]: task for task in airflow.tasks(run)}
     orders = {order.order_id: order for order in control.orders()}
     in_hand: list[tuple[float, float]] = []
     for_worker, for_limit = [], []
@@ -214,11 +213,6 @@ def row(name: str, one: Result) -> str:
         f"| {report.percentile(one.latencies, 0.95):.1f} s | {one.requests} | {one.refused} | {one.lost} "
         f"| {one.worker_seconds / codes:.1f} | {waits(one.for_worker)} | {waits(one.for_limit)} |"
     )
-
-
-def tasks(airflow: AirflowStack, run: Run) -> list[dict[str, Any]]:
-    """What the API says of all tasks of a run."""
-    return list(airflow.rest.get(f"{run.path}/taskInstances?limit=1000")["task_instances"])
 
 
 def moment(text: str) -> float:

@@ -43,6 +43,7 @@ COMPONENTS: Final = ("api-server", "scheduler", "triggerer", "dag-processor")
 MIGRATION = 300.0
 READY = 300.0
 RUN_STATES: Final = ("success", "failed")
+PAGE = 100  # tasks that the API shows at a time, at the most
 WAITING: Final = "waiting"  # stands for the state of a task that has none yet
 USER = "stacks"
 
@@ -317,14 +318,22 @@ class AirflowStack:
 
     def task_states(self, run: Run) -> dict[str, str]:
         """The states of a run's tasks by id, of mapped ones by `<id>[<index>]`."""
-        found = self.rest.get(f"{run.path}/taskInstances?limit=1000")["task_instances"]
         return {
             task["task_id"] if task["map_index"] < 0 else f"{task['task_id']}[{task['map_index']}]": task[
                 "state"
             ]
             or WAITING
-            for task in found
+            for task in self.tasks(run)
         }
+
+    def tasks(self, run: Run) -> list[dict[str, Any]]:
+        """What the API knows of all tasks of a run."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.rest.get(f"{run.path}/taskInstances?limit={PAGE}&offset={len(found)}&order_by=id")
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
 
     def task(self, run: Run, task_id: str) -> dict[str, Any]:
         """What the API knows of a task of a run."""
