@@ -35,7 +35,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 CODE_LATENCY = 5.0  # seconds at time scale 1 that a code may lie at the service while requests are scarce
-# Seconds at time scale 1 between two polls, at the least. Faster, a code would hardly be in hand sooner, since
+# Seconds at time scale 1 between two polls, at the least. Faster, a code would hardly be in hand sooner:
 # people and pages take seconds.
 FASTEST_POLL = 1.5
 # Seconds at time scale 1 between two polls, at the most, where other requests need the slots: no less for a
