@@ -4,8 +4,9 @@
 
 Scheduler, triggerer, API server and DAG processor run as they do in production, but on one machine, with the
 LocalExecutor, eight workers and SQLite; each way has a simulator of its own with the limit of 60 requests a
-minute enforced. The ways run one after the other. The DAGs are in `airflow_dags/`. A code is in hand when the
-task that waits for it has ended, since whatever uses it can start then.
+minute enforced. The ways run one after the other. The DAGs are in `airflow_dags/`, in a file each, since
+Airflow reads it for each task that it runs. A code is in hand when the task that waits for it has ended:
+whatever uses it can start then.
 
 What the tasks do all this time is read from Airflow's database several times a second. A task holds a worker
 while it is running. It waits for a worker while it is scheduled or queued, and for the rate limit while it is
