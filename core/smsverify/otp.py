@@ -20,7 +20,7 @@ from itertools import islice
 
 from smsverify._input.patterns import as_pattern
 from smsverify._otp.shapes import Candidate, blanked, candidates
-from smsverify._otp.words import compiled, fold, lower
+from smsverify._otp.words import compiled, fold, lower, spelled
 from smsverify.text import LONGEST_SMS, visible
 
 # The last line of a message bound to a web site: "@example.com #48213".
@@ -125,8 +125,11 @@ def extract_otp(text: str, *, pattern: str | re.Pattern[str] | None = None) -> s
         return as_pattern(pattern).find(visible(text))
     written = fold(visible(text))
     if bound := compiled(_DOMAIN_BOUND).search(written):
-        return bound[1] if re.search("[A-Za-z]", bound[1]) else bound[1].replace("-", "")
-    return _Reading(written).code()
+        code: str | None = bound[1] if re.search("[A-Za-z]", bound[1]) else bound[1].replace("-", "")
+    else:
+        code = _Reading(written).code()
+    # Words are read without their accents, but a letter of a code with one is another letter.
+    return code if code is None or code.isdigit() or code in spelled(visible(text)) else None
 
 
 class _Reading:

@@ -50,8 +50,14 @@ _ACCENTS = "[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\ufe00-\ufe0f\u20d0-\u
 # Latin letters in Cyrillic words, such as the \u00f4 that Serbian writes in \u043a\u00f4\u0434.
 _LOOKALIKE = re.compile("(?<=[\u0400-\u04ff])[aeopcx](?=[\u0400-\u04ff])")
 _CYRILLIC = dict(zip("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445", strict=True))
-# Letters that do not decompose to a plain form, the Persian variants of two Arabic ones, all hyphens.
-_PLAIN = str.maketrans("đĐłŁøØıəƏ\u06a9\u06cc\u2010\u2011\u2012\u2013\u2212", "dDlLoOieE\u0643\u064a-----")
+_HYPHENS = str.maketrans("\u2010\u2011\u2012\u2013\u2212", "-----")
+# Besides, letters that do not decompose to a plain form, and the Persian variants of two Arabic ones.
+_PLAIN = _HYPHENS | str.maketrans("đĐłŁøØıəƏ\u06a9\u06cc", "dDlLoOieE\u0643\u064a")
+
+
+def spelled(text: str) -> str:
+    """The text with its letters as they are, accents included; full width and all hyphens made ASCII."""
+    return unicodedata.normalize("NFKC", text).translate(_HYPHENS)
 
 
 def fold(text: str) -> str:
