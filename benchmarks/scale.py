@@ -186,8 +186,12 @@ class Cluster:
     # -------------------------------------------------------------- what happens to it
 
     def revive(self) -> None:
-        """Starts again what has ended by itself, as a supervisor of services does."""
+        """Starts again what has ended by itself, as a supervisor of services does, and an automation for flow
+        runs that have crashed.
+        """
         self.ended_by_themselves += self.airflow.revive()
+        for run_id in self.prefect.runs_in_state("CRASHED"):
+            self.prefect.set_run_state(run_id, "SCHEDULED", "AwaitingRetry")
 
     def kill(self, component: str) -> None:
         """Kills a component of Airflow; a supervisor starts it again."""

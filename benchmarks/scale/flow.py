@@ -8,7 +8,7 @@ from prefect_smsverify import SmsVerifyCredentials, verify_number
 from smsverify import Order
 
 
-@flow
+@flow(retries=20, retry_delay_seconds=10)
 def account(name: str) -> str:
     """Returns the account's name and the order of its number."""
 
