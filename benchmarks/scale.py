@@ -48,6 +48,7 @@ PRICE = Decimal("0.40")
 PATIENCE = 3600.0
 POOL = "scale"
 CUT_OFF = 30.0
+STARTED_WITHIN = 60.0  # seconds that a living worker takes to start a flow run that it has taken
 BETWEEN = 20.0  # seconds from the end of one event to the next
 CLOCK = 40.0
 COMPONENTS = ("scheduler", "scheduler-2", "triggerer", "triggerer-2", "worker", "worker-2")
@@ -205,13 +206,17 @@ class Cluster:
     def kill_flows(self) -> None:
         """Kills a worker of Prefect with its flow runs; their second tries begin elsewhere."""
         host = self.flow_hosts[0]
-        running = self.prefect.runs_in_state("RUNNING")
+        begun = self._begun_runs()
         self._processes.stop([self.workers[host]], kill=True)
         self.workers[host] = self.prefect.start_worker(POOL, at_once=3, host=host)
-        for run_id in running:
+        time.sleep(STARTED_WITHIN)
+        for run_id in begun & self._begun_runs():
             pid = self.prefect.run_process(run_id)
-            if pid is not None and not Path("/proc", str(pid)).exists():
+            if pid is None or not Path("/proc", str(pid)).exists():
                 self.prefect.set_run_state(run_id, "SCHEDULED", "AwaitingRetry")
+
+    def _begun_runs(self) -> set[str]:
+        return {run_id for kind in ("PENDING", "RUNNING") for run_id in self.prefect.runs_in_state(kind)}
 
     def kill_prefect_server(self) -> None:
         """Kills Prefect's server and starts it again."""
