@@ -111,21 +111,21 @@ _NOT_USED = _unneeded()
 _UNNEEDED = sa.union_all(*_NOT_USED)
 
 
-def _selects(kind: HeldKind, candidates: int) -> list[sa.Select[Any]]:
+def _selects(kind: HeldKind, *, has_candidates: bool) -> list[sa.Select[Any]]:
     if kind in ("not_given_back", "planned"):
         return [_to_release(planned=kind == "planned")]
     if kind == "not_used":
         return _NOT_USED
     if kind == "refund_missing":
         return [_select(orders.c.refund_missing_since > 0, orders.c.refunded_at <= _REFUNDED_BEFORE)]
-    others = (sa.bindparam(f"candidate_{number}", type_=sa.BigInteger) for number in range(candidates))
-    return [_select(is_foreign(NOW, WALL, DAY), *(orders.c.order_id != other for other in others))]
+    is_no_candidate = orders.c.order_id.not_in(sa.bindparam("candidates", expanding=True))
+    return [_select(is_foreign(NOW, WALL, DAY), *([is_no_candidate] if has_candidates else []))]
 
 
 @cache
-def _held(kinds: tuple[HeldKind, ...], candidates: int) -> sa.Select[Any]:
-    """The orders of these kinds, in this order, each with the task that has bought it. So many candidates of
-    unknown calls are left out of those that were bought elsewhere.
+def _held(kinds: tuple[HeldKind, ...], *, has_candidates: bool) -> sa.Select[Any]:
+    """The orders of these kinds, in this order, each with the task that has bought it. The candidates of
+    unknown calls, where there are any, are left out of those that were bought elsewhere.
 
     Which they are is found out first: a text and a plan without the orders' other columns are much shorter.
     """
@@ -135,7 +135,7 @@ def _held(kinds: tuple[HeldKind, ...], candidates: int) -> sa.Select[Any]:
             sa.literal_column(str(rank), sa.Integer).label("rank"),
         )
         for rank, kind in enumerate(kinds)
-        for one in _selects(kind, candidates)
+        for one in _selects(kind, has_candidates=has_candidates)
     ]
     every = sa.union_all(*picked).subquery()
     found = (
@@ -248,13 +248,9 @@ class Findings:
             unknown: the calls whose outcome is unknown.
             most: how many are named.
         """
-        candidates = [order_id for call in unknown for order_id in call.order_ids]
-        values = {
-            **self._moments(now),
-            **{f"candidate_{number}": order_id for number, order_id in enumerate(candidates)},
-            "most": most,
-        }
-        rows = named(connection.execute(_held(kinds, len(candidates)), values))
+        candidates = sorted({order_id for call in unknown for order_id in call.order_ids})
+        values = {**self._moments(now), "candidates": candidates, "most": most}
+        rows = named(connection.execute(_held(kinds, has_candidates=bool(candidates)), values))
         return [_found(kinds[row.rank], row) for row in rows], rows[0].total if rows else 0
 
     def unneeded(self, now: float, cancel_after: float | None = None) -> tuple[list[Order], list[Order]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timezone
 from decimal import Decimal
 
 import pytest
@@ -15,11 +16,33 @@ from smsverify import errors
 from smsverify._messages.filters import MessageFilter
 from smsverify._purchases.reconciling import AT_ONCE
 from smsverify.hook import SmsVerifyHook
+from smsverify.reports import UnknownCall
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import plan_release
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
+
+
+def test_an_unknown_purchase_may_be_one_of_thousands_of_orders(
+    simulator: Simulator, make_hook: MakeHook, any_store_url: str
+) -> None:
+    """As a list that repeats or grows may show; SQLite nests 1,000 conditions at the most."""
+    rooms = rooms_of(make_hook(simulator, any_store_url))
+    findings, store = rooms.findings, rooms.store
+    call = UnknownCall(
+        namespace="",
+        key="k",
+        kind="order",
+        sent_at=datetime.now(timezone.utc),
+        price=None,
+        order_ids=tuple(range(1, 3001)),
+        overdue=True,
+    )
+    with store.read() as connection:
+        now = store.now(connection)
+        assert findings.held(connection, now, "bought_elsewhere", unknown=[call]) == ([], 0)
+        assert findings.held(connection, now, "bought_elsewhere", unknown=[]) == ([], 0)
 
 
 def test_where_all_is_well_there_is_nothing_to_look_at(
