@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._orders.listing import OrderList
-from smsverify._purchases.calls import OPEN, WALLET_IS_SHORT, Purchase, UnderWay
+from smsverify._purchases.calls import OPEN, WALLET_KEEPS, Purchase, UnderWay
 from smsverify._store.store import Store
 from smsverify._store.tables import RENEWAL, purchases
 from smsverify.errors import PurchaseAmbiguousError, PurchaseUnknownError, PurchaseUnverifiableError
@@ -136,7 +136,7 @@ class Precedence:
                 key=row.key,
                 order_ids=candidates,
             )
-        if row.note == WALLET_IS_SHORT:
+        if row.note in WALLET_KEEPS:
             why = f"Look for it in the dashboard, and decide with `smsverify resolve`: {row.note}"
         else:
             source = "The list of orders" if row.kind == "order" else "The status of its order"

@@ -3,8 +3,8 @@ the time left on renewals, and the wallet on both.
 
 The store's sequence, never a clock, says what was known before a call. `matching` says which orders of the
 list may belong to which purchases. A purchase was not made when its grace is over, the list reaches back to
-it and shows no order that could be it, but the one that was bought last before it, and the wallet does not
-hold less than the records explain.
+it and shows no order that could be it, but the one that was bought last before it, and the wallet does
+not speak against it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from smsverify._orders.listing import Listing
 from smsverify._orders.orders import Orders
-from smsverify._purchases.calls import WALLET_IS_SHORT, OpenCall
+from smsverify._purchases.calls import WALLET_IS_SHORT, WALLET_IS_UNCLEAR, OpenCall
 from smsverify._purchases.expiry import Expiry
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.matching import Fit, Open, match
@@ -180,8 +180,8 @@ class Recovery:
                     first = self._wallet.before(connection, call.number)
                     if first is not None and reading is None:
                         is_wallet_needed = True
-                    elif self._is_short(connection, call, first, reading):
-                        self._keep(connection, call)
+                    elif why := _why_kept(call, self._compare(connection, first, reading)):
+                        self._keep(connection, call, why)
                     else:
                         why = "the list of orders does not show it"
                         resolved.append(self._give_up(connection, call, why))
@@ -208,16 +208,14 @@ class Recovery:
             log.warning("The balance cannot be read, so calls that it would decide stay unknown: %s", error)
             return None
 
-    def _is_short(
-        self, connection: sa.Connection, call: OpenCall, first: Reading | None, then: Reading | None
-    ) -> bool:
-        if first is None or then is None:
-            return False
-        return self._wallet.since(connection, first, then).is_short_by(call.price)
+    def _compare(
+        self, connection: sa.Connection, first: Reading | None, then: Reading | None
+    ) -> Comparison | None:
+        return None if first is None or then is None else self._wallet.since(connection, first, then)
 
-    def _keep(self, connection: sa.Connection, call: OpenCall) -> None:
-        self._ledger.note_why_open(connection, call, WALLET_IS_SHORT)
-        log.error("%s may have been carried out: %s", call.key, WALLET_IS_SHORT)
+    def _keep(self, connection: sa.Connection, call: OpenCall, why: str) -> None:
+        self._ledger.note_why_open(connection, call, why)
+        log.error("%s may have been carried out: %s", call.key, why)
 
     def _doubt(self, connection: sa.Connection, call: OpenCall, ids: Sequence[int]) -> Resolved:
         order_ids = tuple(sorted(ids))
@@ -283,19 +281,18 @@ class Recovery:
     ) -> list[Resolved]:
         """What the status of its order, and the wallet after its grace, say of a renewal."""
         first = self._wallet.before(connection, call.number)
-        wallet = None if first is None or reading is None else self._wallet.since(connection, first, reading)
+        wallet = self._compare(connection, first, reading)
+        why_kept = _why_kept(call, wallet)
         if was_made:
             return [self._renewed(connection, call, "the order's time left shows it")]
-        if was_made is False and (
-            first is None or (wallet is not None and not wallet.is_short_by(call.price))
-        ):
+        if was_made is False and (first is None or (wallet is not None and why_kept is None)):
             return [self._give_up(connection, call, "the order's time left has not grown")]
         # The wallet alone does not prove that nothing was paid: a top-up may have been just as much.
         if was_made is None and wallet is not None and self._is_paid(connection, call, wallet):
             self._ledger.renewals.note_one_more(connection, call.request["order_id"])
             return [self._renewed(connection, call, "the wallet shows that it was paid")]
-        if wallet is not None and wallet.is_short_by(call.price):
-            self._keep(connection, call)
+        if why_kept:
+            self._keep(connection, call, why_kept)
         return []
 
     def _is_paid(self, connection: sa.Connection, call: OpenCall, wallet: Comparison) -> bool:
@@ -358,6 +355,15 @@ class Recovery:
             return True if after.has_grown(before, passed) else None
         # Days left are whole ones: that they have not grown says nothing of a rental of one day.
         return None if after.in_days else False
+
+
+def _why_kept(call: OpenCall, wallet: Comparison | None) -> str | None:
+    """Why a call that does not show may have been paid; `None` where the wallet does not say so."""
+    if wallet is None:
+        return None
+    if wallet.is_short_by(call.price):
+        return WALLET_IS_SHORT
+    return WALLET_IS_UNCLEAR if wallet.may_lack(call.price) else None
 
 
 def _try_to_read(read: Callable[..., object], stop: threading.Event | None) -> None:

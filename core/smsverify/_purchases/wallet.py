@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,11 +68,19 @@ class Comparison:
 
     Attributes:
         amount: USD that it holds.
-        expected: the amounts that it may hold, the lowest first; empty where that is unknown.
+        payments: the amounts that it may hold without the refunds that may have come; empty where that is
+            unknown.
+        refunds: the sums that those may come to.
     """
 
     amount: Decimal
-    expected: tuple[Decimal, ...]
+    payments: frozenset[Decimal] = frozenset()
+    refunds: frozenset[Decimal] = frozenset()
+
+    @cached_property
+    def expected(self) -> tuple[Decimal, ...]:
+        """The amounts that it may hold, the lowest first; empty where that is unknown."""
+        return tuple(sorted({paid + came for paid in self.payments for came in self.refunds}))
 
     @property
     def is_comparable(self) -> bool:
@@ -90,8 +99,19 @@ class Comparison:
 
     def is_short_by(self, price: Decimal | None) -> bool:
         """The same where the question is whether a price was paid: it may be no more than the rounding."""
-        rounding = ROUNDING if price is None else min(ROUNDING, price / 2)
-        return self.is_comparable and not self._lacks(Decimal(0), rounding)
+        return self.is_comparable and not self._lacks(Decimal(0), _rounding(price))
+
+    def may_lack(self, price: Decimal | None) -> bool:
+        """Whether refunds that may have come explain as well that a price was paid, and that it was not."""
+        rounding = _rounding(price)
+
+        def is_either(paid: Decimal) -> bool:
+            more = [paid + came - self.amount for came in self.refunds]
+            is_without = any(abs(one) <= rounding for one in more)
+            is_with = any(one > rounding if price is None else abs(one - price) <= rounding for one in more)
+            return is_without and is_with
+
+        return self.is_comparable and any(is_either(paid) for paid in self.payments)
 
     def lacks(self, amount: Decimal) -> bool:
         """Whether the records would explain what it holds if this had been paid besides."""
@@ -101,6 +121,10 @@ class Comparison:
         return any(abs(one - amount - self.amount) <= rounding for one in self.expected)
 
 
+def _rounding(price: Decimal | None) -> Decimal:
+    return ROUNDING if price is None else min(ROUNDING, price / 2)
+
+
 def compare(before: Decimal, after: Decimal, movements: Sequence[Movement]) -> Comparison:
     """What the wallet holds against what it held before, and what has happened in between.
 
@@ -108,15 +132,19 @@ def compare(before: Decimal, after: Decimal, movements: Sequence[Movement]) -> C
         before, after: USD that it held.
         movements: in between.
     """
-    sums = {before}
+    payments, refunds = {before}, {Decimal(0)}
     for movement in movements:
         if movement.amount is None:
-            return Comparison(after, ())
-        moved = {one + movement.amount for one in sums}
-        sums = moved if movement.is_certain else sums | moved
-        if len(sums) > MANY:
-            return Comparison(after, ())
-    return Comparison(after, tuple(sorted(sums)))
+            return Comparison(after)
+        if movement.is_certain:
+            payments = {one + movement.amount for one in payments}
+        elif movement.amount > 0:
+            refunds |= {one + movement.amount for one in refunds}
+        else:
+            payments |= {one + movement.amount for one in payments}
+        if len(payments) * len(refunds) > MANY:
+            return Comparison(after)
+    return Comparison(after, frozenset(payments), frozenset(refunds))
 
 
 _LAST_READING = (

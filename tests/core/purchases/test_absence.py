@@ -146,6 +146,39 @@ def test_while_the_wallet_is_short_nothing_is_bought_again_however_late_the_list
     assert len(simulator.orders()) == 1
 
 
+def test_a_refund_of_the_same_amount_hides_no_payment(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wallet holds as much if the refund came before the last reading and nothing was paid."""
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    ended = buy(hook, "before").order_id
+    hook.get_balance()
+    simulator.set_time_left(ended, 0)
+    lose(simulator)
+    lose(simulator, "list_lag", seconds=7200)
+    unknown(hook)
+    later(monkeypatch, 130)
+    for _ in range(2):
+        assert "if this was paid" in str(unknown(hook))
+    assert len(simulator.orders()) == 2
+
+
+def test_a_refund_keeps_nothing_unknown_that_was_not_paid(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    ended = buy(hook, "before").order_id
+    hook.get_balance()
+    simulator.set_time_left(ended, 0)
+    lose(simulator, "error_before")
+    unknown(hook)
+    later(monkeypatch, 130)
+    assert buy(hook).order_id == simulator.orders()[-1].order_id
+    assert len(simulator.orders()) == 2
+
+
 def test_what_is_as_small_as_the_rounding_is_not_bought_again_either(
     simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,14 @@ def test_what_is_missing_besides_is_noticed(before: Decimal, moves: Any, missing
 
 
 @given(CENTS, MOVES, CENTS)
+def test_no_refund_hides_a_payment(before: Decimal, moves: Any, price: Decimal) -> None:
+    movements, total = moved([(amount, 1, is_certain, came) for amount, _, is_certain, came in moves])
+    found = compare(before, before + total - price, movements)
+    assert found.is_short_by(price) or found.may_lack(price)
+    assert found.is_short_by(None) or found.may_lack(None)
+
+
+@given(CENTS, MOVES, CENTS)
 def test_where_more_has_come_in_than_is_on_record_nothing_is_said(
     before: Decimal, moves: Any, more: Decimal
 ) -> None:

@@ -18,7 +18,7 @@ from rigs.money_world import (
     renewals_of,
     spent_on,
 )
-from smsverify._purchases.calls import WALLET_IS_SHORT
+from smsverify._purchases.calls import WALLET_KEEPS
 from smsverify.reports import Reconciliation
 
 
@@ -63,7 +63,7 @@ class Audit:
                     for row in rows
                     if (row.namespace, row.key) == (call.namespace, call.key) and is_open(row)
                 )
-                is_explained = call.order_ids or row.note == WALLET_IS_SHORT
+                is_explained = call.order_ids or row.note in WALLET_KEEPS
                 assert is_explained, f"{call.key} is unknown, and nobody says why"
         reported = {order_id for call in report.unknown for order_id in call.order_ids}
         assert unowned <= reported, "a paid order is in no report"

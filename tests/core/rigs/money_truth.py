@@ -19,7 +19,7 @@ from rigs.money_world import (
     orders_by_id,
     renewals_of,
 )
-from smsverify._purchases.calls import WALLET_IS_SHORT
+from smsverify._purchases.calls import WALLET_KEEPS
 from smsverify._store.store import open_store
 from smsverify._store.tables import orders, purchases
 
@@ -99,7 +99,7 @@ class Truth:
     def resolve(self, wallet: Wallet, kind: str) -> None:
         """A person who knows everything decides what the ledger cannot."""
         for row in self.rows(wallet):
-            is_decidable = row.candidates or row.note == WALLET_IS_SHORT
+            is_decidable = row.candidates or row.note in WALLET_KEEPS
             if row.kind != kind or not is_open(row) or (kind == "order" and not is_decidable):
                 continue
             truth = (
