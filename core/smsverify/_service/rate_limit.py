@@ -28,7 +28,7 @@ import sqlalchemy as sa
 
 from smsverify._service import places
 from smsverify._service.places import Place, TurnIsFar
-from smsverify._service.slots import SIGN_OF_LIFE, HeldSlot, Queue, QueueEntry, Slots
+from smsverify._service.slots import OF_KEY, SIGN_OF_LIFE, HeldSlot, Queue, QueueEntry, Slots, is_alive
 from smsverify._service.turns import Priority, Sharing, Snapshot, Waiting
 from smsverify._store.parameters import NOW
 from smsverify._store.store import Store
@@ -55,14 +55,11 @@ def _traffic() -> sa.Select[Any]:
     key = sa.bindparam("key", type_=sa.Text)
     patience = sa.bindparam("patience", type_=sa.Double)
     sent = sa.select(sa.func.count()).where(
-        slots.c.key_id == key,
-        slots.c.slot < sa.bindparam("most"),
-        slots.c.free_at > NOW,
-        slots.c.free_at <= sa.bindparam("latest", type_=sa.Double),
+        OF_KEY, slots.c.free_at > NOW, slots.c.free_at <= sa.bindparam("latest", type_=sa.Double)
     )
     waiting = (
         sa.select(queue.c.priority, sa.func.count().label("waiting"))
-        .where(queue.c.key_id == key, queue.c.seen_at.between(NOW - patience, NOW + patience))
+        .where(queue.c.key_id == key, is_alive(NOW, patience))
         .group_by(queue.c.priority)
         .subquery()
     )
@@ -302,13 +299,13 @@ class RateLimit:
         if not rows:
             return Traffic(0, {}, None, 0)
         one = rows[0]
-        is_blocked = now < one.blocked_until <= now + self._slots.longest_block
+        blocked_until = self._slots.obeyed(one.blocked_until, now)
         return Traffic(
             sent=one.sent,
             waiting={
                 Priority(row.priority).name.lower(): row.waiting for row in rows if row.priority is not None
             },
-            blocked_until=self._utc(one.blocked_until) if is_blocked else None,
+            blocked_until=self._utc(blocked_until) if now < blocked_until else None,
             refusals=one.refusals,
         )
 

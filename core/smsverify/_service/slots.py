@@ -34,11 +34,16 @@ ABANDONED_AFTER = 10.0
 SIGN_OF_LIFE = 3.0
 
 
+# Of the key `key`, whose limit is `most`: a row whose number is not below the limit is left from another one.
+OF_KEY = sa.and_(slots.c.key_id == sa.bindparam("key"), slots.c.slot < sa.bindparam("most"))
 _LIMIT = sa.select(rate_limits).where(rate_limits.c.key_id == sa.bindparam("key"))
 _LIMIT_LOCKED = _LIMIT.with_for_update()
-_SLOTS = sa.select(slots.c.slot, slots.c.free_at, slots.c.holder, slots.c.priority).where(
-    slots.c.key_id == sa.bindparam("key"), slots.c.slot < sa.bindparam("most")
-)
+_SLOTS = sa.select(slots.c.slot, slots.c.free_at, slots.c.holder, slots.c.priority).where(OF_KEY)
+
+
+def is_alive(now: Any, patience: Any) -> sa.ColumnElement[bool]:
+    """Whether the request of a row of the queue has given a sign of life; a number or an expression each."""
+    return queue.c.seen_at.between(now - patience, now + patience)
 
 
 @dataclass
@@ -113,7 +118,7 @@ class Slots:
             read_at=read_at,
             period=self.period,
             slots=sorted((self._slot(slot, now) for slot in rows), key=lambda slot: slot.free_at),
-            blocked_until=_unless_beyond(row.blocked_until, now + self.longest_block),
+            blocked_until=self.obeyed(row.blocked_until, now),
             polled_until=_unless_beyond(row.polled_until, now + self.period),
             refusals=row.refusals,
             sharing=self._sharing,
@@ -151,6 +156,10 @@ class Slots:
     def latest(self, now: float) -> float:
         """No slot is free later than this, unless the store is an old copy or the limit was another one."""
         return now + self.lease + 2 * self.period
+
+    def obeyed(self, blocked_until: float, now: float) -> float:
+        """Until when a 429 is obeyed."""
+        return _unless_beyond(blocked_until, now + self.longest_block)
 
     def _repair(self, connection: sa.Connection) -> None:
         rate_limit = self._store.insert(rate_limits).values(key_id=self._key_id, blocked_until=0, refusals=0)
@@ -317,7 +326,7 @@ class Queue:
         connection.execute(sa.delete(queue).where(queue.c.entry == entry.id))
 
     def _is_alive(self, now: float) -> sa.ColumnElement[bool]:
-        return queue.c.seen_at.between(now - self.patience, now + self.patience)
+        return is_alive(now, self.patience)
 
 
 def _unless_beyond(moment: float, latest: float) -> float:
