@@ -212,6 +212,11 @@ class OrderEndedError(SmsVerifyError):
         self.order_id = order_id
         self.status = status
 
+    @property
+    def reason(self) -> str:
+        """The message without the order's name."""
+        return "it " + str(self).removeprefix(f"order {self.order_id} ")
+
 
 class FindingsError(SmsVerifyError):
     """A run on a schedule has findings, which the message names. The run has done all that it could do.
@@ -248,12 +253,21 @@ class WaitTimeoutError(SmsVerifyError, TimeoutError):
     Attributes:
         order_id: the order.
         cancelled: whether the order was then cancelled.
+        reason: the message without the order's name and what became of it.
     """
 
-    def __init__(self, message: str, *, order_id: int | None = None, cancelled: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        order_id: int | None = None,
+        cancelled: bool = False,
+        reason: str = "no code came in time",
+    ) -> None:
         super().__init__(message)
         self.order_id = order_id
         self.cancelled = cancelled
+        self.reason = reason
 
 
 class WaitStoppedError(SmsVerifyError):

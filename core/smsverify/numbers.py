@@ -111,7 +111,7 @@ class Attempt:
             self._series.succeed(order)
             return False
         if isinstance(error, (WaitTimeoutError, OrderEndedError)) and error.order_id == order.order_id:
-            self._series.fail(order, "no_code", str(error))
+            self._series.fail(order, "no_code", error.reason)
             return True
         self._series.give_up(order, f"its block has raised {type(error).__name__}")
         return False

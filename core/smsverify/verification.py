@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -36,6 +37,39 @@ class TriedNumber(BaseModel):
         price = "an unknown price" if self.price is None else f"{self.price:.2f} USD"
         back = "refunded" if self.refunded else "not refunded"
         return f"order {self.order_id} ({self.product}, {self.phone}) for {price}, {back}: {self.why}"
+
+
+def told(tried: Sequence[TriedNumber], *, not_refunded: Decimal) -> str:
+    """What attempts without a code have cost and why they ended; each order and each reason once.
+
+    Args:
+        tried: the attempts.
+        not_refunded: USD of them that have not come back.
+    """
+    alike: dict[tuple[str, bool, str], list[TriedNumber]] = {}
+    for one in tried:
+        is_lost = one.order_id is not None and not one.refunded
+        alike.setdefault((one.product, is_lost, one.why), []).append(one)
+    reasons = []
+    for (product, is_lost, why), those in alike.items():
+        orders = ", ".join(f"order {one.order_id} ({one.phone})" for one in those if one.order_id is not None)
+        named = f"{product}, {orders}" if orders else product
+        reasons.append(f"{named}{', not refunded' if is_lost else ''}: {why}")
+    return ". ".join([_paid(tried, not_refunded), *reasons])
+
+
+def _paid(tried: Sequence[TriedNumber], not_refunded: Decimal) -> str:
+    bought = [one for one in tried if one.order_id is not None]
+    if not bought:
+        return "Nothing was bought"
+    paid = sum((one.price or Decimal(0) for one in bought), Decimal(0))
+    unpriced = " or more" if any(one.price is None for one in bought) else ""
+    if all(one.refunded for one in bought):
+        return f"Paid {paid:.2f} USD{unpriced}, and all of it is refunded"
+    return (
+        f"Paid {paid:.2f} USD{unpriced}, of which {not_refunded:.2f} USD{unpriced} are not refunded: "
+        "`smsverify reconcile` gives back what it can, and names the rest"
+    )
 
 
 class Verification(BaseModel):

@@ -24,7 +24,7 @@ from smsverify.checks import OrderRequest
 from smsverify.errors import NotAvailableError, OrderEndedError, PriceLimitError, VerificationError
 from smsverify.models import RENTALS, Message, Order
 from smsverify.text import amount, log_of
-from smsverify.verification import TriedNumber, Verification
+from smsverify.verification import TriedNumber, Verification, told
 
 log = log_of(__name__)
 
@@ -162,7 +162,7 @@ class Series:
             try:
                 order = self._buy(_within(request, left), row.purchase_key)
             except OrderEndedError as error:
-                self._records.decide(row, "no_code", str(error))
+                self._records.decide(row, "no_code", error.reason)
             except (NotAvailableError, PriceLimitError) as error:
                 why = str(error)
                 if self._max_cost is not None and left is not None and isinstance(error, PriceLimitError):
@@ -212,9 +212,6 @@ class Series:
         is_cancelled = self._cancel(order.order_id, why)
         self._records.decide(self._row, outcome, why)
         self.let_go()
-        if outcome == "no_code":  # the end of a wait names the order, and what became of it
-            log.info("The attempt is over: %s", why)
-            return
         ended = "cancelled and refunded" if is_cancelled else "not refunded"
         log.info("Order %d: %s; %s", order.order_id, why, ended)
 
@@ -263,12 +260,14 @@ class Series:
         if undecided is not None:
             return undecided
         if sum(row.order_id is not None for row in rows) >= self._limit:
-            raise self._nothing_left("the last attempt is over")
+            raise self._nothing_left("the last attempt is over: another call tries new numbers")
         left = self._still_possible(rows)
         if not left:
-            raise self._nothing_left("nothing that may be bought is available")
+            raise self._nothing_left(
+                "nothing else can be bought: allow a higher price, or give other alternatives"
+            )
         if self._max_cost is not None and self._max_cost <= self._spent(rows):
-            raise self._nothing_left(f"max_cost={amount(self._max_cost)} is spent")
+            raise self._nothing_left(f"max_cost={amount(self._max_cost)} is spent: raise it to try more")
         self._records.begin(series, len(rows) + 1, left[0])
         return self._records.last_series()[-1]
 
@@ -319,11 +318,11 @@ class Series:
 
     def _nothing_left(self, reason: str) -> VerificationError:
         tried = self.tried()
-        lines = "; ".join(f"{nth}. {one.as_text()}" for nth, one in enumerate(tried, 1))
+        cost = _cost(tried)
         return VerificationError(
-            f"no number got its code, and {reason}. {lines or 'No number was bought'}",
+            f"no number got its code, and {reason}. {told(tried, not_refunded=cost)}",
             attempts=tried,
-            cost=_cost(tried),
+            cost=cost,
         )
 
     def _as_tried(self, row: Any) -> TriedNumber:

@@ -188,14 +188,20 @@ class OtpWaits:
         self._meter.count(
             TIMEOUTS, product=order.product if order else None, service=order.service if order else None
         )
-        text = f"{NO_CODE} for {named(order_id, order)}"
+        what, but = self._what_came(order_id, wanted)
+        end = f"cancelled{refund(order)}" if is_cancelled else "it is not cancelled"
+        return f"{what} for {named(order_id, order)}{but}: {end}"
+
+    def _what_came(self, order_id: int, wanted: MessageFilter | None) -> tuple[str, str]:
+        """What came of a wait that got no SMS in time, and what there is to say besides; may be empty."""
         is_any = wanted is None or wanted.is_open
         others = [] if is_any else self._inbox.all_of([order_id]).get(order_id, [])
-        if others:
-            text = f"another SMS came for {named(order_id, order)}, but not the message that was asked for"
+        if not others:
+            return NO_CODE, ""
+        but = ", but not the message that was asked for"
         if wanted is not None and wanted.sender is not None and any(other.sender is None for other in others):
-            text += " (its sender is not known: only callbacks carry it)"
-        return f"{text}: {f'cancelled{refund(order)}' if is_cancelled else 'it is not cancelled'}"
+            but += " (its sender is not known: only callbacks carry it)"
+        return "another SMS came", but
 
     def _handed_out(self, order_id: int, message: Message) -> Message:
         """Notes that a caller has the message."""
@@ -222,4 +228,5 @@ class OtpWaits:
             self.missing_code(wait.order_id, is_cancelled=is_cancelled, wanted=wait.wanted),
             order_id=wait.order_id,
             cancelled=is_cancelled,
+            reason="".join(self._what_came(wait.order_id, wait.wanted)),
         )

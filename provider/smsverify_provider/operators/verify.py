@@ -214,7 +214,7 @@ class SmsVerifyOperator(WaitsForTurn):
                     )
                 return self._done(series, order, message, event["result"], context)
             if order is not None:
-                series.fail(order, "no_code", event["detail"])
+                series.fail(order, "no_code", event["reason"])
             return self._try_numbers(series, context)
 
     def on_kill(self) -> None:
@@ -249,7 +249,7 @@ class SmsVerifyOperator(WaitsForTurn):
                 try:
                     message = self._wait(order.order_id)
                 except (WaitTimeoutError, OrderEndedError) as error:
-                    series.fail(order, "no_code", str(error))
+                    series.fail(order, "no_code", error.reason)
                     continue
             return self._done(series, order, message, result, context)
 

@@ -203,11 +203,16 @@ class SmsVerifyOtpTrigger(BaseTrigger):
                 )
                 return {"outcome": "arrived"}
             except WaitTimeoutError as error:
-                return {"outcome": "timeout", "detail": str(error), "cancelled": error.cancelled}
+                return {
+                    "outcome": "timeout",
+                    "detail": str(error),
+                    "reason": error.reason,
+                    "cancelled": error.cancelled,
+                }
             except OrderEndedError as error:
-                return {"outcome": "ended", "detail": str(error)}
+                return {"outcome": "ended", "detail": str(error), "reason": error.reason}
             except NotFoundError as error:
-                return {"outcome": "not_found", "detail": str(error)}
+                return {"outcome": "not_found", "detail": str(error), "reason": str(error)}
             except AuthenticationError as error:
                 return {"outcome": "refused", "detail": str(error)}
             except StoreError as error:

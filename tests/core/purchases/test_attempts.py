@@ -71,8 +71,12 @@ def test_after_the_last_one_an_error_lists_them_all(simulator: Simulator, hook: 
         verify(hook, delivers_to(simulator), attempts=2)
     first, second = caught.value.attempts
     assert (first.refunded, second.refunded, caught.value.cost) == (True, True, 0)
-    assert str(first.order_id) in str(caught.value)
-    assert "0.40 USD, refunded" in str(caught.value)
+    assert str(caught.value) == (
+        "no number got its code, and the last attempt is over: another call tries new numbers. "
+        "Paid 0.80 USD, and all of it is refunded. "
+        f"temporary, order {first.order_id} ({first.phone}), order {second.order_id} ({second.phone}): "
+        "no code came in time"
+    )
     assert simulator.balance() == 50
 
 
@@ -82,9 +86,27 @@ def test_the_log_names_an_order_once_where_its_attempt_is_over(
     caplog.set_level("INFO")
     with pytest.raises(VerificationError):
         verify(hook, delivers_to(simulator), attempts=1)
-    (line,) = (one for one in caplog.messages if "no code came in time for" in one)
-    assert line.count(str(simulator.orders()[0].order_id)) == 1
-    assert line.endswith(": cancelled for a refund of 0.40 USD")
+    order_id = simulator.orders()[0].order_id
+    assert f"Order {order_id}: no code came in time; cancelled and refunded" in caplog.messages
+    assert max(line.count(str(order_id)) for line in caplog.messages) == 1
+
+
+def test_the_error_says_what_is_not_refunded_and_who_gives_it_back(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    simulator.add_fault(Fault("error_before", "order/*/cancel/", times=None))
+    with pytest.raises(VerificationError) as caught:
+        verify(hook, delivers_to(simulator), attempts=1)
+    assert "Paid 0.40 USD, of which 0.40 USD are not refunded: `smsverify reconcile`" in str(caught.value)
+
+
+def test_the_error_says_where_another_sms_came_or_the_order_ended(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    with pytest.raises(VerificationError, match="A message has come, but none that this wait asks for"):
+        verify(hook, delivers_to(simulator, 1), attempts=1, pattern="Telegram")
+    with pytest.raises(VerificationError, match=r"\): it is cancelled, and no code has come$"):
+        verify(hook, lambda number: hook.cancel(number.order_id), attempts=1)
 
 
 def test_another_call_with_the_key_tries_new_numbers(simulator: Simulator, hook: SmsVerifyHook) -> None:
@@ -113,7 +135,7 @@ def test_what_is_not_available_or_too_expensive_leads_to_the_alternatives(
 
 
 def test_where_nothing_is_available_nothing_is_bought(simulator: Simulator, hook: SmsVerifyHook) -> None:
-    with pytest.raises(VerificationError, match="available") as caught:
+    with pytest.raises(VerificationError, match=r"allow a higher price.* Nothing was bought\.") as caught:
         verify(
             hook,
             delivers_to(simulator),
