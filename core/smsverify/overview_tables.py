@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from smsverify.overview import (
@@ -23,6 +22,7 @@ from smsverify.overview import (
     Task,
     WaitRow,
 )
+from smsverify.text import amount
 
 KINDS = {
     "purchase_unknown": "purchase unknown",
@@ -85,7 +85,7 @@ def facts(overview: Overview) -> list[tuple[str, str, str]]:
     """The figures: of each the name, the figure, and what there is to say besides."""
     at, spend, requests, waits = overview.at, overview.spend, overview.requests, overview.waits
     wallet, callbacks, releases = overview.wallet, overview.callbacks, overview.releases
-    budget = "" if spend.budget is None else f" of {money(spend.budget)}"
+    budget = "" if spend.budget is None else f" of {amount(spend.budget)}"
     reset = f" · cap resets in {length(spend.resets_at - at)}" if spend.budget is not None else ""
     unpriced = f" · {spend.unpriced} of unknown price" if spend.unpriced else ""
     waiting = ", ".join(f"{count} {name}" for name, count in requests.waiting.items()) or "none"
@@ -98,13 +98,13 @@ def facts(overview: Overview) -> list[tuple[str, str, str]]:
     return [
         (
             "Wallet" if wallet is None else f"Wallet (seen {ago(wallet.seen_at, at)})",
-            "not read yet" if wallet is None else f"{money(wallet.amount)} USD",
-            "" if wallet is None else f"renewals of the next 24 h: {money(wallet.renewals)} USD",
+            "not read yet" if wallet is None else f"{amount(wallet.amount)} USD",
+            "" if wallet is None else f"renewals of the next 24 h: {amount(wallet.renewals)} USD",
         ),
         (
             "Spent today (UTC)",
-            f"{money(spend.amount)}{budget} USD",
-            f"refunded {money(spend.refunded)}{unpriced}{reset}",
+            f"{amount(spend.amount)}{budget} USD",
+            f"refunded {amount(spend.refunded)}{unpriced}{reset}",
         ),
         (
             f"Requests, last {requests.period:g} s",
@@ -166,7 +166,7 @@ def tables(overview: Overview) -> Iterator[Table]:
             ("order", "number", "service", "time left", "renewals", "price", "last SMS", "kept by", "result"),
             [
                 (str(row.order_id), row.phone or "-", named(row), time_left(row, at), str(row.renewals),
-                 "-" if row.price is None else money(row.price),
+                 "-" if row.price is None else amount(row.price),
                  "never" if row.last_sms_at is None else ago(row.last_sms_at, at),
                  "nobody" if row.outcome is None and row.kept_by is None else by(row.kept_by),
                  row.outcome or "-")
@@ -180,7 +180,7 @@ def tables(overview: Overview) -> Iterator[Table]:
         ("order", "number", "service", "price", "state", "code after", "bought by"),
         [
             (str(row.order_id or "-"), row.phone or "-", row.service or "-",
-             "-" if row.price is None else money(row.price), STATES[row.state],
+             "-" if row.price is None else amount(row.price), STATES[row.state],
              "-" if row.seconds_to_code is None else seconds(row.seconds_to_code),
              by(row.task))
             for row in overview.orders.rows
@@ -198,11 +198,6 @@ def tables(overview: Overview) -> Iterator[Table]:
 
 
 # ------------------------------------------------------------------ words
-
-
-def money(amount: Decimal) -> str:
-    """An amount of USD."""
-    return f"{amount:.2f}"
 
 
 def length(time: timedelta) -> str:
@@ -303,7 +298,7 @@ def counts(overview: Overview) -> str:
     """What became of the orders of the last 24 hours, and what Dags and flows have spent today."""
     orders, workflows = overview.orders, overview.spend.workflows
     unknown = f", {orders.unknown} unknown" if orders.unknown else ""
-    spent = ", ".join(f"{one.workflow or 'programs'} {money(one.amount)}" for one in workflows.rows[:5])
+    spent = ", ".join(f"{one.workflow or 'programs'} {amount(one.amount)}" for one in workflows.rows[:5])
     more = f" and {workflows.count - 5} more" if workflows.count > 5 else ""
     today = f" · spent today by {spent}{more}" if spent else ""
     return f"{orders.bought} bought, {orders.codes} codes, {orders.refunded} refunded{unknown}{today}"

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from smsverify.errors import FindingsError
 from smsverify.models import Order
 from smsverify.overview import Task
-from smsverify.text import printable
+from smsverify.text import amount, printable
 
 Outcome = Literal[
     "renewed",
@@ -122,7 +122,8 @@ class KeptRental(_Row):
     def as_text(self) -> str:
         """What was done for it, in a line."""
         what = ", ".join(filter(None, (self.service, self.product, self.phone))) or "not bought here"
-        paid = f" for {usd(self.cost)}" if self.outcome == "renewed" else ""
+        cost = "an unknown amount" if self.cost is None else f"{amount(self.cost)} USD"
+        paid = f" for {cost}" if self.outcome == "renewed" else ""
         about = "about " if self.expires_estimated else ""
         end = "unknown" if self.expires_at is None else f"{about}{_utc(self.expires_at)}"
         reason = f" ({self.reason})" if self.reason else ""
@@ -171,9 +172,10 @@ class RentalsReport(_Report):
     def as_text(self) -> str:
         outcomes = Counter(rental.outcome for rental in self.rentals)
         counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "no rentals"
+        held = "an unknown amount" if self.balance is None else f"{amount(self.balance)} USD"
         head = (
-            f"{counts}; that {'would cost' if self.dry_run else 'cost'} {usd(self.cost)}, and the wallet "
-            f"holds {usd(self.balance)}; to renew each rental once more costs {usd(self.next_cost)}"
+            f"{counts}; that {'would cost' if self.dry_run else 'cost'} {amount(self.cost)} USD, and the "
+            f"wallet holds {held}; to renew each rental once more costs {amount(self.next_cost)} USD"
         )
         return "\n".join([head, *(rental.as_text() for rental in self.rentals)])
 
@@ -329,11 +331,11 @@ class Reconciliation(_Report):
         }
 
     def as_text(self) -> str:
-        balance = "unknown" if self.balance is None else f"{self.balance:.2f} USD"
+        balance = "unknown" if self.balance is None else f"{amount(self.balance)} USD"
         unpriced = f"; {self.unpriced} calls of unknown price" if self.unpriced else ""
         lines = [
-            f"wallet {balance}; spent today {self.spent_today:.2f} USD, in all {self.spent:.2f} USD; "
-            f"refunded {self.refunded:.2f} USD{unpriced}"
+            f"wallet {balance}; spent today {amount(self.spent_today)} USD, in all {amount(self.spent)} USD; "
+            f"refunded {amount(self.refunded)} USD{unpriced}"
         ]
         if self.blocked_until is not None:
             lines.append(
@@ -392,13 +394,8 @@ class PruneReport(_Row):
 # ------------------------------------------------------------------ words
 
 
-def usd(amount: Decimal | None) -> str:
-    """An amount as people read it."""
-    return "an unknown amount" if amount is None else f"{amount:.2f} USD"
-
-
 def _price(price: Decimal | None) -> str:
-    return "unknown price" if price is None else usd(price)
+    return "unknown price" if price is None else f"{amount(price)} USD"
 
 
 def _utc(when: datetime) -> str:

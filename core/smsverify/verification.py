@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from smsverify.text import amount
+
 
 class TriedNumber(BaseModel):
     """One attempt: a number that was tried, or an alternative that was not available.
@@ -34,7 +36,7 @@ class TriedNumber(BaseModel):
         """The attempt in one line."""
         if self.order_id is None:
             return f"{self.product}: {self.why}"
-        price = "an unknown price" if self.price is None else f"{self.price:.2f} USD"
+        price = "an unknown price" if self.price is None else f"{amount(self.price)} USD"
         back = "refunded" if self.refunded else "not refunded"
         return f"order {self.order_id} ({self.product}, {self.phone}) for {price}, {back}: {self.why}"
 

@@ -20,6 +20,7 @@ from prefect.exceptions import PrefectException
 from prefect.futures import as_completed
 
 from smsverify.errors import VerificationError
+from smsverify.text import amount
 from smsverify.verification import Verification
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _artifact(ended: Sequence[Outcome], total: int) -> dict[str, Any]:
     return {
         "progress": 100 * len(ended) / total if total else 100.0,
         "description": f"{len(verified)} of {total} verified, {len(without)} without a code, {failed} failed "
-        f"otherwise; {cost:.2f} USD, without refunds",
+        f"otherwise; {amount(cost)} USD, without refunds",
     }
 
 

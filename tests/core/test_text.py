@@ -8,12 +8,13 @@ import random
 import re
 import sys
 import unicodedata
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from smsverify.errors import SmsVerifyError
-from smsverify.text import LONGEST, log_of, masked, printable
+from smsverify.text import LONGEST, amount, log_of, masked, printable
 
 ROOT = Path(__file__).parents[2]
 HARMFUL = ["\n", "\r", "\0", "\x1b[31m", "\x7f", "\x9b", "\x85", "\u2028", "\u2029", "\u202e", "\u2066"]
@@ -111,3 +112,11 @@ def test_every_log_of_ours_escapes_what_it_quotes() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node) == "logging.getLogger(__name__)":
                 pytest.fail(f"{path}:{node.lineno} makes a log that does not escape; log_of makes one")
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [("0.4", "0.40"), ("12", "12.00"), ("1.2E+2", "120.00"), ("0.005", "0.005"), ("-0.4", "-0.40")],
+)
+def test_an_amount_has_its_cents_and_no_fraction_of_them_is_rounded_away(usd: str, shown: str) -> None:
+    assert amount(Decimal(usd)) == shown

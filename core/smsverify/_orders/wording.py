@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 from smsverify._runtime.clock import DAY
 from smsverify.models import RENTALS, Message, Order
+from smsverify.text import amount
 
 LONGEST_AGE = 3600.0  # seconds; how old an order was says nothing of an SMS that comes later
 
@@ -38,4 +39,4 @@ def refund(order: Order | None) -> str:
     """What comes back of a cancelled order, such as ` for a refund of 0.40 USD`; empty where that is open."""
     if order is None or order.price is None or (order.product in RENTALS and order.status != "pending"):
         return ""
-    return f" for a refund of {order.price:.2f} USD"
+    return f" for a refund of {amount(order.price)} USD"

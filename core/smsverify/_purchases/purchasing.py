@@ -129,7 +129,7 @@ class Purchases:
                 ) from None
             return found
         order = self._with_phone(order)
-        price = "an unknown price" if order.price is None else f"{order.price:.2f} USD"
+        price = "an unknown price" if order.price is None else f"{amount(order.price)} USD"
         log.info("Bought %s for %s", named(order.order_id, order), price)
         if request.max_price is not None and order.price is not None and order.price > request.max_price:
             charged, most = amount(order.price), amount(request.max_price)

@@ -42,8 +42,8 @@ from smsverify.errors import (
     WaitStoppedError,
 )
 from smsverify.models import Order, Rental, has_ended
-from smsverify.reports import KeptRental, Outcome, RentalsReport, usd
-from smsverify.text import log_of
+from smsverify.reports import KeptRental, Outcome, RentalsReport
+from smsverify.text import amount, log_of
 
 log = log_of(__name__)
 
@@ -294,7 +294,10 @@ class Rentals:
         except (PriceLimitError, SpendingLimitError) as error:
             return _outcome_of(error, one.highest), str(error)
         if left is not None and one.price is not None and one.price > left:
-            return "insufficient_balance", f"it costs {usd(one.price)}, and {usd(left)} are left"
+            return (
+                "insufficient_balance",
+                f"it costs {amount(one.price)} USD, and {amount(left)} USD are left",
+            )
         return None
 
     def _renew(

@@ -25,6 +25,7 @@ from smsverify._store.tables import catalogues, purchases
 from smsverify.checks import OrderRequest
 from smsverify.errors import NotAvailableError
 from smsverify.models import Country, Product, Service
+from smsverify.text import amount
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -304,9 +305,9 @@ class Catalogue:
 
 def _described(entry: Service) -> tuple[int | str | None, str, str]:
     """Id, name and price of a line."""
-    prices = [f"{price:.2f} USD for {days} days" for days, price in entry.prices.items()]
+    prices = [f"{amount(price)} USD for {days} days" for days, price in entry.prices.items()]
     if entry.price is not None:
-        prices.append(f"{entry.price:.2f} USD")
+        prices.append(f"{amount(entry.price)} USD")
     return entry.service_id, entry.name, ", ".join(prices) or "unknown price"
 
 

@@ -13,7 +13,7 @@ from smsverify.cli import output, verbs
 from smsverify.cli.options import flag
 from smsverify.cli.verbs import FINDINGS, Common
 from smsverify.overview_tables import DELIVERY, delivered
-from smsverify.text import printable
+from smsverify.text import amount, printable
 
 PANEL = "Account"
 
@@ -21,7 +21,7 @@ PANEL = "Account"
 def balance(common: Common) -> None:
     """Show the wallet's balance."""
     found = common.hook().get_balance()
-    output.show(found, f"{found.amount:.2f} {found.currency}", as_json=common.json)
+    output.show(found, f"{amount(found.amount)} {found.currency}", as_json=common.json)
 
 
 def rate_limit(common: Common) -> None:

@@ -11,6 +11,7 @@ from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import MaxPrice, flag
 from smsverify.cli.verbs import FINDINGS, Common
+from smsverify.text import amount
 
 if TYPE_CHECKING:
     from smsverify.models import Rental
@@ -60,7 +61,7 @@ def _row_of(rental: Rental) -> tuple[str, ...]:
         str(rental.order_id),
         _time_left(rental),
         "unknown" if rental.expires_at is None else f"{rental.expires_at:%Y-%m-%d %H:%M} UTC",
-        "unknown" if rental.price is None else f"{rental.price:.2f}",
+        "unknown" if rental.price is None else amount(rental.price),
         str(rental.renewals),
         f"{rental.product or '-'}{duration}",
         rental.service or "-",
