@@ -39,6 +39,7 @@ ENVIRONMENT_PREFIX = "SMSVERIFY_"
 ONLY = f"{ENVIRONMENT_PREFIX}ONLY"
 API_PATH = "/api/v1"
 SHORTEST_GRACE = 0.25  # of the service's minute
+SHORTEST = 0.001  # of a time, in its unit; not "above 0", because Airflow's form knows no such bound
 CALLBACK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 
@@ -107,20 +108,20 @@ class Settings(BaseModel):
     base_url: str = DEFAULT_BASE_URL
     store_url: SecretStr
     rate_limit: int = Field(default=60, ge=1, le=10_000)
-    rate_period: float = Field(default=MINUTE, gt=0, le=86_400, allow_inf_nan=False)
+    rate_period: float = Field(default=MINUTE, ge=SHORTEST, le=86_400, allow_inf_nan=False)
     code_latency: float = Field(default=5, ge=1, le=3600, allow_inf_nan=False)
     account: str | None = Field(default=None, min_length=1, max_length=100)
     namespace: str = Field(default="", max_length=100)
-    purchase_grace: float = Field(default=120, ge=0, allow_inf_nan=False)
+    purchase_grace: float = Field(default=120, allow_inf_nan=False)
     exclusive_account: bool = True
     daily_budget: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False)
     run_budget: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False)
     allow_unshared_store: bool = False
-    connect_timeout: float = Field(default=10, gt=0, allow_inf_nan=False)
-    read_timeout: float = Field(default=30, gt=0, allow_inf_nan=False)
-    call_timeout: float = Field(default=900, gt=0, allow_inf_nan=False)
+    connect_timeout: float = Field(default=10, ge=SHORTEST, allow_inf_nan=False)
+    read_timeout: float = Field(default=30, ge=SHORTEST, allow_inf_nan=False)
+    call_timeout: float = Field(default=900, ge=SHORTEST, allow_inf_nan=False)
     insecure: bool = False
-    message_retention_days: float = Field(default=7, gt=0, allow_inf_nan=False)
+    message_retention_days: float = Field(default=7, ge=SHORTEST, allow_inf_nan=False)
     callback_secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(default=())
 
     @classmethod

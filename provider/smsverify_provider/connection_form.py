@@ -72,7 +72,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "rate_period": _number(
         "Rate period",
         "Seconds in which the service allows these requests. Blank: 60.",
-        minimum=0,
+        minimum=0.001,
         maximum=86_400,
         section=ADVANCED,
     ),
@@ -88,29 +88,29 @@ FIELDS: dict[str, dict[str, Any]] = {
         "Purchase grace",
         "Seconds after which a purchase that the list of orders does not show counts as not made, unless the "
         "wallet shows otherwise; at least a quarter of the rate period. Blank: 120.",
-        minimum=0,
+        minimum=0.00025,  # a quarter of the shortest rate period
         section=ADVANCED,
     ),
     "connect_timeout": _number(
-        "Connect timeout", "Seconds to wait for a connection. Blank: 10.", minimum=0, section=ADVANCED
+        "Connect timeout", "Seconds to wait for a connection. Blank: 10.", minimum=0.001, section=ADVANCED
     ),
     "read_timeout": _number(
         "Read timeout",
         "Seconds to wait for the next bytes of an answer. Blank: 30.",
-        minimum=0,
+        minimum=0.001,
         section=ADVANCED,
     ),
     "call_timeout": _number(
         "Call timeout",
         "Seconds that one call may take in all, with its retries and its wait for the rate limit. "
         "Blank: 900.",
-        minimum=0,
+        minimum=0.001,
         section=ADVANCED,
     ),
     "message_retention_days": _number(
         "Message retention days",
         "Days after which the text of a message is deleted from the store. Blank: 7.",
-        minimum=0,
+        minimum=0.001,
         section=ADVANCED,
     ),
     "allow_unshared_store": _switch(

@@ -114,6 +114,7 @@ def test_the_hook_reads_the_environment_on_first_use(monkeypatch: pytest.MonkeyP
         ("rate_limit", "sixty"),
         ("rate_limit", 1.5),
         ("rate_period", 0),
+        ("rate_period", 0.0009),
         ("rate_period", "nan"),
         ("rate_period", float("inf")),
         ("code_latency", 0.5),

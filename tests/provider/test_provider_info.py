@@ -13,7 +13,8 @@ import jsonschema
 import pytest
 from pytest_airflow_in_a_box.components import ComponentKind, check_component
 
-from smsverify.settings import DEFAULT_BASE_URL, Settings
+from smsverify.errors import InvalidRequestError
+from smsverify.settings import DEFAULT_BASE_URL, SHORTEST, Settings
 from smsverify_provider.get_provider_info import get_provider_info
 from smsverify_provider.plugin import SmsVerifyPlugin
 
@@ -100,6 +101,45 @@ def test_the_form_shows_the_defaults_of_the_settings() -> None:
         elif field["schema"].get("format") != "password":
             assert behaviour["placeholders"][name]
     assert behaviour["placeholders"]["host"] == DEFAULT_BASE_URL
+
+
+NUMBERS = [name for name, field in form().items() if {"number", "integer"} & {*field["schema"]["type"]}]
+LIMITS = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
+RULES = ("ge", "gt", "le", "lt")
+ROUND = [-1, 0, 0.5, 1, 1.5, 60, 1e9]
+ABOUT = [-1, -1e-9, 0, 1e-9, 1]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_form_takes_the_numbers_that_the_settings_take(name: str) -> None:
+    schema, setting = form()[name]["schema"], Settings.model_fields[name]
+    bounds = [value for key, value in schema.items() if key in LIMITS]
+    bounds += [getattr(rule, key) for rule in setting.metadata for key in RULES if hasattr(rule, key)]
+    values = {*ROUND, *(float(bound) + near for bound in bounds for near in ABOUT)}
+    assert {value for value in values if is_taken_by_form(schema, value)} == {
+        value for value in values if is_taken_by_settings(name, value)
+    }
+
+
+@pytest.mark.parametrize("name", ["account", "namespace"])
+def test_the_form_takes_texts_as_long_as_the_settings_take(name: str) -> None:
+    schema = form()[name]["schema"]
+    for length in (1, 99, 100, 101):
+        assert is_taken_by_form(schema, "n" * length) == is_taken_by_settings(name, "n" * length)
+
+
+def is_taken_by_form(schema: dict[str, Any], value: Any) -> bool:
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(value))
+
+
+def is_taken_by_settings(name: str, value: Any) -> bool:
+    # The grace is bound to the rate period, of which the form knows the shortest alone.
+    others = {"api_key": "k", "store_url": "sqlite:////srv/store.db", "rate_period": SHORTEST}
+    try:
+        Settings.load(others | {name: value}, {})
+    except InvalidRequestError as error:
+        return error.field != name  # a long period is refused for the grace, which has to go with it
+    return True
 
 
 def test_the_labels_of_the_form_are_what_errors_call_the_settings() -> None:
