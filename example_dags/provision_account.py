@@ -19,7 +19,14 @@ from airflow.sdk import Param, dag, task
     params={
         "service": Param(
             "WhatsApp",
-            type="string",
+            type=["string", "integer"],
+            minLength=1,
+            examples=[
+                "WhatsApp",
+                "Telegram",
+                "Google",
+                "1012",
+            ],  # they keep the field of the form to one line
             title="Service",
             description="Whose SMS it is: name or id.",
         ),

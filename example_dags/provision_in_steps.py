@@ -22,7 +22,14 @@ from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
     params={
         "service": Param(
             "WhatsApp",
-            type="string",
+            type=["string", "integer"],
+            minLength=1,
+            examples=[
+                "WhatsApp",
+                "Telegram",
+                "Google",
+                "1012",
+            ],  # they keep the field of the form to one line
             title="Service",
             description="Whose SMS it is: name or id.",
         ),

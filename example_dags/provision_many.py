@@ -20,9 +20,9 @@ from airflow.sdk import Param, dag, task, task_group
         "services": Param(
             ["WhatsApp", "Telegram", "Google"],
             type="array",
-            items={"type": "string"},
+            items={"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]},
             title="Services",
-            description="Names, one a line. An account is provisioned for each.",
+            description="Names or ids, one a line. An account is provisioned for each.",
         ),
         "timeout": Param(
             120, type="number", minimum=0, title="Time-out", description="Seconds for each number."
@@ -33,12 +33,12 @@ from airflow.sdk import Param, dag, task, task_group
 )
 def provision_many() -> None:
     @task
-    def services(**context: Any) -> list[str]:
+    def services(**context: Any) -> list[str | int]:
         """The services, from the run's configuration."""
         return list(context["params"]["services"])
 
     @task_group
-    def provision(service: str) -> Any:
+    def provision(service: str | int) -> Any:
         @task.smsverify(
             product="temporary",
             service=service,

@@ -101,8 +101,27 @@ def test_an_example_says_in_airflow_what_it_and_its_parts_are_for(path: Path, co
         param = dag.params.get_param(name)
         assert param.description, name
         assert param.schema["title"], name
-        # Of several types, Airflow's form makes a box of several lines.
-        assert isinstance(param.schema["type"], str), name
+        # Of several types without examples, Airflow's form makes a box of several lines.
+        assert isinstance(param.schema["type"], str) or param.schema["examples"], name
+
+
+@pytest.mark.parametrize("name", ["provision_account", "provision_in_steps", "provision_many"])
+def test_a_service_is_given_by_its_name_or_its_id(name: str) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk.exceptions import ParamValidationError
+
+    params = DagBag(EXAMPLES / f"{name}.py").dags[name].params
+    (field,) = {"service", "services"} & set(params)
+    for service in ("Telegram", "1012", 1012):  # the form gives a text
+        params[field] = [service] if field == "services" else service
+    for nothing in ("", None, True, 10.5):
+        with pytest.raises(ParamValidationError):
+            params[field] = [nothing] if field == "services" else nothing
+
+
+def test_an_account_is_provisioned_for_the_id_of_a_service(run: Callable[..., Run], sim: Simulator) -> None:
+    assert run("provision_account", service=1012).state == "success"
+    assert [order.service for order in sim.orders()] == ["WhatsApp"]
 
 
 def test_an_account_is_provisioned(run: Callable[..., Run], sim: Simulator) -> None:
