@@ -67,9 +67,9 @@ def _paid(tried: Sequence[TriedNumber], not_refunded: Decimal) -> str:
     paid = sum((one.price or Decimal(0) for one in bought), Decimal(0))
     unpriced = " or more" if any(one.price is None for one in bought) else ""
     if all(one.refunded for one in bought):
-        return f"Paid {paid:.2f} USD{unpriced}, and all of it is refunded"
+        return f"Paid {amount(paid)} USD{unpriced}, and all of it is refunded"
     return (
-        f"Paid {paid:.2f} USD{unpriced}, of which {not_refunded:.2f} USD{unpriced} are not refunded: "
+        f"Paid {amount(paid)} USD{unpriced}, of which {amount(not_refunded)} USD{unpriced} are not refunded: "
         "`smsverify reconcile` gives back what it can, and names the rest"
     )
 
