@@ -405,6 +405,12 @@ class Overview(_Row):
     orders: Orders
     delivery: DeliveryFigures
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all its sections are: no number goes on, and none was bought in the last 30 days."""
+        sections = (self.needs, self.waits, self.releases, self.rentals, self.orders, self.delivery)
+        return not any(section.count for section in sections)
+
     def as_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
         return self.model_dump(mode="json")

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from smsverify.overview import (
+    DELIVERY_DAYS,
     Callbacks,
     Delivery,
     Need,
@@ -57,6 +58,15 @@ DELIVERY = (
     "p95",
     "USD per code",
     "refunds",
+)
+FIRST_STEPS = (
+    f"No number was bought in the last {DELIVERY_DAYS} days. To begin:",
+    "  smsverify simulate     to try it without paying: a simulator of the service, which prints the",
+    "                         SMSVERIFY_BASE_URL and SMSVERIFY_API_KEY that lead to it",
+    "  smsverify balance      to see whether your API key works",
+    "  smsverify order temporary --service WhatsApp --max-price 0.50",
+    "                         to buy a number",
+    "  smsverify wait ID      to wait for the code of the order with this id",
 )
 SOON = timedelta(hours=6)
 LAST_MOMENT = timedelta(minutes=1)

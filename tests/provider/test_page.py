@@ -17,6 +17,8 @@ from smsverify_provider.runs import AirflowRun
 
 HTML = {"Accept": "text/html"}
 CODE = "545123"
+# What the strict policy forbids, and what comes from elsewhere.
+FORBIDDEN = r"<script(?! src=\"page\.js\" defer></script>)|<style|\sstyle=|\son\w+=|https?://"
 
 
 @pytest.fixture
@@ -99,10 +101,7 @@ def test_who_may_sees_the_account_with_links_to_the_tasks_and_no_secret(
     assert '<option value="smsverify_default" selected>' in text
     for secret in (CODE, connection["password"]):
         assert secret not in text
-    # Nothing that the strict policy forbids, and nothing from elsewhere.
-    assert not re.search(
-        r"<script(?! src=\"page\.js\" defer></script>)|<style|\sstyle=|\son\w+=|https?://", text
-    )
+    assert not re.search(FORBIDDEN, text)
     for name in ("page.css", "page.js", "icon.svg", "icon-dark.svg"):
         assert api.get(f"/smsverify-page/{name}", headers=as_user("OP")).status_code == 200
     assert answer.headers["cache-control"] == "no-store"
@@ -126,6 +125,17 @@ def test_it_shows_the_figures_that_each_face_shows(
     assert account.missing_in(re.sub(r"<[^>]*>", " ", line) for line in lines) == []
     for secret in account.secrets:
         assert secret not in text
+
+
+def test_an_account_without_a_number_is_told_how_to_begin(api: Any, hook: Any) -> None:
+    text = api.get("/smsverify-page/", headers=as_user("OP")).text
+    assert "<code>smsverify simulate</code>" in text
+    (example,) = re.findall(r"example_dags/\w+\.py", text)
+    assert (Path(__file__).parents[2] / example).is_file()
+    assert "No rental goes on" not in text
+    assert not re.search(FORBIDDEN, text)
+    hook.order("temporary", service="WhatsApp")
+    assert "To begin" not in api.get("/smsverify-page/", headers=as_user("OP")).text
 
 
 def test_what_comes_from_outside_is_text_and_no_markup(api: Any, hook: Any, rooms: Parts) -> None:

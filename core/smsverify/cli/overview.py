@@ -16,7 +16,7 @@ from rich.text import Text
 from smsverify.cli import output, verbs
 from smsverify.cli.verbs import USAGE, Common
 from smsverify.errors import StoreError
-from smsverify.overview_tables import facts, tables
+from smsverify.overview_tables import FIRST_STEPS, facts, tables
 from smsverify.text import printable
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ def overview(common: Common) -> None:
     width = max(len(name) for name, _, _ in facts(seen))
     for name, figure, note in facts(seen):
         output.say(printable(f"{name:<{width}}  {figure:<20}  {note}".rstrip()))
+    if seen.is_empty:
+        output.say("")
+        for line in FIRST_STEPS:
+            output.say(line)
+        return
     for rows in tables(seen):
         output.say("")
         output.say(printable(_title(rows)))
@@ -76,6 +81,8 @@ def screen(seen: Overview, height: int) -> RenderableType:
     cards.add_row(*(Text(printable(figure), style="bold") for _, figure, _ in each))
     cards.add_row(*(Text(printable(note), style="dim") for _, _, note in each))
     parts: list[RenderableType] = [Text(printable(_head(seen)), style="dim"), Text(), cards]
+    if seen.is_empty:
+        return Group(*parts, Text(), *map(Text, FIRST_STEPS))
     shown = list(tables(seen))
     each_has = max((height - 10) // len(shown) - 3, 1)
     for rows in shown:

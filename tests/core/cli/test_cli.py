@@ -19,6 +19,7 @@ from rigs.bulk import fill_history
 from smsverify._version import __version__
 from smsverify.cli import main
 from smsverify.hook import SmsVerifyHook
+from smsverify.overview_tables import FIRST_STEPS
 from smsverify.simulator import Fault, Simulator
 
 COMMAND = [sys.executable, "-m", "smsverify"]
@@ -468,6 +469,25 @@ def test_an_overview_is_printed_once_and_top_needs_a_terminal(
     assert (code, out) == (2, "")
     assert "smsverify overview" in err
     assert environment.stats().requests == requests
+
+
+def test_an_overview_of_nothing_says_how_to_begin(
+    environment: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "balance")
+    _, out, _ = run(capsys, "overview")
+    for command in ("simulate", "balance", "order temporary", "wait"):
+        assert f"  smsverify {command} " in out
+    assert "Orders" not in out
+    as_json(capsys, "order", "temporary", "--service", "WhatsApp", "--key", "k")
+    assert "smsverify simulate" not in run(capsys, "overview")[1]
+
+
+def test_the_commands_to_begin_with_work(environment: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
+    (order,) = (line.split() for line in FIRST_STEPS if "smsverify order" in line)
+    bought = as_json(capsys, *order[1:])
+    environment.deliver_sms(bought["order_id"], otp="545123")
+    assert "545123" in run(capsys, "wait", str(bought["order_id"]))[1]
 
 
 def test_top_shows_the_account_on_a_terminal_until_it_is_interrupted(environment: Simulator) -> None:

@@ -18,6 +18,15 @@ from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Simulator
 
 
+def test_top_says_how_to_begin_where_there_is_nothing(
+    simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], store_url: str
+) -> None:
+    terminal = Console(file=io.StringIO(), width=160, height=50)
+    terminal.print(screen(make_hook(simulate(), store_url).overview(), 50))
+    assert isinstance(terminal.file, io.StringIO)
+    assert "To begin:" in terminal.file.getvalue()
+
+
 def test_the_command_line_top_and_the_report_show_the_same_figures(
     simulate: Callable[..., Simulator],
     make_hook: Callable[..., SmsVerifyHook],
