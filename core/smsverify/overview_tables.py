@@ -53,7 +53,7 @@ DELIVERY = (
     "area",
     "bought",
     "codes",
-    "rate (95 %)",
+    "rate (95 % interval)",
     "p50",
     "p95",
     "USD per code",
@@ -102,24 +102,29 @@ def facts(overview: Overview) -> list[tuple[str, str, str]]:
     blocked = f" · blocked until {requests.blocked_until:%H:%M:%S}" if requests.blocked_until else ""
     longest = "" if waits.longest_since is None else f"longest {length(at - waits.longest_since)}"
     if waits.next_poll_at is not None:
-        longest += f" · one poll for all in {length(max(waits.next_poll_at - at, timedelta()))}"
+        longest += f" · the next poll, for all of them, {within(waits.next_poll_at, at)}"
     first = releases.rows[0] if releases.rows else None
-    back = "" if first is None else f"{first.order_id}, tried {first.tries}×, {within(first.next_at, at)}"
+    back = (
+        ""
+        if first is None
+        else f"order {first.order_id}, tried {first.tries}×, next {within(first.next_at, at)}"
+    )
     return [
         (
             "Wallet" if wallet is None else f"Wallet (seen {ago(wallet.seen_at, at)})",
             "not read yet" if wallet is None else f"{amount(wallet.amount)} USD",
-            "" if wallet is None else f"renewals of the next 24 h: {amount(wallet.renewals)} USD",
+            "" if wallet is None else f"renewals in the next 24 h cost {amount(wallet.renewals)} USD",
         ),
         (
             "Spent today (UTC)",
             f"{amount(spend.amount)}{budget} USD",
-            f"refunded {amount(spend.refunded)}{unpriced}{reset}",
+            f"refunded {amount(spend.refunded)} USD{unpriced}{reset}",
         ),
         (
             f"Requests, last {requests.period:g} s",
             f"{requests.sent} of {requests.limit}",
-            f"waiting for a slot: {waiting} · refused {requests.refusals} times{blocked}",
+            f"waiting for their turn: {waiting} · refused by the service so far: {requests.refusals}"
+            f"{blocked}",
         ),
         ("Waiting for a code", str(waits.count), longest),
         (
@@ -173,13 +178,14 @@ def tables(overview: Overview) -> Iterator[Table]:
         yield Table(
             "Rentals",
             _more(overview.rentals),
-            ("order", "number", "service", "time left", "renewals", "price", "last SMS", "kept by", "result"),
+            ("order", "number", "service", "time left", "renewals", "renewal costs", "last SMS", "kept by",
+             "result"),
             [
                 (str(row.order_id), row.phone or "-", named(row), time_left(row, at), str(row.renewals),
                  "-" if row.price is None else amount(row.price),
                  "never" if row.last_sms_at is None else ago(row.last_sms_at, at),
                  "nobody" if row.outcome is None and row.kept_by is None else by(row.kept_by),
-                 row.outcome or "-")
+                 outcome(row) or "-")
                 for row in overview.rentals.rows
             ],
             [rental_level(row, at) for row in overview.rentals.rows],
@@ -261,6 +267,11 @@ def time_left(rental: RentalRow, at: datetime) -> str:
     return f"{'≈ ' if rental.expires_estimated else ''}{length(rental.expires_at - at)}"
 
 
+def outcome(rental: RentalRow) -> str:
+    """What the newest run of `renew_expiring` has done for a rental; empty where none has."""
+    return (rental.outcome or "").replace("_", " ")
+
+
 def next_try(release: ReleaseRow, at: datetime) -> str:
     """When an order is tried to be given back next."""
     return f"{within(release.next_at, at)}{', unless a call claims it' if release.planned else ''}"
@@ -268,11 +279,13 @@ def next_try(release: ReleaseRow, at: datetime) -> str:
 
 def called(callbacks: Callbacks, at: datetime) -> str:
     """Which callbacks have come and which were refused."""
-    last = "none has come"
+    last = "none has come" if callbacks.secrets else "none is expected: callback_secrets is not set"
     if callbacks.last_at is not None:
         last = f"last {ago(callbacks.last_at, at)}"
     if callbacks.last_secret is not None and callbacks.secrets > 1:
         last += f" by secret {callbacks.last_secret} of {callbacks.secrets}"
+    if callbacks.state == "silent":
+        last += ", and the newest SMS came without one"
     others = []
     if callbacks.refused_at is not None:
         why = f"last {ago(callbacks.refused_at, at)}: {callbacks.refused_why}"
@@ -284,7 +297,7 @@ def called(callbacks: Callbacks, at: datetime) -> str:
 
 def measured(overview: Overview) -> str:
     """Which numbers the figures of delivery are about."""
-    return f"last {overview.delivery.days} days, newest {overview.delivery.numbers} numbers"
+    return f"the newest {overview.delivery.numbers} numbers of the last {overview.delivery.days} days"
 
 
 def delivered(one: Delivery) -> tuple[str, ...]:
@@ -311,7 +324,7 @@ def counts(overview: Overview) -> str:
     spent = ", ".join(f"{one.workflow or 'programs'} {amount(one.amount)}" for one in workflows.rows[:5])
     more = f" and {workflows.count - 5} more" if workflows.count > 5 else ""
     today = f" · spent today by {spent}{more}" if spent else ""
-    return f"{orders.bought} bought, {orders.codes} codes, {orders.refunded} refunded{unknown}{today}"
+    return f"{orders.bought} bought, {orders.codes} with an SMS, {orders.refunded} refunded{unknown}{today}"
 
 
 def need_level(need: Need) -> str:

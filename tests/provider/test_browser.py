@@ -321,7 +321,7 @@ def test_a_user_opens_the_page_from_the_menu_and_sees_each_section_filled(
         "healthy",
         "1 refused (last",
         "no account has this secret",
-        "too_expensive",
+        "too expensive",
         "renewed",
         "code arrived",
         "unknown",

@@ -132,7 +132,7 @@ def test_an_account_without_a_number_is_told_how_to_begin(api: Any, hook: Any) -
     assert "<code>smsverify simulate</code>" in text
     (example,) = re.findall(r"example_dags/\w+\.py", text)
     assert (Path(__file__).parents[2] / example).is_file()
-    assert "No rental goes on" not in text
+    assert "No number is rented" not in text
     assert not re.search(FORBIDDEN, text)
     hook.order("temporary", service="WhatsApp")
     assert "To begin" not in api.get("/smsverify-page/", headers=as_user("OP")).text

@@ -39,7 +39,7 @@ def rate_limit(common: Common) -> None:
 
 def delivery(
     common: Common,
-    days: Annotated[int, typer.Option(help="How far back.", metavar="DAYS")] = 30,
+    days: Annotated[int, typer.Option(help="How far to look back.", metavar="DAYS")] = 30,
 ) -> None:
     """Show which numbers deliver. Sends no request."""
     found = common.hook().delivery(days)
@@ -54,13 +54,13 @@ def reconcile(
     cancel_after: Annotated[
         float | None,
         typer.Option(
-            help="Cancel numbers that no call has waited for in so long. Default: only report them.",
+            help="Cancel the numbers that no call has waited for in this time. Default: only report them.",
             metavar="SECONDS",
             show_default=False,
         ),
     ] = None,
 ) -> int:
-    """Compare the records with the service. Open calls and cancellations are settled where that is possible.
+    """Compare the records with the service. Settles open calls and cancellations where it can.
 
     The exit code is 4 where a person should look at something.
     """

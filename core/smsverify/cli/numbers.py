@@ -58,7 +58,7 @@ def order(
     key: Key = None,
     reveal: Annotated[bool, flag("--reveal", "Print an eSIM's activation code.")] = False,
 ) -> None:
-    """Order a number or an eSIM, once for a key."""
+    """Order a number or an eSIM. With the same --key, it is bought once."""
     from smsverify._runtime import surroundings
 
     wanted: dict[str, Any] = {
@@ -86,7 +86,7 @@ def order(
 
 
 def renew(common: Common, order_id: OrderId, max_price: MaxPrice = None, key: Key = None) -> None:
-    """Extend a rental by its period, once."""
+    """Extend a rental by one period. With the same --key, it is paid once."""
     again = quoted_command("renew", order_id, max_price=max_price, key=key)
     go_on = f"{again} goes on with it, and pays nothing twice"
     with going_on(go_on), interrupts(go_on) as stop:

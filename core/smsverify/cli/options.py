@@ -39,5 +39,5 @@ MaxPrice = Annotated[
     str | None, typer.Option(help="The most that may be paid, in USD.", metavar="USD", show_default=False)
 ]
 Key = Annotated[
-    str | None, typer.Option(help="Names the call: the same key never pays twice.", show_default=False)
+    str | None, typer.Option(help="Names the call. Calls with the same key pay once.", show_default=False)
 ]

@@ -28,7 +28,7 @@ STYLES = {"bad": "red", "warn": "yellow", "": ""}
 
 
 def overview(common: Common) -> None:
-    """Show the account at a glance. What needs a person comes first. Sends no request."""
+    """Show the account at a glance, as its records have it. Sends no request."""
     seen = common.hook().overview()
     if common.json:
         output.say(json.dumps(seen.as_dict()))
@@ -50,9 +50,11 @@ def overview(common: Common) -> None:
 
 def top(
     common: Common,
-    every: Annotated[float, typer.Option(help="Between two looks.", metavar="SECONDS", min=0.2)] = 2.0,
+    every: Annotated[
+        float, typer.Option(help="How long to wait between two looks.", metavar="SECONDS", min=0.2)
+    ] = 2.0,
 ) -> int:
-    """Watch the overview in the terminal. Shows it again and again until Ctrl-C; sends no request."""
+    """Watch the overview in the terminal. Ctrl-C ends it. Sends no request."""
     if not sys.stdout.isatty():
         text = "top needs a terminal: `smsverify overview` prints the same once"
         return output.complain(text, USAGE)

@@ -40,10 +40,11 @@ def rentals(
     order_ids: Elsewhere = None,
     *,
     within: Annotated[
-        str, typer.Option(help="A terminal shows rentals that end sooner in yellow.", metavar="SECONDS")
+        str,
+        typer.Option(help="Rentals that end within this time are yellow on a terminal.", metavar="SECONDS"),
     ] = "86400",
 ) -> None:
-    """List the rented numbers, with their ends."""
+    """List the rented numbers, and when they end."""
     from smsverify.checks import check_seconds
 
     soon = check_seconds(within, "within")
@@ -91,7 +92,7 @@ def renew_expiring(
     order_ids: Elsewhere = None,
     *,
     within: Annotated[
-        str, typer.Option(help="A rental that ends sooner is renewed.", metavar="SECONDS")
+        str, typer.Option(help="Renew the rentals that end within this time.", metavar="SECONDS")
     ] = "86400",
     max_price: MaxPrice = None,
     only: Annotated[
@@ -108,9 +109,9 @@ def renew_expiring(
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run", "Report what would be done; pay nothing.")] = False,
 ) -> int:
-    """Renew the rentals that end soon. A period is paid once: let cron run this several times in --within.
+    """Renew the rentals that end soon. Pays for each period once, however often it runs.
 
-    The exit code is 4 where a rental was not kept.
+    Let cron run it several times within --within. The exit code is 4 where a rental was not kept.
     """
     with interrupts("`smsverify renew-expiring` goes on, and renews nothing twice") as stop:
         report = common.hook().renew_expiring(

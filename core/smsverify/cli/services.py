@@ -44,7 +44,7 @@ def serve(
 
 
 def simulate(context: typer.Context) -> None:
-    """Run a simulator of the service. Its options: smsverify simulate --help."""
+    """Run a simulator of the service, to try everything without paying."""
     from smsverify.simulator import command
 
     parser = argparse.ArgumentParser(prog="smsverify simulate", description="Run a simulator of the service.")

@@ -43,9 +43,9 @@ def check(common: Common) -> int:
 def prune(
     common: Common,
     older_than: Annotated[
-        int, typer.Option(help="Removes only what is older.", metavar="DAYS", min=1, show_default=False)
+        int, typer.Option(help="Remove only what is older.", metavar="DAYS", min=1, show_default=False)
     ],
-    yes: Annotated[bool, flag("--yes", "Remove it. Otherwise the rows are only counted.")] = False,
+    yes: Annotated[bool, flag("--yes", "Remove the rows. Without it, they are only counted.")] = False,
 ) -> int:
     """Remove old messages, and what waits have left. What was bought and spent stays, with every key."""
     done, total = 0, 1

@@ -91,8 +91,8 @@ def show(user: GetUserDep, connection: Annotated[str | None, Query()] = None) ->
 
 
 NOTHING = (
-    "There is no connection of type SmsVerify here that your role in Airflow may read. Admin → Connections "
-    "makes one. A connection of the environment or of a secrets backend is shown where the option "
+    "There is no connection of type SmsVerify that your role in Airflow may read. You make one under Admin → "
+    "Connections. One that comes from the environment or from a secrets backend is shown only if the option "
     "[smsverify] callback_conn_ids names it."
 )
 

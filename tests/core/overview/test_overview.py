@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -20,8 +20,8 @@ from smsverify import errors
 from smsverify._messages.callbacks import Callback
 from smsverify._store.tables import purchases
 from smsverify.hook import SmsVerifyHook
-from smsverify.overview import Overview, Task
-from smsverify.overview_tables import facts, tables
+from smsverify.overview import Callbacks, Overview, Task
+from smsverify.overview_tables import called, facts, tables
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import RunContext
 
@@ -206,8 +206,17 @@ def test_an_empty_account_has_an_overview(
     assert simulator.stats().requests == 0
     assert (seen.wallet, seen.needs.count, seen.orders.count, seen.waits.count) == (None, 0, 0, 0)
     assert (seen.spend.amount, seen.callbacks.state) == (Decimal(0), "off")
-    assert ("Callbacks", "off", "none has come") in facts(seen)
+    assert ("Callbacks", "off", "none is expected: callback_secrets is not set") in facts(seen)
     assert Overview.model_validate_json(seen.model_dump_json()) == seen
+
+
+def test_callbacks_that_have_stopped_are_said_with_the_reason() -> None:
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    given = dict.fromkeys(Callbacks.model_fields) | {"secrets": 1, "by_secret": 1, "without_secret": 0}
+    silent = Callbacks.model_validate(
+        given | {"refused": 0, "state": "silent", "last_at": at - timedelta(hours=2)}
+    )
+    assert called(silent, at) == "last 2 h 0 min ago, and the newest SMS came without one"
 
 
 def test_a_rental_that_was_renewed_since_needs_nobody(

@@ -109,17 +109,17 @@ def filled(hook: SmsVerifyHook, simulator: Simulator, monkeypatch: pytest.Monkey
             report,
             [
                 "46.40 USD",
-                "renewals of the next 24 h: 12.00 USD",
+                "renewals in the next 24 h cost 12.00 USD",
                 "13.60 of 40.00 USD",
-                "refunded 0.40",
+                "refunded 0.40 USD",
                 "of 60",
-                "waiting for a slot: none · refused 0 times",
+                "waiting for their turn: none · refused by the service so far: 0",
                 "healthy",
                 "by secret 2 of 2 · in 24 h 2 refused",
                 "its body is not JSON), 1 without a secret",
                 "3 need a person",
-                "5 bought, 1 codes, 1 refunded, 1 unknown · spent today by provision_many 13.60",
-                "last 30 days, newest 5 numbers",
+                "5 bought, 1 with an SMS, 1 refunded, 1 unknown · spent today by provision_many 13.60",
+                "the newest 5 numbers of the last 30 days",
             ],
             [
                 (
@@ -133,7 +133,7 @@ def filled(hook: SmsVerifyHook, simulator: Simulator, monkeypatch: pytest.Monkey
                 (f"{awaited.order_id}", phones[awaited.order_id], "WhatsApp", "…", "then cancelled", BY),
                 (f"{back.order_id}", phones[back.order_id], "WhatsApp", "nobody needs it", "×", "…"),
                 (f"{rental.order_id}", phones[rental.order_id], "Instagram (30 days)", "…", "0", "12.00"),
-                ("Instagram (30 days)", "12.00", "never", BY, "too_expensive"),
+                ("Instagram (30 days)", "12.00", "never", BY, "too expensive"),
                 *(
                     (f"{order.order_id}", phones[order.order_id], service, price, state, "…", BY)
                     for order, service, price, state in (
