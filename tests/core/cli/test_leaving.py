@@ -6,11 +6,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from typing import Any
 
 import pytest
 from rigs import eventually
+from rigs.commands import COMMAND
 from rigs.rooms import hold_up
 
 from smsverify._store.store import open_store
@@ -18,16 +18,7 @@ from smsverify.cli import main
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 
-COMMAND = [sys.executable, "-m", "smsverify"]
 ORDER = ["order", "temporary", "--service", "WhatsApp"]
-
-
-@pytest.fixture
-def environment(simulator: Simulator, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Simulator:
-    """The simulator, with the environment pointing at it."""
-    for name, value in simulator.environment(store_url).items():
-        monkeypatch.setenv(name, value)
-    return simulator
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
