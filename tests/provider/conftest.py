@@ -18,8 +18,8 @@ import pytest
 from smsverify._parts import Parts
 from smsverify.simulator import Simulator
 
-# The rigs of the core's tests that need no framework.
-sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+# The rigs of the core's tests that need no framework, and what tests of the wing share.
+sys.path[:0] = [str(Path(__file__).parents[1] / "core"), str(Path(__file__).parent)]
 
 
 @pytest.fixture
