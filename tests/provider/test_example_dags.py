@@ -108,7 +108,7 @@ def test_an_example_says_in_airflow_what_it_and_its_parts_are_for(path: Path, co
 @pytest.mark.parametrize("name", ["provision_account", "provision_in_steps", "provision_many"])
 def test_a_service_is_given_by_its_name_or_its_id(name: str) -> None:
     from airflow.dag_processing.dagbag import DagBag
-    from airflow.sdk.exceptions import ParamValidationError
+    from airflow.exceptions import ParamValidationError
 
     params = DagBag(EXAMPLES / f"{name}.py").dags[name].params
     (field,) = {"service", "services"} & set(params)
