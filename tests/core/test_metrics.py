@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rigs import API_KEY, eventually, in_a_day
 from rigs.metrics import Reported, of_new_account
+from rigs.purchases import buy_number
 from rigs.receiver import SECRET, TEXT, payload, receiving
 
 from smsverify import errors, metrics
@@ -42,17 +43,13 @@ def hook(
     return make_hook(simulator, any_store_url, account=account[0], callback_secrets=[SECRET])
 
 
-def buy(hook: SmsVerifyHook, **given: Any) -> int:
-    return hook.order("temporary", service="WhatsApp", **given).order_id
-
-
 # ------------------------------------------------------------------ what is reported
 
 
 def test_a_purchase_its_code_and_the_wallet(
     simulator: Simulator, hook: SmsVerifyHook, reported: Reported
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.deliver_sms(order_id, otp="481516")
     assert hook.wait_for_otp(order_id, 60).otp == "481516"
     assert hook.wait_for_otp(order_id, 60).otp == "481516"
@@ -69,21 +66,21 @@ def test_a_purchase_its_code_and_the_wallet(
 
 
 def test_a_purchase_that_is_asked_for_again_counts_once(hook: SmsVerifyHook, reported: Reported) -> None:
-    assert buy(hook, key="k") == buy(hook, key="k")
+    assert buy_number(hook, key="k") == buy_number(hook, key="k")
     assert reported.values("smsverify.purchases.bought", "smsverify.spent") == [1, 0.4]
 
 
 def test_a_deployment_is_a_tag_of_its_purchases(
     simulator: Simulator, make_hook: MakeHook, store_url: str, account: tuple[str, Reported]
 ) -> None:
-    buy(make_hook(simulator, store_url, account=account[0], namespace="the test, of course"))
+    buy_number(make_hook(simulator, store_url, account=account[0], namespace="the test, of course"))
     for name in ("smsverify.purchases.bought", "smsverify.spent"):
         ((_, tags, _),) = account[1].points(name)
         assert tags["namespace"] == "the_test_of_course"
 
 
 def test_a_time_out_and_the_refund_that_follows(hook: SmsVerifyHook, reported: Reported) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     with pytest.raises(errors.WaitTimeoutError) as caught:
         hook.wait_for_otp(order_id, 0)
     assert caught.value.cancelled
@@ -98,7 +95,7 @@ def test_an_order_of_others_is_no_refund(
 ) -> None:
     others = make_hook(simulator, f"sqlite:///{tmp_path / 'others.db'}")
     hook.list_orders()
-    others.cancel(buy(others))
+    others.cancel(buy_number(others))
     hook.list_orders()
     assert reported.values("smsverify.refunds") == [0]
 
@@ -109,17 +106,17 @@ def test_a_refusal_and_a_lost_answer_that_is_found(
     names = [f"smsverify.purchases.{state}" for state in ("bought", "rejected", "unknown")]
     simulator.add_fault(Fault("out_of_stock", path="order/temporary/"))
     with pytest.raises(errors.SmsVerifyError):
-        buy(hook, key="k")
+        buy_number(hook, key="k")
     assert reported.values(*names) == [0, 1, 0]
     simulator.add_fault(Fault("lost_answer", path="order/temporary/"))
     simulator.add_fault(Fault("error_before", path="orders/", times=None))
     with pytest.raises(errors.PurchaseUnknownError):
-        buy(hook, key="k")
+        buy_number(hook, key="k")
     assert reported.values(*names, "smsverify.spent") == [0, 1, 1, 0]
     simulator.clear_faults()
     for _ in range(2):
         hook.reconcile()
-        buy(hook, key="k")
+        buy_number(hook, key="k")
     assert reported.values(*names, "smsverify.spent") == [1, 1, 1, 0.4]
 
 
@@ -127,7 +124,7 @@ def test_what_is_never_sent_is_no_refusal(hook: SmsVerifyHook, reported: Reporte
     with pytest.raises(errors.SpendingLimitError):
         in_a_day(hook, "0.10").order("temporary", service="WhatsApp")
     with pytest.raises(errors.PriceLimitError):
-        buy(hook, max_price="0.10")
+        buy_number(hook, max_price="0.10")
     assert reported.points("smsverify.purchases.rejected") == []
 
 
@@ -209,11 +206,11 @@ def test_callbacks(simulator: Simulator, hook: SmsVerifyHook, reported: Reported
 def test_the_findings_of_a_reconciliation(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, tmp_path: Path, reported: Reported
 ) -> None:
-    buy(make_hook(simulator, f"sqlite:///{tmp_path / 'others.db'}"))
+    buy_number(make_hook(simulator, f"sqlite:///{tmp_path / 'others.db'}"))
     simulator.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
     for key in "ab":
         with pytest.raises(errors.SmsVerifyError):
-            hook.cancel(buy(hook, key=key))
+            hook.cancel(buy_number(hook, key=key))
     hook.reconcile()
     found = {name: point.value for name, _, point in reported.points() if ".findings." in name}
     assert found == {
@@ -278,7 +275,7 @@ def test_a_purchase_whose_commit_is_made_again_counts_once(
         return surely(self, record, patience=patience)
 
     monkeypatch.setattr(Store, "surely", twice)
-    buy(hook)
+    buy_number(hook)
     assert reported.values("smsverify.purchases.bought", "smsverify.spent") == [1, 0.4]
 
 
@@ -313,7 +310,7 @@ def test_metrics_that_fail_break_nothing_and_are_named_once(
     monkeypatch.setattr(metrics, "_said", type(metrics._said)())
     broken = Broken()
     hook = make_hook(simulator, store_url, run_context=BrokenRun(broken))
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.deliver_sms(order_id, otp="481516")
     assert hook.wait_for_otp(order_id, 60).otp == "481516"
     hook.reconcile()

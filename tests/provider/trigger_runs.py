@@ -57,7 +57,7 @@ async def kill(trigger: SmsVerifyOtpTrigger, running: asyncio.Task[dict[str, Any
     await trigger.on_kill()
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], Any]) -> None:
     while not condition():
         await asyncio.sleep(0.01)
 

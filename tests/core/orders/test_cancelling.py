@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from requests_mock import Mocker
 from rigs import eventually
+from rigs.purchases import buy_number
 from rigs.rooms import going_back, rooms_of
 
 from smsverify import errors
@@ -23,10 +24,6 @@ Simulate = Callable[..., Simulator]
 URL = "http://127.0.0.1:9/api/v1/order/7"
 
 
-def buy(hook: SmsVerifyHook, **given: Any) -> int:
-    return hook.order("temporary", service="WhatsApp", **given).order_id
-
-
 # ------------------------------------------------------------------ cancelling
 
 
@@ -35,7 +32,7 @@ def test_a_cancellation_refunds_and_is_harmless_the_second_time(
 ) -> None:
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     assert [hook.cancel(order_id).status for _ in range(3)] == ["cancelled"] * 3
     assert simulator.balance() == Decimal(50)
     assert hook.get_order(order_id).status == "cancelled"
@@ -52,11 +49,11 @@ PAGE = "<!DOCTYPE html><html><title>Attention Required! | Cloudflare</title></ht
 def test_a_page_before_the_service_ends_no_wait_and_gives_no_order_up(
     status: int, body: str, simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.deliver_sms(order_id, otp="482913")
     simulator.add_fault(Fault("error_before", path="order/*/status/", status=status, body=body))
     assert hook.wait_for_otp(order_id, 20).otp == "482913"
-    other = buy(hook)
+    other = buy_number(hook)
     for path in ("order/*/cancel/", "order/*/status/"):
         simulator.add_fault(Fault("error_before", path=path, status=status, body=body, times=None))
     with pytest.raises(errors.ServiceError):
@@ -69,7 +66,7 @@ def test_a_page_before_the_service_ends_no_wait_and_gives_no_order_up(
 def test_an_order_that_is_completed_hands_over_its_code_instead(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.deliver_sms(order_id, otp="123456")
     for again in (hook, hook, make_hook(simulator, store_url)):
         status = again.cancel(order_id)
@@ -80,7 +77,7 @@ def test_an_order_that_is_completed_hands_over_its_code_instead(
 def test_an_order_that_somebody_else_has_cancelled_is_success(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     other = make_hook(simulator, store_url.replace("store.db", "other.db"))
     other.cancel(order_id)
     assert hook.cancel(order_id).cancelled
@@ -89,7 +86,7 @@ def test_an_order_that_somebody_else_has_cancelled_is_success(
 def test_an_order_of_another_store_is_cancelled_too(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     assert make_hook(simulator, store_url.replace("store.db", "other.db")).cancel(str(order_id)).cancelled
     assert simulator.order(order_id).status == "cancelled"
 
@@ -125,7 +122,7 @@ def test_an_order_that_does_not_exist_is_not_found_and_nothing_to_come_back_to(
 def test_a_cancellation_that_is_not_answered_is_repeated(
     kind: str, simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.add_fault(Fault(kind, path="order/*/cancel/"))
     assert hook.cancel(order_id).cancelled
     assert simulator.balance() == Decimal(50)
@@ -135,7 +132,7 @@ def test_a_cancellation_that_is_not_answered_is_repeated(
 def test_a_cancellation_that_fails_for_good_stays_on_record(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.add_fault(Fault("error_before", path="order/**", times=None))
     with pytest.raises(errors.ServiceError):
         hook.cancel(order_id)
@@ -187,7 +184,7 @@ def test_a_release_cancels_a_pending_order(
 ) -> None:
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     assert hook.release(order_id, "not needed")
     assert simulator.order(order_id).status == "cancelled"
     assert hook.release(order_id, "not needed")  # harmless
@@ -195,7 +192,7 @@ def test_a_release_cancels_a_pending_order(
 
 
 def test_a_release_leaves_alone_what_is_of_use(simulator: Simulator, hook: SmsVerifyHook) -> None:
-    with_code, used = buy(hook), buy(hook)
+    with_code, used = buy_number(hook), buy_number(hook)
     rental = hook.order("rental", service="WhatsApp", duration=3).order_id
     simulator.configure(cancel_active="no-refund")
     for order_id in (with_code, used):
@@ -219,7 +216,7 @@ def test_an_order_in_a_state_that_nobody_knows_is_given_back_or_stays_on_record(
 ) -> None:
     simulator = simulate(products={"temporary": {"start_status": "waiting_for_sms"}})
     hook = make_hook(simulator, store_url)
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     assert not hook.release(order_id, "not needed")  # the simulator cancels what is pending only
     assert simulator.stats().by_endpoint["POST order/{id}/cancel/"] == 1
     assert going_back(hook) == [order_id]
@@ -230,7 +227,7 @@ def test_a_release_by_a_waiter_yields_to_a_newer_one(
 ) -> None:
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     claim(hook, order_id, "first")
     claim(hook, order_id, "second")
     assert not hook.release(order_id, "killed", waiter="first")
@@ -241,7 +238,7 @@ def test_a_release_by_a_waiter_yields_to_a_newer_one(
 def test_a_new_waiter_takes_a_release_off_the_record_until_the_last_moment(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     claim(hook, order_id, "first")
     simulator.add_fault(Fault("slow_before", path=f"order/{order_id}/status/", seconds=1))
     results: list[bool] = []
@@ -271,7 +268,7 @@ def test_a_new_waiter_takes_a_release_off_the_record_until_the_last_moment(
 def test_a_release_never_raises_for_the_service_and_stays_on_record(
     faults: list[Fault], simulator: Simulator, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     for fault in faults:
         simulator.add_fault(fault)
     assert not hook.release(order_id, "nobody needs it")
@@ -290,7 +287,7 @@ def test_a_release_never_raises_for_the_service_and_stays_on_record(
 def test_an_order_that_only_the_list_has_shown_completed_hands_over_its_code(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.deliver_sms(order_id, otp="123456")
     fresh = make_hook(simulator, store_url.replace("store.db", "other.db"))
     fresh.list_orders()
@@ -332,7 +329,7 @@ def test_a_fresh_order_that_the_service_does_not_show_yet_is_given_back_all_the_
     with hook.rented_number("temporary", service="WhatsApp"):
         pass
     assert simulator.orders()[0].status == "cancelled"
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     assert hook.get_status(order_id).status == "pending"
     simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=30))
-    assert hook.cancel(buy(hook)).cancelled
+    assert hook.cancel(buy_number(hook)).cancelled

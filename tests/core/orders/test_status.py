@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from requests_mock import Mocker
+from rigs.purchases import buy_number
 
 from smsverify import errors
 from smsverify.hook import SmsVerifyHook
@@ -16,10 +16,6 @@ from smsverify.simulator import Fault, Simulator
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 URL = "http://127.0.0.1:9/api/v1/order/7"
-
-
-def buy(hook: SmsVerifyHook, **given: Any) -> int:
-    return hook.order("temporary", service="WhatsApp", **given).order_id
 
 
 # ------------------------------------------------------------------ looking
@@ -93,7 +89,7 @@ def test_a_look_for_a_code_asks_once_and_from_then_on_the_inbox_answers(
 ) -> None:
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     assert hook.check_otp(order_id) is None
     simulator.deliver_sms(order_id, otp="123456")
     assert hook.check_otp(order_id, ask=False) is None
@@ -108,7 +104,7 @@ def test_a_look_for_a_code_asks_once_and_from_then_on_the_inbox_answers(
 def test_a_code_is_read_from_the_text_where_the_service_finds_none(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.deliver_sms(order_id, text="Your WhatsApp code: 902-110")
     message = hook.check_otp(order_id)
     assert message is not None
@@ -121,7 +117,7 @@ def test_a_look_at_an_order_that_has_ended_says_so(
 ) -> None:
     simulator = simulate(products={"temporary": {"end_status": status}})
     hook = make_hook(simulator, store_url)
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     simulator.set_time_left(order_id, 0)
     with pytest.raises(errors.OrderEndedError, match=status) as caught:
         hook.check_otp(order_id)
@@ -132,7 +128,7 @@ def test_a_fresh_order_that_the_service_does_not_show_yet_is_believed_in(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=600))
-    order_id = buy(hook)
+    order_id = buy_number(hook)
     assert hook.check_otp(order_id) is None
     with pytest.raises(errors.NotFoundError):
         hook.check_otp(999)

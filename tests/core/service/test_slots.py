@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 from rigs import API_KEY, eventually
-from rigs.clocks import DatabaseClock
+from rigs.clocks import DatabaseClock, later
 from rigs.processes import beside, in_processes, results_of
 from rigs.rate_limits import HOUR, LEASE, MINUTE, make, refusal, soon
 from rigs.wire import delayed
@@ -236,19 +236,13 @@ def test_the_limit_may_grow_and_shrink(any_store_url: str) -> None:
 # ------------------------------------------------------------------ deaths and clocks
 
 
-def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """From now on the store's clock shows so much more than the right time."""
-    right = Store.now
-    monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + seconds)
-
-
 def test_the_slots_of_a_killed_process_come_back(any_store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rate_limit = make(any_store_url, limit=3, lease=600.0)
     assert in_processes("die_with_a_slot", 1, url=any_store_url, limit=3, period=60, lease=600) == [None]
     assert rate_limit.state().available == 0
-    set_clock(monkeypatch, 599)
+    later(monkeypatch, 599)
     assert rate_limit.state().available == 0
-    set_clock(monkeypatch, 661)
+    later(monkeypatch, 661)
     assert rate_limit.state().available == 3
 
 
@@ -259,7 +253,7 @@ def test_who_was_killed_in_the_queue_is_forgotten(
     with rate_limit.acquire(Priority.POLL, deadline=soon()):
         in_processes("die_in_the_queue", 1, url=any_store_url, limit=1, period=60, lease=5)
         assert rate_limit.state().waiting == 1
-    set_clock(monkeypatch, 61)
+    later(monkeypatch, 61)
     with rate_limit.acquire(Priority.PURCHASE, deadline=soon()):
         assert rate_limit.state().waiting == 0
 
@@ -273,7 +267,7 @@ def test_a_clock_that_is_set_back_parks_nothing(
         with rate_limit.acquire(Priority.POLL, deadline=soon()):
             pass
         rate_limit.block(30)
-        set_clock(monkeypatch, hours * 3600)
+        later(monkeypatch, hours * 3600)
         state = rate_limit.state()
         longest = 2 * (MINUTE + LEASE) if state.blocked_until is None else 3600 + 60
         assert refusal(rate_limit) <= longest

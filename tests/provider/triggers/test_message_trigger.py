@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome, SharedStreamManager
 from rigs.rooms import rooms_of
+from trigger_runs import run, until
 
 from smsverify._messages.callbacks import Callback
 from smsverify._store.tables import consumers
@@ -85,18 +85,6 @@ class Triggerer:
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
         await self._streams.stop_all()
-
-
-def run(awaitable: Awaitable[Any]) -> Any:
-    async def main() -> Any:
-        return await asyncio.wait_for(awaitable, 60)
-
-    return asyncio.run(main())
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 async def start(hook: Any, **arguments: Any) -> Triggerer:
