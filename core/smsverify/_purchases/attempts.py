@@ -212,8 +212,8 @@ class Series:
         is_cancelled = self._cancel(order.order_id, why)
         self._records.decide(self._row, outcome, why)
         self.let_go()
-        ended = "cancelled and refunded" if is_cancelled else "not refunded"
-        log.info("Order %d: %s; %s", order.order_id, why, ended)
+        if not is_cancelled:  # Otherwise the cancellation has said so.
+            log.info("Order %d is not refunded: %s", order.order_id, why)
 
     def let_go(self) -> None:
         """This process no longer holds the number that is tried: who waits for its code has it."""
