@@ -20,7 +20,7 @@ from requests_mock import Mocker
 from rigs import API_KEY
 from rigs.money import Clock, Died
 from rigs.money_draws import FAULTS
-from rigs.money_world import GRACE, HURRIED, LEASE, Hook, Run, World, two_services
+from rigs.money_world import LEASE, Hook, World, two_services
 
 from smsverify._purchases import due
 from smsverify._purchases.ledger import Ledger
@@ -99,21 +99,8 @@ class Books:
         return {order.order_id: order for order in self.service._gateway.state.orders()}
 
     def hook(self, namespace: str = "", run: str = "run-1", **options: Any) -> Hook:
-        defaults = {
-            "rate_limit": 200,
-            "rate_period": 0.5,
-            **HURRIED,
-            "call_timeout": 5.0,
-            "purchase_grace": GRACE,
-        }
-        return Hook(
-            API_KEY,
-            base_url=self.service.url,
-            store_url=self.world.store_url,
-            account=self.account,
-            namespace=namespace,
-            run_context=Run(run),
-            **{**defaults, **options},
+        return self.world.hook_at(
+            self.service.url, run=run, account=self.account, namespace=namespace, **options
         )
 
     def rent(self, kind: str) -> None:

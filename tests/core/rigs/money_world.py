@@ -172,9 +172,12 @@ class World:
 
     def hook(self, user: User, *, base_url: str | None = None, run: str = "run-1", **options: Any) -> Hook:
         """A new process's hook."""
+        wallet = {"account": user.wallet.account, "namespace": user.namespace}
+        return self.hook_at(base_url or user.wallet.service.url, run=run, **{**wallet, **options})
+
+    def hook_at(self, base_url: str, *, run: str, **options: Any) -> Hook:
+        """The same at an address, for any account."""
         defaults = {
-            "account": user.wallet.account,
-            "namespace": user.namespace,
             "rate_limit": 200,
             "rate_period": 0.5,
             **HURRIED,
@@ -183,7 +186,7 @@ class World:
         }
         return Hook(
             API_KEY,
-            base_url=base_url or user.wallet.service.url,
+            base_url=base_url,
             store_url=self.store_url,
             run_context=Run(run),
             **{**defaults, **options},
