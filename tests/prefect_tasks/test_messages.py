@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import anyio
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.events import Event
@@ -65,7 +66,7 @@ def is_reading() -> bool:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENT):
+    with anyio.fail_after(PATIENT):
         while not condition():
             await asyncio.sleep(0.05)
 
@@ -74,16 +75,17 @@ async def events_of(block: str, count: int) -> list[dict[str, Any]]:
     """The events of a block, the oldest first, as soon as there are so many."""
     since = EventOccurredFilter(since=datetime.now(timezone.utc) - timedelta(hours=1))
     wanted = EventFilter(event=EventNameFilter(name=[MESSAGE_RECEIVED]), occurred=since)
-    async with asyncio.timeout(PATIENT), get_client() as client:
-        while True:
-            page = await client.read_events(filter=wanted, limit=50)
-            events = [event for event in page.events if event.payload["credentials"] == block]
-            if len(events) >= count:
-                return sorted(
-                    ({"resource": event.resource.id, **event.payload} for event in events),
-                    key=lambda event: event["message_id"],
-                )
-            await asyncio.sleep(0.2)
+    with anyio.fail_after(PATIENT):
+        async with get_client() as client:
+            while True:
+                page = await client.read_events(filter=wanted, limit=50)
+                events = [event for event in page.events if event.payload["credentials"] == block]
+                if len(events) >= count:
+                    return sorted(
+                        ({"resource": event.resource.id, **event.payload} for event in events),
+                        key=lambda event: event["message_id"],
+                    )
+                await asyncio.sleep(0.2)
 
 
 async def publish(block: str, order: Order, *numbers: int, **parameters: Any) -> int:
