@@ -11,7 +11,7 @@ from smsverify._purchases.spending import Caps
 OPEN: Final = ("sent", "unknown")  # the states of a call whose outcome is not known
 # Why a call is still open, where that is more than that nothing has decided yet.
 WALLET_IS_SHORT: Final = "the wallet holds less than the records explain"
-WALLET_IS_UNCLEAR: Final = "the records explain the wallet as well if this was paid"
+WALLET_IS_UNCLEAR: Final = "the wallet does not show whether it was paid"
 WALLET_KEEPS: Final = (WALLET_IS_SHORT, WALLET_IS_UNCLEAR)
 
 
