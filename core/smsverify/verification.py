@@ -32,16 +32,8 @@ class TriedNumber(BaseModel):
     refunded: bool
     why: str
 
-    def as_text(self) -> str:
-        """The attempt in one line."""
-        if self.order_id is None:
-            return f"{self.product}: {self.why}"
-        price = "an unknown price" if self.price is None else f"{amount(self.price)} USD"
-        back = "refunded" if self.refunded else "not refunded"
-        return f"order {self.order_id} ({self.product}, {self.phone}) for {price}, {back}: {self.why}"
 
-
-def told(tried: Sequence[TriedNumber], *, not_refunded: Decimal) -> str:
+def summary_of(tried: Sequence[TriedNumber], *, not_refunded: Decimal) -> str:
     """What attempts without a code have cost and why they ended; each order and each reason once.
 
     Args:

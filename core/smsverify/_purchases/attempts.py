@@ -24,7 +24,7 @@ from smsverify.checks import OrderRequest
 from smsverify.errors import NotAvailableError, OrderEndedError, PriceLimitError, VerificationError
 from smsverify.models import RENTALS, Message, Order
 from smsverify.text import amount, log_of
-from smsverify.verification import TriedNumber, Verification, told
+from smsverify.verification import TriedNumber, Verification, summary_of
 
 log = log_of(__name__)
 
@@ -320,7 +320,7 @@ class Series:
         tried = self.tried()
         cost = _cost(tried)
         return VerificationError(
-            f"no number got its code, and {reason}. {told(tried, not_refunded=cost)}",
+            f"no number got its code, and {reason}. {summary_of(tried, not_refunded=cost)}",
             attempts=tried,
             cost=cost,
         )
