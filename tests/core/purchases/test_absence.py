@@ -146,15 +146,22 @@ def test_while_the_wallet_is_short_nothing_is_bought_again_however_late_the_list
     assert len(simulator.orders()) == 1
 
 
-def test_a_refund_of_the_same_amount_hides_no_payment(
-    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The wallet holds as much if the refund came before the last reading and nothing was paid."""
+@pytest.fixture
+def refunded(simulate: Simulate, make_hook: MakeHook, any_store_url: str) -> tuple[Simulator, SmsVerifyHook]:
+    """An account that has got 0.40 USD back, which nobody knows, since the wallet was read last."""
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)
     ended = buy(hook, "before").order_id
     hook.get_balance()
     simulator.set_time_left(ended, 0)
+    return simulator, hook
+
+
+def test_a_refund_of_the_same_amount_hides_no_payment(
+    refunded: tuple[Simulator, SmsVerifyHook], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wallet holds as much if the refund came before the last reading and nothing was paid."""
+    simulator, hook = refunded
     lose(simulator)
     lose(simulator, "list_lag", seconds=7200)
     unknown(hook)
@@ -165,13 +172,9 @@ def test_a_refund_of_the_same_amount_hides_no_payment(
 
 
 def test_a_refund_keeps_nothing_unknown_that_was_not_paid(
-    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+    refunded: tuple[Simulator, SmsVerifyHook], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulator = simulate()
-    hook = make_hook(simulator, any_store_url)
-    ended = buy(hook, "before").order_id
-    hook.get_balance()
-    simulator.set_time_left(ended, 0)
+    simulator, hook = refunded
     lose(simulator, "error_before")
     unknown(hook)
     later(monkeypatch, 130)
