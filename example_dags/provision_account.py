@@ -21,12 +21,8 @@ from airflow.sdk import Param, dag, task
             "WhatsApp",
             type=["string", "integer"],
             minLength=1,
-            examples=[
-                "WhatsApp",
-                "Telegram",
-                "Google",
-                "1012",
-            ],  # they keep the field of the form to one line
+            # With examples, the form has a field of one line.
+            examples=["WhatsApp", "Telegram", "Google", "1012"],
             title="Service",
             description="Whose SMS it is: name or id.",
         ),

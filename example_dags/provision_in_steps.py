@@ -24,12 +24,8 @@ from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
             "WhatsApp",
             type=["string", "integer"],
             minLength=1,
-            examples=[
-                "WhatsApp",
-                "Telegram",
-                "Google",
-                "1012",
-            ],  # they keep the field of the form to one line
+            # With examples, the form has a field of one line.
+            examples=["WhatsApp", "Telegram", "Google", "1012"],
             title="Service",
             description="Whose SMS it is: name or id.",
         ),

@@ -1,4 +1,4 @@
-"""What a command writes to a terminal or to a pipe, whoever reads it and whoever has stopped."""
+"""What a command writes to a terminal or to a pipe, also where its reader has gone."""
 
 from __future__ import annotations
 

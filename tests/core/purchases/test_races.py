@@ -172,7 +172,7 @@ def test_a_release_that_is_planned_waits_for_its_time(
     assert hook.reconcile().cancelled == [order_id]
 
 
-def test_a_cancellation_that_was_called_for_stays_on_record_whoever_looks(
+def test_a_cancellation_that_was_called_for_stays_on_record_when_its_key_is_used_again(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
     rental = hook.order("rental", service="WhatsApp", duration=3, key="r").order_id

@@ -358,6 +358,29 @@ def test_a_renewal_that_its_status_does_not_show_is_found_by_the_wallet(
     assert simulator.order(rental).renewals == 1
 
 
+def test_a_refund_of_the_same_amount_hides_no_renewal_that_was_paid(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status does not show the renewal either."""
+    same_price = [{"service_id": 7, "name": "Tinder", "price": 1.2}]
+    simulator = simulate(catalogue={"temporary": same_price, "rent-1day": same_price})
+    hook = make_hook(simulator, any_store_url)
+    rental = buy(hook, "r", product="rent-1day", service="Tinder").order_id
+    ended = buy(hook, "before", service="Tinder").order_id
+    hook.get_balance()
+    simulator.set_time_left(ended, 0)
+    simulator.add_fault(Fault("lost_answer", path="order/*/renew/"))
+    simulator.add_fault(Fault("error_before", path="order/*/status/", after=1, times=None))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(rental)
+    simulator.clear_faults()
+    simulator.set_time_left(rental, 600)
+    later(monkeypatch, 130)
+    for _ in range(2):
+        assert [call.kind for call in hook.reconcile().unknown] == ["renewal"]
+    assert simulator.order(rental).renewals == 1
+
+
 @pytest.mark.parametrize("left", [{"time_left_seconds": 3000}, {"days_left": 1}], ids=str)
 def test_a_time_left_that_is_stuck_proves_no_renewal(
     left: dict[str, int], simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch

@@ -218,7 +218,7 @@ def test_a_stranger_fills_no_log(receiver: Receiver, order: Order, caplog: pytes
 
 
 @pytest.mark.parametrize("slash", ["/", "//"], ids=["as it should be", "as a proxy may make it"])
-def test_whoever_logs_the_request_afterwards_sees_no_secret(hook: SmsVerifyHook, slash: str) -> None:
+def test_a_log_of_the_request_afterwards_has_no_secret(hook: SmsVerifyHook, slash: str) -> None:
     import asyncio
 
     scope = {
