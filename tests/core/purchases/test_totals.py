@@ -60,7 +60,7 @@ def test_days_that_are_over_are_summed_up_once_and_the_total_is_that_of_all_purc
         connection.execute(sa.delete(days))
     assert in_all(hook) == (Decimal("2.00"), 1, 0)
     first = sums(hook)
-    assert first >= 400
+    assert first >= 399  # Yesterday is summed up an hour after its end.
     assert in_all(hook) == (Decimal("2.00"), 1, 0)
     assert sums(hook) == first
 
