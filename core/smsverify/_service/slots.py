@@ -138,7 +138,7 @@ class Slots:
             .values(free_at=now + self.lease + self.period, holder=entry.id, priority=int(entry.priority))
         )
 
-    def free(self, number: int, holder: QueueEntry, *, after: float) -> None:
+    def free(self, number: int, holder: QueueEntry, *, after: float, is_used: bool = True) -> None:
         """Takes a slot from its holder; others may have it `after` seconds."""
         free_at = boottime() + after
         this = sa.and_(slots.c.key_id == self._key_id, slots.c.slot == number, slots.c.holder == holder.id)
@@ -148,6 +148,8 @@ class Slots:
                 # machine's clock is read before the store's, so that the slot is never free too early.
                 after = free_at - boottime()
                 values = {"free_at": self._store.now(connection) + after, "holder": None}
+                if not is_used:
+                    values["priority"] = None
                 connection.execute(sa.update(slots).where(this).values(**values))
         except StoreError as error:
             # The reply matters more than the slot, which comes back by itself when its lease is over.
@@ -226,7 +228,7 @@ class HeldSlot:
 
     def release_unused(self) -> None:
         """Frees the slot at once, because nothing was sent."""
-        self._slots.free(self._number, self._holder, after=0.0)
+        self._slots.free(self._number, self._holder, after=0.0, is_used=False)
 
 
 class Queue:

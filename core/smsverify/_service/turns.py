@@ -85,9 +85,9 @@ class Sharing:
         """Seconds at time scale 1 between two polls where the rate limit is idle.
 
         What a poll takes then, a number of the same minute may need: a task may order it a moment later. So
-        where a code may lie for longer, polls are rarer: a code lies for a tenth of that on average.
+        where a code may lie for longer, polls are rarer: a code lies for a twentieth of that on average.
         """
-        return min(max(FASTEST_POLL, self.code_latency / 5), RAREST_POLL)
+        return min(max(FASTEST_POLL, self.code_latency / 10), RAREST_POLL)
 
     @property
     def slowest_poll(self) -> float:
@@ -150,7 +150,10 @@ _NONE = Waiting()
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot: when it is free again, when it was last used, and for what."""
+    """A slot: when it is free again, when it was last used, and for what.
+
+    `priority` is `None` where it was not used: ever, or the last time, because nothing was sent.
+    """
 
     number: int
     free_at: float
@@ -253,7 +256,8 @@ class Snapshot:
         # A slot that has come back within this period was used in the one before, perhaps for a number whose
         # code is not read yet.
         before = self.now - self.period
-        were_idle = not any(before - self.period < slot.used_at <= before for slot in self.slots)
+        used = [slot.used_at for slot in self.slots if slot.priority is not None]
+        were_idle = not any(before - self.period < used_at <= before for used_at in used)
         return max(lasting, min(int(self.limit * AHEAD_SHARE), LISTED)) if were_idle else lasting
 
     def _leaves_enough_for_codes_at(self, place: int, ahead: int) -> float:

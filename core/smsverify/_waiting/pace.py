@@ -20,7 +20,10 @@ from smsverify._service.turns import FASTEST_POLL, SLOWEST_POLL, Sharing
 
 # All seconds below are of a service whose minute lasts a minute.
 
-FIRST_POLL = 15.0  # from the start of the oldest wait, at the most, though no slot can be spared
+# From the start of the oldest wait, at the most, though no slot can be spared; half the time that a code may
+# lie where that is more, but no later than this.
+FIRST_POLL = 15.0
+LATEST_FIRST_POLL = 20.0
 SOON = 4.0  # within so many seconds, slots that come back do so together
 ONE_BY_ONE = 4  # orders that one poll asks for one by one, at the most: the others have their turn soon
 
@@ -141,12 +144,20 @@ def _by_what_is_left(
     if fastest < (enough_at := _enough_come_back(load.free_in, fresh, SOON * second)) < pause:
         pause = enough_at
     # What was bought just now has no code yet: a slot that is scarce is better spent a little later.
-    first_at = min(pause, min(FIRST_POLL, sharing.code_latency) * second)
-    if pause > fastest and max(ages) < first_at:
+    # Where numbers are ordered ahead, the next moment may need every slot that is idle now.
+    first_at = _first_poll(sharing.code_latency) * second
+    if not sharing.orders_ahead:
+        first_at = min(pause, first_at) if pause > fastest else 0.0
+    if max(ages) < first_at:
         return Poll(False, first_at - max(ages), 1)
     # Where polls are rarer than by default, each asks for more, so that none of these orders is forgotten.
     least = max(1, int(pause / (SLOWEST_POLL * second)))
     return Poll(True, pause, min(max(least, int(left * pause / period) - lists), ONE_BY_ONE))
+
+
+def _first_poll(code_latency: float) -> float:
+    """Seconds at time scale 1 from the start of the oldest wait to the first poll, where slots are scarce."""
+    return min(max(FIRST_POLL, min(code_latency / 2, LATEST_FIRST_POLL)), code_latency)
 
 
 def _enough_come_back(free_in: Sequence[float], codes: int, soon: float) -> float:

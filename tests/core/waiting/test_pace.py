@@ -134,7 +134,7 @@ def test_by_default_there_are_27_numbers_and_6_polls_a_minute() -> None:
     assert Sharing().slowest_poll == SLOWEST
 
 
-@pytest.mark.parametrize(("code_latency", "pause"), [(1, 1.5), (5, 1.5), (20, 4), (40, 8), (3600, 30)])
+@pytest.mark.parametrize(("code_latency", "pause"), [(1, 1.5), (5, 1.5), (20, 2), (40, 4), (3600, 30)])
 def test_the_limit_of_an_idle_minute_is_left_to_numbers_where_a_code_may_lie(
     code_latency: float, pause: float
 ) -> None:
@@ -174,9 +174,21 @@ def test_the_first_poll_waits_where_slots_are_scarce_until_a_code_can_have_come(
     poll = polled(60.0, limit, situation | {"sharing": Sharing(code_latency)})
     oldest = max(situation["ages"])
     if not poll.is_made:
-        assert oldest + poll.pause <= min(code_latency, pace.FIRST_POLL) + 1e-6
+        assert oldest + poll.pause <= min(code_latency, pace.LATEST_FIRST_POLL) + 1e-6
+        if Sharing(code_latency).orders_ahead:
+            return
+        assert oldest + poll.pause <= pace.FIRST_POLL + 1e-6
         idle = {"load": Load(0, 0, 0, 0), "unlisted": 0, "ages": [0.0] * min(len(situation["ages"]), 20)}
         assert polled(60.0, 60, situation | idle).is_made
+
+
+@pytest.mark.parametrize(("code_latency", "is_made"), [(20.0, True), (30.0, False), (40.0, False)])
+def test_where_numbers_are_ordered_ahead_no_idle_slot_is_spent_before_a_code_can_have_come(
+    code_latency: float, is_made: bool
+) -> None:
+    idle = {"ages": [1.0], "unlisted": None, "load": Load(0, 0, 1, 0), "sharing": Sharing(code_latency)}
+    assert polled(60.0, 60, idle).is_made is is_made
+    assert polled(60.0, 60, idle | {"ages": [20.0]}).is_made
 
 
 def test_rarer_polls_ask_for_more_orders_that_the_list_does_not_show() -> None:
@@ -187,7 +199,7 @@ def test_rarer_polls_ask_for_more_orders_that_the_list_does_not_show() -> None:
         assert (poll.pause, poll.one_by_one) == (Sharing(code_latency).slowest_poll, orders)
 
 
-@pytest.mark.parametrize(("code_latency", "first_at"), [(2.0, 2.0), (5.0, 5.0), (40.0, 15.0)])
+@pytest.mark.parametrize(("code_latency", "first_at"), [(2.0, 2.0), (5.0, 5.0), (30.0, 15.0), (40.0, 20.0)])
 def test_numbers_that_were_bought_just_now_are_not_polled_for(code_latency: float, first_at: float) -> None:
     load = Load(releases=0, reads=3, purchases=30, purchases_waiting=20)
     just_now = {"ages": [1.0] * 30, "unlisted": 0, "load": load, "sharing": Sharing(code_latency)}

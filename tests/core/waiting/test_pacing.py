@@ -145,6 +145,18 @@ def test_numbers_are_ordered_ahead_on_idle_slots_alone(
 
 
 @pytest.mark.usefixtures("no_time_passes")
+def test_a_slot_whose_request_was_not_sent_stays_idle(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate_limit = sharing(any_store_url, code_latency=40.0)
+    with rate_limit.acquire(Priority.PURCHASE, deadline=time.monotonic() + 30) as slot:
+        slot.release_unused()
+    later(monkeypatch, 1)
+    polled(rate_limit)
+    take(rate_limit, Priority.PURCHASE, 12)
+
+
+@pytest.mark.usefixtures("no_time_passes")
 def test_a_slot_that_has_come_back_is_for_codes_first_where_numbers_are_ordered_ahead(
     any_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
