@@ -3,10 +3,11 @@
     .venv/core/bin/python benchmarks/waiting.py [--quick] [--numbers 1,10,50,200] [--ways ours,...] [--write]
 
 All ways run against the same simulator with the limit of 60 requests in any 60 s enforced: N numbers are
-ordered at once, their SMS come 5 to 60 s after the order. Time runs faster than in reality by `--speed`,
-except for what the service answers in whole real seconds (`Retry-After`), so that the hand-written way, which
-lives by it, runs slower. Printed are medians over the seeds, in seconds of the service. `--write` puts them
-into docs/waiting.md, with a plot.
+ordered at once, their SMS come 5 to 60 s after the order. Printed are medians over the seeds, in seconds of
+the service. `--write` puts them into docs/waiting.md, with a plot.
+
+It runs in real time, several runs at once, each with a simulator of its own. With `--speed`, time is faster:
+then what the machine itself takes, and the whole seconds of a `Retry-After`, count as much more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import multiprocessing
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +45,7 @@ class Way:
         key: for the command line.
         run: the function of `contenders`.
         options: for it.
-        slower: by how much slower than the others it has to run.
-        at_once: how many runs of it the machine bears at a time without a change of the result.
+        is_light: whether it leaves the machine idle nearly all the time.
         is_called: whether the service sends callbacks.
     """
 
@@ -52,20 +53,23 @@ class Way:
     key: str
     run: str
     options: dict[str, Any]
-    slower: float = 1.0
-    at_once: int = 1
+    is_light: bool = False
     is_called: bool = False
 
 
+LIGHT = 3  # runs that leave the machine idle are so many times as many at once
+APART = 10.0  # real seconds between two runs: 200 threads take nearly as long to begin
+_starting = threading.Lock()
+
 WAYS = [
-    Way("a thread per order, requests and tenacity", "by-hand", "by_hand", {}, slower=2.5, at_once=5),
+    Way("a thread per order, requests and tenacity", "by-hand", "by_hand", {}),
     *(
         Way(
             f"one poller, list every {every:g} s, {'evenly paced' if evenly else 'spent at once'}",
             f"coordinated-{every:g}-{'evenly' if evenly else 'at-once'}",
             "coordinated",
             {"list_every": every, "evenly": evenly},
-            at_once=6,
+            is_light=True,
         )
         for every, evenly in [
             (1.5, False),
@@ -108,7 +112,8 @@ class Result:
 
 def run(way: Way, number: int, seed: int, speed: float) -> Result:
     """One way, once, in a process of its own, so that nothing is left over from the one before."""
-    speed /= way.slower
+    with _starting:
+        time.sleep(APART)
     settings: dict[str, Any] = {"speed": speed, "seed": seed, "sms_delay": (5.0, 60.0), "balance": "1000"}
     port = _free_port() if way.is_called else None
     if port:
@@ -146,23 +151,22 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run_all(ways: Iterable[Way], numbers: list[int], seeds: int, speed: float) -> list[Result]:
-    """All runs, with a line of progress for each."""
+def run_all(ways: Iterable[Way], numbers: list[int], seeds: int, speed: float, at_once: int) -> list[Result]:
+    """All runs, with a line of progress for each way."""
     results: list[Result] = []
     plan = [(way, number) for number in numbers for way in ways]
-    for done, (way, number) in enumerate(plan):
-        began = time.monotonic()
-        with ThreadPoolExecutor(way.at_once) as threads:
-            runs = threads.map(
-                lambda seed, way=way, number=number: run(way, number, seed, speed), range(seeds)
-            )
-            these = list(runs)
-        results += these
-        summary = report.summary(way.name, these)
-        print(
-            f"[{done + 1}/{len(plan)}] N = {number:<4}{summary.line()}   ({time.monotonic() - began:.0f} s)",
-            flush=True,
-        )
+    with ThreadPoolExecutor(at_once) as heavy, ThreadPoolExecutor(LIGHT * at_once) as light:
+        runs = [
+            [
+                (light if way.is_light else heavy).submit(run, way, number, seed, speed)
+                for seed in range(seeds)
+            ]
+            for way, number in plan
+        ]
+        for done, ((way, number), these) in enumerate(zip(plan, runs, strict=True), 1):
+            ended = [one.result() for one in these]
+            results += ended
+            print(f"[{done}/{len(plan)}] N = {number:<4}{report.summary(way.name, ended).line()}", flush=True)
     return results
 
 
@@ -182,7 +186,8 @@ def write(results: list[Result], numbers: list[int], args: argparse.Namespace) -
         panels.append((number, list(zip(keys, summaries, strict=True))))
         tables.append(f"**N = {number}**\n\n{report.table(summaries)}")
     today = time.strftime("%Y-%m-%d")
-    how = f"Made by `benchmarks/waiting.py` on {today}, seeds: {args.seeds}, {args.speed:g} times real time."
+    pace = "in real time" if args.speed == 1 else f"{args.speed:g} times real time"
+    how = f"Made by `benchmarks/waiting.py` on {today}, seeds: {args.seeds}, {pace}."
     page = DOCS / "waiting.md"
     text = report.written_between(
         page.read_text(encoding="utf-8"), "figures", "\n\n".join([how, *tables, PLOT])
@@ -198,7 +203,8 @@ def main() -> int:
     parser.add_argument("--numbers", default="1,10,50,200", help="how many numbers are wanted at once")
     parser.add_argument("--ways", default="", help=f"some of {', '.join(way.key for way in WAYS)}")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--speed", type=float, default=5.0, help="seconds of the service in a real second")
+    parser.add_argument("--speed", type=float, default=1.0, help="seconds of the service in a real second")
+    parser.add_argument("--at-once", type=int, default=4, help="runs at a time")
     parser.add_argument("--write", action="store_true", help="write docs/waiting.md and its plot")
     parser.add_argument("--results", type=Path, help="where all single results go, as JSON")
     args = parser.parse_args()
@@ -206,8 +212,8 @@ def main() -> int:
     if args.quick:
         args.seeds, numbers = 1, [number for number in numbers if number <= 50]
     chosen = [way for way in WAYS if not args.ways or way.key in args.ways.split(",")]
-    print(f"{len(chosen)} ways, N = {numbers}, {args.seeds} seeds, {args.speed:g} times real time")
-    results = run_all(chosen, numbers, args.seeds, args.speed)
+    print(f"{len(chosen)} ways, N = {numbers}, {args.seeds} seeds, {args.at_once} at once")
+    results = run_all(chosen, numbers, args.seeds, args.speed, args.at_once)
     if args.write:
         write(results, numbers, args)
     if args.results:
