@@ -74,7 +74,7 @@ WORKERS ?= 4
 # The modules of tests/provider that run on the oldest Airflow too.
 FLOOR := real_stack versions
 
-# The tests that are marked as slow take a real Airflow or Prefect, or a minute.
+# The tests that are marked as slow take a real Airflow or Prefect, PostgreSQL, or several seconds.
 WITH_SLOW := -m "slow or not slow"
 SELECTION := -m "not slow"
 

@@ -27,13 +27,13 @@ def confirm(account: str, otp: str | None) -> None:
 
 @flow(log_prints=True)
 def provision_account(
-    credentials: str | None = None, service: str = "WhatsApp", timeout: float = 120
+    credentials: str | None = None, service: int | str = "WhatsApp", timeout: float = 120
 ) -> str | None:
     """Provisions an account.
 
     Args:
         credentials: name of a saved block. Without one, the SMSVERIFY_... environment names the account.
-        service: whose SMS the numbers are for.
+        service: whose SMS the numbers are for, by its name or its number in `smsverify services`.
         timeout: seconds to wait for the SMS of each number; without one it is refunded.
     """
     verified = verify_number(

@@ -22,7 +22,7 @@ def confirm(phone: str | None, otp: str | None) -> None:
 
 @flow(log_prints=True)
 def provision_in_steps(
-    credentials: str | None = None, service: str = "WhatsApp", timeout: float = 600
+    credentials: str | None = None, service: int | str = "WhatsApp", timeout: float = 600
 ) -> str | None:
     """Provisions an account.
 

@@ -82,7 +82,7 @@ def store_url(tmp_path: Path) -> Iterator[str]:
     close_store(url)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def any_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty store, on each database in turn."""
     if request.param == "sqlite":

@@ -33,6 +33,7 @@ def test_every_setting_is_described_with_its_variable() -> None:
     assert {name for name, _ in described} == set(Settings.model_fields)
 
 
+@pytest.mark.slow
 def test_the_tests_on_the_pages_pass() -> None:
     plugin = ["-p", "no:cacheprovider", "-p", "no:randomly", "--override-ini", "addopts="]
     command = [sys.executable, "-m", "pytest", "-q", *plugin, str(DOCS / "snippets")]

@@ -66,6 +66,7 @@ def test_words_can_still_be_read(words: str) -> None:
     assert masked(words) == printable(words) == words
 
 
+@pytest.mark.slow
 def test_whatever_comes_is_shown_on_one_short_line_without_a_code() -> None:
     chance = random.Random(7)
     alphabet = [*"aZé中0123456789٤४ -_.$", *HARMFUL]

@@ -99,6 +99,7 @@ def test_a_literal_that_is_wrong_is_refused(
     refused(lambda: operator(task_id="task", **given), field)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "fixed", "mapped", "field"),
     [

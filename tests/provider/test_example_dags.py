@@ -153,6 +153,7 @@ def test_an_account_is_provisioned_in_steps(run: Callable[..., Run], sim: Simula
     assert sim.balance() == Decimal("49.60")
 
 
+@pytest.mark.slow
 @pytest.mark.smsverify_simulator(services={"telegram": {"sms_delay": "never"}})
 def test_in_steps_too_a_number_whose_sms_never_comes_is_refunded(
     run: Callable[..., Run], sim: Simulator
@@ -170,6 +171,7 @@ def test_in_steps_too_a_number_whose_sms_never_comes_is_refunded(
     assert sim.balance() == Decimal(50)
 
 
+@pytest.mark.slow
 @pytest.mark.smsverify_simulator(services={"telegram": {"sms_delay": "never"}})
 def test_many_are_provisioned_and_only_the_one_without_a_code_is_left_out(
     run: Callable[..., Run], sim: Simulator

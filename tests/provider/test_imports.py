@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {
     "requests",
     "urllib3",
@@ -27,6 +29,7 @@ def loaded_by(*statements: str) -> set[str]:
     return set(done.stdout.split("loaded ")[-1].split())
 
 
+@pytest.mark.slow
 def test_operators_and_sensor_load_no_client_no_database_and_no_server() -> None:
     sdk = "from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, conf, task"
     ours = loaded_by(sdk, OPERATORS) - loaded_by(sdk)
@@ -41,6 +44,7 @@ def test_operators_and_sensor_load_no_client_no_database_and_no_server() -> None
     assert "regex" not in ours
 
 
+@pytest.mark.slow
 def test_what_every_component_of_airflow_imports_is_next_to_nothing() -> None:
     base = "import airflow.sdk.plugins_manager"
     ours = loaded_by(

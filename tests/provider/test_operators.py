@@ -310,6 +310,7 @@ def test_a_task_that_is_killed_and_runs_again_hands_out_the_same_order(
     assert [order.status for order in sim.orders()] == ["pending"]
 
 
+@pytest.mark.slow
 @pytest.mark.smsverify_simulator(speed=1)
 def test_a_task_that_is_killed_while_it_waits_for_the_rate_budget_buys_nothing(
     run_task: Any, connection: Any, hook: Any, sim: Simulator, kill_when: Any

@@ -30,6 +30,7 @@ def test_it_follows_both_schemas_of_airflow(schema: str) -> None:
     jsonschema.validate(get_provider_info() | of_the_repository, rules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("component", "kind"),
     [(get_provider_info, ComponentKind.PROVIDER), (SmsVerifyPlugin, ComponentKind.PLUGIN)],

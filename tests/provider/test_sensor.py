@@ -262,6 +262,7 @@ def test_a_template_that_renders_wrong_is_refused(
     assert sim.requests() == []
 
 
+@pytest.mark.slow
 def test_the_deployments_default_decides_whether_it_defers() -> None:
     code = (
         "from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor\n"

@@ -85,6 +85,7 @@ async def event_of(trigger: SmsVerifyTurnTrigger) -> dict[str, Any]:
     return (await anext(aiter(trigger.run()))).payload
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decorated", [False, True])
 def test_a_dag_waits_deferred_and_buys_once(
     dag_maker: Any, session: Any, sim: Simulator, use_up: Callable[[], None], decorated: bool, caplog: Any
@@ -114,6 +115,7 @@ def test_a_dag_waits_deferred_and_buys_once(
     assert sim.stats().refused == 0
 
 
+@pytest.mark.slow
 def test_a_task_that_may_not_defer_waits_on_its_worker(
     run_task: Any, sim: Simulator, use_up: Callable[[], None]
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_task_that_may_not_defer_waits_on_its_worker(
     assert result.state == TaskInstanceState.SUCCESS
 
 
+@pytest.mark.slow
 def test_a_deferral_sends_nothing_and_holds_no_secret(
     run_task: Any, hook: Any, sim: Simulator, use_up: Callable[[], None]
 ) -> None:
@@ -180,6 +183,7 @@ def test_a_verification_comes_back_with_its_key(run_task: Any, use_up: Callable[
     assert trigger.passed_on["key"].startswith("airflow:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", [SmsVerifyRenewOperator, SmsVerifyRenewExpiringOperator])
 def test_a_renewal_waits_deferred_and_is_paid_once(
     operator: Any, run_task: Any, rent: Callable[[], int], sim: Simulator, use_up: Callable[[], None]

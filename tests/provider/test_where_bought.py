@@ -77,6 +77,7 @@ raise RuntimeError("after the purchase")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [(), ("one for all tries",)])
 def test_another_python_of_a_task_needs_a_key(
     run_task: Any, connection: Any, sim: Simulator, key: tuple[str, ...]

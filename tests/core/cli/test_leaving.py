@@ -42,6 +42,7 @@ def key_in(text: str) -> str:
     return match[1].strip("'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
 def test_a_purchase_under_way_is_finished_when_a_signal_comes(
     sent: signal.Signals, environment: Simulator
@@ -57,6 +58,7 @@ def test_a_purchase_under_way_is_finished_when_a_signal_comes(
     assert "finished first" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [["--key", "mine"], []])
 def test_a_second_signal_leaves_at_once_and_says_how_the_purchase_is_found(
     key: list[str], environment: Simulator, capsys: pytest.CaptureFixture[str]
@@ -82,6 +84,7 @@ def test_a_second_signal_leaves_at_once_and_says_how_the_purchase_is_found(
     assert posts(environment) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 1), (signal.SIGTERM, 1)])
 @pytest.mark.parametrize("verb", ["order", "renew"])
 def test_a_paid_call_that_waits_for_its_turn_is_not_made_when_a_signal_comes(
@@ -103,6 +106,7 @@ def test_a_paid_call_that_waits_for_its_turn_is_not_made_when_a_signal_comes(
     assert posts(environment) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "said"), [("renew", "until"), ("cancel", "cancelled")])
 def test_a_call_about_an_order_is_finished_when_a_signal_comes(
     verb: str, said: str, environment: Simulator, hook: SmsVerifyHook

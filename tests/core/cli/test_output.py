@@ -144,6 +144,7 @@ def test_a_table_is_complete_on_a_narrow_terminal(
     assert phone in run(capsys, "rentals")[1]
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_a_wait_goes_on(environment: Simulator, hook: SmsVerifyHook) -> None:
     order_id = hook.order("temporary", service="WhatsApp").order_id
     master, slave = pty.openpty()

@@ -283,6 +283,7 @@ SLOW_PATTERN = r"(?:\w+\s?)+[:;] (\d{6})"
 SLOWEST_PATTERN, SLOWEST_TEXT = r"(?:a?){40}(?:a|aa)+[:;] (\d{6})|(.*)+\b(?:(.+)x)+y", "a" * 60 + "!"
 
 
+@pytest.mark.slow
 def test_a_pattern_that_takes_for_ever_stops_no_other_wait(
     simulator: Simulator, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
 ) -> None:

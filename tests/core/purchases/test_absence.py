@@ -35,6 +35,7 @@ def test_the_wallet_keeps_a_first_purchase_unknown_though_no_list_could_be_read(
     assert len(simulator.orders()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [

@@ -244,6 +244,7 @@ def test_a_refund_that_never_comes_counts_for_max_cost(simulator: Simulator, hoo
     assert not caught.value.attempts[0].refunded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [{"max_cost": "0.50"}, {"run_budget": "0.50"}])
 def test_what_came_back_is_spent_again_within_a_limit(
     limit: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook

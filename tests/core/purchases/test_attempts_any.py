@@ -181,6 +181,7 @@ def test_no_number_is_lost_and_none_is_tried_beside_another(
 # ------------------------------------------------------------------ many accounts
 
 
+@pytest.mark.slow
 def test_accounts_end_verified_or_with_a_full_report_where_many_numbers_get_no_sms(
     simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], any_store_url: str
 ) -> None:

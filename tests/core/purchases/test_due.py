@@ -136,6 +136,7 @@ def test_no_period_is_paid_before_the_one_that_was_paid_last_has_begun(seen: See
         assert verdict[0] == "not_due" or seen.now - seen.last.sent_at >= GRACE
 
 
+@pytest.mark.slow
 @given(seen=rentals())
 def test_what_is_doubtful_or_given_up_is_never_renewed(seen: Seen) -> None:
     trouble = trouble_of(seen, grace=GRACE, time_scale=1.0)

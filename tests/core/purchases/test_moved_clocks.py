@@ -20,7 +20,13 @@ Simulate = Callable[..., Simulator]
 Step = Callable[[float], None]
 
 
-@pytest.fixture(params=["process, SQLite", "process, PostgreSQL", "database"])
+@pytest.fixture(
+    params=[
+        "process, SQLite",
+        pytest.param("process, PostgreSQL", marks=pytest.mark.slow),
+        pytest.param("database", marks=pytest.mark.slow),
+    ]
+)
 def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Step]:
     """A store, and what sets a clock by so many seconds."""
     if request.param == "database":
@@ -32,6 +38,7 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tu
     return request.getfixturevalue("store_url" if is_sqlite else "shared_store_url"), steps.append
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", STEPS)
 def test_a_step_ends_no_grace_of_a_purchase_whose_answer_was_lost(
     seconds: float, where: tuple[str, Step], simulate: Simulate, make_hook: MakeHook
@@ -51,6 +58,7 @@ def test_a_step_ends_no_grace_of_a_purchase_whose_answer_was_lost(
     assert [one.order_id for one in simulator.orders()] == [order.order_id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", STEPS)
 def test_a_step_begins_no_new_day_of_a_budget(
     seconds: float, where: tuple[str, Step], simulate: Simulate, make_hook: MakeHook
@@ -65,6 +73,7 @@ def test_a_step_begins_no_new_day_of_a_budget(
     assert len(simulator.orders()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", STEPS)
 def test_a_step_holds_up_no_poll_and_ends_no_wait(
     seconds: float, where: tuple[str, Step], simulate: Simulate, make_hook: MakeHook
@@ -80,6 +89,7 @@ def test_a_step_holds_up_no_poll_and_ends_no_wait(
     assert simulator.stats().refused == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", STEPS)
 def test_a_step_makes_no_old_list_of_a_catalogue_new_and_no_new_one_old(
     seconds: float, where: tuple[str, Step], simulate: Simulate, make_hook: MakeHook

@@ -39,6 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_rental_is_kept_over_many_periods_with_one_renewal_in_each(
     service: Simulator, hook: SmsVerifyHook, clock: Clock
 ) -> None:
@@ -300,6 +301,7 @@ def test_a_rental_whose_renewal_is_unknown_is_not_given_up(
     assert renewals(service) == {three: 2}
 
 
+@pytest.mark.slow
 def test_a_rental_that_shows_days_only_is_kept_without_a_gap(
     simulate: Simulate, make_hook: MakeHook, store_url: str, clock: Clock
 ) -> None:

@@ -171,6 +171,7 @@ def test_nothing_is_sent_above_the_limit(limit: Any, simulator: Simulator, hook:
     assert buy(hook, max_price="0.40").price == Decimal("0.40")  # the key is as good as new
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "limit", "buys"),
     [

@@ -225,6 +225,7 @@ def test_a_renewal_whose_answer_was_lost_is_found_or_named(simulator: Simulator,
     assert [simulator.order(order_id).renewals for order_id in (by_day, by_name)] == [1, 1]
 
 
+@pytest.mark.slow
 def test_it_costs_a_handful_of_requests_however_much_was_bought(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -314,6 +315,7 @@ def test_what_has_ended_takes_no_place_of_what_can_be_given_back(
     assert simulator.stats().by_endpoint["GET order/{id}/status/"] <= before + 2
 
 
+@pytest.mark.slow
 def test_cancellations_that_are_refused_take_turns_with_the_others(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:

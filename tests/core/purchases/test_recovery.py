@@ -157,6 +157,7 @@ def test_a_price_that_does_not_fit_is_reported(simulator: Simulator, hook: SmsVe
     assert unknown(hook).order_ids == (simulator.orders()[0].order_id,)
 
 
+@pytest.mark.slow
 def test_many_lost_answers_in_many_processes_lose_no_order(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -172,6 +173,7 @@ def test_many_lost_answers_in_many_processes_lose_no_order(
     assert bought <= {sold.order_id for sold in simulator.orders()}
 
 
+@pytest.mark.slow
 def test_no_more_is_bought_than_the_list_can_explain(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -306,6 +308,7 @@ def test_a_callback_from_before_a_purchase_is_not_its_code(simulator: Simulator,
 # ------------------------------------------------------------------ what is open blocks nobody else
 
 
+@pytest.mark.slow
 def test_a_call_with_candidates_blocks_nobody_else(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -320,6 +323,7 @@ def test_a_call_with_candidates_blocks_nobody_else(
     assert len(simulator.orders()) == 46
 
 
+@pytest.mark.slow
 def test_an_old_call_that_nothing_explains_blocks_nobody_else(
     simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

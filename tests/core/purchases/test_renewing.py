@@ -128,6 +128,7 @@ def test_a_renewal_that_was_paid_is_handed_out_whatever_became_of_its_price(
     assert simulator.order(order.order_id).renewals == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body", [[], None, {"success": True, "data": {}}, {"order_id": 8, "status": "active"}]
 )
@@ -216,6 +217,7 @@ def test_only_rentals_are_renewed(simulator: Simulator, hook: SmsVerifyHook) -> 
         hook.renew(999_999)
 
 
+@pytest.mark.slow
 def test_many_processes_renew_once(simulate: Simulate, make_hook: MakeHook, any_store_url: str) -> None:
     simulator = simulate()
     hook = make_hook(simulator, any_store_url)

@@ -199,6 +199,7 @@ IMPLAUSIBLE: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", IMPLAUSIBLE, ids=str)
 def test_an_answer_that_names_no_order_leaves_the_outcome_unknown(
     body: Any, wire: WireServer, make_hook: MakeHook, store_url: str

@@ -199,6 +199,7 @@ def test_a_budget_that_is_no_amount_is_refused(simulator: Simulator, hook: SmsVe
     assert simulator.requests() == []
 
 
+@pytest.mark.slow
 def test_many_processes_never_pass_the_budget(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_purchase_that_was_stopped_before_its_first_byte_takes_what_others_hav
     assert hook.reconcile().findings == []
 
 
+@pytest.mark.slow
 def test_a_renewal_that_was_stopped_before_its_first_byte_is_not_made_twice(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str, tmp_path: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_renewal_that_was_stopped_before_its_first_byte_is_not_made_twice(
     assert len(paid(simulator, f"order/{order_id}/renew/")) == simulator.order(order_id).renewals == 1
 
 
+@pytest.mark.slow
 def test_a_cancellation_that_was_stopped_before_its_first_byte_leaves_alone_who_waits_since(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str, tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ def test_an_unverified_callback_makes_the_status_decide(
     assert states(hook) == [UNVERIFIED]
 
 
+@pytest.mark.slow
 def test_what_a_callback_asks_for_never_waits_behind_a_poll(
     simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -161,6 +162,7 @@ def test_what_a_callback_asks_for_never_waits_behind_a_poll(
     assert rate_limit.state().waiting == 1
 
 
+@pytest.mark.slow
 def test_a_forged_callback_ends_no_wait_and_costs_little(
     receiver: Receiver,
     hook: SmsVerifyHook,

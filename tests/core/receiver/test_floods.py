@@ -200,6 +200,7 @@ def test_idle_connections_keep_nobody_out_though_descriptors_are_few(
     assert len(said.splitlines()) < 20
 
 
+@pytest.mark.slow
 def test_a_request_has_to_be_there_in_time(
     hook: SmsVerifyHook, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def test_a_wrong_secret_is_not_found(
     assert rows(hook) == []
 
 
+@pytest.mark.slow
 def test_the_overview_counts_what_was_refused_and_says_why(
     receiver: Receiver, hook: SmsVerifyHook, order: Order
 ) -> None:

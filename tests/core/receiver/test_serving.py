@@ -71,6 +71,7 @@ def test_a_burst_loses_nothing(make_hook: MakeHook, simulator: Simulator, any_st
     assert sorted(row.message for row in rows(hook)) == sorted(body["message"]["sms"] for body in bodies)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_serves_until_it_gets_a_signal(
     hook: SmsVerifyHook, order: Order, how: signal.Signals
@@ -88,6 +89,7 @@ def test_the_command_serves_until_it_gets_a_signal(
         assert secret not in said
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_missing(hook: SmsVerifyHook) -> None:
     code, said = Serving(hook, SMSVERIFY_CALLBACK_SECRETS="").wait()
     assert (code, "callback_secrets" in said) == (2, True)

@@ -92,6 +92,7 @@ def test_a_country_s_services_are_found_by_its_id_or_name(
     ]
 
 
+@pytest.mark.slow
 def test_the_list_of_orders_is_newest_first_and_ends_after_fifty(
     simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], store_url: str
 ) -> None:

@@ -155,6 +155,7 @@ def buy(hook: SmsVerifyHook, place: Place | None = None, beyond: float = 0.1) ->
         return hook.order("temporary", service="WhatsApp", key="mine")
 
 
+@pytest.mark.slow
 def test_a_purchase_that_leaves_the_queue_is_made_once_when_it_comes_back(busy: SmsVerifyHook) -> None:
     with pytest.raises(TurnIsFar) as far:
         buy(busy)
@@ -165,6 +166,7 @@ def test_a_purchase_that_leaves_the_queue_is_made_once_when_it_comes_back(busy: 
     assert busy.rate_limit().waiting == 0
 
 
+@pytest.mark.slow
 def test_a_place_is_of_use_once(busy: SmsVerifyHook) -> None:
     with pytest.raises(TurnIsFar) as far:
         buy(busy)

@@ -78,6 +78,7 @@ def split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, {name: value for name, value in given.items() if name not in settings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", CAPS)
 def test_a_price_that_rises_while_purchases_wait_for_their_turn_is_not_paid(
     cap: str, dear: Simulator, make_hook: MakeHook, any_store_url: str
@@ -92,6 +93,7 @@ def test_a_price_that_rises_while_purchases_wait_for_their_turn_is_not_paid(
     assert dear.orders() == []
 
 
+@pytest.mark.slow
 def test_a_price_that_falls_or_stays_is_paid_and_is_read_once_for_all_who_wait(
     dear: Simulator, make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_purchase_reads_the_list_anew_only_where_the_price_matters_and_is_old(
     assert requests_of(dear).count("GET services") == reads
 
 
+@pytest.mark.slow
 def test_a_small_rate_limit_is_enough_for_a_purchase_with_its_price(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -135,6 +138,7 @@ def test_a_small_rate_limit_is_enough_for_a_purchase_with_its_price(
     assert simulator.stats().refused == 0
 
 
+@pytest.mark.slow
 def test_a_list_that_cannot_be_read_when_the_call_leaves_costs_nothing(
     dear: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -162,6 +166,7 @@ def test_what_is_gone_from_the_list_when_the_call_leaves_is_not_bought(
     assert dear.orders() == []
 
 
+@pytest.mark.slow
 def test_a_renewal_s_price_is_looked_at_again_too(
     dear: Simulator, make_hook: MakeHook, any_store_url: str
 ) -> None:

@@ -156,6 +156,7 @@ def test_a_stop_ends_the_pause_before_a_repetition(wire: WireServer, make_transp
 # ------------------------------------------------------------------ 429
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["seconds", "date", "none"])
 def test_a_429_makes_everybody_wait_as_long_as_it_says(
     header: str, wire: WireServer, make_transport: MakeTransport

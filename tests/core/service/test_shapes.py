@@ -345,6 +345,7 @@ def test_an_order_that_is_known_by_its_id_is_bought_whatever_else_is_odd(
     assert order.price == Decimal("0.4")  # the catalogue's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [{}, {"order_id": None}, {"order_id": "abc"}, {"success": True, "data": []}, [], "ok", None, {"id": 7}],

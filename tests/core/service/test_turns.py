@@ -85,6 +85,7 @@ def test_a_release_waits_for_four_seconds_at_the_most_while_others_take_all_they
     assert max(waits) <= 4.0 + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2, 10, 20, 39, 60])
 def test_what_is_left_for_releases_costs_less_than_a_twentieth_of_the_limit(limit: int) -> None:
     slots, sent, minutes = Slots(limit), 0, 20

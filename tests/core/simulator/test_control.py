@@ -321,6 +321,7 @@ def test_factory(smsverify_simulator_factory):
     assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_test_of_the_users_reaches_no_real_wallet(tmp_path: Path) -> None:
     (tmp_path / "test_user.py").write_text(
         """

@@ -87,6 +87,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("is_idle", [False, True], ids=["in use", "closed"])
 def test_nothing_is_bought_when_the_file_is_not_the_same_any_more(

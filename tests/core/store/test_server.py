@@ -229,6 +229,7 @@ def test_where_no_table_can_be_made_the_store_says_so(
 # ------------------------------------------------------------------ a pooler in between
 
 
+@pytest.mark.slow
 def test_purchases_work_behind_a_pooler_in_transaction_mode(
     simulate: Simulate, make_hook: MakeHook, postgres: PrivatePostgres, pgbouncer: PrivatePgBouncer
 ) -> None:
@@ -421,6 +422,7 @@ def test_a_lock_lets_one_at_a_time_work(any_store_url: str, opened: Callable[[st
     assert most == [1] * 12
 
 
+@pytest.mark.slow
 def test_a_replica_says_that_it_only_reads(postgres: PrivatePostgres, opened: Callable[[str], Store]) -> None:
     url = postgres.create_database()
     opened(url).upgrade()

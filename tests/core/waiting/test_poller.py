@@ -63,6 +63,7 @@ def test_the_oldest_code_is_read_first(
     assert paths == [f"/api/v1/order/{order_id}/status/" for order_id in order_ids]
 
 
+@pytest.mark.slow
 def test_a_read_that_takes_long_does_not_keep_the_others_waiting(
     simulator: Simulator, hook: SmsVerifyHook, order_ids: list[int]
 ) -> None:

@@ -207,6 +207,7 @@ def test_without_callbacks_a_rental_is_asked_for_its_messages(
     subscription.close()
 
 
+@pytest.mark.slow
 def test_an_order_of_a_subscription_costs_few_requests_and_one_that_has_ended_none(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_fork_while_others_wait_waits_for_itself(
     assert codes == [simulator.order(order_id).otp for order_id in order_ids]
 
 
+@pytest.mark.slow
 def test_a_list_that_does_not_show_completions_is_done_without(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -248,6 +249,7 @@ def test_a_look_does_not_read_what_an_account_has_behind_it(store_url: str, inde
 # ------------------------------------------------------------------ event loops
 
 
+@pytest.mark.slow
 def test_many_waits_of_an_event_loop_hold_no_thread_and_never_block_it(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:

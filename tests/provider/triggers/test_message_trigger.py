@@ -152,6 +152,7 @@ def test_an_sms_before_the_watcher_is_not_announced(hook: Any, order: Any) -> No
     assert hook.get_message(message_id).otp == "000002"
 
 
+@pytest.mark.slow
 def test_a_burst_with_repeats_is_announced_once_each_in_few_events(hook: Any, order: Any) -> None:
     async def scenario() -> Triggerer:
         triggerer = await start(hook)
