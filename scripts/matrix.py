@@ -128,7 +128,7 @@ def write(cell: Cell, passed: int, failed: int, sqlalchemy: str) -> None:
     """Puts one row into the table, in the place of the row before."""
     today = datetime.now(timezone.utc).date().isoformat()
     begin = f"| {cell.name} | {cell.python} |"
-    tests = "real stack" if cell.framework == "airflow" else "the wing's all"
+    tests = "real stack" if cell.framework == "airflow" else "all of the wing"
     rows = [row for row in rows_before() if not row.startswith(begin)]
     rows.append(f"{begin} {sqlalchemy} | {tests} | {passed} | {failed} | {today} |")
     order = [f"| {one.name} | {one.python} |" for one in CELLS]

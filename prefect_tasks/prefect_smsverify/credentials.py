@@ -62,8 +62,8 @@ class SmsVerifyCredentials(CredentialsBlock):
     code_latency: float | None = Field(
         default=None,
         description=(
-            "Seconds that a code may lie at the service while requests are scarce: the longer, the more "
-            "numbers are ordered ahead. 5 by default."
+            "Seconds that a code may lie at the service while requests are scarce: the longer, the rarer "
+            "are polls, and from 30 on numbers are also ordered ahead. 5 by default."
         ),
     )
     account: str | None = Field(
