@@ -78,8 +78,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     ),
     "code_latency": _number(
         "Code latency",
-        "Seconds that a code may lie at the service while requests are scarce: the longer, the rarer are polls, "
-        "and from 30 on numbers are also ordered ahead. Blank: 5.",
+        "Seconds that a code may lie at the service while requests are scarce: the longer, the rarer are "
+        "polls, and from 30 on numbers are also ordered ahead. Blank: 5.",
         minimum=1,
         maximum=3600,
         section=ADVANCED,
