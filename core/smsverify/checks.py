@@ -95,7 +95,7 @@ class OrderRequest(BaseModel):
 
     @classmethod
     def check_all(
-        cls, product: str, alternatives: Sequence[Mapping[str, Any]] | str = (), **wanted: Any
+        cls, product: str, alternatives: Sequence[Mapping[str, Any]] | str | None = (), **wanted: Any
     ) -> list[OrderRequest]:
         """Checks a purchase and what may be bought instead, in that order.
 
@@ -107,7 +107,9 @@ class OrderRequest(BaseModel):
         Raises:
             InvalidRequestError: as for `check`; or one of them gets no SMS.
         """
-        if alternatives == BEST:
+        if alternatives is None:
+            alternatives = ()
+        elif alternatives == BEST:
             alternatives = _short_term(product, wanted)
         if isinstance(alternatives, (str, Mapping)) or not isinstance(alternatives, Sequence):
             raise InvalidRequestError(
@@ -130,9 +132,20 @@ class OrderRequest(BaseModel):
                 raise InvalidRequestError(
                     f"alternatives: number {nth}: {error}", field="alternatives"
                 ) from error
+        for nth, request in enumerate(requests[1:], 1):
+            if any(_differ_in_price_only(request, other) for other in requests[:nth]):
+                raise InvalidRequestError(
+                    f"alternatives: number {nth} is what was asked for before, with another max_price: give "
+                    "the higher one at once, or ask for something else",
+                    field="alternatives",
+                )
         if any(request.product == "esim" for request in requests):
             raise InvalidRequestError("product: an eSIM gets no SMS, so it has no code", field="product")
         return requests
+
+
+def _differ_in_price_only(one: OrderRequest, other: OrderRequest) -> bool:
+    return one.fingerprint == other.fingerprint and one.max_price != other.max_price
 
 
 def _short_term(product: str, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -317,11 +330,17 @@ def check_seconds(value: Any, field: str) -> float:
         if isinstance(value, timedelta):
             value = value.total_seconds()
         seconds = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = float("nan")
     if not 0 <= seconds < float("inf"):
         raise _refused(field, value, "is not a time span: it must be seconds, zero or more, or a timedelta")
     return seconds
+
+
+def check_action(value: Any, field: str = "action") -> None:
+    """Refuses what cannot be called with a number."""
+    if not callable(value):
+        raise _refused(field, value, "is no function: it must be callable with the number that is tried")
 
 
 def check_after(value: Any) -> datetime:

@@ -16,6 +16,7 @@ from smsverify._purchases.run_context import RunContext
 from smsverify._waiting.subscriptions import Subscription
 from smsverify.account import AccountView
 from smsverify.checks import (
+    check_action,
     check_key,
     check_order_id,
     check_order_ids,
@@ -331,6 +332,7 @@ class SmsVerifyHook(AccountView):
             VerificationError: as for `attempts`; so are the others.
         """
         which: MessageOptions = {"sender": sender, "pattern": pattern}
+        check_action(action)
         MessageFilter.check(**which)
         for attempt in self.attempts(product, attempts=attempts, timeout=timeout, **purchase):
             with attempt as number:

@@ -131,7 +131,14 @@ def attempts_in(opening: AbstractContextManager[_Series], hook: _Waits, timeout:
     with opening as series:
         while True:
             attempt = Attempt(RentedNumber(hook, series.next_number(), timeout), series)
-            yield attempt
+            try:
+                yield attempt
+            except GeneratorExit:  # the loop was left
+                if attempt.is_done:
+                    return
+                if not attempt.is_over:
+                    series.give_up(attempt.number.order, "its block was never entered")
+                raise
             if not attempt.is_over:
                 attempt.end(None)  # its block was never entered
             if attempt.is_done:

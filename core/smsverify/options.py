@@ -66,7 +66,7 @@ class AttemptOptions(NumberOptions, total=False):
         max_cost: most that all attempts may cost together, in USD, without what is refunded.
     """
 
-    alternatives: Sequence[Mapping[str, Any]] | Literal["best"]
+    alternatives: Sequence[Mapping[str, Any]] | Literal["best"] | None
     max_cost: Decimal | float | str | None
 
 

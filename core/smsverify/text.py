@@ -56,7 +56,8 @@ def masked(text: object, longest: int = LONGEST) -> str:
 
 def amount(usd: Decimal) -> str:
     """An amount of USD with its cents, and with the fractions of them that it has."""
-    return f"{usd:.2f}" if round(usd, 2) == usd else f"{usd:f}"
+    cents = f"{usd:.2f}"
+    return cents if Decimal(cents) == usd else f"{usd:f}"
 
 
 def visible(text: str) -> str:

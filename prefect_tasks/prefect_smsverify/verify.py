@@ -19,7 +19,7 @@ from prefect_smsverify.paying import PaidCall, apay, pay
 from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.twins import twin_of
 from prefect_smsverify.waiting import await_one, wait_for_one
-from smsverify.checks import check_seconds
+from smsverify.checks import check_action, check_pattern, check_seconds, check_sender
 from smsverify.numbers import Attempt, RentedNumber
 from smsverify.wings import attempts_of
 
@@ -79,6 +79,7 @@ def verify_number(
         VerificationError: no number has its code; it lists the attempts.
         SmsVerifyError: what else `SmsVerifyHook.verify` raises.
     """
+    _check(action, sender, pattern)
     account, stop = block_of(credentials), current_stop()
     purchase = _given(
         service=service,
@@ -117,6 +118,7 @@ async def averify_number(
     **given: Any,
 ) -> Verification:
     """`verify_number` for coroutines. `action` is a coroutine function, or one that is called in a thread."""
+    _check(action, sender, pattern)
     account, stop = await asyncio.to_thread(block_of, credentials), current_stop()
     purchase = _given(**given)
     hook, seconds = account.get_hook(), check_seconds(timeout, "timeout")
@@ -139,6 +141,15 @@ async def averify_number(
             else:
                 await asyncio.to_thread(attempt.end, None)
                 return await asyncio.to_thread(series.verification, order, message, result)
+
+
+def _check(action: Any, sender: str | None, pattern: str | re.Pattern[str] | None) -> None:
+    """Refuses what the wait would refuse after the purchase."""
+    check_action(action)
+    if sender is not None:
+        check_sender(sender)
+    if pattern is not None:
+        check_pattern(pattern)
 
 
 def _given(**options: Any) -> dict[str, Any]:

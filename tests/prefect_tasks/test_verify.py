@@ -11,7 +11,7 @@ import pytest
 from prefect import flow, unmapped
 
 from prefect_smsverify import SmsVerifyCredentials, averify_number, verify_number
-from smsverify import Order, VerificationError
+from smsverify import InvalidRequestError, Order, VerificationError
 from smsverify.simulator import Simulator
 
 WHATSAPP: dict[str, Any] = {"service": "WhatsApp", "max_price": "0.50", "timeout": 0.6}
@@ -118,6 +118,28 @@ def test_a_retry_of_the_task_gets_the_same_number(
     assert sign_up().attempts == 1
     assert form.typed[0] == form.typed[1]
     assert statuses(simulator) == ["completed"]
+
+
+@pytest.mark.parametrize("field", ["pattern", "sender", "action"])
+@pytest.mark.parametrize("form", ["a function", "a coroutine"])
+def test_bad_input_is_refused_before_anything_is_bought(
+    form: str, field: str, simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    wrong = {"pattern": "(", "sender": "", "action": None}[field]
+    given = {"action": Form(simulator).submit, field: wrong, **WHATSAPP}
+
+    @flow
+    def sign_up() -> None:
+        verify_number(account, product="temporary", **given)
+
+    @flow
+    async def asign_up() -> None:
+        await averify_number(account, product="temporary", **given)
+
+    with pytest.raises(InvalidRequestError) as caught:
+        sign_up() if form == "a function" else asyncio.run(asign_up())
+    assert caught.value.field == field
+    assert simulator.requests() == []
 
 
 def test_many_are_mapped_over_services(simulator: Simulator, account: SmsVerifyCredentials) -> None:

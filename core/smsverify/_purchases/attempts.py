@@ -95,6 +95,22 @@ class AttemptRecords:
             connection.execute(sa.update(attempts).where(this).values(outcome=outcome, why=why))
 
 
+def base_of(store: Store, account: str, namespace: str, key: str) -> str:
+    """The key of a series, where the key of one of its purchases is given, as an error names it."""
+    base, _, place = key.rpartition(":")
+    series, _, number = place.partition(".")
+    if not (base and series.isdecimal() and number.isdecimal()):
+        return key
+    this = sa.select(attempts.c.key).where(
+        attempts.c.account == account,
+        attempts.c.namespace == namespace,
+        attempts.c.key == base,
+        sa.literal(key) == _PURCHASE_KEY,
+    )
+    with store.read() as connection:
+        return connection.execute(this).scalar() or key
+
+
 class Series:
     """The attempts of one call.
 
@@ -138,6 +154,7 @@ class Series:
         self._max_cost = max_cost
         self.key = key
         self._row: Any = None
+        self._has_tried = False  # whether this call has tried a number, or resumed an attempt
         self._held: Held | None = None
 
     # -------------------------------------------------------------- one number after the other
@@ -164,12 +181,13 @@ class Series:
             except OrderEndedError as error:
                 self._records.decide(row, "no_code", error.reason)
             except (NotAvailableError, PriceLimitError) as error:
-                why = str(error)
-                if self._max_cost is not None and left is not None and isinstance(error, PriceLimitError):
-                    why = f"{amount(left)} USD are left of max_cost={amount(self._max_cost)}. {why}"
+                self._has_tried = True
+                is_too_dear = isinstance(error, PriceLimitError)
+                why = f"{self._about_max_cost(left, request) if is_too_dear else ''}{error}"
                 log.info("Attempt %d is not possible with %s: %s", row.number, row.product, why)
                 self._records.decide(row, "unavailable", why)
             else:
+                self._has_tried = True
                 self._held = self._orders.handover.hold(order.order_id)
                 tried = sum(one.order_id is not None for one in self._records.last_series())
                 log.info("Attempt %d of %d: order %d, %s", tried, self._limit, order.order_id, order.phone)
@@ -179,6 +197,7 @@ class Series:
         """The number that another process has tried, if its attempt is undecided. Sends no request."""
         rows = self._records.last_series()
         self._row = next((row for row in rows if row.order_id == order_id and row.outcome is None), None)
+        self._has_tried = self._row is not None
         return None if self._row is None else self._orders.records.get(order_id)
 
     def succeed(self, order: Order) -> None:
@@ -252,7 +271,7 @@ class Series:
     def _open_row(self) -> Any:
         """The attempt that is not decided; begins one, and a series for it, where there is none."""
         rows = self._records.last_series()
-        if self._row is None and rows and self._is_over(rows):
+        if not self._has_tried and rows and self._is_over(rows):
             rows, series = [], rows[-1].series + 1
         else:
             series = rows[-1].series if rows else 1
@@ -267,7 +286,8 @@ class Series:
                 "nothing else can be bought: allow a higher price, or give other alternatives"
             )
         if self._max_cost is not None and self._max_cost <= self._spent(rows):
-            raise self._nothing_left(f"max_cost={amount(self._max_cost)} is spent: raise it to try more")
+            raise self._nothing_left(f"max_cost={amount(self._max_cost)} leaves nothing to spend: raise it")
+        self._has_tried = True
         self._records.begin(series, len(rows) + 1, left[0])
         return self._records.last_series()[-1]
 
@@ -287,7 +307,7 @@ class Series:
     def _confirm_refunds(self) -> None:
         """Finds out what has come back of cancelled orders, where a limit depends on it."""
         rows = self._records.last_series()
-        if self._confirm_refund is None or not rows or (self._row is None and self._is_over(rows)):
+        if self._confirm_refund is None or not rows or (not self._has_tried and self._is_over(rows)):
             return
         for tried in map(self._as_tried, rows):
             if tried.order_id is None or not tried.refunded:
@@ -301,6 +321,14 @@ class Series:
         if order is not None:
             self._orders.cancelling.release(order.order_id, why, undo=True)
         self._records.decide(row, "given_up", why)
+
+    def _about_max_cost(self, left: Decimal | None, request: OrderRequest) -> str:
+        """Says so where `max_cost` limits the price of an attempt more than its own `max_price`."""
+        if self._max_cost is None or left is None:
+            return ""
+        if request.max_price is not None and request.max_price <= left:
+            return ""
+        return f"max_cost={amount(self._max_cost)} leaves {amount(left)} USD, so that is its max_price. "
 
     def _left_of_max_cost(self, now: Any) -> Decimal | None:
         """USD that the attempt that is made now may cost."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from smsverify._orders.orders import Orders
-from smsverify._purchases.attempts import AttemptRecords, Series, series_key
+from smsverify._purchases.attempts import AttemptRecords, Series, base_of, series_key
 from smsverify._purchases.deliveries import Deliveries
 from smsverify._purchases.due import Selection
 from smsverify._purchases.payers import note_account
@@ -131,9 +131,10 @@ class Checkout:
         def opened() -> Iterator[Series]:
             settings = self._settings
             with self._key(given, f"code of {requests[0].fingerprint}") as known:
-                base = series_key(known)
+                whose = (settings.account_id, settings.namespace)
+                base = base_of(self._store, *whose, series_key(known))
                 yield Series(
-                    AttemptRecords(self._store, settings.account_id, settings.namespace, base),
+                    AttemptRecords(self._store, *whose, base),
                     self._orders,
                     self._run,
                     buy,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rigs.money import Deaths, Died
+from rigs.sign_ups import WHATSAPP, delivers_to, die, statuses, verify
 
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
 from smsverify._purchases.attempts import AttemptRecords, Series
@@ -18,34 +19,11 @@ from smsverify._store.store import Store
 from smsverify.simulator import Fault, Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
-WHATSAPP = {"service": "WhatsApp", "max_price": "0.50"}
 
 
 @pytest.fixture
 def hook(simulator: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyHook:
     return make_hook(simulator, store_url)
-
-
-def delivers_to(simulator: Simulator, *which: int) -> Callable[[Order], str]:
-    """A form: the nth numbers that are typed in get a code, the others none."""
-    tried: list[int] = []
-
-    def submit(number: Order) -> str:
-        tried.append(number.order_id)
-        if len(tried) in which:
-            simulator.deliver_sms(number.order_id, otp=f"54512{len(tried)}")
-        return f"account {len(tried)}"
-
-    submit.tried = tried  # type: ignore[attr-defined]
-    return submit
-
-
-def verify(hook: SmsVerifyHook, action: Callable[[Order], Any], **options: Any) -> Verification:
-    return hook.verify(action, "temporary", **{**WHATSAPP, "timeout": 0.6, "key": "sign-up", **options})
-
-
-def statuses(simulator: Simulator) -> list[str]:
-    return [order.status for order in sorted(simulator.orders(), key=lambda order: order.order_id)]
 
 
 def test_the_first_number_brings_the_code(simulator: Simulator, hook: SmsVerifyHook) -> None:
@@ -161,13 +139,18 @@ def test_where_nothing_is_available_nothing_is_bought(simulator: Simulator, hook
         ({"max_cost": "-1"}, "max_cost"),
         ({"max_price": "cheap"}, "max_price"),
         ({"pattern": "("}, "pattern"),
+        ({"sender": ""}, "sender"),
+        ({"timeout": 10**400}, "timeout"),
+        ({"alternatives": [{"max_price": "1"}]}, "alternatives"),  # the same with another price
+        ({"action": None}, "action"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
     options: dict[str, Any], field: str, simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
+    options = {"action": delivers_to(simulator), **options}
     with pytest.raises(errors.InvalidRequestError) as caught:
-        verify(hook, delivers_to(simulator), **options)
+        verify(hook, **options)
     assert caught.value.field == field
     assert simulator.requests() == []
 
@@ -238,7 +221,7 @@ def test_a_refund_that_never_comes_counts_for_max_cost(simulator: Simulator, hoo
     def take(number: Order) -> None:
         simulator.set_balance(simulator.balance() - Decimal("0.40"))  # what comes back is gone
 
-    with pytest.raises(VerificationError, match=r"0\.10 USD are left of max_cost=0\.50") as caught:
+    with pytest.raises(VerificationError, match=r"max_cost=0\.50 leaves 0\.10 USD, so") as caught:
         verify(hook, take, max_cost="0.50", attempts=5)
     assert (len(simulator.orders()), caught.value.cost) == (1, Decimal("0.40"))
     assert not caught.value.attempts[0].refunded
@@ -279,12 +262,15 @@ def test_a_death_between_two_alternatives_begins_no_new_series(
 
 
 def test_after_a_death_the_same_number_is_tried_again_while_it_lives(
-    simulator: Simulator, make_hook: MakeHook, store_url: str
+    simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_hook(simulator, store_url)
     series = first.attempts("temporary", key="sign-up", timeout=0.6, **WHATSAPP)
     order = next(series).number.order
-    series.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Series, "give_up", die)
+        with pytest.raises(Died):
+            series.close()
     done = verify(make_hook(simulator, store_url), delivers_to(simulator, 1))
     assert (done.order_id, done.attempts) == (order.order_id, 1)
 
@@ -293,9 +279,6 @@ def test_a_code_that_was_read_before_a_death_is_not_lost(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit = delivers_to(simulator, 1)
-
-    def die(*_: object) -> None:
-        raise Died
 
     with monkeypatch.context() as patch:
         patch.setattr(Series, "succeed", die)
