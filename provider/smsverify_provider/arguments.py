@@ -9,21 +9,44 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from smsverify.checks import LATER
+from smsverify.checks import LATER, check_pattern
 from smsverify.errors import InvalidRequestError
 from smsverify_provider.results import FewXComs
 
 
 def known(value: Any) -> Any:
-    """The value, or `LATER` where only the run knows it: a template, or the result of another task."""
-    is_template = isinstance(value, str) and ("{{" in value or "{%" in value)
-    return LATER if is_template or hasattr(value, "resolve") else value
+    """The value, with `LATER` for all that only the run knows: a template, or the result of another task."""
+    if hasattr(value, "resolve") or (isinstance(value, str) and ("{{" in value or "{%" in value)):
+        return LATER
+    if isinstance(value, Mapping):
+        return {name: known(one) for name, one in value.items()}
+    return [known(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def is_known(value: Any) -> bool:
+    """Whether there is no `LATER` in what `known` has given."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return value is not LATER and all(map(is_known, parts))
 
 
 def check_known(value: Any, check: Callable[[Any], Any]) -> None:
     """Checks an optional value where it is given and known."""
     if value is not None and value is not LATER:
         check(value)
+
+
+def check_text_pattern(pattern: Any) -> None:
+    """Checks a pattern that has to be a text: the metadata database cannot keep the flags of a compiled one.
+
+    Raises:
+        InvalidRequestError: it is none, or malformed.
+    """
+    if not isinstance(pattern, str):
+        raise InvalidRequestError(
+            f"pattern {pattern!r} is malformed: it must be a text here. Write flags into it, such as (?i)",
+            field="pattern",
+        )
+    check_pattern(pattern)
 
 
 class CheckedOperator(FewXComs):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
+        TaskDeferred,
         XComNotFound,
     )
     from airflow.sdk.plugins_manager import AirflowPlugin
@@ -42,6 +45,9 @@ __all__ = [
     "AirflowTaskTimeout",
     "SharedStreamProducer",
     "Stats",
+    "TaskDeferralError",
+    "TaskDeferralTimeout",
+    "TaskDeferred",
     "XComNotFound",
     "ask",
     "conf",
@@ -73,6 +79,9 @@ _PLACES = {
         "AirflowSensorTimeout",
         "AirflowSkipException",
         "AirflowTaskTimeout",
+        "TaskDeferralError",
+        "TaskDeferralTimeout",
+        "TaskDeferred",
         "XComNotFound",
     )
 }

@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, T
 from smsverify.errors import InvalidRequestError
 from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
-from smsverify.wings import claim
+from smsverify.wings import claim, plan_release
 from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
@@ -252,14 +252,23 @@ def test_mapped_sensors_get_a_code_each(run_dag: Any, connection: Any, sim: Simu
     assert codes == {order.order_id: order.otp for order in sim.orders()}
 
 
-@pytest.mark.parametrize(("given", "field"), [("{{ 'x' }}", "order_id"), ("{{ none }}", "order_id")])
+@pytest.mark.parametrize("given", ["{{ 'x' }}", "{{ none }}"])
 def test_a_template_that_renders_wrong_is_refused(
-    run_task: Any, connection: Any, sim: Simulator, given: str, field: str
+    run_task: Any, connection: Any, sim: Simulator, given: str
 ) -> None:
     error = run_task(SmsVerifyOtpSensor(task_id="wait", order_id=given)).error
     assert isinstance(error, InvalidRequestError)
-    assert error.field == field
+    assert error.field == "order_id"
     assert sim.requests() == []
+
+
+def test_a_template_that_renders_wrong_leaves_a_planned_release_on_record(
+    run_task: Any, hook: Any, order: Order, going_back: Any
+) -> None:
+    plan_release(hook, order.order_id, "an earlier try was killed", patience=600)
+    error = run_task(SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, pattern="{{ '(' }}")).error
+    assert isinstance(error, InvalidRequestError)
+    assert going_back() == [order.order_id]
 
 
 @pytest.mark.slow
@@ -402,13 +411,22 @@ def test_a_wait_that_no_triggerer_serves_is_a_time_out_and_a_refund(
 
 
 @NEVER
-def test_a_trigger_that_fails_leaves_the_number_to_the_next_try(
-    connection: Any, order: Order, sim: Simulator
+@pytest.mark.parametrize(("retries", "status"), [(0, "cancelled"), (1, "pending")])
+def test_a_trigger_that_fails_leaves_the_number_to_the_next_try_only(
+    connection: Any,
+    order: Order,
+    sim: Simulator,
+    airflow_says: Any,
+    retries: int,
+    status: str,
+    going_back: Any,
 ) -> None:
+    airflow_says("running")
     wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
     with pytest.raises(Exception, match="Trigger failure"):
-        wait.resume_execution("__fail__", {"error": "Trigger failure"}, {})
-    assert sim.order(order.order_id).status == "pending"
+        wait.resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": Tries(max_tries=retries)})
+    assert sim.order(order.order_id).status == status
+    assert (order.order_id in going_back()) is (retries > 0)
 
 
 # ------------------------------------------------------------------ which message

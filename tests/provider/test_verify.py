@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, TaskInstanceState, task
+from airflow.sdk.exceptions import AirflowFailException
+from trigger_runs import event_of
 
-from smsverify.errors import InvalidRequestError
-from smsverify.simulator import Simulator
+from smsverify.errors import AuthenticationError, InvalidRequestError, NotFoundError
+from smsverify.simulator import Fault, Simulator
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOperator
+from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
 WHATSAPP = {"product": "temporary", "service": "WhatsApp", "max_price": "0.50", "timeout": 0.5}
@@ -184,13 +191,18 @@ def test_the_class_does_the_same(run_dag: Any, connection: Any, sim: Simulator) 
         ({"max_cost": -1}, "max_cost"),
         ({"pattern": "("}, "pattern"),
         ({"service": None}, "service"),
+        ({"timeout": None}, "timeout"),
+        ({"attempts": None}, "attempts"),
+        ({"pattern": re.compile("[0-9]+")}, "pattern"),  # the metadata database keeps no flags
+        ({"alternatives": {"product": "best-temp"}}, "alternatives"),
+        ({"python_callable": "print"}, "python_callable"),
     ],
 )
 def test_what_stands_in_the_dag_file_is_checked_when_that_is_parsed(
     arguments: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        SmsVerifyOperator(task_id="sign_up", python_callable=print, **{**WHATSAPP, **arguments})
+        SmsVerifyOperator(task_id="sign_up", **{"python_callable": print, **WHATSAPP, **arguments})
     assert caught.value.field == field
 
 
@@ -203,3 +215,113 @@ def test_templates_wait_for_their_values() -> None:
         attempts="{{ params.attempts }}",
         timeout="{{ params.timeout }}",
     )
+    for alternatives in (
+        [{"product": "{{ params.p }}"}],
+        [{"service": "{{ params.s }}", "max_price": 1}, {"service": "{{ params.t }}", "max_price": 2}],
+    ):
+        verifying(print, alternatives=alternatives)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"timeout": "{{ none }}"}, "timeout"),
+        ({"timeout": "{{ 'soon' }}"}, "timeout"),
+        ({"attempts": "{{ 0 }}"}, "attempts"),
+        ({"pattern": "{{ '(' }}"}, "pattern"),
+        ({"sender": "{{ none }}"}, "sender"),
+        ({"alternatives": [{"product": "{{ 'best' }}"}]}, "alternatives"),
+    ],
+)
+def test_what_a_template_gives_is_checked_before_anything_is_bought(
+    run_task: Any, connection: Any, sim: Simulator, arguments: dict[str, Any], field: str
+) -> None:
+    error = run_task(verifying(print, **arguments)).error
+    assert isinstance(error, InvalidRequestError)
+    assert error.field == field
+    assert sim.requests() == []
+
+
+def test_alternatives_may_be_templates_or_none(run_task: Any, connection: Any, sim: Simulator) -> None:
+    for alternatives in (None, [{"product": "{{ 'best-temp' }}", "service": "{{ 'WhatsApp' }}"}]):
+        sim.add_fault(Fault("out_of_stock", path="order/temporary/"))
+        run_task(verifying(print, alternatives=alternatives))
+    assert [order.product for order in sim.orders()] == ["best-temp"]
+
+
+# ------------------------------------------------------------------ what ends it otherwise
+
+
+def verifying(function: Callable[..., Any], **arguments: Any) -> SmsVerifyOperator:
+    return SmsVerifyOperator(task_id="sign_up", python_callable=function, **{**WHATSAPP, **arguments})
+
+
+def resume(operator: SmsVerifyOperator, event: dict[str, Any]) -> Any:
+    return operator.resume_execution("execute_complete", {"event": event}, {})  # type: ignore[arg-type]
+
+
+def test_an_error_while_it_waits_gives_the_number_back(
+    run_task: Any, connection: Any, sim: Simulator, going_back: Any
+) -> None:
+    sim.add_fault(Fault("unauthorized", path="order/*/status/", times=None))
+    assert isinstance(run_task(verifying(print, deferrable=False)).error, AuthenticationError)
+    assert [order.order_id for order in sim.orders()] == going_back()
+
+
+@BOTH
+def test_an_order_that_the_service_does_not_know_any_more_ends_it(
+    run_task: Any, connection: Any, sim: Simulator, going_back: Any, deferrable: bool
+) -> None:
+    wait = verifying(print, deferrable=deferrable, timeout=3600, do_xcom_push=False)
+    sim.add_fault(Fault("error_before", path="order/*/status/", status=404, times=None))
+    result = run_task(wait)
+    if deferrable:
+        event = asyncio.run(event_of(SmsVerifyOtpTrigger(**result.msg.trigger_kwargs)))
+        with pytest.raises(NotFoundError):
+            resume(wait, event)
+    else:
+        assert isinstance(result.error, NotFoundError), result.error
+    assert [order.order_id for order in sim.orders()] == going_back()
+
+
+def test_a_trigger_that_fails_gives_the_number_back(
+    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator
+) -> None:
+    wait = verifying(print, key="mine")
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    trigger._claim(hook)  # which takes the planned release off the record
+    with pytest.raises(Exception, match="Trigger failure"):
+        wait.resume_execution("__fail__", {"error": "Trigger failure"}, {})  # type: ignore[arg-type]
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+def test_a_template_that_gives_another_value_after_the_wait_gives_the_number_back(
+    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator
+) -> None:
+    wait = verifying(print)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    trigger._claim(hook)
+    wait.pattern = "("
+    with pytest.raises(InvalidRequestError):
+        resume(wait, {"order_id": trigger.order_id, "outcome": "arrived", **trigger.passed_on})
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+def test_a_triggerer_with_another_store_gives_the_number_back_at_once(
+    run_task: Any,
+    connection: dict[str, Any],
+    sim: Simulator,
+    airflow_says: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow_says("running")
+    wait = verifying(print)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    with monkeypatch.context() as elsewhere:
+        extra = connection["extra"] | {"store_url": f"sqlite:///{tmp_path / 'another.db'}"}
+        elsewhere.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection | {"extra": extra}))
+        event = asyncio.run(event_of(trigger))
+    with pytest.raises(AirflowFailException, match="different stores"):
+        wait.execute_complete({"ti": SimpleNamespace(task_id="sign_up", try_number=1, max_tries=1)}, event)
+    assert [order.status for order in sim.orders()] == ["cancelled"]

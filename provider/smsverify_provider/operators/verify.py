@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
@@ -14,27 +15,29 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from smsverify.checks import (
     LATER,
     OrderRequest,
+    check_action,
     check_count,
     check_key,
     check_order_fields,
-    check_pattern,
     check_price_limit,
     check_seconds,
     check_sender,
 )
-from smsverify.errors import (
-    InvalidRequestError,
-    OrderEndedError,
-    StoreError,
-    WaitTimeoutError,
-)
+from smsverify.errors import InvalidRequestError, NotFoundError, StoreError, WaitStoppedError
 from smsverify.wings import attempts_of, claim, plan_release, store_name
-from smsverify_provider.arguments import check_known
+from smsverify_provider.arguments import check_known, check_text_pattern, is_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
+from smsverify_provider.results import without_frames
 from smsverify_provider.resuming import RESUME_GAP
 from smsverify_provider.turns import WaitsForTurn
-from smsverify_provider.versions import AirflowFailException, determine_kwargs
+from smsverify_provider.versions import (
+    AirflowFailException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+    TaskDeferred,
+    determine_kwargs,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -60,7 +63,8 @@ class SmsVerifyOperator(WaitsForTurn):
 
     The function is called with the order as a dict (`order_id`, `phone`, `service`, …), then with `op_args`
     and `op_kwargs`; it may also name Airflow's context variables. What it returns has to be what an XCom may
-    be. An error of its own fails the task, and gives the number back unless a further try is to come.
+    be. An error of its own, or any other than that no code has come, fails the task, and gives the number
+    back unless a further try is to come. What it returns stands in no log of the triggerer.
 
     Returns a dict: `order_id`, `phone`, `otp`, `message`, `attempts` (how many numbers were tried), `cost`
     (USD that all of them cost, without refunds) and `result`, what the function has returned. `order_id`,
@@ -85,7 +89,11 @@ class SmsVerifyOperator(WaitsForTurn):
         smsverify_conn_id: the connection (templated).
 
     Raises:
+        InvalidRequestError: an argument is wrong; `field` names it. Nothing was sent.
         VerificationError: no number has its code; it lists the attempts. A further try tries new numbers.
+        NotFoundError: the service does not know the order any more.
+        AirflowFailException: waiting makes no sense: the service refuses the key in the triggerer, or that
+            has another store. The number is given back at once.
         SmsVerifyError: what else `SmsVerifyHook.verify` raises.
     """
 
@@ -121,6 +129,7 @@ class SmsVerifyOperator(WaitsForTurn):
     _stop: threading.Event
     _order_id: int | None = None
     _ti: Any = None
+    _is_killed = False
 
     def __init__(
         self,
@@ -134,7 +143,7 @@ class SmsVerifyOperator(WaitsForTurn):
         max_price: Decimal | float | str | None = None,
         attempts: int | str = 3,
         timeout: float | timedelta | str = 120,
-        alternatives: Sequence[Mapping[str, Any]] | str = (),
+        alternatives: Sequence[Mapping[str, Any]] | str | None = (),
         max_cost: Decimal | float | str | None = None,
         sender: str | None = None,
         pattern: str | None = None,
@@ -147,6 +156,7 @@ class SmsVerifyOperator(WaitsForTurn):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_action(python_callable, "python_callable")
         self.python_callable = python_callable
         self.product = product
         self.service = service
@@ -156,7 +166,7 @@ class SmsVerifyOperator(WaitsForTurn):
         self.max_price = max_price
         self.attempts = attempts
         self.timeout = timeout
-        self.alternatives = alternatives
+        self.alternatives = () if alternatives is None else alternatives
         self.max_cost = max_cost
         self.sender = sender
         self.pattern = pattern
@@ -175,13 +185,15 @@ class SmsVerifyOperator(WaitsForTurn):
             raise InvalidRequestError("product: an eSIM gets no SMS, so it has no code", field="product")
         for name in LIMITS:
             check_known(given.get(name), partial(check_price_limit, field=name))
-        check_known(given.get("attempts"), partial(check_count, field="attempts"))
-        check_known(given.get("timeout"), partial(check_seconds, field="timeout"))
+        if given["attempts"] is not LATER:
+            check_count(given["attempts"], "attempts")
+        if given["timeout"] is not LATER:
+            check_seconds(given["timeout"], "timeout")
         check_known(given.get("sender"), check_sender)
-        check_known(given.get("pattern"), check_pattern)
+        check_known(given.get("pattern"), check_text_pattern)
         check_known(given.get("key"), check_key)
-        alternatives = given.get("alternatives") or ()
-        if LATER not in (alternatives, *purchase.values()) and isinstance(alternatives, Sequence):
+        alternatives = given["alternatives"]
+        if is_known([*purchase.values(), alternatives]):
             OrderRequest.check_all(**purchase, alternatives=alternatives)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -198,27 +210,43 @@ class SmsVerifyOperator(WaitsForTurn):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Takes the code, or tries the next number."""
-        self._begin(context)
+        self._open(context)
         order_id = self._order_id = event["order_id"]
-        if event["outcome"] in ("other_store", "refused"):
-            self._give_back()
-            raise AirflowFailException(event["detail"])
+        try:
+            self._check(self._arguments())
+        except InvalidRequestError:
+            # The templates have been rendered anew, and the number is bought.
+            self._give_back("an argument of its task is wrong by now")
+            raise
         with self._attempts(event["key"]) as series:
-            order = series.resume(order_id)
-            if order is not None and event["outcome"] == "arrived":
-                message = self._look(order_id)
-                if message is None:
-                    raise StoreError(
-                        f"the code of order {order_id} has come, but this worker cannot see it. Give the "
-                        "triggerer and the workers the same store_url"
-                    )
-                return self._done(series, order, message, event["result"], context)
-            if order is not None:
+            order, outcome = series.resume(order_id), event["outcome"]
+            if outcome in ("other_store", "refused"):
+                if order is not None:  # after this error comes no further try that could use it
+                    series.fail(order, "given_up", event["detail"])
+                raise AirflowFailException(event["detail"])
+            if order is not None and outcome in ("timeout", "ended"):
                 series.fail(order, "no_code", event["reason"])
+            elif order is not None:
+                with self._attempt(series, order):
+                    message = self._brought(event)
+                    return self._done(series, order, message, event["result"], context)
             return self._try_numbers(series, context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Gives the number back where no event comes: the trigger has failed, or none has run."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralError, TaskDeferralTimeout):
+            self._begin(context)
+            with self._attempts(self.key) as series:
+                for order in map(series.resume, [one.order_id for one in series.tried() if one.order_id]):
+                    if order is not None:
+                        series.give_up(order, "no trigger has said how the wait for its code ended")
+            raise
 
     def on_kill(self) -> None:
         """Gives the number back that is tried, unless a further try is to come."""
+        self._is_killed = True
         within_kill_budget(self._give_back)
 
     # -------------------------------------------------------------- one number after the other
@@ -236,22 +264,32 @@ class SmsVerifyOperator(WaitsForTurn):
             )
             event = None
             self._order_id = order.order_id
-            try:
+            if self._is_killed:
+                self._give_back()  # `on_kill` came before the number
+            with self._attempt(series, order):
+                self._refuse_if_killed()
                 result = self._call(order, context)
-            except BaseException as error:
-                series.give_up(order, f"the function has raised {type(error).__name__}")
+                self._refuse_if_killed()
+                message = self._wait(order.order_id, series, result)
+                return self._done(series, order, message, result, context)
+
+    @contextmanager
+    def _attempt(self, series: Series, order: Order) -> Iterator[None]:
+        """Ends as an attempt of the hook: without a code the next number follows, other errors are raised."""
+        from smsverify.numbers import Attempt, RentedNumber
+
+        try:
+            yield
+        except TaskDeferred:
+            raise
+        except BaseException as error:
+            # What becomes of the number of a killed task, Airflow's records decide: `on_kill` asks for them.
+            if self._is_killed or not Attempt(RentedNumber(self._hook, order), series).end(error):
                 raise
-            if self.deferrable:
-                message = self._look(order.order_id, ask=False)
-                if message is None:
-                    self._defer(order.order_id, series, result)
-            else:
-                try:
-                    message = self._wait(order.order_id)
-                except (WaitTimeoutError, OrderEndedError) as error:
-                    series.fail(order, "no_code", error.reason)
-                    continue
-            return self._done(series, order, message, result, context)
+
+    def _refuse_if_killed(self) -> None:
+        if self._is_killed:
+            raise WaitStoppedError(f"the task was killed while it tried order {self._order_id}")
 
     def _call(self, order: Order, context: Context) -> Any:
         args = (order.as_dict(), *self._given_args())
@@ -267,7 +305,9 @@ class SmsVerifyOperator(WaitsForTurn):
         series.succeed(order)
         return self._returned(context, series.verification(order, message, result).as_dict())
 
-    def _wait(self, order_id: int) -> Message:
+    def _wait(self, order_id: int, series: Series, result: Any) -> Message:
+        if self.deferrable:
+            return self._look(order_id, ask=False) or self._defer(order_id, series, result)
         return self._hook.wait_for_otp(
             order_id,
             check_seconds(self.timeout, "timeout"),
@@ -275,6 +315,18 @@ class SmsVerifyOperator(WaitsForTurn):
             pattern=self.pattern,
             stop=self._stop,
         )
+
+    def _brought(self, event: Mapping[str, Any]) -> Message:
+        """The SMS whose coming an event says."""
+        if event["outcome"] == "not_found":
+            raise without_frames(NotFoundError(event["detail"]))
+        message = self._look(event["order_id"])
+        if message is None:
+            raise StoreError(
+                f"the code of order {event['order_id']} has come, but this worker cannot see it. Give the "
+                "triggerer and the workers the same store_url"
+            )
+        return message
 
     def _look(self, order_id: int, *, ask: bool = True) -> Message | None:
         return self._hook.check_otp(order_id, ask=ask, sender=self.sender, pattern=self.pattern)
@@ -316,10 +368,15 @@ class SmsVerifyOperator(WaitsForTurn):
     # -------------------------------------------------------------- the hook and the end
 
     def _begin(self, context: Context) -> None:
+        self._open(context)
+        self._check(self._arguments())
+
+    def _open(self, context: Context) -> None:
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
-        self._refuse_missing((*PURCHASE, *LIMITS, "key"))
         self._stop, self._ti = threading.Event(), context.get("ti")
+        if self._is_killed:
+            self._stop.set()
         self._hook = SmsVerifyHook(self.smsverify_conn_id)
 
     def _attempts(self, key: int | str | None) -> Any:
@@ -334,7 +391,7 @@ class SmsVerifyOperator(WaitsForTurn):
             **{name: value for name, value in purchase.items() if value is not None},
         )
 
-    def _give_back(self) -> None:
+    def _give_back(self, reason: str = "the task that tried it was killed") -> None:
         if self._ti is not None:
             self._stop.set()
         if self._order_id is not None:
@@ -343,5 +400,5 @@ class SmsVerifyOperator(WaitsForTurn):
                 self._order_id,
                 ti=self._ti,
                 tries_left=has_tries_left(self._ti),
-                reason="the task that tried it was killed",
+                reason=reason,
             )

@@ -16,7 +16,6 @@ from smsverify.checks import (
     LATER,
     check_after,
     check_order_id,
-    check_pattern,
     check_price_limit,
     check_sender,
 )
@@ -31,7 +30,7 @@ from smsverify.errors import (
 from smsverify.models import Message
 from smsverify.text import amount
 from smsverify.wings import claim, log_wait, missing_code, plan_release, store_name
-from smsverify_provider.arguments import CheckedOperator, check_known
+from smsverify_provider.arguments import CheckedOperator, check_known, check_text_pattern
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
@@ -40,6 +39,7 @@ from smsverify_provider.versions import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferralError,
     conf,
 )
 
@@ -155,10 +155,11 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         check_known(given.get("timeout"), _seconds)
         check_known(given.get("after"), check_after)
         check_known(given.get("sender"), check_sender)
-        check_known(given.get("pattern"), _text_pattern)
+        check_known(given.get("pattern"), check_text_pattern)
 
     def execute(self, context: Context) -> Any:
         """Waits, or defers to the trigger."""
+        self._check({name: getattr(self, name) for name in self.checked})
         order_id = check_order_id(self.order_id)
         self.timeout = _seconds(self.timeout)
         self._ti = context.get("ti")
@@ -244,6 +245,11 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             raise without_frames(end) from None
         except AirflowFailException as end:
             raise without_frames(end) from None
+        except TaskDeferralError:
+            if self.cancel_on_timeout:  # the trigger's claim has taken the release for that off the record
+                self._ti = context.get("ti")
+                self._give_back("the trigger that waited for its code has failed")
+            raise
 
     def on_kill(self) -> None:
         """Gives the number back, unless another call waits for it by now, or this task will run again."""
@@ -251,14 +257,14 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             self._is_killed = True
             within_kill_budget(self._give_back)
 
-    def _give_back(self) -> None:
+    def _give_back(self, reason: str = "the task that waited was killed") -> None:
         give_back(
             self._hook or self._make_hook(),
             check_order_id(self.order_id),
             ti=self._ti,
             waiter=self._waiter,
             tries_left=has_tries_left(self._ti),
-            reason="the task that waited was killed",
+            reason=reason,
         )
 
     def _look(self, hook: SmsVerifyHook, *, ask: bool = True) -> Message | None:
@@ -368,16 +374,6 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
             self.log.info("%s", seen)
         self._seen = seen
         return PokeReturnValue(is_enough, balance.as_dict())
-
-
-def _text_pattern(pattern: Any) -> Any:
-    """A pattern as text: the metadata database cannot keep the flags of a compiled one."""
-    if not isinstance(pattern, str):
-        raise InvalidRequestError(
-            f"pattern {pattern!r} is malformed: it must be a text here. Write flags into it, such as (?i)",
-            field="pattern",
-        )
-    return check_pattern(pattern)
 
 
 def _seconds(timeout: Any) -> float:
