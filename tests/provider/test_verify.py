@@ -325,3 +325,21 @@ def test_a_triggerer_with_another_store_gives_the_number_back_at_once(
     with pytest.raises(AirflowFailException, match="different stores"):
         wait.execute_complete({"ti": SimpleNamespace(task_id="sign_up", try_number=1, max_tries=1)}, event)
     assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+def test_what_the_function_returns_is_in_no_log_of_the_triggerer(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    def sign_up(number: dict[str, Any]) -> str:
+        return "hunter2"
+
+    wait = verifying(sign_up, do_xcom_push=False)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    sim.deliver_sms(trigger.order_id, otp="545121")
+
+    async def fired() -> Any:
+        return await anext(aiter(trigger.run()))
+
+    event = asyncio.run(fired())
+    assert "hunter2" not in f"{event!r} {event}"  # the triggerer logs each event
+    assert resume(wait, event.payload)["result"] == "hunter2"

@@ -51,6 +51,22 @@ STORE_PAUSE = 5.0  # seconds until a store that could not be used is tried again
 EVENT_GAP = 2.0
 
 
+class WaitEvent(TriggerEvent):
+    """How a wait has ended. Airflow logs the `repr` of each event, and the payload holds a function's result.
+
+    Args:
+        payload: for the task.
+    """
+
+    def __init__(self, payload: dict[str, Any]) -> None:
+        super().__init__(payload)  # type: ignore[no-untyped-call]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}<order {self.payload['order_id']}: {self.payload['outcome']}>"
+
+    __str__ = __repr__
+
+
 class SmsVerifyOtpTrigger(BaseTrigger):
     """Waits until the SMS of an order is in the inbox, by the one poll that all waits share.
 
@@ -106,7 +122,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         self._hook: SmsVerifyHook | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments; Airflow keeps them in plain text, and nothing secret is among them."""
+        """The class and its arguments; nothing secret is among them, but what `passed_on` may hold."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "order_id": self.order_id,
             "deadline": self.deadline,
@@ -127,7 +143,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         outcome = await self._wait()
         self._has_ended = True
         await asyncio.sleep(self.not_before - time.time())
-        yield TriggerEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)  # type: ignore[no-untyped-call]
+        yield WaitEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)
         # Nothing may follow: a trigger that still runs when Airflow takes its event counts as killed.
 
     async def on_kill(self) -> None:
