@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from smsverify.simulator import Fault, Simulator
 from smsverify.wings import plan_release
 from smsverify_provider import kills
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
-from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
+from smsverify_provider.operators.smsverify import SmsVerifyOperator, SmsVerifyOrderOperator
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
 
@@ -127,41 +127,86 @@ def test_a_task_whose_time_is_over_gives_its_number_back(
         wait_until(lambda: all(order.status == "cancelled" for order in sim.orders()))
 
 
+@contextmanager
+def rented() -> Iterator[int]:
+    with SmsVerifyHook().rented_number("temporary", service="WhatsApp") as number:
+        yield number.order_id
+
+
+@contextmanager
+def tried() -> Iterator[int]:
+    for attempt in SmsVerifyHook().attempts("temporary", service="WhatsApp"):
+        with attempt as number:
+            yield number.order_id
+
+
+IN_A_BLOCK = pytest.mark.parametrize("block", [rented, tried])
+
+
+@IN_A_BLOCK
 def test_a_number_is_given_back_while_the_block_is_busy_with_something_else(
-    run: Any, sim: Simulator, airflow_says: Any
+    run: Any, sim: Simulator, airflow_says: Any, block: Any
 ) -> None:
     def own() -> str:
-        with SmsVerifyHook().rented_number("temporary", service="WhatsApp") as number:
+        with block() as order_id:
             end_when(lambda: True)
-            wait_until(lambda: sim.order(number.order_id).status == "cancelled")
+            wait_until(lambda: sim.order(order_id).status == "cancelled")
             return "the block goes on"
 
     assert run(own).xcoms["return_value"] == "the block goes on"
 
 
+@IN_A_BLOCK
 def test_what_is_bought_while_the_task_is_ended_is_given_back_at_once(
-    run: Any, sim: Simulator, airflow_says: Any
+    run: Any, sim: Simulator, airflow_says: Any, block: Any
 ) -> None:
     sim.add_fault(Fault("slow_after", path="order/temporary/", seconds=1))
 
     def own() -> None:
         end_when(lambda: bool(sim.orders()))
-        with SmsVerifyHook().rented_number("temporary", service="WhatsApp"):
+        with block():
             raise AssertionError("the block must not begin")
 
     assert isinstance(run(own).error, WaitStoppedError)
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
+def test_a_task_of_a_function_that_is_ended_while_it_buys_does_not_call_it(
+    run_task: Any, connection: Any, sim: Simulator, airflow_says: Any
+) -> None:
+    sim.add_fault(Fault("slow_after", path="order/temporary/", seconds=1))
+
+    def sign_up(_number: Any) -> None:
+        raise AssertionError("the function must not be called")
+
+    result = run_task(
+        SmsVerifyOperator(
+            task_id="own",
+            python_callable=sign_up,
+            product="temporary",
+            service="WhatsApp",
+            pre_execute=lambda _context: end_when(lambda: bool(sim.orders())),
+        )
+    )
+    assert isinstance(result.error, WaitStoppedError)
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
 @pytest.mark.smsverify_simulator(speed=1, sms_delay="never")
-def test_a_purchase_that_waits_for_the_rate_budget_is_not_made(run: Any, sim: Simulator, hook: Any) -> None:
+@pytest.mark.parametrize("block", [None, rented, tried])
+def test_a_purchase_that_waits_for_the_rate_budget_is_not_made(
+    run: Any, sim: Simulator, hook: Any, block: Any
+) -> None:
     hook.order("temporary", service="WhatsApp")  # the catalogue is known from now on
     while hook.rate_limit().available > 3:  # which are kept for what gives money back
         hook.get_balance()
 
     def own() -> None:
         end_when(lambda: hook.rate_limit().waiting > 0)
-        SmsVerifyHook().order("temporary", service="WhatsApp")
+        if block is None:
+            SmsVerifyHook().order("temporary", service="WhatsApp")
+        else:
+            block().__enter__()
 
     assert isinstance(run(own).error, WaitStoppedError)
     assert len(sim.orders()) == 1

@@ -6,10 +6,10 @@ import asyncio
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import timedelta
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.sdk import BaseHook, get_current_context
@@ -19,7 +19,7 @@ from smsverify.checks import check_order_id
 from smsverify.errors import InvalidRequestError, SmsVerifyError, WaitStoppedError
 from smsverify.hook import SmsVerifyHook as CoreHook
 from smsverify.models import Message, Order, OrderStatus
-from smsverify.numbers import DEFAULT_TIMEOUT, RentedNumber
+from smsverify.numbers import DEFAULT_TIMEOUT, Attempt, RentedNumber
 from smsverify.reports import RentalsReport
 from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 from smsverify.text import log_of
@@ -58,8 +58,8 @@ class SmsVerifyHook(CoreHook, BaseHook):
 
     Inside a task, a purchase without a key gets one from the task (Dag, run, task, map index; not the try),
     so a retry gets the order that was bought already. Equal calls in one task count as different purchases.
-    When Airflow ends the task, its waits and its unsent purchases end. A number that the task waits for, or
-    has rented for a block, is given back, unless a further try of the task is to come.
+    When Airflow ends the task, its waits and its unsent purchases end. A number that the task waits for or
+    tries, or has rented for a block, is given back, unless a further try of the task is to come.
 
     Codes, texts and activation codes that its methods return are masked in the task's log as far as Airflow
     masks: by default nothing below five characters.
@@ -264,6 +264,26 @@ class SmsVerifyHook(CoreHook, BaseHook):
                 raise WaitStoppedError(f"the task was killed while it bought order {number.order_id}")
             _masked_order(number.order)
             yield number
+
+    @_signed_like(CoreHook.attempts)
+    def attempts(
+        self, product: str, *, stop: threading.Event | None = None, **options: Any
+    ) -> Iterator[Attempt]:
+        stop = stop or threading.Event()
+        attempts = cast("Generator[Attempt]", super().attempts(product, stop=stop, **options))
+        return self._ended_at_kill(attempts, stop)
+
+    def _ended_at_kill(self, attempts: Generator[Attempt], stop: threading.Event) -> Iterator[Attempt]:
+        """The attempts, of which none begins after its task is killed."""
+        with at_kill(stop.set), closing(attempts):
+            for attempt in attempts:
+                order_id = attempt.number.order_id
+                with at_kill(partial(self._give_back, order_id)):
+                    if stop.is_set():
+                        killed = WaitStoppedError(f"the task was killed while it bought order {order_id}")
+                        attempt.end(killed)
+                        raise killed
+                    yield attempt
 
     def _ending(self, order_id: int | str, stop: threading.Event, waiter: str, *, cancels: bool) -> Any:
         """What ends a wait when its task is killed."""
