@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import threading
 from contextvars import ContextVar
 from itertools import count
@@ -18,12 +19,20 @@ from smsverify.overview import Task
 from smsverify.wings import Handover, RunContext
 from smsverify_provider.kills import at_end, has_tries_left, retry_within
 from smsverify_provider.metrics import AirflowMetrics
-from smsverify_provider.versions import conf
+from smsverify_provider.versions import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    conf,
+)
 
 TASK_LENGTH = 300  # of the 500 characters that a key may have with its namespace
 
 # The executors whose tasks all run on the scheduler's machine.
 LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor", "DebugExecutor"})
+
+# The errors after which Airflow tries a task no more.
+FOR_GOOD = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
 
 # The keys that each try of a task has used: equal calls get different ones, and a retry gets the same again.
 _used_keys: set[tuple[str, str]] = set()
@@ -64,9 +73,13 @@ class AirflowRun(RunContext):
                 _used_keys.discard((this_try[0], key))
 
     def next_try_within(self) -> float | None:
-        """The delay until the next try of the task, with the time that it may be queued."""
+        """The delay until the next try of the task, with the time that it may be queued.
+
+        None comes after an error that ends the task for good, where such a one is being handled.
+        """
         ti = running_ti()
-        return retry_within(ti) if has_tries_left(ti) else None
+        is_last = isinstance(sys.exc_info()[1], FOR_GOOD) or not has_tries_left(ti)
+        return None if is_last else retry_within(ti)
 
     def name(self) -> str:
         """The Dag run."""

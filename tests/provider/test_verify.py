@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, TaskInstanceState, task
-from airflow.sdk.exceptions import AirflowFailException
 from trigger_runs import event_of
 
 from smsverify.errors import AuthenticationError, InvalidRequestError, NotFoundError
@@ -23,6 +22,7 @@ from smsverify.simulator import Fault, Simulator
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOperator
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
+from smsverify_provider.versions import AirflowFailException, AirflowSkipException
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
 WHATSAPP = {"product": "temporary", "service": "WhatsApp", "max_price": "0.50", "timeout": 0.5}
@@ -114,6 +114,23 @@ def test_an_error_of_the_function_gives_the_number_back(
     result = run_task(dag.get_task("sign_up"))
     assert isinstance(result.error, RuntimeError)
     assert sim.balance() == 50
+
+
+@pytest.mark.parametrize("in_a_block", [False, True])
+@pytest.mark.parametrize("end", [AirflowFailException, AirflowSkipException])
+def test_an_error_that_airflow_does_not_retry_leaves_no_number_to_a_further_try(
+    run_task: Any, connection: Any, sim: Simulator, end: type[Exception], in_a_block: bool
+) -> None:
+    def sign_up(_number: Any) -> None:
+        raise end
+
+    def own() -> None:
+        SmsVerifyHook().verify(sign_up, "temporary", service="WhatsApp")
+
+    with DAG("verify_no_more"):
+        operator = task(own, retries=1)().operator if in_a_block else verifying(sign_up, retries=1)
+    run_task(operator)
+    assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
 def test_a_further_try_gets_the_same_number(run_task: Any, connection: Any, sim: Simulator) -> None:
