@@ -192,6 +192,22 @@ def test_a_task_of_a_function_that_is_ended_while_it_buys_does_not_call_it(
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
+def test_a_task_of_a_function_that_is_ended_meanwhile_does_not_wait(
+    run_task: Any, connection: Any, sim: Simulator, airflow_says: Any, going_back: Any
+) -> None:
+    def sign_up(number: Any) -> None:
+        end_when(lambda: True)
+        wait_until(lambda: sim.order(number["order_id"]).status == "cancelled")
+
+    result = run_task(
+        SmsVerifyOperator(
+            task_id="own", python_callable=sign_up, product="temporary", service="WhatsApp", attempts=1
+        )
+    )
+    assert isinstance(result.error, WaitStoppedError)
+    assert going_back() == []
+
+
 @pytest.mark.smsverify_simulator(speed=1, sms_delay="never")
 @pytest.mark.parametrize("block", [None, rented, tried])
 def test_a_purchase_that_waits_for_the_rate_budget_is_not_made(
