@@ -20,7 +20,7 @@ def known(value: Any) -> Any:
         return LATER
     if isinstance(value, Mapping):
         return {name: known(one) for name, one in value.items()}
-    return [known(one) for one in value] if isinstance(value, (list, tuple)) else value
+    return [known(one) for one in value] if isinstance(value, (list, tuple, set)) else value
 
 
 def is_known(value: Any) -> bool:

@@ -19,7 +19,7 @@ from smsverify.checks import (
     check_seconds,
 )
 from smsverify.errors import FindingsError
-from smsverify_provider.arguments import CheckedOperator, check_known, known
+from smsverify_provider.arguments import CheckedOperator, check_known, is_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.operators.verify import SmsVerifyOperator
@@ -365,10 +365,8 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
             check_seconds(given.get("within"), "within")
         _check_amounts(given, ("max_price", "run_budget"))
         for name in SELECTION:
-            value = given.get(name)
-            parts = value if isinstance(value, (list, tuple, set)) else (value,)
-            if all(known(part) is not LATER for part in parts):
-                check_known(value, partial(check_order_ids, field=name))
+            if is_known(given.get(name)):
+                check_known(given.get(name), partial(check_order_ids, field=name))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Renews the rentals that are due; defers while others go first."""
