@@ -6,7 +6,7 @@ Airflow makes that task. Templates and the results of other tasks are checked in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from smsverify.checks import LATER, check_pattern
@@ -35,6 +35,14 @@ def check_known(value: Any, check: Callable[[Any], Any]) -> None:
         check(value)
 
 
+def refuse_read_once(value: Any, field: str) -> None:
+    """Refuses what can be read only once, such as a generator: the check would leave nothing for the call."""
+    if isinstance(value, Iterator):
+        raise InvalidRequestError(
+            f"{field} is a {type(value).__name__}, which can be read only once: give a list", field=field
+        )
+
+
 def check_text_pattern(pattern: Any) -> None:
     """Checks a pattern that has to be a text: the metadata database cannot keep the flags of a compiled one.
 
@@ -61,6 +69,8 @@ class CheckedOperator(FewXComs):
         Raises:
             InvalidRequestError: an argument is wrong, or a necessary one is missing; `field` names it.
         """
+        for name in self.checked:
+            refuse_read_once(getattr(self, name), name)
         given = {name: known(getattr(self, name)) for name in self.checked}
         self._later = frozenset(name for name, value in given.items() if value is LATER)
         self._check(given)

@@ -29,6 +29,7 @@ from smsverify_provider.operators.smsverify import (
 )
 from smsverify_provider.sensors.smsverify import SmsVerifyBalanceSensor as Wallet
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor as Sensor
+from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
 
 WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
 RENTAL = {"product": "rental", "service": "WhatsApp"}
@@ -97,6 +98,20 @@ def test_a_literal_that_is_wrong_is_refused(
     operator: type[BaseOperator], given: dict[str, Any], field: str
 ) -> None:
     refused(lambda: operator(task_id="task", **given), field)
+
+
+@pytest.mark.parametrize("field", ["order_ids", "only", "exclude"])
+@pytest.mark.parametrize("make", [iter, lambda ids: map(int, ids), lambda ids: (int(one) for one in ids)])
+def test_what_can_be_read_only_once_is_refused(make: Callable[[list[str]], Any], field: str) -> None:
+    """The check would read it, and leave nothing to exclude or to choose."""
+    refused(lambda: Expiring(task_id="task", within=60, **{field: make(["1", "2"])}), field)
+
+
+@pytest.mark.parametrize("order_id", [[], (), iter([]), ["x"], [5, None], "", {"order_id": 5}])
+def test_the_orders_of_a_trigger_are_checked(order_id: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        SmsVerifyMessageTrigger(order_id=order_id)
+    assert caught.value.field == "order_id"
 
 
 @pytest.mark.slow

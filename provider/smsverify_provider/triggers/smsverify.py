@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-from smsverify.checks import check_order_id
+from smsverify.checks import check_order_ids
 from smsverify.errors import (
     AuthenticationError,
+    InvalidRequestError,
     NotFoundError,
     OrderEndedError,
     SmsVerifyError,
@@ -342,6 +343,9 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
     Args:
         order_id: one order or several; default: all of the account.
         smsverify_conn_id: the connection.
+
+    Raises:
+        InvalidRequestError: an `order_id` is none, or there is none in it.
     """
 
     def __init__(
@@ -351,9 +355,12 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
         smsverify_conn_id: str = "smsverify_default",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        several = [order_id] if isinstance(order_id, (int, str)) else order_id
         # Sorted, since Airflow identifies a trigger by its arguments.
-        self.order_id = None if several is None else sorted({check_order_id(one) for one in several})
+        self.order_id = None if order_id is None else sorted(check_order_ids(order_id, "order_id"))
+        if self.order_id == []:
+            raise InvalidRequestError(
+                "order_id names no order: leave it out for all of them", field="order_id"
+            )
         self.smsverify_conn_id = smsverify_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
