@@ -46,31 +46,40 @@ def publish_progress(verifications: Iterable[PrefectFuture[Verification]]) -> li
         no code is lost when another fails.
     """
     futures = list(verifications)
-    artifact_id = cast("UUID", create_progress_artifact(**_artifact([], len(futures)), key=KEY))
+    artifact_id: UUID | None = None
     for ended in _outcomes_as_they_come(futures):
+        shown = _artifact(ended, len(futures))
         try:
-            update_progress_artifact(artifact_id, **_artifact(ended, len(futures)))
+            if artifact_id is None:
+                artifact_id = cast("UUID", create_progress_artifact(**shown, key=KEY))
+            else:
+                update_progress_artifact(artifact_id, **shown)
         except FAILURES as error:
-            _log(artifact_id, error)
+            _log(error)
     return [_outcome(future) for future in futures]
 
 
 async def apublish_progress(verifications: Iterable[PrefectFuture[Verification]]) -> list[Outcome]:
     """`publish_progress` for coroutines."""
     futures = list(verifications)
-    artifact_id = await acreate_progress_artifact(**_artifact([], len(futures)), key=KEY)
+    artifact_id: UUID | None = None
     coming = _outcomes_as_they_come(futures)
-    while ended := await asyncio.to_thread(next, coming, None):
+    while (ended := await asyncio.to_thread(next, coming, None)) is not None:
+        shown = _artifact(ended, len(futures))
         try:
-            await aupdate_progress_artifact(artifact_id, **_artifact(ended, len(futures)))
+            if artifact_id is None:
+                artifact_id = await acreate_progress_artifact(**shown, key=KEY)
+            else:
+                await aupdate_progress_artifact(artifact_id, **shown)
         except FAILURES as error:
-            _log(artifact_id, error)
+            _log(error)
     return [_outcome(future) for future in futures]
 
 
 def _outcomes_as_they_come(futures: list[PrefectFuture[Verification]]) -> Iterator[list[Outcome]]:
-    """The outcomes so far, each time that one more is there."""
+    """The outcomes so far: at first none, then each time that one more is there."""
     ended: list[Outcome] = []
+    yield ended
     for future in as_completed(futures):
         ended.append(_outcome(future))
         yield ended
@@ -92,9 +101,7 @@ def _artifact(ended: Sequence[Outcome], total: int) -> dict[str, Any]:
     }
 
 
-def _log(artifact_id: UUID, error: Exception) -> None:
+def _log(error: Exception) -> None:
     get_run_logger().warning(
-        "The progress artifact %s could not be updated (%s). The verifications go on.",
-        artifact_id,
-        type(error).__name__,
+        "The progress could not be published (%s). The verifications go on.", type(error).__name__
     )

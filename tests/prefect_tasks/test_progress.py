@@ -9,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 from prefect import flow, unmapped
 from prefect.client.orchestration import get_client
@@ -19,6 +20,7 @@ from prefect_smsverify import (
     SmsVerifyCredentials,
     apublish_progress,
     averify_number,
+    progress,
     publish_progress,
     verify_number,
 )
@@ -156,4 +158,57 @@ def test_a_server_that_refuses_the_progress_stops_no_verification(
         return publish_progress(verified)
 
     assert [type(one) for one in sign_up()] == [Verification]
-    assert "could not be updated" in caplog.text
+    assert "The progress could not be published" in caplog.text
+
+
+def test_a_server_that_does_not_take_the_artifact_at_first_loses_no_outcome(
+    simulator: Simulator,
+    account: SmsVerifyCredentials,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    creates = progress.create_progress_artifact
+    answers: list[Any] = [httpx.ConnectError("no server"), creates]
+
+    def create(*args: Any, **fields: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(*args, **fields)
+
+    monkeypatch.setattr(progress, "create_progress_artifact", create)
+
+    @flow
+    def sign_up() -> list[Any]:
+        verified = verify_number.map(
+            *arguments(account, form(simulator)), service=SERVICES, attempts=2, timeout=0.3
+        )
+        return publish_progress(verified)
+
+    state = sign_up(return_state=True)
+    check(state.result())
+    assert "The progress could not be published (ConnectError)" in caplog.text
+    (artifact,) = published(state.state_details.flow_run_id)
+    assert artifact.description == END
+
+
+def test_a_server_that_never_takes_the_artifact_stops_no_coroutine(
+    simulator: Simulator,
+    account: SmsVerifyCredentials,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def refuse(*args: Any, **fields: Any) -> None:
+        raise httpx.ConnectError("no server")
+
+    monkeypatch.setattr(progress, "acreate_progress_artifact", refuse)
+
+    @flow
+    async def sign_up() -> list[Any]:
+        verified = averify_number.map(
+            *arguments(account, form(simulator)), service=SERVICES, attempts=2, timeout=0.3
+        )
+        return await apublish_progress(verified)
+
+    check(asyncio.run(sign_up()))
+    assert "The progress could not be published (ConnectError)" in caplog.text
