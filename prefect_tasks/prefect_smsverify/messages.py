@@ -16,7 +16,8 @@ from websockets.exceptions import WebSocketException
 
 from prefect_smsverify.arguments import block_of
 from prefect_smsverify.stopping import current_stop
-from smsverify.errors import SmsVerifyError
+from smsverify.checks import check_order_ids, check_seconds
+from smsverify.errors import InvalidRequestError, SmsVerifyError
 
 if TYPE_CHECKING:
     from smsverify.models import Message
@@ -46,15 +47,19 @@ async def publish_message_events_flow(
 
     Args:
         credentials: name of a saved `SmsVerifyCredentials` block.
-        order_ids: the orders; default: all of the account.
+        order_ids: the orders, one or more; default: all of the account.
         timeout: seconds until the flow ends, for a flow that a schedule starts again and again; default: it
             never ends.
 
     Returns:
         how many SMS it has published.
+
+    Raises:
+        InvalidRequestError: a parameter is wrong; `field` names it.
     """
+    _refuse_no_orders(order_ids)
+    end = float("inf") if timeout is None else time.monotonic() + check_seconds(timeout, "timeout")
     hook, stop, logger = block_of(credentials).get_hook(), current_stop(), get_run_logger()
-    end = float("inf") if timeout is None else time.monotonic() + timeout
     account = await asyncio.to_thread(lambda: hook.settings.account_id)
     orders = "all" if order_ids is None else ",".join(str(order_id) for order_id in sorted(order_ids))
     count, complaint = 0, ""
@@ -80,6 +85,14 @@ async def publish_message_events_flow(
             if subscription is not None:
                 subscription.close()
     return count
+
+
+def _refuse_no_orders(order_ids: list[int] | None) -> None:
+    if order_ids is not None and not check_order_ids(order_ids, "order_ids"):
+        raise InvalidRequestError(
+            "order_ids is empty, so that nothing would be published: leave it out for all orders",
+            field="order_ids",
+        )
 
 
 async def _next(subscription: Subscription, is_over: Callable[[], bool]) -> Batch | None:

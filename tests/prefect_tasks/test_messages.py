@@ -26,7 +26,7 @@ from prefect_smsverify import (
 from smsverify._messages.callbacks import Callback
 from smsverify._parts import Parts
 from smsverify._store.tables import consumers
-from smsverify.errors import NotFoundError, SmsVerifyError
+from smsverify.errors import InvalidRequestError, NotFoundError, SmsVerifyError
 from smsverify.models import Order
 from smsverify.simulator import Simulator
 
@@ -177,3 +177,12 @@ def test_the_next_one_takes_over_without_a_gap(block: str, order: Order) -> None
 
     assert published(block, 2, before=asyncio.run(scenario())) == 2
     assert [code_of(block, event) for event in asyncio.run(events_of(block, 2))] == ["000001", "000002"]
+
+
+@pytest.mark.parametrize(
+    ("field", "given"), [("order_ids", [0]), ("order_ids", []), ("timeout", -1), ("timeout", float("nan"))]
+)
+def test_bad_input_is_refused_before_anything_is_read(field: str, given: Any, block: str) -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        asyncio.run(publish_message_events_flow(block, **{"timeout": 6, field: given}))
+    assert error.value.field == field
