@@ -8,55 +8,23 @@ import subprocess
 import sys
 import time
 import traceback
-import uuid
-from collections.abc import Callable
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, TaskInstanceState, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
 from smsverify.errors import InvalidRequestError
 from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
-from smsverify.wings import claim, plan_release
+from smsverify.wings import plan_release
 from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
 NEVER = pytest.mark.smsverify_simulator(sms_delay="never")
 LATER = pytest.mark.smsverify_simulator(sms_delay=60)  # one second
-
-
-@pytest.fixture
-def order(hook: Any) -> Order:
-    return hook.order("temporary", service="WhatsApp")
-
-
-@pytest.fixture
-def run_sensor(run_task: Any, run_dag: Any) -> Callable[..., Any]:
-    """Runs a sensor to its end in a mode; returns its state, its result and its error."""
-
-    def run(mode: str, **arguments: Any) -> tuple[str, Any, BaseException | None]:
-        with DAG(f"sensor_{mode}_{uuid.uuid4().hex[:8]}") as dag:
-            if mode == "deferrable":
-                SmsVerifyOtpSensor(task_id="wait", deferrable=True, **arguments)
-            else:
-                SmsVerifyOtpSensor(
-                    task_id="wait", mode=mode, poke_interval=0.05, deferrable=False, **arguments
-                )
-        if mode == "deferrable":
-            result = run_dag(dag, run_triggerer=True)
-            return str(result["wait"].state), result["wait"].xcom, result["wait"].error
-        while True:
-            result = run_task(dag.get_task("wait"))
-            if result.state != TaskInstanceState.UP_FOR_RESCHEDULE:
-                return result.state.value, result.xcoms.get("return_value"), result.error
-            time.sleep(0.05)
-
-    return run
 
 
 def frames_of_ours(error: BaseException) -> int:
@@ -288,145 +256,6 @@ def test_the_deployments_default_decides_whether_it_defers() -> None:
         for value in ("True", "False")
     ]
     assert results == ["True", "False"]
-
-
-# ------------------------------------------------------------------ being killed, and being let down
-
-
-class Tries(SimpleNamespace):
-    """A task instance as far as it knows its tries."""
-
-    task_id = "wait"
-    try_number = 1
-
-
-def deferring(order: Order, **arguments: Any) -> SmsVerifyOtpSensor:
-    """A sensor whose `execute` returns at once, and puts nothing on record for a time-out."""
-    return SmsVerifyOtpSensor(
-        task_id="wait", order_id=order.order_id, deferrable=True, cancel_on_timeout=False, **arguments
-    )
-
-
-@NEVER
-@pytest.mark.parametrize(
-    ("sensor", "state", "retries", "claimed_by", "status", "on_record"),
-    [
-        ({}, "failed", 1, None, "cancelled", False),
-        ({}, "failed", 1, "the next try", "pending", False),
-        ({}, "skipped", 0, None, "cancelled", False),  # dagrun_timeout
-        ({}, "running", 0, None, "cancelled", False),  # execution_timeout, without a retry
-        ({}, "running", 1, None, "pending", True),  # the same with one, or its worker shuts down
-        ({}, "restarting", 0, None, "pending", True),  # cleared
-        ({"cancel_on_kill": False}, "failed", 0, None, "pending", False),
-    ],
-)
-def test_a_poking_sensor_that_is_killed_gives_the_number_back_unless_somebody_will_wait(
-    connection: Any,
-    hook: Any,
-    order: Order,
-    sim: Simulator,
-    airflow_says: Any,
-    sensor: Any,
-    state: str,
-    retries: int,
-    claimed_by: str | None,
-    status: str,
-    on_record: bool,
-    going_back: Any,
-    carry_out_releases: Any,
-) -> None:
-    airflow_says(state)
-    wait = deferring(order, **sensor)
-    with pytest.raises(TaskDeferred):
-        wait.execute({"ti": Tries(max_tries=retries)})
-    if claimed_by:
-        claim(hook, order.order_id, claimed_by)
-    wait.on_kill()
-    carry_out_releases()  # none is due
-    assert sim.order(order.order_id).status == status
-    assert (order.order_id in going_back()) is on_record
-
-
-@NEVER
-def test_the_next_try_of_a_killed_sensor_takes_the_release_off_the_record(
-    connection: Any, order: Order, sim: Simulator, airflow_says: Any, going_back: Any
-) -> None:
-    airflow_says("restarting")
-    for _ in range(2):
-        wait = deferring(order)
-        with pytest.raises(TaskDeferred):
-            wait.execute({"ti": Tries(max_tries=0)})
-        assert order.order_id not in going_back()
-        wait.on_kill()
-        assert order.order_id in going_back()
-
-
-@NEVER
-def test_a_sensor_whose_worker_shuts_down_slowly_looks_on_and_leaves_its_number_on_record(
-    connection: Any, order: Order, sim: Simulator, airflow_says: Any, going_back: Any, carry_out_releases: Any
-) -> None:
-    airflow_says("running")
-    wait = deferring(order)
-    with pytest.raises(TaskDeferred):
-        wait.execute({"ti": Tries(max_tries=1)})
-    wait.on_kill()
-    assert not wait.poke({})
-    carry_out_releases()  # none is due
-    assert order.order_id in going_back()
-    sim.deliver_sms(order.order_id)
-    assert wait.poke({}).xcom_value["otp"] == sim.order(order.order_id).otp
-    assert order.order_id not in going_back()
-
-
-@NEVER
-@pytest.mark.parametrize("trigger_starts", [True, False])
-def test_a_kill_before_the_trigger_has_started_is_made_good_at_the_end_of_the_wait(
-    run_task: Any,
-    hook: Any,
-    order: Order,
-    sim: Simulator,
-    monkeypatch: Any,
-    trigger_starts: bool,
-    going_back: Any,
-    carry_out_releases: Any,
-) -> None:
-    monkeypatch.setattr("smsverify_provider.sensors.smsverify.START", -5.0)
-    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, timeout=5, deferrable=True)
-    deferral = run_task(wait).msg
-    assert order.order_id in going_back()
-    if trigger_starts:
-        SmsVerifyOtpTrigger(**deferral.trigger_kwargs)._claim(hook)
-    carry_out_releases()
-    assert sim.order(order.order_id).status == ("pending" if trigger_starts else "cancelled")
-
-
-@NEVER
-def test_a_wait_that_no_triggerer_serves_is_a_time_out_and_a_refund(
-    connection: Any, order: Order, sim: Simulator
-) -> None:
-    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
-    with pytest.raises(AirflowSensorTimeout):
-        wait.resume_execution("__fail__", {"error": "Trigger timeout"}, {})
-    assert sim.order(order.order_id).status == "cancelled"
-
-
-@NEVER
-@pytest.mark.parametrize(("retries", "status"), [(0, "cancelled"), (1, "pending")])
-def test_a_trigger_that_fails_leaves_the_number_to_the_next_try_only(
-    connection: Any,
-    order: Order,
-    sim: Simulator,
-    airflow_says: Any,
-    retries: int,
-    status: str,
-    going_back: Any,
-) -> None:
-    airflow_says("running")
-    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
-    with pytest.raises(Exception, match="Trigger failure"):
-        wait.resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": Tries(max_tries=retries)})
-    assert sim.order(order.order_id).status == status
-    assert (order.order_id in going_back()) is (retries > 0)
 
 
 # ------------------------------------------------------------------ which message
