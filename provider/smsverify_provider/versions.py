@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk.exceptions import (
         AirflowFailException,
         AirflowNotFoundException,
+        AirflowRescheduleException,
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
@@ -40,6 +41,7 @@ __all__ = [
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",
+    "AirflowRescheduleException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",
@@ -76,6 +78,7 @@ _PLACES = {
     for name in (
         "AirflowFailException",
         "AirflowNotFoundException",
+        "AirflowRescheduleException",
         "AirflowSensorTimeout",
         "AirflowSkipException",
         "AirflowTaskTimeout",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
@@ -17,11 +17,11 @@ from smsverify.checks import (
     check_after,
     check_order_id,
     check_price_limit,
+    check_seconds,
     check_sender,
 )
 from smsverify.errors import (
     AuthenticationError,
-    InvalidRequestError,
     NotFoundError,
     OrderEndedError,
     ServiceError,
@@ -37,6 +37,7 @@ from smsverify_provider.results import without_frames
 from smsverify_provider.resuming import RESUME_GAP
 from smsverify_provider.versions import (
     AirflowFailException,
+    AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
     TaskDeferralError,
@@ -76,8 +77,9 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     Args:
         order_id: the order (templated).
         timeout: seconds to wait, or a `timedelta` (templated).
-        cancel_on_timeout: cancels the order for a refund where it is still pending at the time-out. An order
-            for which any SMS has come is kept, also where that was not the one waited for.
+        cancel_on_timeout: cancels the order for a refund where it is still pending at the time-out, or when
+            the wait fails and no further try is to come. An order for which any SMS has come is kept, also
+            where that was not the one waited for.
         after: waits for an SMS that comes later than this: the `received_at` of an earlier one, or a time
             with a zone, as a datetime or in ISO 8601 (templated). Without it, a rental returns its last SMS
             again.
@@ -147,24 +149,39 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
         if "timeout" not in self._later:
-            self.timeout = _seconds(timeout)
+            self.timeout = check_seconds(timeout, "timeout")
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("order_id") is not LATER:
             check_order_id(given.get("order_id"))
-        check_known(given.get("timeout"), _seconds)
+        check_known(given.get("timeout"), partial(check_seconds, field="timeout"))
         check_known(given.get("after"), check_after)
         check_known(given.get("sender"), check_sender)
         check_known(given.get("pattern"), check_text_pattern)
 
     def execute(self, context: Context) -> Any:
         """Waits, or defers to the trigger."""
-        self._check({name: getattr(self, name) for name in self.checked})
         order_id = check_order_id(self.order_id)
-        self.timeout = _seconds(self.timeout)
         self._ti = context.get("ti")
         hook = self._hook = self._make_hook()
-        waiter = self._waiter = f"{uuid.uuid4().hex}@{store_name(hook)}"
+        self._waiter = f"{uuid.uuid4().hex}@{store_name(hook)}"
+        try:
+            self._check(self._arguments())
+            self.timeout = check_seconds(self.timeout, "timeout")
+            return self._wait(context, hook, order_id, self._waiter)
+        except AirflowRescheduleException:
+            raise
+        except (AirflowSensorTimeout, AirflowSkipException) as end:
+            raise without_frames(end) from None
+        except AirflowFailException as end:
+            if not isinstance(end.__cause__, OrderEndedError):
+                self._give_back_after(end)
+            raise without_frames(end) from None
+        except Exception as error:
+            self._give_back_after(error)
+            raise
+
+    def _wait(self, context: Context, hook: SmsVerifyHook, order_id: int, waiter: str) -> Any:
         claim(hook, order_id, waiter)
         message = self._look(hook, ask=False)
         if message is not None:
@@ -194,9 +211,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
                 return self._returned(context, message.as_dict())
             if is_timeout:
                 end = type(end)(missing_code(hook, order_id, is_cancelled=is_cancelled))
-            raise without_frames(end) from None
-        except AirflowFailException as end:
-            raise without_frames(end) from None
+            raise end from None
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Looks once for the SMS."""
@@ -204,7 +219,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         try:
             message = self._look(hook)
         except (AuthenticationError, NotFoundError, OrderEndedError) as error:
-            raise AirflowFailException(str(error)) from None
+            raise AirflowFailException(str(error)) from error
         except (ServiceError, StoreError) as error:
             if str(error) != self._trouble:
                 self._trouble = str(error)
@@ -223,17 +238,28 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         """Takes the message out of the inbox, or raises the error that says how the wait ended."""
         if event["outcome"] == "timeout":
             raise AirflowSensorTimeout(event["detail"])
-        if event["outcome"] == "other_store" and self.cancel_on_timeout:
-            self._make_hook().release(self.order_id, "the triggerer cannot wait for its code")
-        if event["outcome"] != "arrived":
+        if event["outcome"] == "ended":
             raise AirflowFailException(event["detail"])
+        self._ti = context.get("ti")
+        # The templates have been rendered anew, and this order was waited for.
+        self.order_id = event["order_id"]
+        try:
+            if event["outcome"] != "arrived":
+                raise AirflowFailException(event["detail"])
+            self._check(self._arguments())
+            return self._returned(context, self._arrived().as_dict())
+        except Exception as error:
+            self._give_back_after(error)
+            raise
+
+    def _arrived(self) -> Message:
         message = self._look(self._make_hook())
         if message is None:
             raise StoreError(
-                f"the code of order {event['order_id']} has come, but this worker cannot see it. Give the "
+                f"the code of order {self.order_id} has come, but this worker cannot see it. Give the "
                 "triggerer and the workers the same store_url"
             )
-        return self._returned(context, message.as_dict())
+        return message
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Releases the order when Airflow has ended the wait."""
@@ -257,13 +283,19 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             self._is_killed = True
             within_kill_budget(self._give_back)
 
-    def _give_back(self, reason: str = "the task that waited was killed") -> None:
+    def _give_back_after(self, error: Exception) -> None:
+        """Gives the number back after a failure, or keeps it for the next try of the task."""
+        if self.cancel_on_timeout:
+            is_last = isinstance(error, AirflowFailException)
+            self._give_back("the wait for its code has failed", is_last=is_last)
+
+    def _give_back(self, reason: str = "the task that waited was killed", *, is_last: bool = False) -> None:
         give_back(
             self._hook or self._make_hook(),
             check_order_id(self.order_id),
             ti=self._ti,
             waiter=self._waiter,
-            tries_left=has_tries_left(self._ti),
+            tries_left=not is_last and has_tries_left(self._ti),
             reason=reason,
         )
 
@@ -374,17 +406,3 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
             self.log.info("%s", seen)
         self._seen = seen
         return PokeReturnValue(is_enough, balance.as_dict())
-
-
-def _seconds(timeout: Any) -> float:
-    """A time-out as given or rendered."""
-    try:
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise InvalidRequestError(
-            f"timeout {timeout!r} is malformed: it must be seconds, zero or more, or a timedelta",
-            field="timeout",
-        )
-    return seconds

@@ -140,13 +140,21 @@ def test_an_order_that_does_not_exist_fails_the_task_for_good(
 @NEVER
 @ALL_MODES
 def test_a_key_that_is_refused_fails_the_task_for_good(
-    run_sensor: Any, order: Order, sim: Simulator, mode: str
+    run_sensor: Any,
+    order: Order,
+    sim: Simulator,
+    airflow_says: Any,
+    going_back: Any,
+    mode: str,
 ) -> None:
+    airflow_says("running")
     sim.add_fault(Fault("unauthorized", path="**", times=None))
     state, _, error = run_sensor(mode, order_id=order.order_id, retries=3)
     assert state == "failed"
     assert isinstance(error, AirflowFailException)
+    assert frames_of_ours(error) == 1
     assert sim.api_key not in str(error)
+    assert going_back() == [order.order_id]
 
 
 @LATER
