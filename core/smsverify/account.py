@@ -17,6 +17,7 @@ from smsverify.overview import Delivery, Overview
 from smsverify.reports import PruneReport
 
 YOUNGEST = 86_400.0  # seconds; younger rows are never removed from the store
+OLDEST = 100 * 366 * 86_400.0  # seconds; no row is older
 
 
 class AccountView:
@@ -114,11 +115,13 @@ class AccountView:
             on_progress: called with the rows that are removed so far, and all that are to be.
 
         Raises:
-            InvalidRequestError: `older_than` is less than a day.
+            InvalidRequestError: `older_than` is less than a day, or more than a hundred years.
         """
         age = check_seconds(older_than, "older_than")
-        if age < YOUNGEST:
-            raise InvalidRequestError("older_than must be a day at least", field="older_than")
+        if not YOUNGEST <= age <= OLDEST:
+            raise InvalidRequestError(
+                "older_than must be a day at least, and a hundred years at most", field="older_than"
+            )
         return self._parts.pruning.run(age, dry_run=dry_run, stop=stop, on_progress=on_progress)
 
     def overview(self) -> Overview:

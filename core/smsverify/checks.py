@@ -19,6 +19,7 @@ from smsverify._input.patterns import Pattern, as_pattern
 from smsverify._input.templates import is_left_over
 from smsverify.errors import InvalidRequestError
 from smsverify.models import LONGEST_NAME, PRODUCTS, RENTAL_DURATIONS, Message, Product
+from smsverify.text import shown
 
 LONGEST_KEY: Final = 500  # characters that are kept as they are; a database's index takes no more than some
 
@@ -152,8 +153,8 @@ def _short_term(product: str, wanted: Mapping[str, Any]) -> list[dict[str, Any]]
     """What can stand in for a short-term number: one of the other product, or from any area."""
     if product not in _SHORT_TERM:
         raise InvalidRequestError(
-            f'alternatives: "best" is for {" and ".join(_SHORT_TERM)}, not for {product!r}: give a list of '
-            "dicts",
+            f'alternatives: "best" is for {" and ".join(_SHORT_TERM)}, not for {shown(product)}: give '
+            "a list of dicts",
             field="alternatives",
         )
     others: list[dict[str, Any]] = [{"product": one} for one in _SHORT_TERM if one != product]
@@ -222,8 +223,8 @@ def refuse_left_over(value: Any, field: str) -> None:
     """Refuses what an empty template or a missing result leaves; `InvalidRequestError` names the field."""
     if is_left_over(value):
         raise InvalidRequestError(
-            f"{field} {value!r} is malformed: it is empty, or the result of a template without a value. Give "
-            f"{field} a value, or leave it out",
+            f"{field} {shown(value)} is malformed: it is empty, or the result of a template without a value. "
+            f"Give {field} a value, or leave it out",
             field=field,
         )
 
@@ -234,7 +235,7 @@ def check_product(value: Any) -> Product:
         if value == product:
             return product
     raise InvalidRequestError(
-        f"product {value!r} is unknown: choose one of {', '.join(PRODUCTS)}",
+        f"product {shown(value)} is unknown: choose one of {', '.join(PRODUCTS)}",
         field="product",
     )
 
@@ -320,7 +321,9 @@ def check_count(value: Any, field: str) -> int:
     except ValueError:
         count = 0
     if isinstance(value, bool) or count < 1:
-        raise InvalidRequestError(f"{field} must be a whole number from 1 on, not {value!r}", field=field)
+        raise InvalidRequestError(
+            f"{field} must be a whole number from 1 on, not {shown(value)}", field=field
+        )
     return count
 
 
@@ -352,7 +355,7 @@ def check_after(value: Any) -> datetime:
         when = None
     if not isinstance(when, datetime) or when.tzinfo is None:
         raise InvalidRequestError(
-            f"after {given!r} is not a point in time: give a message, or a time with a time zone, as a "
+            f"after {shown(given)} is not a point in time: give a message, or a time with a time zone, as a "
             "datetime or in ISO 8601, such as a message's received_at",
             field="after",
         )
@@ -360,7 +363,7 @@ def check_after(value: Any) -> datetime:
 
 
 def _refused(field: str, value: Any, why: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field} {value!r} {why}", field=field)
+    return InvalidRequestError(f"{field} {shown(value)} {why}", field=field)
 
 
 def _is_word(value: Any) -> bool:

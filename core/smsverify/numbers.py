@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smsverify.errors import OrderEndedError, WaitTimeoutError
+from smsverify.errors import OrderEndedError, StoreError, WaitTimeoutError
 from smsverify.models import Message, Order
 from smsverify.options import WaitOptions
+from smsverify.text import log_of
 from smsverify.verification import Verification
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+log = log_of(__name__)
 
 DEFAULT_TIMEOUT = 600.0  # seconds to wait for a code; the service's short-term numbers live about as long
 ATTEMPT_TIMEOUT = 120.0  # seconds for one of several attempts; most codes come within a minute
@@ -81,6 +84,21 @@ class _Series(Protocol):
     def verification(self, order: Order, message: Message, result: Any) -> Verification: ...
 
 
+@contextmanager
+def errors_logged(order_id: int) -> Iterator[None]:
+    """Lets the error that a block has raised through, where its number cannot be given back then."""
+    try:
+        yield
+    except StoreError as error:
+        log.error(
+            "Order %d is not given back, because the store cannot be used: %s. `smsverify cancel %d` gives "
+            "it back, and so does the next reconciliation with `cancel_after`",
+            order_id,
+            error,
+            order_id,
+        )
+
+
 @dataclass
 class Attempt:
     """One number of `SmsVerifyHook.attempts`.
@@ -113,7 +131,8 @@ class Attempt:
         if isinstance(error, (WaitTimeoutError, OrderEndedError)) and error.order_id == order.order_id:
             self._series.fail(order, "no_code", error.reason)
             return True
-        self._series.give_up(order, f"its block has raised {type(error).__name__}")
+        with errors_logged(order.order_id):
+            self._series.give_up(order, f"its block has raised {type(error).__name__}")
         return False
 
     def verification(self, message: Message, result: Any = None) -> Verification:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 LONGEST_SMS = 4000  # characters; what is longer is no SMS, and nothing is read out of it
 LONGEST = 500  # characters of one text that are shown
+LONGEST_WORD = 100  # of a name, a number or a time: what is longer may be an SMS
 
 # Between the digits of a code may stand what looks like nothing or like a gap.
 _GAP = r"[^\w\x21-\x2c\x2e-\x7e]{0,3}"
@@ -37,8 +39,8 @@ def printable(text: object, longest: int = LONGEST) -> str:
         text: a text, or what is written as one, such as an exception.
         longest: characters after which it is cut.
     """
-    shown = str(text)[: longest + 1]
-    return _cut(shown if shown.isprintable() else "".join(map(_escaped, shown)), longest)
+    begin = str(text)[: longest + 1]
+    return _cut(begin if begin.isprintable() else "".join(map(_escaped, begin)), longest)
 
 
 def masked(text: object, longest: int = LONGEST) -> str:
@@ -52,6 +54,16 @@ def masked(text: object, longest: int = LONGEST) -> str:
     without_codes = _CODE.sub("***", str(text)[: 100 * longest])
     # An escape would have digits of its own.
     return _cut("".join(char if char.isprintable() else _blank(char, "?") for char in without_codes), longest)
+
+
+def shown(value: object) -> str:
+    """What a caller has given, for an error. A result, or the text of one, may hold a code: it is hidden."""
+    if isinstance(value, str):
+        is_plain = len(value) <= LONGEST_WORD and not any(char in "{[(\n" for char in value)
+        return repr(value) if is_plain else repr(masked(value))
+    if isinstance(value, (int, float, Decimal, date, timedelta)) or not value:
+        return repr(value)
+    return f"({type(value).__name__})"
 
 
 def amount(usd: Decimal) -> str:

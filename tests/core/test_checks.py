@@ -12,6 +12,8 @@ from smsverify import PRODUCTS, InvalidRequestError
 from smsverify.checks import (
     LATER,
     OrderRequest,
+    check_after,
+    check_count,
     check_key,
     check_order_fields,
     check_order_id,
@@ -194,3 +196,26 @@ def test_a_time_span_is_seconds_from_zero() -> None:
         with pytest.raises(InvalidRequestError, match="seconds") as caught:
             check_seconds(value, "timeout")
         assert caught.value.field == "timeout"
+
+
+RESULT = {"order_id": 5, "otp": "548921", "message": "Your code is 548921"}
+
+
+@pytest.mark.parametrize("given", [RESULT, str(RESULT), [RESULT], "Your\ncode is 548921"])
+@pytest.mark.parametrize(
+    "check",
+    [
+        check_after,
+        lambda value: check_seconds(value, "timeout"),
+        lambda value: check_count(value, "attempts"),
+        check_price_limit,
+        check_order_id,
+        lambda value: OrderRequest.check(product=value, service="WhatsApp"),
+    ],
+)
+def test_a_result_in_the_place_of_a_part_of_it_is_not_quoted_with_its_code(
+    check: Callable[[Any], Any], given: Any
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check(given)
+    assert "548921" not in str(caught.value)

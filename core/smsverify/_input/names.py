@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from smsverify.errors import InvalidRequestError, NotAvailableError
-from smsverify.text import printable
+from smsverify.text import printable, shown
 
 Entry = TypeVar("Entry")
 
@@ -75,7 +75,9 @@ def pick(
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {len(names)} others"
     if unreadable:
         hint += f"; or it is one of {unreadable} lines that cannot be read"
-    raise NotAvailableError(f"{field} {wanted!r} is not in the catalogue (misspelt, or out of stock): {hint}")
+    raise NotAvailableError(
+        f"{field} {shown(wanted)} is not in the catalogue (misspelt, or out of stock): {hint}"
+    )
 
 
 def _by_name(
@@ -102,7 +104,7 @@ def _ambiguous(wanted: int | str, field: str, found: list[tuple[int | str | None
         + f" ({price})" * bool(price)
         for entry_id, name, price in found
     )
-    text = f"{field} {wanted!r} stands for several ({listed})"
+    text = f"{field} {shown(wanted)} stands for several ({listed})"
     if len(set(ids)) < len(ids):
         return (
             f"{text}, and there is no way to name one of them: what the service would sell cannot be "

@@ -202,11 +202,13 @@ class Series:
 
     def succeed(self, order: Order) -> None:
         """The attempt is over: its code has come, or its number is not needed."""
-        is_used = self._orders.handover.was_used(order.order_id)
-        if not is_used:
-            self._orders.cancelling.release(order.order_id, "its code was not used", undo=True)
-        self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
-        self.let_go()
+        try:
+            is_used = self._orders.handover.was_used(order.order_id)
+            if not is_used:
+                self._orders.cancelling.release(order.order_id, "its code was not used", undo=True)
+            self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
+        finally:
+            self.let_go()
         if is_used:
             self._run.hand_over(order.order_id, self._orders.handover)
 
@@ -214,13 +216,17 @@ class Series:
         """The caller has failed. The number is given back, but kept for a further try of the run, unless its
         code was read: then the next number is for the further try.
         """
-        is_used_up = order.product not in RENTALS and self._orders.handover.was_used(order.order_id)
-        patience = None if is_used_up else self._run.next_try_within()
-        if patience is None:
-            self.fail(order, "given_up", why)
-            return
-        self._orders.releases.request(order.order_id, why, scope="unused", patience=patience, is_planned=True)
-        self.let_go()
+        try:
+            is_used_up = order.product not in RENTALS and self._orders.handover.was_used(order.order_id)
+            patience = None if is_used_up else self._run.next_try_within()
+            if patience is None:
+                self.fail(order, "given_up", why)
+                return
+            self._orders.releases.request(
+                order.order_id, why, scope="unused", patience=patience, is_planned=True
+            )
+        finally:
+            self.let_go()
         log.info(
             "Order %d is kept for the next try of its task, for at most %.0f s", order.order_id, patience
         )
@@ -228,9 +234,11 @@ class Series:
     def fail(self, order: Order, outcome: str, why: str) -> None:
         """The attempt is over without a code: its number is given back, and stays on record until it is."""
         # First, so that no next number is bought before it is at least on record that this one goes back.
-        is_cancelled = self._cancel(order.order_id, why)
-        self._records.decide(self._row, outcome, why)
-        self.let_go()
+        try:
+            is_cancelled = self._cancel(order.order_id, why)
+            self._records.decide(self._row, outcome, why)
+        finally:
+            self.let_go()
         if not is_cancelled:  # Otherwise the cancellation has said so.
             log.info("Order %d is not refunded: %s", order.order_id, why)
 

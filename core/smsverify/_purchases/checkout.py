@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from smsverify._orders.holding import Held
 from smsverify._orders.orders import Orders
 from smsverify._purchases.attempts import AttemptRecords, Series, base_of, series_key
 from smsverify._purchases.deliveries import Deliveries
@@ -33,6 +34,7 @@ from smsverify.checks import (
 )
 from smsverify.errors import StoreError
 from smsverify.models import Order
+from smsverify.numbers import errors_logged
 from smsverify.options import OrderIds
 from smsverify.reports import RentalsReport
 from smsverify.settings import Settings
@@ -91,18 +93,28 @@ class Checkout:
     @contextmanager
     def rented(self, product: str, **purchase: Any) -> Iterator[Order]:
         """A number for a block; see `SmsVerifyHook.rented_number`."""
-        order, handover = self.buy(product, **purchase), self._orders.handover
-        held = handover.hold(order.order_id)
+        order = self.buy(product, **purchase)
+        held = self._orders.handover.hold(order.order_id)
         try:
             yield order
-        finally:
+        except BaseException:
+            with errors_logged(order.order_id):
+                self._end_block(order, held)
+            raise
+        self._end_block(order, held)
+
+    def _end_block(self, order: Order, held: Held) -> None:
+        """Hands over a number whose code was used, and gives another back."""
+        handover = self._orders.handover
+        try:
             is_used = handover.was_used(order.order_id)
             if not is_used:
                 undo = order.product != "esim"
                 self._orders.cancelling.release(order.order_id, "its code was not used", undo=undo)
+        finally:
             held.let_go()
-            if is_used or order.product == "esim":
-                self._run.hand_over(order.order_id, handover)
+        if is_used or order.product == "esim":
+            self._run.hand_over(order.order_id, handover)
 
     def attempts(
         self,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from smsverify._runtime.interrupts import interrupts, quoted_command
+from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import Key, MaxPrice, OrderId, Product, flag
 from smsverify.cli.verbs import Common, going_on, paid
@@ -73,7 +73,7 @@ def order(
         surroundings.refuse_without_key()
         # A key that can be printed if the answer does not come.
         key = f"random:{uuid.uuid4().hex}"
-    again = quoted_command("order", product, **wanted, key=key)
+    again = common.again("order", product, **wanted, key=key)
     go_on = f"{again} goes on with it, and pays nothing twice"
     with going_on(go_on), interrupts(go_on) as stop:
         bought = common.hook().order(product, **wanted, key=key, stop=stop)
@@ -87,7 +87,7 @@ def order(
 
 def renew(common: Common, order_id: OrderId, max_price: MaxPrice = None, key: Key = None) -> None:
     """Extend a rental by one period. With the same --key, it is paid once."""
-    again = quoted_command("renew", order_id, max_price=max_price, key=key)
+    again = common.again("renew", order_id, max_price=max_price, key=key)
     go_on = f"{again} goes on with it, and pays nothing twice"
     with going_on(go_on), interrupts(go_on) as stop:
         renewed = common.hook().renew(order_id, max_price=max_price, key=key, stop=stop)

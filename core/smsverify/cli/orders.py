@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smsverify._runtime.interrupts import interrupts, quoted_command
+from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import OrderId, flag
 from smsverify.cli.progress import progress
@@ -51,7 +51,7 @@ def wait(
     ] = None,
 ) -> int:
     """Wait for the code of an order and print it. Without --keep, the order is cancelled when none comes."""
-    again, give_back = (quoted_command(verb, order_id) for verb in ("wait", "cancel"))
+    again, give_back = (common.again(verb, order_id) for verb in ("wait", "cancel"))
     go_on = f"{again} waits on, {give_back} gives it back"
     hook = common.hook()
     try:
@@ -97,7 +97,7 @@ def status(common: Common, order_id: OrderId) -> None:
 
 def cancel(common: Common, order_id: OrderId) -> None:
     """Cancel an order for a refund."""
-    with interrupts(f"{quoted_command('cancel', order_id)} tries again, which is harmless"):
+    with interrupts(f"{common.again('cancel', order_id)} tries again, which is harmless"):
         found = common.hook().cancel(order_id)
     output.show(found, f"order {found.order_id}  {found.status}", as_json=common.json)
 

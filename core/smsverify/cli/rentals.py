@@ -113,7 +113,7 @@ def renew_expiring(
 
     Let cron run it several times within --within. The exit code is 4 where a rental was not kept.
     """
-    with interrupts("`smsverify renew-expiring` goes on, and renews nothing twice") as stop:
+    with interrupts("The same command goes on, and renews nothing twice") as stop:
         report = common.hook().renew_expiring(
             within,
             max_price=max_price,

@@ -43,7 +43,10 @@ def check(common: Common) -> int:
 def prune(
     common: Common,
     older_than: Annotated[
-        int, typer.Option(help="Remove only what is older.", metavar="DAYS", min=1, show_default=False)
+        int,
+        typer.Option(
+            help="Remove only what is older.", metavar="DAYS", min=1, max=36_500, show_default=False
+        ),
     ],
     yes: Annotated[bool, flag("--yes", "Remove the rows. Without it, they are only counted.")] = False,
 ) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from smsverify._runtime.interrupts import quoted_command
 from smsverify.cli import output
 from smsverify.cli.help import Command
 from smsverify.cli.options import flag
@@ -56,6 +57,13 @@ class Common:
     store_url: Annotated[
         str | None, typer.Option(help="The store's SQLAlchemy URL.", rich_help_panel=_COMMON, metavar="URL")
     ] = None
+
+    def again(self, *words: str, **options: Any) -> str:
+        """The command that a person types to go on, on the same service and store."""
+        from smsverify._input import storeurl
+
+        store_url = None if self.store_url is None else storeurl.shown(self.store_url)
+        return quoted_command(*words, **options, base_url=self.base_url, store_url=store_url)
 
     def hook(self) -> SmsVerifyHook:
         """The client, with the settings of the environment and of these options."""

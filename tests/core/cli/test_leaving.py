@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rigs import eventually
-from rigs.commands import COMMAND
+from rigs.commands import COMMAND, run
 from rigs.rooms import hold_up
 
 from smsverify._store.store import open_store
 from smsverify.cli import main
+from smsverify.cli.verbs import Common
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 
@@ -40,6 +43,24 @@ def key_in(text: str) -> str:
     match = re.search(r"--key (\S+?)`", text)
     assert match is not None, text
     return match[1].strip("'")
+
+
+def test_the_command_that_goes_on_is_on_the_same_store(
+    environment: Simulator, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    environment.add_fault(Fault("lost_answer", "order/temporary/"))
+    environment.add_fault(Fault("error_before", "orders/", times=None))
+    code, _, err = run(capsys, *ORDER, "--store-url", f"sqlite:///{tmp_path / 'other.db'}")
+    again = re.search(r"`smsverify (.+?)` goes on", err)
+    assert (code, again is not None) == (1, True)
+    environment.clear_faults()
+    assert run(capsys, *shlex.split(again[1]))[0] == 0
+    assert len(environment.orders()) == 1
+
+
+def test_no_password_of_a_store_is_in_the_command_that_goes_on() -> None:
+    again = Common(store_url="postgresql+psycopg://u:secret@db/x").again("wait", "5")
+    assert again == "`smsverify wait 5 --store-url 'postgresql+psycopg://u:***@db/x'`"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from rigs.rooms import rooms_of
 from smsverify import errors
 from smsverify._orders import holding
 from smsverify._orders.handover import Handover
+from smsverify._orders.releases import Releases
 from smsverify._purchases.renewal_records import RenewalRecords
 from smsverify._purchases.renewing import Renewals
 from smsverify._purchases.run_context import RunContext
@@ -113,6 +114,37 @@ def test_a_block_that_was_killed_has_its_number_no_more(
             hours_later(patched)
             assert [leak.order_id for leak in hook.reconcile().leaks] == [number.order_id]
     assert simulator.order(number.order_id).status == "cancelled"
+
+
+def in_a_block(hook: SmsVerifyHook) -> None:
+    with hook.rented_number(**KEPT[0]):
+        raise LookupError
+
+
+def in_an_attempt(hook: SmsVerifyHook) -> None:
+    for attempt in hook.attempts(**KEPT[0]):
+        with attempt:
+            raise LookupError
+
+
+@pytest.mark.parametrize("sign_up", [in_a_block, in_an_attempt])
+def test_a_number_that_no_store_can_give_back_is_let_go_and_found_later(
+    sign_up: Callable[[SmsVerifyHook], None],
+    simulator: Simulator,
+    hook: SmsVerifyHook,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error of the block is the one that is raised."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise errors.StoreError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Releases, "request", fail)
+        with pytest.raises(LookupError):
+            sign_up(hook)
+    hours_later(monkeypatch)
+    assert [leak.order_id for leak in hook.reconcile().leaks] == [simulator.orders()[0].order_id]
 
 
 def test_a_store_that_fails_at_the_end_takes_nobodys_purchase_away(
