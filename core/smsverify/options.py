@@ -31,7 +31,7 @@ class NumberOptions(TypedDict, total=False):
             the setting `daily_budget` besides.
         key: names this purchase. Called again with the same key, the order that it has bought is handed out,
             unless that has ended. Default: derived from the task that runs, otherwise random.
-        stop: ends the waiting for the rate limit when it is set.
+        stop: when it is set, the waiting ends, and what was not sent yet is not sent.
     """
 
     service: int | str | None
@@ -79,7 +79,7 @@ class RenewalOptions(TypedDict, total=False):
         run_budget: most that this run may spend, in USD, as for a purchase.
         key: names this renewal. Default: derived from the task that runs, otherwise the order and the count
             of its renewals.
-        stop: ends the waiting for the rate limit when it is set.
+        stop: when it is set, the waiting ends, and what was not sent yet is not sent.
     """
 
     max_price: Decimal | float | str | None

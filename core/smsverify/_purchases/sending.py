@@ -115,6 +115,8 @@ class Sender:
         list is too old, the slot goes back, one waiting caller reads the list for all, and the call has its
         turn again at its old place in the queue. Then the ledger records that it leaves.
         """
+        if stop is not None and stop.is_set():
+            raise WaitStoppedError("stopped before it was sent; nothing was sent")
         if call.quote is not None and call.intent.purchase.caps.is_set:
             now = self._catalogue.kept(call.quote)
             if now is None:

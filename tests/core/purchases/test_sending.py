@@ -173,9 +173,13 @@ def _request(hook: SmsVerifyHook) -> tuple[Any, Any]:
     return OrderRequest.check(product="temporary", service=1012), entry
 
 
-def test_a_stop_before_the_call_costs_nothing(simulator: Simulator, hook: SmsVerifyHook) -> None:
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_stop_before_the_call_costs_nothing(
+    is_busy: bool, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
     read_prices(hook)
-    hold_up(hook, 10)
+    if is_busy:
+        hold_up(hook, 10)
     stop = threading.Event()
     stop.set()
     with pytest.raises(errors.WaitStoppedError):
