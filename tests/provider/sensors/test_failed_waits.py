@@ -83,7 +83,7 @@ def test_a_filter_that_another_task_has_left_out_returns_no_old_code(
     def first() -> None:
         """Leaves no XCom."""
 
-    with DAG("second") as dag:
+    with DAG(f"second_{filter_}_{mode}") as dag:
         wanted: Any = {filter_: first()}
         SmsVerifyOtpSensor(
             task_id="wait", order_id=rental.order_id, deferrable=mode == "deferrable", timeout=1, **wanted
