@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from smsverify.checks import LATER, check_pattern
 from smsverify.errors import InvalidRequestError
+from smsverify.text import shown
 from smsverify_provider.results import FewXComs
 
 
@@ -51,7 +52,8 @@ def check_text_pattern(pattern: Any) -> None:
     """
     if not isinstance(pattern, str):
         raise InvalidRequestError(
-            f"pattern {pattern!r} is malformed: it must be a text here. Write flags into it, such as (?i)",
+            f"pattern {shown(pattern)} is malformed: it must be a text here. Write flags into it, such as "
+            "(?i)",
             field="pattern",
         )
     check_pattern(pattern)

@@ -114,6 +114,15 @@ def test_the_orders_of_a_trigger_are_checked(order_id: Any) -> None:
     assert caught.value.field == "order_id"
 
 
+@pytest.mark.parametrize("field", ["timeout", "after", "sender", "pattern"])
+def test_a_result_in_the_place_of_its_field_stays_out_of_the_error(field: str) -> None:
+    result = {"order_id": 5, "otp": "481516", "message": "Your code is 481516"}
+    with pytest.raises(InvalidRequestError) as caught:
+        Sensor(task_id="task", **{"order_id": 5, field: result})
+    assert field in str(caught.value)
+    assert "481516" not in str(caught.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "fixed", "mapped", "field"),
