@@ -6,7 +6,9 @@ Airflow makes that task. Templates and the results of other tasks are checked in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any, ClassVar
 
 from smsverify.checks import LATER, check_pattern
@@ -28,6 +30,15 @@ def is_known(value: Any) -> bool:
     """Whether there is no `LATER` in what `known` has given."""
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
     return value is not LATER and all(map(is_known, parts))
+
+
+def _places_of_later(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Where in an argument something stands that only the run knows: its name, then keys and positions."""
+    if known(value) is LATER:
+        yield place
+    elif isinstance(value, (Mapping, list, tuple)):
+        for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _places_of_later(one, (*place, key))
 
 
 def check_known(value: Any, check: Callable[[Any], Any]) -> None:
@@ -63,7 +74,7 @@ class CheckedOperator(FewXComs):
     """An operator whose `__init__` checks the arguments that it names in `checked`."""
 
     checked: ClassVar[tuple[str, ...]] = ()
-    _later: frozenset[str] = frozenset()
+    _later: tuple[tuple[Any, ...], ...] = ()
 
     def _check_arguments(self) -> None:
         """Checks what is known of the arguments; the last thing that `__init__` does.
@@ -74,7 +85,9 @@ class CheckedOperator(FewXComs):
         for name in self.checked:
             refuse_read_once(getattr(self, name), name)
         given = {name: known(getattr(self, name)) for name in self.checked}
-        self._later = frozenset(name for name, value in given.items() if value is LATER)
+        self._later = tuple(
+            place for name in self.checked for place in _places_of_later(getattr(self, name), (name,))
+        )
         self._check(given)
 
     def _check(self, given: Mapping[str, Any]) -> None:
@@ -87,15 +100,12 @@ class CheckedOperator(FewXComs):
         Raises:
             InvalidRequestError: a template, or the task whose result it is, gave no value; `field` names it.
         """
-        self._refuse_missing(self.checked)
-        return {name: getattr(self, name) for name in self.checked}
-
-    def _refuse_missing(self, names: Iterable[str]) -> None:
-        """Refuses a template that gives no value: for a limit, that would mean no limit."""
-        for name in names:
-            if name in self._later and getattr(self, name) is None:
+        for name, *keys in self._later:
+            if reduce(getitem, keys, getattr(self, name)) is None:  # for a limit, that would mean no limit
+                what = name + "".join(f"[{key!r}]" for key in keys)
                 raise InvalidRequestError(
-                    f"{name} came out as None: its template, or the task whose result it is, gave no value. "
-                    f"Nothing was sent. Leave {name} out if you want none",
+                    f"{what} came out as None: its template, or the task whose result it is, gave no value. "
+                    f"Nothing was sent. Leave {what} out if you want none",
                     field=name,
                 )
+        return {name: getattr(self, name) for name in self.checked}

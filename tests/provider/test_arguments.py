@@ -11,9 +11,12 @@ import pytest
 from airflow.sdk import DAG, BaseOperator, task
 
 from smsverify.errors import InvalidRequestError
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 from smsverify_provider.operators.smsverify import (
     SmsVerifyCancelOrderOperator as Cancel,
+)
+from smsverify_provider.operators.smsverify import (
+    SmsVerifyOperator as Verify,
 )
 from smsverify_provider.operators.smsverify import (
     SmsVerifyOrderOperator as Order,
@@ -121,6 +124,24 @@ def test_a_result_in_the_place_of_its_field_stays_out_of_the_error(field: str) -
         Sensor(task_id="task", **{"order_id": 5, field: result})
     assert field in str(caught.value)
     assert "481516" not in str(caught.value)
+
+
+def test_a_limit_inside_of_an_argument_whose_template_gives_nothing_does_not_mean_none(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    sim.add_fault(Fault("out_of_stock", path="order/temporary/"))
+    with DAG("native", render_template_as_native_obj=True):
+        verify = Verify(
+            task_id="task",
+            python_callable=print,
+            **WHATSAPP,
+            max_price=1,
+            alternatives=[{"product": "best-temp", "max_price": "{{ none }}"}],
+        )
+    error = run_task(verify).error
+    assert isinstance(error, InvalidRequestError)
+    assert error.field == "alternatives"
+    assert sim.requests() == []
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         self.deferrable = deferrable
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
-        if "timeout" not in self._later:
+        if ("timeout",) not in self._later:
             self.timeout = check_seconds(timeout, "timeout")
 
     def _check(self, given: Mapping[str, Any]) -> None:
