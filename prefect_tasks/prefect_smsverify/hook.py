@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from prefect_smsverify.runs import PrefectRun
-from prefect_smsverify.waiting import agive_back_if_broken_off, give_back_if_broken_off
+from prefect_smsverify.waiting import agive_back_unless_decided, give_back_unless_decided
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Message
 from smsverify.numbers import DEFAULT_TIMEOUT
@@ -27,7 +27,7 @@ class PrefectHook(SmsVerifyHook):
     def __init__(self, **settings: Any) -> None:
         super().__init__(run_context=PrefectRun(), **settings)
 
-    # A time limit or the end of a run interrupts a wait, and its number is not needed any more.
+    # A time limit, the end of a run or a failure ends a wait, and its number must not be left behind.
 
     @_signed_like(SmsVerifyHook.wait_for_otp)
     def wait_for_otp(
@@ -46,7 +46,7 @@ class PrefectHook(SmsVerifyHook):
             )
         except BaseException as error:
             if cancel_on_timeout:
-                give_back_if_broken_off(self, order_id, waiter, error)
+                give_back_unless_decided(self, order_id, waiter, error)
             raise
 
     @_signed_like(SmsVerifyHook.await_otp)
@@ -66,5 +66,5 @@ class PrefectHook(SmsVerifyHook):
             )
         except BaseException as error:
             if cancel_on_timeout:
-                await agive_back_if_broken_off(self, order_id, waiter, error)
+                await agive_back_unless_decided(self, order_id, waiter, error)
             raise

@@ -133,6 +133,9 @@ def wait_for_otp(
     failed. In another process than the flow's (`ProcessPoolTaskRunner`) it ends when the flow run is
     cancelled and when the flow's process is gone; a signal to that process alone does not end it.
 
+    Where the wait fails otherwise, such as with a refused key, the order is given back like at the time-out,
+    but kept for the next attempt of the task or flow, if there is one.
+
     Args:
         credentials: the account, as a block or by its name.
         order_id: the order, or its id.
@@ -203,12 +206,12 @@ def wait_for_otps(
 
     Returns:
         what has become of each order, in their order: its message, or the error that `wait_for_otp` would
-        have raised for it (`WaitTimeoutError`, `OrderEndedError`, `NotFoundError`), so that no code is lost
-        when another fails.
+        have raised for it (`WaitTimeoutError`, `OrderEndedError`, `NotFoundError`; where the code of another
+        has come, any error), so that no code is lost when another fails.
 
     Raises:
         WaitStoppedError: the run is going down.
-        SmsVerifyError: what concerns all of them, such as a refused key.
+        SmsVerifyError: what concerns all of them, such as a refused key, where no code has come.
     """
     hook, stop, ids = block_of(credentials).get_hook(), current_stop(), [id_of(order) for order in order_ids]
     return waiting.wait_for_several(

@@ -1,4 +1,4 @@
-"""Waits for codes. A wait that is ended from outside gives its order back."""
+"""Waits for codes. A wait that ends without a decision about its order gives that back."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from prefect import get_run_logger
 
+from prefect_smsverify.runs import PrefectRun
 from prefect_smsverify.stopping import Stop
 from prefect_smsverify.threads import in_thread
+from smsverify.checks import check_order_id
 from smsverify.errors import (
+    AuthenticationError,
+    InvalidRequestError,
     NotFoundError,
     OrderEndedError,
     SmsVerifyError,
@@ -22,35 +26,59 @@ from smsverify.errors import (
     WaitTimeoutError,
 )
 from smsverify.models import Message
-from smsverify.wings import result_of
+from smsverify.numbers import errors_logged
+from smsverify.text import log_of
+from smsverify.wings import plan_release, result_of
 
 if TYPE_CHECKING:
     from smsverify import SmsVerifyHook
 
-Outcome = Message | WaitTimeoutError | OrderEndedError | NotFoundError
+log = log_of(__name__)
+
+Outcome = Message | Exception
+
+
+# The errors of one order: it was released at the time-out, has ended, or does not exist.
+OF_ONE_ORDER = (WaitTimeoutError, OrderEndedError, NotFoundError)
 
 
 def wait_for_one(
-    hook: SmsVerifyHook, order_id: int, timeout: float, *, stop: Stop, **options: Any
+    hook: SmsVerifyHook,
+    order_id: int,
+    timeout: float,
+    *,
+    cancel_on_timeout: bool = True,
+    stop: Stop,
+    **options: Any,
 ) -> Message:
     """Waits as the core's hook does, whose `options` it takes."""
     waiter = uuid.uuid4().hex
+    options |= {"cancel_on_timeout": cancel_on_timeout, "stop": stop, "waiter": waiter}
     try:
-        return _core().wait_for_otp(hook, order_id, timeout, stop=stop, waiter=waiter, **options)
+        return _core().wait_for_otp(hook, order_id, timeout, **options)
     except BaseException as error:
-        give_back_if_broken_off(hook, order_id, waiter, error)
+        if cancel_on_timeout or is_broken_off(error):
+            give_back_unless_decided(hook, order_id, waiter, error)
         raise
 
 
 async def await_one(
-    hook: SmsVerifyHook, order_id: int, timeout: float, *, stop: Stop, **options: Any
+    hook: SmsVerifyHook,
+    order_id: int,
+    timeout: float,
+    *,
+    cancel_on_timeout: bool = True,
+    stop: Stop,
+    **options: Any,
 ) -> Message:
     """`wait_for_one` for an event loop."""
     waiter = uuid.uuid4().hex
+    options |= {"cancel_on_timeout": cancel_on_timeout, "stop": stop, "waiter": waiter}
     try:
-        return await _core().await_otp(hook, order_id, timeout, stop=stop, waiter=waiter, **options)
+        return await _core().await_otp(hook, order_id, timeout, **options)
     except BaseException as error:
-        await agive_back_if_broken_off(hook, order_id, waiter, error)
+        if cancel_on_timeout or is_broken_off(error):
+            await agive_back_unless_decided(hook, order_id, waiter, error)
         raise
 
 
@@ -74,46 +102,71 @@ def wait_for_several(
 async def await_several(
     hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, stop: Stop, **options: Any
 ) -> list[Outcome]:
-    """Waits for all at once. An error of one order is its outcome; an error that concerns all is raised."""
+    """Waits for all at once. An error of one order is its outcome. So is any other error where a code has
+    come, which must not be lost; but for the end of the run.
+    """
     outcomes = await asyncio.gather(
         *(await_one(hook, order_id, timeout, stop=stop, **options) for order_id in order_ids),
         return_exceptions=True,
     )
+    has_come = any(isinstance(outcome, Message) for outcome in outcomes)
+    own: tuple[type[Exception], ...] = (Exception,) if has_come else OF_ONE_ORDER
     results: list[Outcome] = []
     for outcome in outcomes:
-        if not isinstance(outcome, Outcome):
-            raise outcome
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, own) and not isinstance(outcome, WaitStoppedError):
             get_run_logger().warning("%s", outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
         results.append(outcome)
     return results
 
 
-def give_back_if_broken_off(
-    hook: SmsVerifyHook, order_id: int | str, waiter: str, error: BaseException
-) -> None:
-    """Gives an order back whose wait ended with an error from outside."""
-    if _is_broken_off(error):
-        # In a thread: a second interruption may reach this one.
-        wait([in_thread(partial(_give_back, hook, order_id, waiter), "release")])
-
-
-async def agive_back_if_broken_off(
-    hook: SmsVerifyHook, order_id: int | str, waiter: str, error: BaseException
-) -> None:
-    """`give_back_if_broken_off` for an event loop."""
-    if _is_broken_off(error):
-        with anyio.CancelScope(shield=True):
-            await asyncio.wrap_future(in_thread(partial(_give_back, hook, order_id, waiter), "release"))
-
-
-def _is_broken_off(error: BaseException) -> bool:
-    """Whether a wait was ended from outside. The wait's own errors have decided about the order already."""
+def is_broken_off(error: BaseException) -> bool:
+    """Whether a wait was ended from outside: its order is not needed any more."""
     return isinstance(error, WaitStoppedError) or not isinstance(error, SmsVerifyError)
 
 
-def _give_back(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> None:
-    hook.release(order_id, "the wait for its code was broken off", waiter=waiter)
+def give_back_unless_decided(
+    hook: SmsVerifyHook, order_id: int | str, waiter: str, error: BaseException
+) -> None:
+    """Gives an order back whose wait ended with an error that has not decided about it."""
+    if not _has_decided(error):
+        # In a thread: a second interruption may reach this one.
+        wait([in_thread(partial(_give_back, hook, order_id, waiter, error), "release")])
+
+
+async def agive_back_unless_decided(
+    hook: SmsVerifyHook, order_id: int | str, waiter: str, error: BaseException
+) -> None:
+    """`give_back_unless_decided` for an event loop."""
+    if not _has_decided(error):
+        with anyio.CancelScope(shield=True):
+            await asyncio.wrap_future(
+                in_thread(partial(_give_back, hook, order_id, waiter, error), "release")
+            )
+
+
+def _has_decided(error: BaseException) -> bool:
+    """Whether nothing is left to do for the order of a wait. One whose input is wrong has not begun."""
+    return isinstance(error, (*OF_ONE_ORDER, InvalidRequestError))
+
+
+def _give_back(hook: SmsVerifyHook, given: int | str, waiter: str, error: BaseException) -> None:
+    order_id = check_order_id(given)
+    with errors_logged(order_id):
+        if is_broken_off(error):
+            hook.release(order_id, "the wait for its code was broken off", waiter=waiter)
+            return
+        reason = f"the wait for its code has failed ({type(error).__name__})"
+        patience = PrefectRun().next_try_within()
+        if patience is None and isinstance(error, AuthenticationError):
+            patience = 0.0  # on record, due at once: no order can be cancelled while the key is refused
+        if patience is None:
+            hook.release(order_id, reason, waiter=waiter)
+        elif plan_release(hook, order_id, reason, waiter=waiter, patience=patience):
+            log.info(
+                "Order %d is to be given back in %.0f s, unless it is waited for again", order_id, patience
+            )
 
 
 def _core() -> type[SmsVerifyHook]:

@@ -6,9 +6,11 @@ The server is a process of its own with an empty database; nothing of the machin
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,24 @@ def silent(simulate: Callable[..., Simulator]) -> Simulator:
 def account() -> SmsVerifyCredentials:
     """The account of the environment."""
     return SmsVerifyCredentials()
+
+
+@pytest.fixture
+def store_refuses(tmp_path: Path) -> Callable[..., AbstractContextManager[None]]:
+    """Lets the store refuse one kind of write, such as `INSERT ON smsverify_waits`, for a `with` block."""
+
+    def execute(statement: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "store.db", timeout=30)) as connection:
+            connection.execute(statement)
+
+    @contextmanager
+    def refusing(write: str, when: str = "true") -> Iterator[None]:
+        execute(
+            f"CREATE TRIGGER refusal BEFORE {write} WHEN {when} BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+        try:
+            yield
+        finally:
+            execute("DROP TRIGGER refusal")
+
+    return refusing
