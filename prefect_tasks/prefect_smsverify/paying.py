@@ -10,13 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
-from prefect import get_run_logger
 from prefect.transactions import get_transaction
 
 from prefect_smsverify.stopping import Stop, current_stop
 from prefect_smsverify.threads import in_thread
 from prefect_smsverify.transactions import block_around, on_undo, transactions
-from smsverify.errors import SmsVerifyError, WaitStoppedError
+from smsverify.errors import WaitStoppedError
+from smsverify.numbers import errors_logged
 from smsverify.wings import result_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def purchase(account: SmsVerifyCredentials, **what: Any) -> PaidCall[Order]:
     return PaidCall(
         partial(hook.order, **what, stop=stop),
         stop,
-        undo=lambda order: hook.release(order.order_id, "the run that ordered it is going down", undo=True),
+        undo=lambda order: _release(hook, order, "the run that ordered it is going down"),
         keep=lambda order: _release_on_undo(hook, order),
     )
 
@@ -140,11 +140,16 @@ def _release_on_undo(hook: SmsVerifyHook, order: Order) -> None:
     """Gives the order back when a later step of its transaction fails for good."""
 
     def release_order() -> None:
-        try:
-            hook.release(order.order_id, "a later step of its transaction has failed", undo=True)
-        except SmsVerifyError as error:  # Prefect would skip the other hooks
-            get_run_logger().error("Order %d could not be given back: %s", order.order_id, error)
+        _release(hook, order, "a later step of its transaction has failed")
 
     transaction = get_transaction()
     if transaction is not None:
         on_undo(transaction, release_order)
+
+
+def _release(hook: SmsVerifyHook, order: Order, reason: str) -> None:
+    """Gives an order back. An error that is raised here would replace that of the run, or keep Prefect from
+    undoing the rest.
+    """
+    with errors_logged(order.order_id):
+        hook.release(order.order_id, reason, undo=True)

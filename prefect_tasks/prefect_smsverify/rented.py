@@ -17,6 +17,7 @@ from prefect_smsverify.arguments import block_of
 from prefect_smsverify.stopping import stopping_waits
 from prefect_smsverify.tasks import aorder_number, await_otp, order_number, wait_for_otp
 from prefect_smsverify.transactions import Bought, buying_for
+from smsverify.numbers import errors_logged
 
 if TYPE_CHECKING:
     from prefect_smsverify.credentials import SmsVerifyCredentials
@@ -29,12 +30,16 @@ class RentedNumber:
 
     Attributes:
         order: the order.
-        is_used: whether its code has come.
     """
 
     _account: SmsVerifyCredentials = field(repr=False)
     order: Order
-    is_used: bool = field(default=False, init=False, repr=False)
+    _bought: Bought = field(repr=False)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether its code was returned, by whatever call, as the store knows it."""
+        return self._bought.is_used()
 
     @property
     def order_id(self) -> int:
@@ -56,7 +61,7 @@ class RentedNumber:
         pattern: str | re.Pattern[str] | None = None,
     ) -> Message:
         """The task `wait_for_otp` for this number."""
-        message = wait_for_otp(
+        return wait_for_otp(
             self._account,
             self.order_id,
             timeout,
@@ -65,8 +70,6 @@ class RentedNumber:
             sender=sender,
             pattern=pattern,
         )
-        self.is_used = True
-        return message
 
     async def await_otp(
         self,
@@ -78,7 +81,7 @@ class RentedNumber:
         pattern: str | re.Pattern[str] | None = None,
     ) -> Message:
         """The task `await_otp` for this number."""
-        message = await await_otp(
+        return await await_otp(
             self._account,
             self.order_id,
             timeout,
@@ -87,19 +90,27 @@ class RentedNumber:
             sender=sender,
             pattern=pattern,
         )
-        self.is_used = True
-        return message
 
 
-def _release_unless_used(bought: Bought, number: RentedNumber | None) -> None:
-    if bought.hook is None or bought.order is None:
+def _end(bought: Bought) -> None:
+    """Hands over an order whose code was used, and gives another back."""
+    if bought.hook is None or bought.order is None or bought.held is None:
         return
-    is_used = number is not None and number.is_used
-    if not is_used:
-        bought.hook.release(bought.order.order_id, "its code was not used", undo=True)
-    if bought.held is not None:
-        is_over = is_used or bought.order.product == "esim"  # which cannot be given back
+    is_over = bought.order.product == "esim"  # which cannot be given back
+    try:
+        if bought.is_used():
+            is_over = True
+        else:
+            bought.hook.release(bought.order.order_id, "its code was not used", undo=True)
+    finally:
         (bought.held.hand_over if is_over else bought.held.let_go)()
+
+
+def _end_after_error(bought: Bought) -> None:
+    """`_end` where the error of the block goes on, whatever the store says."""
+    if bought.order is not None:
+        with errors_logged(bought.order.order_id):
+            _end(bought)
 
 
 @contextmanager
@@ -126,7 +137,7 @@ def rented_number(
         the number: `phone`, `order`, and `wait_for_otp`.
     """
     account = block_of(credentials)
-    bought, number = Bought(), None
+    bought = Bought()
     try:
         with buying_for(bought):
             order = order_number(
@@ -141,11 +152,12 @@ def rented_number(
                 run_budget=run_budget,
                 key=key,
             )
-        number = RentedNumber(account, order)
         with stopping_waits():
-            yield number
-    finally:
-        _release_unless_used(bought, number)
+            yield RentedNumber(account, order, bought)
+    except BaseException:
+        _end_after_error(bought)
+        raise
+    _end(bought)
 
 
 @asynccontextmanager
@@ -164,7 +176,7 @@ async def arented_number(
 ) -> AsyncIterator[RentedNumber]:
     """`rented_number` for coroutines."""
     account = await asyncio.to_thread(block_of, credentials)
-    bought, number = Bought(), None
+    bought = Bought()
     try:
         with buying_for(bought):
             order = await aorder_number(
@@ -179,9 +191,11 @@ async def arented_number(
                 run_budget=run_budget,
                 key=key,
             )
-        number = RentedNumber(account, order)
         with stopping_waits():
-            yield number
-    finally:
+            yield RentedNumber(account, order, bought)
+    except BaseException:
         with anyio.CancelScope(shield=True):
-            await asyncio.to_thread(_release_unless_used, bought, number)
+            await asyncio.to_thread(_end_after_error, bought)
+        raise
+    with anyio.CancelScope(shield=True):
+        await asyncio.to_thread(_end, bought)

@@ -78,7 +78,7 @@ class PrefectRun(RunContext):
     def hand_over(self, order_id: int, handover: Handover) -> None:
         """Hands an order over when what it was bought in has come to a good end."""
         if is_in_a_run():
-            hand_over_at_the_end(handover.hold(order_id))
+            hand_over_at_the_end(order_id, handover)
         else:
             handover.hand_over(order_id)
 

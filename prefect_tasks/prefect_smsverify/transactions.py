@@ -25,7 +25,7 @@ from prefect_smsverify.keys import enclosing
 if TYPE_CHECKING:
     from smsverify import SmsVerifyHook
     from smsverify.models import Order
-    from smsverify.wings import Held
+    from smsverify.wings import Handover, Held
 
 # -------------------------------------------------------------- undoing
 
@@ -80,7 +80,14 @@ class Bought:
 
     hook: SmsVerifyHook | None = None
     order: Order | None = None
+    handover: Handover | None = None
     held: Held | None = None
+
+    def is_used(self) -> bool:
+        """Whether any call has returned the order's code."""
+        if self.order is None or self.handover is None:
+            return False
+        return self.handover.was_used(self.order.order_id)
 
 
 _bought: ContextVar[Bought | None] = ContextVar("smsverify_bought", default=None)
@@ -106,11 +113,11 @@ def is_in_a_run() -> bool:
     return block_around() is not None or get_transaction() is not None or FlowRunContext.get() is not None
 
 
-def hand_over_at_the_end(held: Held) -> None:
+def hand_over_at_the_end(order_id: int, handover: Handover) -> None:
     """Hands an order over when the code around it has come to a good end."""
-    transaction, flow = get_transaction(), FlowRunContext.get()
+    held, transaction, flow = handover.hold(order_id), get_transaction(), FlowRunContext.get()
     if block := block_around():
-        block.held = held
+        block.handover, block.held = handover, held
     elif transaction is not None:
 
         def hand_over(_: Any) -> None:

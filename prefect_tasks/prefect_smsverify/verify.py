@@ -20,7 +20,7 @@ from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.twins import twin_of
 from prefect_smsverify.waiting import await_one, wait_for_one
 from smsverify.checks import check_action, check_pattern, check_seconds, check_sender
-from smsverify.numbers import Attempt, RentedNumber
+from smsverify.numbers import Attempt, RentedNumber, errors_logged
 from smsverify.wings import attempts_of
 
 if TYPE_CHECKING:
@@ -157,4 +157,5 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _give_up(series: Series, order: Order) -> None:
-    series.give_up(order, "the run that tried it is going down")
+    with errors_logged(order.order_id):
+        series.give_up(order, "the run that tried it is going down")

@@ -8,17 +8,31 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import pytest
 from prefect import flow, task
 from prefect.transactions import transaction
 
-from prefect_smsverify import SmsVerifyCredentials, aorder_number, order_number, rented_number
+from prefect_smsverify import (
+    SmsVerifyCredentials,
+    aorder_number,
+    arented_number,
+    averify_number,
+    order_number,
+    rented_number,
+    wait_for_otp,
+    wait_for_otps,
+)
+from prefect_smsverify.rented import RentedNumber
+from smsverify import StoreError
+from smsverify._orders import holding
 from smsverify._store.store import Store
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 
 DAY = {"product": "rent-1day", "service": "Tinder"}
+RELEASE = "INSERT ON smsverify_releases"
 
 
 class Boom(Exception):
@@ -103,17 +117,110 @@ def test_a_rental_that_was_bought_in_what_has_failed_is_named_and_not_renewed(
     assert outcome == "unclaimed"
 
 
-def test_a_block_hands_its_rental_over_only_where_its_code_was_used(
-    simulator: Simulator, account: SmsVerifyCredentials, monkeypatch: pytest.MonkeyPatch
+def by_the_number(account: SmsVerifyCredentials, number: RentedNumber) -> None:
+    number.wait_for_otp()
+
+
+def by_a_task(account: SmsVerifyCredentials, number: RentedNumber) -> None:
+    wait_for_otp(account, number.order_id)
+
+
+def by_a_submitted_task(account: SmsVerifyCredentials, number: RentedNumber) -> None:
+    wait_for_otps.submit(account, [number.order_id]).result()
+
+
+def by_the_client(account: SmsVerifyCredentials, number: RentedNumber) -> None:
+    account.get_hook().wait_for_otp(number.order_id)
+
+
+READS = pytest.mark.parametrize("read", [by_the_number, by_a_task, by_a_submitted_task, by_the_client])
+
+
+@READS
+@pytest.mark.parametrize("kind", ["a function", "a coroutine"])
+def test_a_block_hands_its_rental_over_where_its_code_was_used_by_whatever_call(
+    kind: str,
+    read: Any,
+    simulator: Simulator,
+    account: SmsVerifyCredentials,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @flow
-    def uses() -> None:
+    def uses() -> bool:
         with rented_number(account, **DAY) as number:
-            number.wait_for_otp()
+            assert not number.is_used
+            read(account, number)
+            return number.is_used
 
-    uses()
+    @flow
+    async def auses() -> bool:
+        async with arented_number(account, **DAY) as number:
+            await asyncio.to_thread(task(read), account, number)
+            return number.is_used
+
+    assert uses() if kind == "a function" else asyncio.run(auses())
     later(monkeypatch)
     assert findings(account) == ["renewed"]
+
+
+@pytest.mark.parametrize("kind", ["a function", "a coroutine"])
+@pytest.mark.parametrize("error", [Boom, None])
+def test_a_block_whose_number_cannot_be_given_back_lets_it_go_and_keeps_its_own_error(
+    error: type[Exception] | None,
+    kind: str,
+    silent: Simulator,
+    account: SmsVerifyCredentials,
+    store_refuses: Callable[..., AbstractContextManager[None]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def goes_wrong(to_the_end: ExitStack) -> None:
+        to_the_end.enter_context(store_refuses(RELEASE))
+        if error is not None:
+            raise error
+
+    @flow
+    def fails() -> None:
+        with ExitStack() as to_the_end, rented_number(account, **DAY):
+            goes_wrong(to_the_end)
+
+    @flow
+    async def afails() -> None:
+        with ExitStack() as to_the_end:
+            async with arented_number(account, **DAY):
+                goes_wrong(to_the_end)
+
+    with pytest.raises(error or StoreError):
+        fails() if kind == "a function" else asyncio.run(afails())
+    (order,) = silent.orders()
+    assert not any(held.order_id == order.order_id for held in holding._hands._held.values())
+    if error is not None:
+        assert f"Order {order.order_id} is not given back" in caplog.text
+
+
+@pytest.mark.parametrize("buy", ["a number", "an attempt"])
+def test_a_cancelled_purchase_stays_cancelled_where_its_number_cannot_be_given_back(
+    buy: str,
+    silent: Simulator,
+    account: SmsVerifyCredentials,
+    store_refuses: Callable[..., AbstractContextManager[None]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @flow
+    async def cancelled() -> bool:
+        silent.add_fault(Fault("slow_after", path="order/rent-1day/", seconds=1))
+        if buy == "a number":
+            buying = asyncio.ensure_future(aorder_number(account, **DAY))
+        else:
+            buying = asyncio.ensure_future(averify_number(account, print, **DAY))
+        while not await asyncio.to_thread(silent.orders):
+            await asyncio.sleep(0.05)
+        with store_refuses(RELEASE):
+            buying.cancel()
+            await asyncio.wait([buying])
+        return buying.cancelled()
+
+    assert asyncio.run(cancelled())
+    assert f"Order {silent.orders()[0].order_id} is not given back" in caplog.text
 
 
 KILLED = """
