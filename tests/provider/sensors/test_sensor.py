@@ -117,10 +117,13 @@ def test_a_code_that_comes_at_the_last_moment_is_returned_after_all(
 @NEVER
 @ALL_MODES
 def test_an_order_that_has_ended_fails_the_task_for_good(
-    run_sensor: Any, hook: Any, order: Order, sim: Simulator, mode: str
+    run_sensor: Any, hook: Any, order: Order, sim: Simulator, airflow_says: Any, mode: str
 ) -> None:
+    airflow_says("running")
     hook.cancel(order.order_id)
+    asked = sim.order(order.order_id).status_requests
     state, _, error = run_sensor(mode, order_id=order.order_id, retries=3)
+    assert sim.order(order.order_id).status_requests <= asked + 1  # and none more for a refund
     assert state == "failed"
     assert isinstance(error, AirflowFailException)
     assert frames_of_ours(error) == 1
