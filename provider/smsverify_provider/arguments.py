@@ -48,7 +48,7 @@ def check_known(value: Any, check: Callable[[Any], Any]) -> None:
 
 
 def refuse_read_once(value: Any, field: str) -> None:
-    """Refuses what can be read only once, such as a generator: the check would leave nothing for the call."""
+    """Refuses what can be read only once, such as a generator: a check or a call leaves nothing of it."""
     if isinstance(value, Iterator):
         raise InvalidRequestError(
             f"{field} is a {type(value).__name__}, which can be read only once: give a list", field=field
@@ -82,8 +82,8 @@ class CheckedOperator(FewXComs):
         Raises:
             InvalidRequestError: an argument is wrong, or a necessary one is missing; `field` names it.
         """
-        for name in self.checked:
-            refuse_read_once(getattr(self, name), name)
+        for name in self.template_fields:
+            refuse_read_once(getattr(self, name, None), name)  # a subclass may set its own later
         given = {name: known(getattr(self, name)) for name in self.checked}
         self._later = tuple(
             place for name in self.checked for place in _places_of_later(getattr(self, name), (name,))

@@ -110,6 +110,10 @@ def test_what_can_be_read_only_once_is_refused(make: Callable[[list[str]], Any],
     refused(lambda: Expiring(task_id="task", within=60, **{field: make(["1", "2"])}), field)
 
 
+def test_what_the_function_of_each_number_is_called_with_can_be_read_again() -> None:
+    refused(lambda: Verify(task_id="task", python_callable=print, **WHATSAPP, op_args=iter("ab")), "op_args")
+
+
 @pytest.mark.parametrize("order_id", [[], (), iter([]), ["x"], [5, None], "", {"order_id": 5}])
 def test_the_orders_of_a_trigger_are_checked(order_id: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
