@@ -1,4 +1,4 @@
-"""Shows the core's log lines in the logs of the run that they belong to."""
+"""Shows the log lines of the core and of this wing in the logs of the run that they belong to."""
 
 import logging
 
@@ -6,17 +6,19 @@ from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 from prefect.logging.handlers import APILogHandler
 
+LOGS = ("smsverify", "prefect_smsverify")
+
 
 def show_in_runs() -> None:
-    """Has the effect of `PREFECT_LOGGING_EXTRA_LOGGERS=smsverify`, unless the user has set that."""
-    logger = logging.getLogger("smsverify")
-    if any(isinstance(handler, APILogHandler) for handler in logger.handlers):
-        return
-    handler = APILogHandler()
-    handler.addFilter(_is_in_a_run)
-    logger.addHandler(handler)
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.getLogger("prefect").getEffectiveLevel())
+    """Has the effect of `PREFECT_LOGGING_EXTRA_LOGGERS` with both names, unless the user has set that."""
+    for logger in map(logging.getLogger, LOGS):
+        if any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+            continue
+        handler = APILogHandler()
+        handler.addFilter(_is_in_a_run)
+        logger.addHandler(handler)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.getLogger("prefect").getEffectiveLevel())
 
 
 def _is_in_a_run(record: logging.LogRecord) -> bool:

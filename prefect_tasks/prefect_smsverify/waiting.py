@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from prefect import get_run_logger
 
 from prefect_smsverify.runs import PrefectRun
 from prefect_smsverify.stopping import Stop
@@ -114,7 +113,7 @@ async def await_several(
     results: list[Outcome] = []
     for outcome in outcomes:
         if isinstance(outcome, own) and not isinstance(outcome, WaitStoppedError):
-            get_run_logger().warning("%s", outcome)
+            log.warning("%s", outcome)
         elif isinstance(outcome, BaseException):
             raise outcome
         results.append(outcome)

@@ -19,7 +19,7 @@ from prefect_smsverify import (
     wait_for_otp,
     wait_for_otps,
 )
-from smsverify import AuthenticationError, Message, Order, StoreError
+from smsverify import AuthenticationError, Message, Order, StoreError, WaitTimeoutError
 from smsverify.simulator import Fault, Simulator
 
 StoreRefuses = Callable[..., AbstractContextManager[None]]
@@ -170,3 +170,19 @@ def test_a_cancelled_wait_stays_cancelled_where_its_number_cannot_be_given_back(
 
     assert asyncio.run(run(main_job))
     assert f"Order {silent.orders()[0].order_id} is not given back" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["a function", "a coroutine"])
+def test_waits_that_are_called_as_functions_outside_of_a_run_lose_no_code_either(
+    kind: str, silent: Simulator, account: SmsVerifyCredentials, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = account.get_hook()
+    orders = [hook.order("temporary", service="WhatsApp") for _ in range(2)]
+    silent.deliver_sms(orders[0].order_id, otp="123456")
+    if kind == "a function":
+        message, error = wait_for_otps.fn(account, orders, timeout=2)
+    else:
+        message, error = asyncio.run(await_otps.fn(account, orders, timeout=2))
+    assert isinstance(message, Message)
+    assert isinstance(error, WaitTimeoutError)
+    assert str(error) in caplog.text

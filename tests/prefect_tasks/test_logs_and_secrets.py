@@ -11,7 +11,7 @@ from prefect import flow, unmapped
 from prefect.settings import PREFECT_RESULTS_PERSIST_BY_DEFAULT, temporary_settings
 
 from prefect_smsverify import SmsVerifyCredentials, order_number, wait_for_otp, wait_for_otps
-from smsverify import Order
+from smsverify import Order, WaitTimeoutError
 from smsverify.simulator import Simulator
 
 KEY = "key-that-nobody-may-see"
@@ -76,3 +76,22 @@ def test_progress_is_logged_and_secrets_are_not_kept(
         content = path.read_bytes()
         for secret in secrets:
             assert secret.encode() not in content, (path, secret)
+
+
+def test_what_has_become_of_a_wait_is_in_the_logs_of_its_run(
+    silent: Simulator, account: SmsVerifyCredentials, prefect_database: Path, store_refuses: Any
+) -> None:
+    @flow
+    def main_job() -> int:
+        ordered = order_number(account, "temporary", service="WhatsApp")
+        (error,) = wait_for_otps(account, [ordered], timeout=0.1, cancel_on_timeout=False)
+        assert isinstance(error, WaitTimeoutError)
+        with store_refuses("INSERT ON smsverify_waits"):
+            wait_for_otp.with_options(retries=1)(account, ordered, return_state=True)
+        return ordered.order_id
+
+    order_id = main_job()
+    await_in_logs(
+        prefect_database,
+        [f"no code came in time for order {order_id}", f"Order {order_id} is to be given back in 600 s"],
+    )
