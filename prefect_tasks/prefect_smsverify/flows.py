@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from prefect_smsverify.artifacts import publishing
 from prefect_smsverify.overview import publish_overview
 from prefect_smsverify.rentals import renew_expiring_rentals
 from prefect_smsverify.tasks import reconcile
@@ -37,12 +38,14 @@ def reconcile_flow(
     """
     report = reconcile(credentials, cancel_after)
     get_run_logger().info("%s", report.as_text())
-    create_table_artifact(
-        key="smsverify-reconciliation",
-        table=[{"to look at": finding} for finding in report.findings] or [{"to look at": "nothing"}],
-        description=report.as_text().partition("\n")[0],
-    )
-    publish_overview(credentials)
+    with publishing("The findings"):
+        create_table_artifact(
+            key="smsverify-reconciliation",
+            table=[{"to look at": finding} for finding in report.findings] or [{"to look at": "nothing"}],
+            description=report.as_text().partition("\n")[0],
+        )
+    with publishing("The overview"):
+        publish_overview(credentials)
     if fail_on_findings:
         report.raise_if_failed()
     return report.as_dict()
@@ -97,12 +100,14 @@ def renew_rentals_flow(
         dry_run=dry_run,
     )
     get_run_logger().info("%s", report.as_text())
-    create_table_artifact(
-        key="smsverify-rentals",
-        table=[_row(rental) for rental in report.rentals] or [{"rental": "none"}],
-        description=report.as_text().partition("\n")[0],
-    )
-    publish_overview(credentials)
+    with publishing("The rentals"):
+        create_table_artifact(
+            key="smsverify-rentals",
+            table=[_row(rental) for rental in report.rentals] or [{"rental": "none"}],
+            description=report.as_text().partition("\n")[0],
+        )
+    with publishing("The overview"):
+        publish_overview(credentials)
     if fail_on_findings:
         report.raise_if_failed()
     return report.as_dict()

@@ -8,17 +8,15 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-import httpx
-from prefect import get_run_logger
 from prefect.artifacts import (
     acreate_progress_artifact,
     aupdate_progress_artifact,
     create_progress_artifact,
     update_progress_artifact,
 )
-from prefect.exceptions import PrefectException
 from prefect.futures import as_completed
 
+from prefect_smsverify.artifacts import publishing
 from smsverify.errors import VerificationError
 from smsverify.text import amount
 from smsverify.verification import Verification
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
 
 KEY = "smsverify-progress"
-FAILURES = (PrefectException, httpx.HTTPError)
 
 Outcome = Verification | BaseException
 
@@ -49,13 +46,11 @@ def publish_progress(verifications: Iterable[PrefectFuture[Verification]]) -> li
     artifact_id: UUID | None = None
     for ended in _outcomes_as_they_come(futures):
         shown = _artifact(ended, len(futures))
-        try:
+        with publishing("The progress"):
             if artifact_id is None:
                 artifact_id = cast("UUID", create_progress_artifact(**shown, key=KEY))
             else:
                 update_progress_artifact(artifact_id, **shown)
-        except FAILURES as error:
-            _log(error)
     return [_outcome(future) for future in futures]
 
 
@@ -66,13 +61,11 @@ async def apublish_progress(verifications: Iterable[PrefectFuture[Verification]]
     coming = _outcomes_as_they_come(futures)
     while (ended := await asyncio.to_thread(next, coming, None)) is not None:
         shown = _artifact(ended, len(futures))
-        try:
+        with publishing("The progress"):
             if artifact_id is None:
                 artifact_id = await acreate_progress_artifact(**shown, key=KEY)
             else:
                 await aupdate_progress_artifact(artifact_id, **shown)
-        except FAILURES as error:
-            _log(error)
     return [_outcome(future) for future in futures]
 
 
@@ -99,9 +92,3 @@ def _artifact(ended: Sequence[Outcome], total: int) -> dict[str, Any]:
         "description": f"{len(verified)} of {total} verified, {len(without)} without a code, {failed} failed "
         f"otherwise; {amount(cost)} USD, without refunds",
     }
-
-
-def _log(error: Exception) -> None:
-    get_run_logger().warning(
-        "The progress could not be published (%s). The verifications go on.", type(error).__name__
-    )

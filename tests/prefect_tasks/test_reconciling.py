@@ -9,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -17,7 +18,9 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect_smsverify import (
     SmsVerifyCredentials,
     areconcile,
+    flows,
     order_number,
+    overview,
     reconcile,
     reconcile_flow,
     wait_for_otp,
@@ -141,6 +144,21 @@ def test_the_flow_does_not_fail_where_that_is_not_wanted(silent: Simulator, save
     report, artifact = run(fail_on_findings=False)
     assert [held["order_id"] for held in report["foreign"]] == [order_id]
     assert len(lines(artifact)) == 1
+
+
+def test_a_server_that_takes_no_artifact_hides_no_finding(
+    silent: Simulator, saved: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(**fields: Any) -> None:
+        raise httpx.ConnectError("no server")
+
+    monkeypatch.setattr(flows, "create_table_artifact", refuse)
+    monkeypatch.setattr(overview, "create_markdown_artifact", refuse)
+    order_id = buy_elsewhere(silent)
+    with pytest.raises(FindingsError, match=f"order {order_id}"):
+        reconcile_flow(BLOCK)
+    for what in ("The findings", "The overview"):
+        assert f"{what} could not be published (ConnectError)" in caplog.text
 
 
 def test_a_service_that_does_not_answer_fails_the_flow(silent: Simulator, saved: str) -> None:

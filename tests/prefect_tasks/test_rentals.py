@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -22,6 +23,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect_smsverify import (
     SmsVerifyCredentials,
     arenew_expiring_rentals,
+    flows,
     renew_expiring_rentals,
     renew_rentals_flow,
 )
@@ -96,6 +98,16 @@ def test_a_run_fails_where_a_rental_is_not_kept_after_the_others_were_renewed(
     assert len(report["findings"]) == 1
     report, _ = run(within=4 * DAY)
     assert [order.renewals for order in service.orders()] == [1, 1, 0]
+
+
+def test_a_server_that_takes_no_artifact_hides_no_renewal(
+    service: Simulator, rentals: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**fields: Any) -> None:
+        raise httpx.ConnectError("no server")
+
+    monkeypatch.setattr(flows, "create_table_artifact", refuse)
+    assert Decimal(renew_rentals_flow(BLOCK, within=2 * DAY)["cost"]) > 0
 
 
 def test_a_run_that_pays_nothing_and_one_with_a_selection(
