@@ -41,6 +41,9 @@ PROVEN = -1  # stands for the number of misses once the list has shown a complet
 # Polls by the list between two looks at an order that it shows no news of; the second, where it is proven.
 CHECKS = 3
 RARE_CHECKS = 10
+# Seconds from the list to the answer of a check, at the most, for it to say anything of the list: an SMS may
+# have come meanwhile.
+CHECKED_WITHIN = 2.0
 READERS = 10  # statuses that one poll reads at a time
 CHANCES = 20  # polls without a blind list between two chances for it
 
@@ -92,7 +95,7 @@ class Poller:
         with self._going_on(when_asked):
             for look in due:
                 if look.one_by_one is None:
-                    self._ask(look.order_ids[0], look.priority, is_news=None)
+                    self._ask(look.order_ids[0], look.priority)
                     when_asked()
                 else:
                     self._poll(look.order_ids, look.one_by_one, when_asked)
@@ -106,7 +109,7 @@ class Poller:
             order_id, priority, is_news = one
             # The requests before it may have waited so long that a callback has come meanwhile.
             if self._is_awaited(order_id):
-                self._ask(order_id, priority, is_news=is_news)
+                self._ask(order_id, priority, is_news=is_news, listed_at=listed_at)
                 when_asked()
 
         # They stand in the queue together, so that no purchase goes between.
@@ -204,7 +207,9 @@ class Poller:
                     self._put(connection, order_id, listed_status=listed[order_id])
         return before
 
-    def _ask(self, order_id: int, priority: Priority, *, is_news: bool | None) -> None:
+    def _ask(
+        self, order_id: int, priority: Priority, *, is_news: bool | None = None, listed_at: float = 0.0
+    ) -> None:
         try:
             status = self._orders.status.read(order_id, priority=priority)
         except NotFoundError:
@@ -224,8 +229,9 @@ class Poller:
         if word not in KNOWN_STATUSES and (order_id, word) not in self._reported:
             self._reported.add((order_id, word))
             log.warning("Order %d has the unknown status %r; the wait goes on", order_id, masked(word))
-        if is_news is not None and word == "completed":
-            self._judge_list(has_shown=is_news)
+        is_check = is_news is False and time.monotonic() - listed_at <= CHECKED_WITHIN
+        if word == "completed" and (is_news or is_check):
+            self._judge_list(has_shown=not is_check)
         self._note(order_id, status=word, is_empty_end=status.ended and not status.arrived)
 
     def _note(self, order_id: int, *, is_empty_end: bool = False, **values: str | None) -> None:

@@ -6,6 +6,7 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -32,6 +33,14 @@ def hook(simulator: Simulator, make_hook: Callable[..., SmsVerifyHook], store_ur
 @pytest.fixture
 def order_ids(simulator: Simulator, hook: SmsVerifyHook) -> list[int]:
     """Orders whose codes are there, and for which another process waits. The oldest is the first."""
+    bought = awaited(hook)
+    for order_id in bought:
+        simulator.deliver_sms(order_id, otp="424242")
+    return bought
+
+
+def awaited(hook: SmsVerifyHook) -> list[int]:
+    """Orders that another process waits for."""
     bought = [hook.order("temporary", service="WhatsApp").order_id for _ in range(COUNT)]
     with hook._parts.store.write() as connection:
         now, account = hook._parts.store.now(connection), hook.settings.account_id
@@ -40,8 +49,6 @@ def order_ids(simulator: Simulator, hook: SmsVerifyHook) -> list[int]:
         for order_id in bought:
             row = {"id": uuid.uuid4().hex, "account": account, "order_id": order_id}
             connection.execute(sa.insert(waits).values(**row, since=now, seen_at=now))
-    for order_id in bought:
-        simulator.deliver_sms(order_id, otp="424242")
     return bought
 
 
@@ -84,3 +91,26 @@ def test_the_next_poll_is_reckoned_from_what_this_one_has_left(
     with hook._parts.store.read() as connection:
         next_at = connection.execute(sa.select(polls.c.next_at)).scalar_one()
         assert next_at - hook._parts.store.now(connection) < 100
+
+
+def test_an_sms_that_comes_while_a_check_waits_for_its_turn_says_nothing_of_the_list(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller, "CHECKS", 1)
+    pending = awaited(hook)
+    for rounds in (1, 2):
+        simulator.add_fault(Fault("slow_before", "order/*/status/", seconds=poller.CHECKED_WITHIN + 0.5))
+        polling = threading.Thread(target=poll, args=(hook, pending))
+        polling.start()
+        eventually(partial(has_checked, simulator, rounds), "a check")
+        checked = pending.pop(0)
+        simulator.deliver_sms(checked, otp="424242")
+        polling.join()
+        assert with_codes(hook, [checked]) == {checked}
+    with hook._parts.store.read() as connection:
+        assert connection.execute(sa.select(polls.c.list_misses)).scalar_one() == 0
+
+
+def has_checked(simulator: Simulator, times: int) -> bool:
+    paths = [request.path for request in simulator.requests()]
+    return sum(path.endswith("/status/") for path in paths) >= times
