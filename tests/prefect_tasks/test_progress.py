@@ -15,6 +15,7 @@ from prefect import flow, unmapped
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.runtime import flow_run
+from prefect.states import State
 
 from prefect_smsverify import (
     SmsVerifyCredentials,
@@ -70,9 +71,9 @@ def check(outcomes: list[Any]) -> None:
     assert len(outcomes[1].attempts) == 2
 
 
-def test_it_counts_what_has_ended_and_gives_each_outcome(
-    simulator: Simulator, account: SmsVerifyCredentials
-) -> None:
+def signed_up(simulator: Simulator, account: SmsVerifyCredentials) -> State[Any]:
+    """The end of a flow that publishes the progress of several sign-ups, and returns their outcomes."""
+
     @flow
     def sign_up() -> list[Any]:
         verified = verify_number.map(
@@ -80,7 +81,13 @@ def test_it_counts_what_has_ended_and_gives_each_outcome(
         )
         return publish_progress(verified)
 
-    state = sign_up(return_state=True)
+    return sign_up(return_state=True)
+
+
+def test_it_counts_what_has_ended_and_gives_each_outcome(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    state = signed_up(simulator, account)
     check(state.result())
     (artifact,) = published(state.state_details.flow_run_id)
     assert (artifact.key, artifact.type, artifact.data) == ("smsverify-progress", "progress", 100)
@@ -178,14 +185,7 @@ def test_a_server_that_does_not_take_the_artifact_at_first_loses_no_outcome(
 
     monkeypatch.setattr(progress, "create_progress_artifact", create)
 
-    @flow
-    def sign_up() -> list[Any]:
-        verified = verify_number.map(
-            *arguments(account, form(simulator)), service=SERVICES, attempts=2, timeout=0.3
-        )
-        return publish_progress(verified)
-
-    state = sign_up(return_state=True)
+    state = signed_up(simulator, account)
     check(state.result())
     assert "The progress could not be published (ConnectError)" in caplog.text
     (artifact,) = published(state.state_details.flow_run_id)
