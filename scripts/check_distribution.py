@@ -131,7 +131,13 @@ def check_airflow(programs: Path, home: Path) -> None:
 
 def check_prefect(programs: Path, home: Path) -> None:
     """Prefect registers the block."""
-    variables = {"PREFECT_HOME": str(home / "prefect"), "HOME": str(home)}
+    # Prefect starts a server of its own for the command: 20 s are too short where the disk is slow.
+    variables = {
+        "PREFECT_HOME": str(home / "prefect"),
+        "HOME": str(home),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
     registered = run(str(programs / "prefect"), "block", "register", "-m", "prefect_smsverify", **variables)
     assert "SmsVerify Credentials" in registered, registered
 
