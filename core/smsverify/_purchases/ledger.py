@@ -107,7 +107,7 @@ class Ledger:
         self._account = account
         self.namespace = namespace
         self._lease = lease
-        self._patience = patience
+        self.patience = patience
 
     def now(self) -> float:
         """Seconds since 1970 by the clock that all users of the store share."""
@@ -182,7 +182,7 @@ class Ledger:
                 self._precedence.refuse_beside_another(connection, purchase)
             if last is not None and last.state == "planned":
                 now = self._store.now(connection)
-                if values["state"] == "planned" and now - self._patience < last.sent_at <= now:
+                if values["state"] == "planned" and now - self.patience < last.sent_at <= now:
                     raise UnderWay
                 # The caller that planned it has sent nothing, and cannot any more.
                 values["sent_at"] = now

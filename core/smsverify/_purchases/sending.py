@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,21 @@ class PlannedCall(Generic[Q]):
     what: str
 
 
+class _SignsOfLife:
+    """Shows every few seconds that the caller of a planned call still waits for its turn."""
+
+    def __init__(self, ledger: Ledger, intent: Intent) -> None:
+        self._ledger = ledger
+        self._intent = intent
+        self._next = 0.0  # by time.monotonic()
+
+    def give(self) -> None:
+        """Gives one where it is due. Raises `UnderWay` where the plan was taken over."""
+        if time.monotonic() >= self._next:
+            self._ledger.keep_planned(self._intent)
+            self._next = time.monotonic() + self._ledger.patience / 4
+
+
 class Sender:
     """Sends the paid calls of an account.
 
@@ -84,7 +100,7 @@ class Sender:
         with self._recording_failure(intent):
             return post(
                 before_sending=partial(self._before_sending, call, stop),
-                while_waiting=partial(self._ledger.keep_planned, intent),
+                while_waiting=_SignsOfLife(self._ledger, intent).give,
                 stop=stop,
             )
 

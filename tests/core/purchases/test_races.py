@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from rigs import eventually, in_a_day
 from rigs.clocks import later
 from rigs.purchases import buy, leave_unknown, read_prices
-from rigs.rooms import going_back, rooms_of, settings_of, store_of
+from rigs.rooms import going_back, hold_up, rooms_of, settings_of, store_of
 
 from smsverify import errors
 from smsverify._messages.filters import MessageFilter
@@ -220,6 +220,37 @@ def test_a_plan_is_taken_over_only_from_one_who_is_dead(
             call(first)
     ledger.keep_planned(second)
     ledger.mark_sent(second)
+
+
+def test_who_waits_for_the_rate_limit_gives_signs_of_life_all_the_time(
+    hook: SmsVerifyHook,
+) -> None:
+    """Otherwise another caller of its key takes its plan over."""
+    buy(hook, "before")  # reads the prices and the wallet
+    hold_up(hook, 300)  # five of the service's minutes, which are 5 s here
+    stop = threading.Event()
+
+    def buy_until_stopped() -> None:
+        with pytest.raises(errors.WaitStoppedError):
+            buy(hook, stop=stop)
+
+    buyer = threading.Thread(target=buy_until_stopped)
+    buyer.start()
+
+    signs: set[float] = set()
+
+    def has_given_signs() -> bool:
+        with store_of(hook).read() as connection:
+            of_key = sa.select(purchases).where(purchases.c.key == "k")
+            row = connection.execute(of_key).one_or_none()
+        if row is not None:
+            assert row.state == "planned"
+            signs.add(row.sent_at)
+        return len(signs) >= 3  # the plan, and two signs
+
+    eventually(has_given_signs, "a sign of life, again")
+    stop.set()
+    buyer.join()
 
 
 # ------------------------------------------------------------------ deployments, accounts, reports
