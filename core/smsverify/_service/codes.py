@@ -89,15 +89,23 @@ def _as_text(value: Any, message: str | None = None) -> str | None:
     """A value as text. A number loses the fraction of a float, and gets back the zeros that it has lost."""
     if isinstance(value, (float, Decimal)):
         is_whole = 0 <= value < _TOO_LARGE and value == int(value)
-        return with_leading_zeros(int(value), message) if is_whole else None
+        return _with_zeros(int(value), message) if is_whole else None
     if isinstance(value, int) and not isinstance(value, bool):
-        return with_leading_zeros(value, message) if 0 <= value < _TOO_LARGE else None
+        return _with_zeros(value, message) if 0 <= value < _TOO_LARGE else None
     if not isinstance(value, str):
         return None
     # A text that was cut inside an emoji holds half of it. No database takes that, nor a NUL.
     text = value.replace("\0", "").encode("utf-8", "replace").decode().strip()
     number = _FLOAT.fullmatch(text)
     return number[1] if number else text or None
+
+
+def _with_zeros(number: int, message: str | None) -> str:
+    """The number as the text has it: what the text calls the code, before another number that is alike."""
+    code = extract_otp(message) if message else None
+    if code is not None and code.isdigit() and int(code) == number:
+        return code
+    return with_leading_zeros(number, message)
 
 
 def _is_nothing(text: str, words_for_it: frozenset[str]) -> bool:

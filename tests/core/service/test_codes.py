@@ -120,6 +120,10 @@ def test_a_number_that_has_lost_its_zeros_gets_them_back() -> None:
     assert read_fields(0, "Your code is 000000") == ("000000", "Your code is 000000")
     assert read_fields(12345.0, "Your code is 012345")[0] == "012345"
     assert read_fields(12345, "9" * 5000)[0] == "12345"  # more digits than Python likes to convert
+    # Where several numbers of the text are alike, it is the one that is called the code.
+    assert read_fields(4821, "Ref 004821. Your code is 4821")[0] == "4821"
+    assert read_fields(4821.0, "Call 0 4821. Your code is 4821")[0] == "4821"
+    assert read_fields(821, "Order 0821: your code is 000821")[0] == "000821"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +133,7 @@ def test_a_number_that_has_lost_its_zeros_gets_them_back() -> None:
         ("548921 is your Foo code", "548921"),
         ("Code: 548921", "548921"),
         ("Ваш код: 548921", "548921"),
+        ("Code: №548921", "548921"),
         ("Dial 112 now", None),
     ],
 )
