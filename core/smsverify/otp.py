@@ -6,6 +6,7 @@ A wrong code is worse than none, so the reader does not guess:
 2. What is something else by its shape (links, phone numbers, dates, amounts, card tails, ...) is blanked out,
    and what is called something else ("order 48213") left aside.
 3. Each number or alphanumeric token that remains gets a link: how firmly the words around it call it a code.
+   One that only stands for the next has none ("the code for docket: 4417 is 48213").
 4. The firmest link wins, if all that have it agree on one code.
 
 The words stand in `_otp/words.txt`; in an expression, `<<purpose>>` is any word of its table [purpose].
@@ -16,9 +17,12 @@ from __future__ import annotations
 import enum
 import re
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from itertools import islice
 
 from smsverify._input.patterns import as_pattern
+from smsverify._otp import ties
+from smsverify._otp.sentences import STOP, STOP_OR_LINE, marks_within
 from smsverify._otp.shapes import Candidate, blanked, candidates
 from smsverify._otp.words import compiled, fold, lower, spelled
 from smsverify.text import LONGEST_SMS, visible
@@ -31,61 +35,6 @@ _DOMAIN_BOUND = (
 
 # A text with more numbers than that is no message about a code, and not worth the work.
 _MOST_NUMBERS = 60
-
-# --- What ties a number to a word. At most so many characters lie between them.
-
-_FAR = 80
-_NEAR = 40
-_BESIDE = 12
-
-_STOP = r"(?:[!?।॥。؟۔]|[.;](?=\s|\Z))"
-_STOP_OR_LINE = rf"{_STOP}|\n"
-_OPEN = r"[\s\"'`“”„‘’«»「」『』〈〉《》【】\[\](){}<>*_#~|]"
-_ARTICLE = "(?: (?:the|le|la|el|il|o|den|die|das|de|sie))?"
-# Words that say it in one language and mean something else in others.
-_IS_OF_ITS_LANGUAGE = (
-    r"(?:kod|haslo)[a-z ]{0,40} to|(?:kood|salasana|tunnusluku|parool)[a-z ]{0,40} on"
-    r"|(?<![a-z])(?:ma [a-z ]{1,40} la|(?:otp|code|pin|password)[a-z ]{0,40} ay|msimbo[a-z ]{0,40} ni)"
-)
-_KEYWORD = (
-    rf"(?P<other><<other code>>)|(?:{_IS_OF_ITS_LANGUAGE})(?=:? ?[0-9])"
-    r"|<<code>>(?: ?(?:de |di |da |do |of |for |d'|ال|لل)?<<purpose + one time>>[^\W\d_]{0,12})?"
-)
-_EARNEST = "<<purpose + one time>>"
-_PROMOTING = r"<<promotion>>|\x00 off(?![a-z])"
-_SAID_BEFORE = (
-    rf"(?s:.*)(?P<said>[:=→]|(?<![^\W\d_])-|<<is + is, before>>|(?<!, )(?<![a-z])(?:ar|ir)){_ARTICLE}{_OPEN}*"
-    rf"|(?:[\u0530-\u139f]{{0,6}}|{_OPEN}*(?:number|numero|nummer|nr|no)\.?| <<this>>){_OPEN}*"
-)
-_SAID_AFTER = rf"{_OPEN}*<<is + is, after>>|,? c'est | to \Z"
-_VOID = rf"{_OPEN}*<<void>>"
-_ASIDE = r"\([^()]{0,40}\)|\x00+"
-_CLAUSE_END = rf"\s*(?:[^\w\s'*]|\x00|\Z|\n)|{_OPEN}*<<for + is + is, after>>"
-_BETWEEN = r"[,\n]|<<between>>"
-_LISTED = r"\s*(?:(?P<or>[/|&+]|<<or>>)|[,;、،，])?\s*(?:[0-9]{1,2}[.):]|-)?\s*"
-_ENTERED = rf"<<enter>>(?: <<please>>)?{_ARTICLE}{_OPEN}*\Z"
-_THEN = r"[ ,;.]{0,3}<<or>>[ ,:]?"
-_OR_VISIT = rf"[ ,;][^0-9\n.!?]{{0,20}}?<<or>>(?:(?!{_STOP})[^0-9\n]){{0,40}}"
-_TO_ENTER = r"[^0-9\n.,!?]{0,6}<<enter, after>>"
-_NAMED = rf"<<verification>>(?:(?!{_STOP})[^0-9\n]){{0,30}}(?:[:=#-]|<<is + is, before + with>>){_OPEN}*\Z"
-_SERVES = rf" (?:is|to|for|zu|zum|um|pour|para|per|om|для|чтобы)(?:(?!{_STOP})[^0-9\n,])*?<<verification>>"
-_FILLER = (
-    r"(?: |:\s*|[はが는은是为]|[#(*\"'=-]|\.(?! )"
-    r"|(?:no|nr|num|number|numero|nummer|is|are|es|est|ist|in|with|at|to|on|id|mit|auf|en)\b\.?){0,8}"
-)
-_LABELLED = rf"(?:<<label>>|(?P<owned><<owned label>>)|<<label, with a full stop>>\.){_FILLER}\Z"
-_SPAN = rf"(?:(?!{_STOP})[^0-9\n]){{0,30}}"
-_REACHED = (
-    rf"(?:<<reaching label>>{_SPAN}|<<until>>(?:(?!{_STOP})[^0-9\n:]){{0,30}}"
-    rf"|(?:<<messaging>>|text|sms){_SPAN}<<to>>[ :]*|<<messaging>>[ :]*)\Z"
-)
-_BRACKETED = (
-    r"(?:<#>|\x00:|[ \"'`“”„«»「」(){}<>*#|\x00-]"
-    r"|\[[^\[\]\n]{0,30}\]|【[^【】\n]{0,30}】|[\[【](?=\s*\Z))*"
-)
-_SENDER = rf"{_BRACKETED}(?:[^\W\d]{{1,20}}(?: [^\W\d]{{1,20}}){{0,2}} ?[:-]{_BRACKETED})*"
-_WORDLESS = rf"{_BRACKETED}(?:[a-z]{{1,3}}-)?[0-9 -]{{4,30}}[\s.\x00]*"
-_CLOSED = rf"[.,\x00-]*{_OPEN}*"
 
 
 class _Link(enum.IntEnum):
@@ -138,10 +87,12 @@ class _Reading:
     def __init__(self, written: str) -> None:
         text, self.links = blanked(lower(written))
         self.text = text
-        self.keywords = list(compiled(_KEYWORD).finditer(text))
+        self.keywords = list(compiled(ties.KEYWORD).finditer(text))
         self.keyword_starts = [keyword.start() for keyword in self.keywords]
         self.keyword_ends = [keyword.end() for keyword in self.keywords]
-        self.earnest = compiled(_EARNEST).search(text) is not None
+        self.within = marks_within(written, text, frozenset(self.keyword_ends))
+        self.earnest = compiled(ties.EARNEST).search(text) is not None
+        self.brackets = [match.span() for match in compiled(ties.BRACKETS).finditer(text)]
         self.speaks_of_code = self.earnest or any(not keyword["other"] for keyword in self.keywords)
         shaped = list(islice(candidates(text, written), _MOST_NUMBERS + 1))
         self.too_many = len(shaped) > _MOST_NUMBERS
@@ -150,7 +101,7 @@ class _Reading:
 
     def code(self) -> str | None:
         """The value of the firmest link, unless two candidates share it."""
-        if self.too_many or (not self.earnest and compiled(_PROMOTING).search(self.text)):
+        if self.too_many or (not self.earnest and compiled(ties.PROMOTING).search(self.text)):
             return None
         links = {candidate: self._link(candidate) for candidate in self.candidates}
         firmest = max(links.values(), default=_Link.NONE)
@@ -173,15 +124,18 @@ class _Reading:
         return lists
 
     def _side_by_side(self, one: Candidate, other: Candidate) -> bool:
-        if other.start - one.end > _BESIDE:
-            return False
-        listed = compiled(_LISTED).fullmatch(self.text, one.end, other.start)
-        return listed is not None and (listed["or"] is not None or len(one.value) == len(other.value))
+        if other.start - one.end <= ties.BESIDE:
+            listed = compiled(ties.LISTED).fullmatch(self.text, one.end, other.start)
+            if listed is not None and (listed["or"] is not None or len(one.value) == len(other.value)):
+                return True
+        return self._stands_for(one, other) is None
 
     def _link(self, candidate: Candidate) -> _Link:
         before, after = self._keyword_before(candidate), self._keyword_after(candidate)
         called = self._link_before(candidate, before) if before else _Link.NONE
-        if (before and before["other"]) or self._is_void(candidate):
+        if (before and before["other"]) or self._is_void(candidate, before):
+            return _Link.NONE
+        if self._stands_for_next(candidate):
             return _Link.NONE
         if after and after["other"] and (called < _Link.FIRM or self._is_said_after(candidate, after)):
             return _Link.NONE
@@ -194,34 +148,63 @@ class _Reading:
         return _Link.NONE if candidate.doubtful and link <= _Link.LOOSE else link
 
     def _keyword_before(self, candidate: Candidate) -> re.Match[str] | None:
-        """The last keyword before the candidate, in the same sentence and near enough."""
-        index = bisect_right(self.keyword_ends, candidate.start) - 1
-        if index < 0 or candidate.start - self.keyword_ends[index] > _FAR:
-            return None
-        # One character more, for the full stop that is one only before a space.
-        stop = compiled(_STOP).search(self.text, self.keyword_ends[index], candidate.start + 1)
-        return None if stop else self.keywords[index]
+        """The last keyword before the candidate, in the same sentence and near enough.
+
+        One that has got its number, in brackets or for another code, counts only if no other is there:
+        "your OTP (ref code 4417) is 48213", "the OTP for employee code 4417 is 48213".
+        """
+        last: re.Match[str] | None = None
+        for index in range(bisect_right(self.keyword_ends, candidate.start) - 1, -1, -1):
+            since = self.keyword_ends[index]
+            # One character more, for the full stop that is one only before a space.
+            if candidate.start - since > ties.FAR or any(self._stops(STOP, since, candidate.start + 1)):
+                break
+            keyword = self.keywords[index]
+            if not (last and keyword["other"]) and not self._is_spent(keyword, candidate):
+                return keyword
+            last = last or keyword
+        return last
+
+    def _is_spent(self, keyword: re.Match[str], candidate: Candidate) -> bool:
+        """Whether the keyword is said of a number before the candidate, and of that only."""
+        if keyword["other"] and compiled(ties.SPENT).fullmatch(self.text, keyword.end(), candidate.start):
+            return True
+        index = bisect_right(self.brackets, keyword.span()) - 1
+        end = self.brackets[index][1] if index >= 0 else 0
+        if not keyword.end() < end <= candidate.start:
+            return False
+        return compiled(r"[0-9\x00]").search(self.text, keyword.end(), end) is not None
 
     def _keyword_after(self, candidate: Candidate) -> re.Match[str] | None:
         """The first keyword after the candidate, in the same sentence and line and near enough."""
         index = bisect_left(self.keyword_starts, candidate.end)
-        if index == len(self.keywords) or self.keyword_starts[index] - candidate.end > _FAR:
+        if index == len(self.keywords) or self.keyword_starts[index] - candidate.end > ties.FAR:
             return None
-        stop = compiled(_STOP_OR_LINE).search(self.text, candidate.end, self.keyword_starts[index] + 1)
-        return None if stop else self.keywords[index]
+        stops = self._stops(STOP_OR_LINE, candidate.end, self.keyword_starts[index] + 1)
+        return None if any(stops) else self.keywords[index]
+
+    def _stops(self, expression: str, start: int, end: int) -> Iterator[re.Match[str]]:
+        """What ends a sentence between two places."""
+        stops = compiled(expression).finditer(self.text, start, end)
+        return (stop for stop in stops if stop.start() not in self.within)
 
     def _link_before(self, candidate: Candidate, keyword: re.Match[str]) -> _Link:
-        gap = compiled(_ASIDE).sub(" ", self.text[keyword.end() : candidate.start])
+        gap = self._gap(keyword, candidate)
         crossed = self._number_between(keyword.end(), candidate.start)
-        if compiled(_SAID_BEFORE).fullmatch(gap):
-            return _Link.FAR if crossed else _Link.FIRM
+        if said := self._said(keyword, candidate):
+            is_sent = compiled(ties.SENT).match(self.text, candidate.end) is not None
+            if self._is_loose(said) and (is_sent or self._is_said_already(keyword)):
+                return _Link.NONE
+            # Right behind the word, it crosses only what stands in brackets.
+            is_far = crossed and not self._is_direct(said) and not self._is_stood_for(candidate)
+            return _Link.FAR if is_far else _Link.FIRM
         if (
             crossed
-            or compiled(_BETWEEN).search(gap)
-            or not compiled(_CLAUSE_END).match(self.text, candidate.end)
+            or compiled(ties.BETWEEN).search(gap)
+            or not compiled(ties.CLAUSE_END).match(self.text, candidate.end)
         ):
             return _Link.NONE
-        if len(gap) <= (_NEAR if self.earnest else _BESIDE):
+        if len(gap) <= (ties.NEAR if self.earnest else ties.BESIDE):
             return _Link.LOOSE
         return _Link.ALONE if len(self.candidates) == 1 else _Link.NONE
 
@@ -232,32 +215,111 @@ class _Reading:
             return _Link.FAR if crossed else _Link.FIRM
         if crossed:
             return _Link.NONE
-        if compiled(_BETWEEN).search(gap) or not (self.earnest or len(gap) <= _BESIDE):
+        if compiled(ties.BETWEEN).search(gap) or not (self.earnest or len(gap) <= ties.BESIDE):
             return _Link.NONE
         if self._opens(candidate) or (gap.startswith((" (", "(")) and ")" not in gap):
             return _Link.LOOSE
-        return _Link.ALONE if len(gap) <= _BESIDE and len(self.candidates) == 1 else _Link.NONE
+        return _Link.ALONE if len(gap) <= ties.BESIDE and len(self.candidates) == 1 else _Link.NONE
 
     def _is_said_after(self, candidate: Candidate, keyword: re.Match[str]) -> bool:
         """Whether it reads "48213 is your code" or, where a sentence begins, "48213 - your code"."""
         gap = self.text[candidate.end : keyword.start()]
-        if compiled(_SAID_AFTER).match(gap):
+        if compiled(ties.SAID_AFTER).match(gap):
             return True
-        return len(gap) <= _NEAR and gap.startswith(" - ") and self._opens(candidate)
+        return len(gap) <= ties.NEAR and gap.startswith(" - ") and self._opens(candidate)
+
+    def _gap(self, keyword: re.Match[str], candidate: Candidate) -> str:
+        return compiled(ties.ASIDE).sub(" ", self.text[keyword.end() : candidate.start])
+
+    def _said(self, keyword: re.Match[str], candidate: Candidate) -> re.Match[str] | None:
+        return compiled(ties.SAID_BEFORE).fullmatch(self._gap(keyword, candidate))
+
+    def _is_direct(self, said: re.Match[str]) -> bool:
+        """Whether what says it stands right behind the word: "code: 48213", not "code for Foo: 48213"."""
+        return said["over"] is not None and compiled(ties.OPENED).fullmatch(said["over"]) is not None
+
+    def _is_loose(self, said: re.Match[str]) -> bool:
+        """Whether a mark says it that may belong to another word: "code for Foo: 48213"."""
+        return said["mark"] is not None and not self._is_direct(said)
+
+    def _is_said_already(self, keyword: re.Match[str]) -> bool:
+        """Whether the word has its number before it: "48213 is the code for order: 4417"."""
+        index = bisect_left(self.starts, keyword.start()) - 1
+        if index < 0 or self._keyword_after(candidate := self.candidates[index]) is not keyword:
+            return False
+        is_called = compiled(ties.CALLED).fullmatch(self.text, candidate.end, keyword.start())
+        return is_called is not None and self._is_said_after(candidate, keyword)
+
+    def _stands_for_next(self, candidate: Candidate) -> bool:
+        index = bisect_right(self.starts, candidate.start)
+        if index < len(self.candidates):
+            return self._stands_for(candidate, self.candidates[index]) is True
+        # Cut off before what it stands for: "the code for order: 4417 is".
+        keyword = self._keyword_before(candidate)
+        said = self._said(keyword, candidate) if keyword else None
+        means = compiled(ties.MEANS).fullmatch(self.text, candidate.end)
+        return bool(means and said and not means["dash"] and (said["numbered"] or self._is_loose(said)))
+
+    def _is_stood_for(self, candidate: Candidate) -> bool:
+        index = bisect_left(self.starts, candidate.start)
+        return index > 0 and self._stands_for(self.candidates[index - 1], candidate) is True
+
+    def _stands_for(self, one: Candidate, other: Candidate) -> bool | None:
+        """Whether a number only names the next: "the code for order: 4417 is 48213", "TAN 123: 48213".
+
+        Not where it is itself called the code, right behind the word ("code: 48213: 4417") or by a verb.
+        `None` where either could be the code: "the code for order: 4417 - 48213".
+        """
+        keyword = self._keyword_before(one)
+        said = self._said(keyword, one) if keyword else None
+        is_firm = said is not None and (said["is"] is not None or self._is_direct(said))
+        means = compiled(ties.MEANS).fullmatch(self.text, one.end, other.start)
+        if means is None:
+            return None if keyword and said and self._may_stand_for(one, other, keyword, said) else False
+        if said is None and self._is_called_after(one):
+            return False  # "48213 is 12306 login code": part of a name
+        if means["is"]:
+            return None if said and said["is"] else True
+        if is_firm or (means["dash"] and said is None):
+            return False
+        return None if means["dash"] and said and not said["numbered"] else True
+
+    def _is_called_after(self, candidate: Candidate) -> bool:
+        after = self._keyword_after(candidate)
+        return after is not None and self._is_said_after(candidate, after)
+
+    def _may_stand_for(
+        self, one: Candidate, other: Candidate, keyword: re.Match[str], said: re.Match[str]
+    ) -> bool:
+        """Whether it may do so unsaid: "... order: 4417 at Foo is 48213", "... order: 4417 blir 48213"."""
+        between = self.text[one.end : other.start]
+        if not self._is_loose(said) and said["numbered"] is None:
+            return False
+        if compiled(ties.NEW_LINE).fullmatch(between) and self._alone(other):
+            return True
+        if self._keyword_before(other) is not keyword:
+            return False
+        said_of_other = self._said(keyword, other)
+        if said_of_other is not None and said_of_other["is"]:
+            return True
+        is_near = len(between) <= (ties.NEAR if ":" in between else ties.BESIDE)
+        return is_near and other.value.isdigit() and compiled(ties.MAY_MEAN).fullmatch(between) is not None
 
     def _number_between(self, start: int, end: int) -> bool:
         return bisect_left(self.starts, start) < bisect_left(self.starts, end)
 
     def _asked_for(self, candidate: Candidate) -> bool:
         """Whether it reads "enter 48213 to verify your phone", "phone verification: 48213"."""
-        since = max(0, candidate.start - _FAR)
-        if self._opens(candidate) and compiled(_SERVES).match(self.text, candidate.end, candidate.end + _FAR):
+        since = max(0, candidate.start - ties.FAR)
+        if self._opens(candidate) and compiled(ties.SERVES).match(
+            self.text, candidate.end, candidate.end + ties.FAR
+        ):
             return True
-        if compiled(_NAMED).search(self.text, since, candidate.start):
+        if compiled(ties.NAMED).search(self.text, since, candidate.start):
             return True
-        if self.speaks_of_code and compiled(_TO_ENTER).match(self.text, candidate.end):
+        if self.speaks_of_code and compiled(ties.TO_ENTER).match(self.text, candidate.end):
             return True
-        entered = compiled(_ENTERED).search(self.text, since, candidate.start)
+        entered = compiled(ties.ENTERED).search(self.text, since, candidate.start)
         if entered is None:
             return False
         asked = self.speaks_of_code or compiled(" <<for>>").match(self.text, candidate.end)
@@ -268,64 +330,104 @@ class _Reading:
         if len(self.candidates) != 1:
             return False
         return any(
-            (end <= start and compiled(_THEN).fullmatch(self.text, end, start))
-            or (begin >= candidate.end and compiled(_OR_VISIT).fullmatch(self.text, candidate.end, begin))
+            (end <= start and compiled(ties.THEN).fullmatch(self.text, end, start))
+            or (begin >= candidate.end and compiled(ties.OR_VISIT).fullmatch(self.text, candidate.end, begin))
             for begin, end in self.links
         )
 
     def _alone(self, candidate: Candidate) -> bool:
         """Whether it is alone on its line or in its sentence, of a message about a code or without a word."""
-        if not self._opens(candidate) or not compiled(_CLOSED).fullmatch(self._sentence_after(candidate)):
+        if not self._opens(candidate) or not compiled(ties.CLOSED).fullmatch(self._sentence_after(candidate)):
             return False
-        return self.speaks_of_code or compiled(_WORDLESS).fullmatch(self.text) is not None
+        if compiled(ties.WORDLESS).fullmatch(self.text):
+            return True
+        name = compiled(ties.TAG).sub(" ", self._sentence_before(candidate))
+        if not compiled(r"[^\W\d_]").search(name):
+            return self.speaks_of_code
+        return not compiled(ties.NO_SENDER).search(name) and self._speaks_of_code_behind(candidate)
+
+    def _speaks_of_code_behind(self, candidate: Candidate) -> bool:
+        """Whether more than the sender's name does: "Payment confirmed: 48213" is no message about a code."""
+        if any(not keyword["other"] and keyword.start() >= candidate.end for keyword in self.keywords):
+            return True
+        return compiled(ties.EARNEST).search(self.text, candidate.end) is not None
 
     def _opens(self, candidate: Candidate) -> bool:
         """Whether it opens a sentence that answers no question, or a message after the sender's name."""
         before = self._sentence_before(candidate)
         since = candidate.start - len(before)
-        names = _SENDER if since == 0 else _BRACKETED
+        names = ties.SENDER if since == 0 else ties.BRACKETED
         return self.text[since - 1 : since] != "?" and compiled(names).fullmatch(before) is not None
 
     def _sentence_before(self, candidate: Candidate) -> str:
-        return compiled(_STOP_OR_LINE).split(self.text[max(0, candidate.start - _FAR) : candidate.start])[-1]
+        since = max(0, candidate.start - ties.FAR)
+        for stop in self._stops(STOP_OR_LINE, since, candidate.start):
+            since = stop.end()
+        return self.text[since : candidate.start]
 
     def _sentence_after(self, candidate: Candidate) -> str:
-        return compiled(_STOP_OR_LINE).split(self.text[candidate.end : candidate.end + _FAR], maxsplit=1)[0]
+        until = min(len(self.text), candidate.end + ties.FAR)
+        stops = self._stops(STOP_OR_LINE, candidate.end, until)
+        return self.text[candidate.end : next((stop.start() for stop in stops), until)]
 
-    def _is_void(self, candidate: Candidate) -> bool:
-        return compiled(_VOID).match(self.text, candidate.end) is not None
+    def _is_void(self, candidate: Candidate, keyword: re.Match[str] | None) -> bool:
+        """Whether it reads "48213 has expired", "48213 is wrong", "wrong code: 48213"."""
+        if compiled(ties.VOID).match(self.text, candidate.end):
+            return True
+        if keyword is None or compiled(r"[,\n]").search(self.text, keyword.end(), candidate.start):
+            return False
+        since = max(0, keyword.start() - ties.NEAR)
+        return bool(
+            compiled(ties.WRONG_BEFORE).search(self.text, since, keyword.start())
+            or compiled(ties.WRONG_BEHIND).match(self.text, keyword.end(), candidate.start)
+            or compiled(ties.WRONG_TO_MARK).search(self.text, keyword.end(), candidate.start)
+        )
 
     def _is_something_else(self, candidate: Candidate) -> bool:
         """Whether the nearest word that names the number is not a word for a code."""
         index = bisect_right(self.keyword_ends, candidate.start)
-        named_since = max(self.keyword_ends[index - 1] if index else 0, candidate.value_at - _NEAR, 0)
-        if compiled(_REACHED).search(self.text, named_since, candidate.value_at):
+        named_since = max(self.keyword_ends[index - 1] if index else 0, candidate.value_at - ties.NEAR, 0)
+        if compiled(ties.REACHED).search(self.text, named_since, candidate.value_at):
             return not self._said_of(candidate, anything=True)
-        if label := compiled(_LABELLED).search(self.text, named_since, candidate.value_at):
+        if compiled(ties.NUMBERED).search(
+            self.text, named_since, candidate.value_at
+        ) and not self._is_numbered_code(candidate):
+            return True
+        if label := compiled(ties.LABELLED).search(self.text, named_since, candidate.value_at):
             return not self._named_and_said(candidate, label) and not self._said_of(
                 candidate, anything=not label["owned"]
             )
         sentence = self._sentence_before(candidate) + self._sentence_after(candidate)
-        return compiled(_PROMOTING).search(sentence) is not None and not compiled(_EARNEST).search(sentence)
+        return compiled(ties.PROMOTING).search(sentence) is not None and not compiled(ties.EARNEST).search(
+            sentence
+        )
+
+    def _is_numbered_code(self, candidate: Candidate) -> bool:
+        """Whether it reads "code no. 48213", "no. 48213 is your code": the number of a code is the code."""
+        keyword = self._keyword_before(candidate)
+        said = self._said(keyword, candidate) if keyword else None
+        is_numbered = said is not None and (said["numbered"] is not None or self._is_direct(said))
+        return is_numbered or self._is_called_after(candidate)
 
     def _named_and_said(self, candidate: Candidate, label: re.Match[str]) -> bool:
         """Whether it reads "Foo account: 48213 is your code": the sender's name, and then the code."""
-        after = self._keyword_after(candidate)
-        return after is not None and label[0].rstrip().endswith(":") and self._is_said_after(candidate, after)
+        return label[0].rstrip().endswith(":") and self._is_called_after(candidate)
 
     def _said_of(self, candidate: Candidate, anything: bool) -> bool:
         """Whether the word for the code reaches over a label: "the code for your account: 48213".
 
         With `anything`, over labels of every kind; then it must say so: "the code for order 7 is 48213".
         """
-        if not anything and compiled(_NAMED).search(
-            self.text, max(0, candidate.start - _FAR), candidate.start
+        if not anything and compiled(ties.NAMED).search(
+            self.text, max(0, candidate.start - ties.FAR), candidate.start
         ):
             return True
         keyword = self._keyword_before(candidate)
         if keyword is None:
             return False
-        said = compiled(_SAID_BEFORE).fullmatch(self.text, keyword.end(), candidate.start)
-        if said is None or said["said"] is None or "," in said[0]:
+        said = compiled(ties.SAID_BEFORE).fullmatch(self.text, keyword.end(), candidate.start)
+        if said is not None and said["numbered"]:
+            return not anything
+        if said is None or said["over"] is None or "," in said[0]:
             return False
-        return not anything or (said["said"].isalpha() and compiled("<<for>>").search(said[0]) is not None)
+        return not anything or (said["is"] is not None and compiled("<<for>>").search(said[0]) is not None)

@@ -51,6 +51,12 @@ _ACCENTS = "[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\ufe00-\ufe0f\u20d0-\u
 _LOOKALIKE = re.compile("(?<=[\u0400-\u04ff])[aeopcx](?=[\u0400-\u04ff])")
 _CYRILLIC = dict(zip("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445", strict=True))
 _HYPHENS = str.maketrans("\u2010\u2011\u2012\u2013\u2212", "-----")
+# What would become letters of a name: Foo\u2122 is not FooTM.
+_TRADE_MARKS = str.maketrans("\u2122\u2120", "  ")
+# Dashes that stand between words, never between the parts of a number.
+_DASHES = re.compile(" ?[\u2014\u2015]+ ?")
+# The sign for "number" before one; spelled out, it would be letters of the code: \u211612 is not No12.
+_NUMBER_SIGN = re.compile(" ?(?:\u2116|(?<![^\\W\\d_])[Nn]\\.?[\u00ba\u00b0\u02da\u1d52])\\.? ?")
 # Besides, letters that do not decompose to a plain form, and the Persian variants of two Arabic ones.
 _PLAIN = _HYPHENS | str.maketrans("đĐłŁøØıəƏ\u06a9\u06cc", "dDlLoOieE\u0643\u064a")
 
@@ -62,7 +68,8 @@ def spelled(text: str) -> str:
 
 def fold(text: str) -> str:
     """One spelling for what reads the same: full width, presentation forms, accents, dashes; no emoji."""
-    apart = unicodedata.normalize("NFKD", text)
+    signs = _NUMBER_SIGN.sub(" no ", _DASHES.sub(" - ", text.translate(_TRADE_MARKS)))
+    apart = unicodedata.normalize("NFKD", signs)
     folded = unicodedata.normalize("NFC", re.sub(_ACCENTS, "", apart)).translate(_PLAIN)
     folded = _LOOKALIKE.sub(lambda letter: _CYRILLIC[letter[0]], folded)
     plain = "".join(" " if unicodedata.category(char) == "So" else char for char in folded)

@@ -1,0 +1,121 @@
+"""What ties a number to a word: expressions for what stands between them, before and behind them.
+
+Those that end with `\\Z` are searched in what stands before the number; the others begin behind it, or fill
+the gap between it and a word. In all of them, `\\x00` is what is no code by its shape.
+"""
+
+from __future__ import annotations
+
+from smsverify._otp.sentences import STOP
+
+# At most so many characters lie between them.
+FAR = 80
+NEAR = 40
+BESIDE = 12
+
+_OPEN = r"[\s\"'`“”„‘’«»「」『』〈〉《》【】\[\](){}<>*_#~|]"
+_ARTICLE = "(?: (?:the|le|la|el|il|o|den|die|das|de|sie))?"
+_LETTERS = r"[^\W\d_]"
+
+# --- The words.
+
+# Words that say it in one language and mean something else in others.
+_IS_OF_ITS_LANGUAGE = (
+    r"(?:kod|haslo)[a-z ]{0,40} to|(?:kood|salasana|tunnusluku|parool)[a-z ]{0,40} on"
+    r"|(?<![a-z])(?:ma [a-z ]{1,40} la|(?:otp|code|pin|password)[a-z ]{0,40} ay|msimbo[a-z ]{0,40} ni)"
+)
+KEYWORD = (
+    rf"(?P<other><<other code>>)|(?:{_IS_OF_ITS_LANGUAGE})(?=:? ?[0-9])"
+    rf"|<<code>>(?: ?(?:de |di |da |do |of |for |d'|ال|لل)?<<purpose + one time>>{_LETTERS}{{0,12}})?"
+)
+EARNEST = "<<purpose + one time>>"
+PROMOTING = r"<<promotion>>|\x00 off(?![a-z])"
+
+# --- Between a word for the code and a number behind it.
+
+_IS = r"<<is + is, before>>|(?<!, )(?<![a-z])(?:ar|ir)"
+_DASH = rf"(?<!{_LETTERS})-"
+_NUMBERING = r"(?:number|numero|nummer|num|nr|no|n)(?![a-z])\.?"
+# `numbered`: "code no. 48213", "code: no 48213". `over`: what stands between the word and what says it.
+SAID_BEFORE = (
+    rf"{_OPEN}*(?:{_IS})? ?[:=→-]?{_ARTICLE}{_OPEN}*(?P<numbered>{_NUMBERING})[ :#]*{_OPEN}*"
+    rf"|(?P<over>(?s:.*?))(?:(?P<is>{_IS})(?: ?[:=→-])?|(?P<mark>[:=→]|{_DASH})){_ARTICLE}{_OPEN}*"
+    rf"|(?:[\u0530-\u139f]{{0,6}}| <<this>>){_OPEN}*"
+)
+OPENED = rf"{_OPEN}*"
+BRACKETS = r"\([^()]{0,40}\)"
+ASIDE = rf"{BRACKETS}|\x00+"
+BETWEEN = r"[,\n]|<<between>>"
+CLAUSE_END = rf"\s*(?:[^\w\s'*]|\x00|\Z|\n)|{_OPEN}*<<for + is + is, after>>"
+# A short call behind a number, up to the word: "48213 is your one-time code", with nothing that begins anew.
+CALLED = r"[^\w,;:()\n]*(?:\w+[^\w,;:()\n]+){0,5}\w*"
+SAID_AFTER = rf"{_OPEN}*<<is + is, after>>|,? c'est | to \Z"
+
+# --- Between two numbers.
+
+# The second is what the first stands for: "... 4417 is 48213", "... 4417): 48213".
+# Hindi and Persian have the verb behind what it says.
+_IS_BETWEEN = rf"(?![\u0900-\u097f]|است)(?:{_IS})"
+MEANS = (
+    rf"(?:[^0-9\n()\[\]]{{0,30}}(?=[)\]]))?[^\W\d_a-z]{{0,3}}?{_OPEN}*,?"
+    rf"(?:(?P<is>{_IS_BETWEEN})(?: ?[:=→-])?|(?P<mark>[:=→])|(?P<dash>{_DASH})){_ARTICLE}{_OPEN}*"
+)
+# It may be so: a word in between could be a verb, or the second stands for itself on the next line.
+NEW_LINE = r"[.:]?\s*\n\s*"
+_WORD = r"[^\s\d\x00.,;:!()]"
+MAY_MEAN = rf"{_WORD}*(?: {_WORD}+){{1,2}}(?: | ?: ?)|\s+"
+# A name for another code that has its number, and then what that stands for.
+SPENT = rf"{_OPEN}*(?:{_NUMBERING}|[:=-])*[ :#]*{_OPEN}*[a-z0-9\x00-]*[0-9\x00]{MEANS}"
+LISTED = r"\s*(?:(?P<or>[/|&+]|<<or>>)|[,;、،，])?\s*(?:[0-9]{1,2}[.):]|-)?\s*"
+
+# --- What makes a number void.
+
+_PARTICLE = "[\u0e00-\uffff]{0,2}"
+_NOT_VALID = "<<not>> (?:<<is>> )?<<valid>>"
+_WRONG = rf"(?:<<wrong>>|{_NOT_VALID})"
+_STATEMENT = rf"(?:(?!<<code + other statement>>)(?:{_LETTERS}|')+ ){{0,4}}?"
+# Not "48213 Wrong number? Text STOP", not "48213 not valid after 5 minutes".
+VOID = (
+    rf"{_OPEN}*{_PARTICLE} ?(?:<<void>>|(?:<<code>> )?{_STATEMENT}"
+    rf"(?:(?:<<is>>|was|war) <<wrong>>|{_WRONG}(?! ?[a-z\u0370-\u052f]| [0-9\x00])))"
+)
+WRONG_BEFORE = rf"<<wrong + void, before>>{_PARTICLE}[ -]?\Z"
+WRONG_BEHIND = rf"{_PARTICLE} ?(?:<<is>> )?{_WRONG}"
+WRONG_TO_MARK = rf"{_WRONG}[\u0e00-\uffff]{{0,6}} ?[:=-]{_OPEN}*\Z"
+SENT = rf"{_OPEN}*<<sent>>"
+
+# --- What asks for a number to be entered.
+
+ENTERED = rf"<<enter>>(?: <<please>>)?{_ARTICLE}{_OPEN}*\Z"
+THEN = r"[ ,;.]{0,3}<<or>>[ ,:]?"
+OR_VISIT = rf"[ ,;][^0-9\n.!?]{{0,20}}?<<or>>(?:(?!{STOP})[^0-9\n]){{0,40}}"
+TO_ENTER = r"[^0-9\n.,!?]{0,6}<<enter, after>>"
+# Not what has been done: "session verified: 48213".
+NAMED = (
+    rf"(?!<<done>>)<<verification>>(?:(?!{STOP}|<<done>>)[^0-9\n]){{0,30}}"
+    rf"(?:[:=#-]|<<is + is, before + with>>){_OPEN}*\Z"
+)
+SERVES = rf" (?:is|to|for|zu|zum|um|pour|para|per|om|для|чтобы)(?:(?!{STOP})[^0-9\n,])*?<<verification>>"
+
+# --- What names a number as something else.
+
+_FILLER = (
+    r"(?: |:\s*|[はが는은是为]|[#(*\"'=-]|\.(?! )"
+    r"|(?:no|nr|num|number|numero|nummer|is|are|es|est|ist|in|with|at|to|on|id|mit|auf|en)\b\.?){0,8}"
+)
+LABELLED = rf"(?:<<label>>|(?P<owned><<owned label>>)|<<label, with a full stop>>\.){_FILLER}\Z"
+NUMBERED = rf"(?<!{_LETTERS})(?:num|nr|no|n)(?![a-z])\.?[ :#-]*\Z"
+_SPAN = rf"(?:(?!{STOP})[^0-9\n]){{0,30}}"
+REACHED = (
+    rf"(?:<<reaching label>>{_SPAN}|<<until>>(?:(?!{STOP})[^0-9\n:]){{0,30}}"
+    rf"|(?:<<messaging>>|text|sms){_SPAN}<<to>>[ :]*|<<messaging>>[ :]*)\Z"
+)
+
+# --- What may stand around a number that is alone.
+
+TAG = r"\[[^\[\]\n]{0,30}\]|【[^【】\n]{0,30}】"
+BRACKETED = rf"(?:<#>|\x00:|[ \"'`“”„«»「」(){{}}<>*#|\x00-]|{TAG}|[\[【](?=\s*\Z))*"
+SENDER = rf"{BRACKETED}(?:[^\W\d]{{1,20}}(?: [^\W\d]{{1,20}}){{0,2}} ?[:-]{BRACKETED})*"
+WORDLESS = rf"{BRACKETED}(?:[a-z]{{1,3}}-)?[0-9 -]{{4,30}}[\s.\x00]*"
+CLOSED = rf"[.,\x00-]*{_OPEN}*"
+NO_SENDER = "<<label + owned label + done>>"
