@@ -230,12 +230,12 @@ class OrderList:
 
 
 def is_cut_off(listed: Decimal | None, known: Decimal | None) -> bool:
-    """Whether a listed price is the known one with digits cut off: what was paid is no less for that."""
+    """Whether an answered price is the known one with digits cut off, or is 0: what was paid is no less."""
     if listed is None or known is None:
         return False
     exponent = listed.normalize().as_tuple().exponent
     unit = Decimal(1).scaleb(min(int(exponent), 0))
-    return listed < known < listed + unit
+    return listed < known and (listed == 0 or known < listed + unit)
 
 
 def _made_at(order: Order, skew: float | None) -> float | None:

@@ -52,11 +52,12 @@ _PARAMETERS = ("service_id", "country_id", "area_code", "duration", "order_id", 
 
 # What the text of a 4xx, or of `success: false`, means where the status does not say. The first match counts.
 _BY_TEXT: tuple[tuple[str, type[ServiceError]], ...] = (
-    (r"insufficient|not enough (balance|funds|credit)", InsufficientBalanceError),
+    (r"(insufficient|not enough) (\w+ )?(balance|funds?|credits?|money)", InsufficientBalanceError),
     (r"order not found", NotFoundError),
     (r"cancel", NotCancellableError),
     (
-        r"(not |un)available|out of stock|sold out|no (numbers?|stock)\b|(service|plan|country) not found",
+        r"(not |un)available|out of stock|sold out|(no|insufficient|not enough) (\w+ )?(numbers?|stock)\b"
+        r"|(service|plan|country) not found",
         NotAvailableError,
     ),
     (r"api key|unauthori[sz]ed|authentication", AuthenticationError),
@@ -180,7 +181,7 @@ def is_rejection(answer: Answer, error: SmsVerifyError) -> bool:
 
 
 def _is_of_the_service(answer: Answer) -> bool:
-    """Whether an error comes from the service itself: an object, in one of the service's envelopes.
+    """Whether an error comes from the service itself: in one of the service's envelopes, or a list of texts.
 
     An answer of a proxy, a firewall or a login page says nothing about the key, the order or the wallet.
     """
@@ -188,6 +189,10 @@ def _is_of_the_service(answer: Answer) -> bool:
         body = _parse(answer.text)
     except ValueError:
         return False
+    if isinstance(body, list):
+        # Texts: so Django REST framework answers a refused value. It does not answer a refused key so.
+        is_texts = body != [] and all(isinstance(text, str) for text in body)
+        return is_texts and answer.status_code not in (401, 403)
     if not isinstance(body, dict) or not _OF_A_PROXY.isdisjoint(body):
         return False
     return _envelope(body)[1] is not None or not _OWN_KEYS.isdisjoint(body)
@@ -299,23 +304,27 @@ def _service_text(answer: Answer) -> tuple[str | None, str | None]:
         return None, None
 
 
-def _envelope(body: Any) -> tuple[str | None, str | None]:
+DEEPEST_TEXT = 5  # levels of lists and objects around an error's text
+
+
+def _envelope(body: Any, depth: int = 0) -> tuple[str | None, str | None]:
     """Text and field of `{error}`, `{detail}`, `{message}`, `{non_field_errors}` or `{field: [texts]}`."""
     if isinstance(body, str):
         return body.strip() or None, None
-    if isinstance(body, list):
-        texts = [text for text, _ in map(_envelope, body) if text]
+    if isinstance(body, list) and depth < DEEPEST_TEXT:
+        texts = [text for text, _ in (_envelope(one, depth + 1) for one in body) if text]
         return "; ".join(texts) or None, None
-    if not isinstance(body, dict):
+    if not isinstance(body, dict) or depth == DEEPEST_TEXT:
         return None, None
     # In the body of an order, `message` is the SMS.
     is_order = not _OF_AN_ORDER.isdisjoint(body)
     for key in _TEXT_KEYS:
-        text, field = _envelope(body.get(key)) if not (is_order and key == "message") else (None, None)
+        is_sms = is_order and key == "message"
+        text, field = (None, None) if is_sms else _envelope(body.get(key), depth + 1)
         if text is not None:
             return text, field
     for field, value in body.items():
-        text, _ = _envelope(value) if _may_be_refused(str(field), value) else (None, None)
+        text, _ = _envelope(value, depth + 1) if _may_be_refused(str(field), value) else (None, None)
         if text is not None:
             return f"{field}: {text}", str(field)
     return None, None

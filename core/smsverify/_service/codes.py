@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from smsverify._input.phones import phone_digits
-from smsverify.models import with_leading_zeros
+from smsverify.models import ENDED, with_leading_zeros
 from smsverify.otp import extract_otp
 from smsverify.text import LONGEST_SMS, visible
 
@@ -39,6 +39,7 @@ _WAITING = re.compile(
     r"\s+(?:yet|sms|codes?|otps?|messages?|received|arrived|available|found)[\s.…!]*",
     re.IGNORECASE,
 )
+_WITHOUT_SMS = (ENDED | {"pending"}) - {"completed"}
 _MAY_BE_CODE = re.compile(r"[0-9]{3,}|[0-9]+(?:[ -][0-9]+)+")
 _DATE = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}")
 # One piece: a code as it is, however long the service's are, perhaps with marks around it.
@@ -57,12 +58,21 @@ def read_fields(
 
     Args:
         otp, message: as the service gives them, of any type.
-        status: of the order; only a completed order shows that a word is an SMS.
+        status: of the order. Only a completed order shows that a word is an SMS. What is pending, or has
+            ended otherwise, has none without a code: such a text may be the service's own words.
         phone: the order's number, which is not a code.
 
     Returns:
         The code, which may have been read from a sentence, and the text; `None` for what is not there.
     """
+    word = str(status).strip().lower()
+    code, text = _read(otp, message, phone, may_be_word=word == "completed")
+    if code is None and text is not None and word in _WITHOUT_SMS and not _may_hold_code(text):
+        return None, None
+    return code, text
+
+
+def _read(otp: Any, message: Any, phone: Any, *, may_be_word: bool) -> tuple[str | None, str | None]:
     text = _as_text(message)
     if text is not None and _is_nothing(text, _NOTHING):
         text = None
@@ -81,7 +91,7 @@ def read_fields(
             return plain, text
     elif (code := extract_otp(given)) is not None:
         return code, text or given
-    is_sms = str(status).strip().lower() == "completed" or _MAY_BE_CODE.search(plain) is not None
+    is_sms = may_be_word or _MAY_BE_CODE.search(plain) is not None
     return None, text or (given if is_sms else None)
 
 
@@ -114,6 +124,10 @@ def _is_nothing(text: str, words_for_it: frozenset[str]) -> bool:
     words = " ".join(re.findall(r"[^\W_]+", text.casefold()))
     has_none = (not words and text.isascii()) or set(text) <= set("…–—- .")
     return has_none or (words != "" and words in words_for_it) or _WAITING.fullmatch(text) is not None
+
+
+def _may_hold_code(text: str) -> bool:
+    return extract_otp(text) is not None or _MAY_BE_CODE.search(visible(text[:LONGEST_SMS])) is not None
 
 
 def _as_code(piece: str) -> str | None:

@@ -6,6 +6,7 @@ list is found at the top or under its name.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -47,6 +48,7 @@ DEEPEST_ROW = 10  # levels of lists and objects in a row; what is kept of a row 
 
 # Only we fill these fields of an `Order`. Where the service uses such a name, it means something else.
 _NOT_ANSWERED = frozenset({"product", "country", "duration", "key", "expires_estimated"})
+_NAMING = frozenset({"order_id", "status", "balance"})  # what the models of single objects require
 _LIST_NAMES = ("services", "offers", "countries", "orders", "plans", "esims", "results", "items")
 
 
@@ -201,7 +203,7 @@ class ServiceApi:
         rows = _rows(reply.body)
         if rows is None:
             raise unexpected(reply.answer)
-        decoded: list[Model] = []
+        decoded: dict[str, Model] = {}  # a row that is repeated counts once
         left_out: Counter[str] = Counter()
         for row in rows:
             try:
@@ -209,13 +211,12 @@ class ServiceApi:
             except ValueError as error:
                 left_out[_why(error)] += 1
                 continue
-            if one not in decoded:
-                decoded.append(one)
+            decoded.setdefault(one.model_dump_json(), one)
         if left_out and not decoded:
             raise unexpected(reply.answer)
         if left_out:
             self._log_unreadable(left_out, reply)
-        return Listed(decoded, sum(left_out.values()), len(rows), reply.answer.date)
+        return Listed(list(decoded.values()), sum(left_out.values()), len(rows), reply.answer.date)
 
     def _decode_status(self, order_id: int, reply: Reply) -> OrderStatus:
         return self._as_status(order_id, _status(order_id, _object(reply)), reply)
@@ -243,11 +244,24 @@ class ServiceApi:
 
 
 def _object(reply: Reply) -> dict[str, Any]:
-    """The object of an answer; empty where there is none, so that its required fields are found missing."""
+    """The object of an answer; empty where there is none, so that its required fields are found missing.
+
+    What `data` says counts. Where it names nothing that is required, it stands beside the fields.
+    """
     body = reply.body
     inner = body.get("data") if isinstance(body, Mapping) else None
-    found = inner if isinstance(inner, Mapping) else body
-    return dict(found) if isinstance(found, Mapping) and not isinstance(found, Contradiction) else {}
+    if not isinstance(inner, Mapping):
+        parts = [body]
+    elif _NAMING.isdisjoint(inner):
+        parts = [body, inner]
+    else:
+        parts = [inner]
+    found: dict[str, Any] = {}
+    for part in parts:
+        if not isinstance(part, Mapping) or isinstance(part, Contradiction):
+            return {}
+        found |= part
+    return found
 
 
 def _plain_row(row: Any) -> Mapping[str, Any]:
@@ -296,6 +310,9 @@ def _prices(row: Mapping[str, Any], suffix: str = "") -> tuple[Decimal | None, D
 
 def _order(row: Mapping[str, Any]) -> dict[str, Any]:
     documented = {name: value for name, value in row.items() if name not in _NOT_ANSWERED}
+    code = row.get("activation_code")
+    if isinstance(code, (Mapping, list)):  # such as the text and the picture of it
+        documented["activation_code"] = json.dumps(code, default=str, ensure_ascii=False)
     return documented | {"price": _prices(row)[0]}
 
 

@@ -259,6 +259,9 @@ class Transport:
         try:
             reply = as_reply(answer)
         except ValueError:
+            if is_post and not answer.text.strip():
+                # A success without a body, such as 204. What it was about has to be asked for.
+                return Reply(answer, {})
             # Nothing can be read out of it. What was sent may have been carried out.
             raise OutcomeUnknown(unexpected(answer)) from None
         if reply is not None:

@@ -297,7 +297,7 @@ def _read(response: requests.Response, deadline: float) -> str:
         size += len(part)
         if size > LARGEST_BODY or time.monotonic() > deadline:
             raise requests.exceptions.ConnectionError("the answer is too long or came too slowly")
-    return b"".join(parts).decode("utf-8", errors="replace")
+    return b"".join(parts).decode("utf-8-sig", errors="replace")
 
 
 def _reason(error: Exception) -> str:

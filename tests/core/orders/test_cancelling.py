@@ -39,6 +39,19 @@ def test_a_cancellation_refunds_and_is_harmless_the_second_time(
     assert going_back(hook) == []
 
 
+@pytest.mark.parametrize("status", [200, 204])
+def test_a_cancellation_that_is_answered_without_a_body_is_looked_up_and_not_sent_again(
+    status: int, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy_number(hook)
+    simulator.add_fault(Fault("error_after", path="order/*/cancel/", status=status, body=""))
+    assert hook.cancel(order_id).cancelled
+    asked = [request.path.rsplit("/", 2)[1] for request in simulator.requests()[-2:]]
+    assert asked == ["cancel", "status"]
+    assert [request.method for request in simulator.requests() if "/cancel/" in request.path] == ["POST"]
+    assert (simulator.balance(), going_back(hook)) == (Decimal(50), [])
+
+
 PAGE = "<!DOCTYPE html><html><title>Attention Required! | Cloudflare</title></html>"
 
 

@@ -15,6 +15,7 @@ from rigs.wire import WireServer, make_certificate
 from smsverify._service.rate_limit import RateLimit
 from smsverify._service.transport import Transport
 from smsverify._store.store import open_store
+from smsverify.hook import SmsVerifyHook
 from smsverify.settings import Settings
 
 
@@ -53,3 +54,14 @@ def tls(certificate: Path) -> Iterator[WireServer]:
     server = WireServer(context)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmsVerifyHook]:
+    """A hook whose service is a mock."""
+    path: Path = tmp_path_factory.mktemp("offline") / "store.db"
+    url = f"sqlite:///{path}"
+    yield SmsVerifyHook(
+        API_KEY, base_url="http://127.0.0.1:9", store_url=url, rate_limit=1000, rate_period=0.001
+    )
+    open_store(url).close()

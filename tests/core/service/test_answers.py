@@ -43,6 +43,11 @@ def error_of(status: int, body: Any = "", **headers: str) -> Any:
         (402, "whatever", errors.InsufficientBalanceError),
         (400, "Insufficient balance", errors.InsufficientBalanceError),
         (404, "Insufficient balance", errors.InsufficientBalanceError),
+        (400, "Insufficient wallet funds", errors.InsufficientBalanceError),
+        (400, "Not enough credits", errors.InsufficientBalanceError),
+        (400, "Insufficient stock", errors.NotAvailableError),
+        (404, "Not enough numbers in this area", errors.NotAvailableError),
+        (400, "Insufficient privileges", errors.ServiceError),
         (400, "Service not available", errors.NotAvailableError),
         (404, "Service not found", errors.NotAvailableError),
         (404, "Plan not found", errors.NotAvailableError),
@@ -70,7 +75,10 @@ def error_of(status: int, body: Any = "", **headers: str) -> Any:
 def test_an_error_is_classified_by_status_or_else_by_text(
     status: int, text: str, kind: type[errors.ServiceError | errors.InvalidRequestError]
 ) -> None:
-    for body in ({"error": text}, {"success": False, "error": text}, {"detail": text}):
+    bodies: list[Any] = [{"error": text}, {"success": False, "error": text}, {"detail": text}]
+    if status in (400, 402, 404):
+        bodies.append([text])
+    for body in bodies:
         error = error_of(status, body)
         assert type(error) is kind
         assert error.status_code == status
@@ -124,7 +132,12 @@ def test_a_validation_error_names_the_field(status: int, body: Any, field: str) 
 
 
 @pytest.mark.parametrize(
-    "body", ["", "<html><h1>Bad gateway</h1></html>", "{", "[", "[" * 100_000, "null", "7"]
+    "body",
+    [
+        *("", "<html><h1>Bad gateway</h1></html>", "{", "[", "[" * 100_000, "null", "7"),
+        '{"error": ' + "[" * 500 + "]" * 500 + "}",
+        '{"error": ' * 500 + '"x"' + "}" * 500,
+    ],
 )
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_html_empty_cut_and_absurd_bodies_survive(status: int, body: str) -> None:
@@ -163,7 +176,8 @@ NOT_THE_SERVICE: list[Any] = [
     "null",
     "Forbidden",
     '"Forbidden"',
-    ["Forbidden"],
+    [],
+    [{}],
     {},
     {"message": "Forbidden"},
     {"title": "Error 1020: Access denied", "status": 403, "detail": "The owner has blocked you"},
@@ -178,6 +192,11 @@ def test_what_a_proxy_answers_says_nothing_of_key_order_or_wallet(status: int, b
     assert type(error) is errors.ServiceUnavailableError
     assert error.status_code == status
     assert "base_url" in str(error)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_list_of_texts_says_nothing_of_the_key(status: int) -> None:
+    assert type(error_of(status, ["Forbidden"])) is errors.ServiceUnavailableError
 
 
 def test_a_page_that_slows_down_is_a_refusal_for_the_rate() -> None:

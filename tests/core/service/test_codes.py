@@ -92,6 +92,31 @@ def test_what_stands_for_nothing_is_nothing(nothing: Any, status: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "Waiting for SMS from provider",
+        "OTP pending",
+        "No message received yet. Please try again later.",
+        "In queue",
+        "Order status retrieved",
+        "Order cancelled and refunded",
+        "Welcome to our service!",
+    ],
+)
+def test_a_text_without_a_code_is_no_sms_where_the_status_says_that_none_is_there(words: str) -> None:
+    for status in ("pending", "Pending", "cancelled", "refunded", "expired", "timeout"):
+        assert read_fields(None, words, status=status) == (None, None)
+    for status in ("completed", "Completed", "active", "arrived", None):
+        assert read_fields(None, words, status=status) == (None, words)
+
+
+@pytest.mark.parametrize("text", ["Your code is 548921", "1234 or 5678", "Call 4821"])
+def test_a_text_that_may_hold_a_code_is_an_sms_in_any_status(text: str) -> None:
+    for status in ("pending", "cancelled"):
+        assert read_fields(None, text, status=status) == (None, text)
+
+
+@pytest.mark.parametrize(
     "otp",
     [
         *(
