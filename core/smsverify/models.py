@@ -123,8 +123,15 @@ def _as_id(value: Any) -> int | str:
 
 
 def _as_word(value: Any) -> str:
-    """A status, however odd."""
-    return (_as_text(value) or UNKNOWN_STATUS)[:LONGEST_STATUS]
+    """A status, however odd. A word that we know is kept in small letters, as the documentation writes it."""
+    word: str = (_as_text(value) or UNKNOWN_STATUS)[:LONGEST_STATUS]
+    return word.lower() if word.lower() in KNOWN_STATUSES else word
+
+
+def _as_phone(value: Any) -> Any:
+    """A phone number as it is written; `None` for what has no digit, such as "pending"."""
+    text = _as_text(value)
+    return text if phone_digits(text) is not None else None
 
 
 def _as_order_id(value: Any) -> int:
@@ -146,6 +153,7 @@ def _as_whole_number(value: Any) -> Any:
 
 Price = Annotated[Decimal | None, BeforeValidator(as_price)]
 Text = Annotated[str | None, BeforeValidator(_as_text)]
+Phone = Annotated[str | None, BeforeValidator(_as_phone)]
 When = Annotated[datetime | None, BeforeValidator(as_datetime)]
 Name = Annotated[str, BeforeValidator(_as_listed_name), Field(max_length=LONGEST_NAME)]
 Id = Annotated[int | str, BeforeValidator(_as_id)]
@@ -171,7 +179,7 @@ class _Answer(BaseModel):
 
 class _OfAnOrder(_Answer):
     order_id: OrderId
-    phone: Text = None
+    phone: Phone = None
 
     @property
     def phone_digits(self) -> str | None:
@@ -386,6 +394,12 @@ def has_ended(status: str) -> bool:
     return status.strip().lower() in ENDED
 
 
+def gets_no_more(status: str, product: str | None) -> bool:
+    """Whether an order gets no SMS any more. A code completes a rental too, which gets more until its end."""
+    is_completed_rental = status.strip().lower() == "completed" and product in RENTALS
+    return has_ended(status) and not is_completed_rental
+
+
 def with_leading_zeros(otp: int, message: str | None) -> str:
     """A code that came as a number has lost its leading zeros: the text still has them."""
     joined = re.sub(r"(?<=\d)[ -](?=\d)", "", message or "")
@@ -416,11 +430,15 @@ def period_of(order: Order, renewals: int) -> timedelta | None:
 
 
 def seconds_left(status: OrderStatus) -> float | None:
-    """For how many more seconds a rental lasts, as its status says; `None` where it does not."""
-    if status.time_left_seconds is not None:
-        return status.time_left_seconds
-    if status.days_left is not None:
-        return float(status.days_left) * 86_400
+    """For how many more seconds a rental lasts, as its status says; `None` where it does not.
+
+    No time left of a pending one means that its time has not begun.
+    """
+    left = status.time_left_seconds
+    if left is None and status.days_left is not None:
+        left = float(status.days_left) * 86_400
+    if left is not None:
+        return None if status.status == "pending" and left <= 0 else left
     if status.expires_at is not None:
         return (status.expires_at - datetime.now(timezone.utc)).total_seconds()
     return None

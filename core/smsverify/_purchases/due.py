@@ -158,9 +158,8 @@ def paid_ahead(seen: Seen, grace: float) -> Verdict | None:
 
 def is_over(status: str, left: float | None, *, is_sure: bool) -> bool:
     """Whether a rental has ended. A code completes an order, but not the time that it is rented for."""
-    if status.strip().lower() == "completed":
-        return left is not None and left <= 0
-    return has_ended(status) or (is_sure and left is not None and left <= 0)
+    is_up = is_sure and left is not None and left <= 0
+    return is_up if status.strip().lower() == "completed" else is_up or has_ended(status)
 
 
 def _shows_no_more(last: MadeRenewal, shown: Expiry | None) -> bool:

@@ -9,13 +9,16 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
 
+from smsverify._orders.listing import is_cut_off
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import named
 from smsverify._purchases.calls import Intent, Purchase, UnderWay
+from smsverify._purchases.due import is_over
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.recovery import Recovery
 from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, check_price, prices
 from smsverify._purchases.spending import Caps
+from smsverify._runtime.clock import DAY
 from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.endpoints import ServiceApi
 from smsverify.checks import OrderRequest
@@ -30,7 +33,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
-from smsverify.models import RENTALS, Order, Service
+from smsverify.models import RENTALS, Order, Service, seconds_left
 from smsverify.text import amount, log_of
 
 log = log_of(__name__)
@@ -284,12 +287,29 @@ class Purchases:
                 one.order_id == order.order_id for one in self._orders.status.read_list().rows
             )
         if order.product in RENTALS:
-            return not status.ended
+            left = seconds_left(status)
+            # Whole days left, none of them: the last one may still run.
+            is_sure = status.days_left is None or status.time_left_seconds is not None
+            if left is None:
+                left = self._left_by_record(order)
+            return not is_over(status.status, left, is_sure=is_sure)
         if status.status == "completed" and not status.arrived and is_new:
             return True  # its code shows a little later
         if not status.arrived and status.ended:
             return False
         return even_used or not self._orders.handover.was_used(order.order_id)
+
+    def _left_by_record(self, order: Order) -> float | None:
+        """For how many more seconds a rental lasts by its record; `None` where that is not sure.
+
+        It is over where the calendar, which may be set, and its age say so.
+        """
+        if order.expires_at is None or order.duration is None:
+            return None
+        records = self._orders.records
+        with records.store.read() as connection:
+            left = order.expires_at.timestamp() - records.store.wall(connection)
+        return left if left > 0 or (records.age(order.order_id) or 0.0) >= order.duration * DAY else None
 
 
 def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:
@@ -307,13 +327,16 @@ def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:
 
 def _completed(answer: Order, request: OrderRequest, entry: Service) -> Order:
     """The service's answer, completed from the request and the catalogue."""
+    price = entry.price_of(request.duration)
+    if answer.price is not None and not is_cut_off(answer.price, price):
+        price = answer.price
     return answer.model_copy(
         update={
             "product": request.product,
             "service": entry.name,
             "country": entry.country_name,
             "duration": request.duration,
-            "price": entry.price_of(request.duration) if answer.price is None else answer.price,
+            "price": price,
             "created_at": answer.created_at or datetime.now(timezone.utc),
         }
     )

@@ -17,7 +17,7 @@ from smsverify._service.rate_limit import Priority
 from smsverify._waiting.waiter import Wait, Waiter
 from smsverify.errors import NotFoundError, OrderEndedError, SmsVerifyError, WaitTimeoutError
 from smsverify.metrics import TIMEOUTS, Meter
-from smsverify.models import Message
+from smsverify.models import Message, gets_no_more
 from smsverify.options import MessageOptions
 from smsverify.overview import Task
 from smsverify.text import log_of
@@ -158,7 +158,8 @@ class OtpWaits:
             raise
         there = self._inbox.all_of([order_id]).get(order_id, [])
         message = wanted.first(there)
-        if message is not None or not status.ended:
+        known = self._orders.records.get(order_id)
+        if message is not None or not gets_no_more(status.status, None if known is None else known.product):
             return message
         if there and not wanted.may_still_pass(there):
             raise OrderEndedError(

@@ -32,7 +32,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
-from smsverify.models import KNOWN_STATUSES, has_ended
+from smsverify.models import KNOWN_STATUSES, OrderStatus, gets_no_more, has_ended
 from smsverify.text import log_of, masked
 
 log = log_of(__name__)
@@ -232,7 +232,13 @@ class Poller:
         is_check = is_news is False and time.monotonic() - listed_at <= CHECKED_WITHIN
         if word == "completed" and (is_news or is_check):
             self._judge_list(has_shown=not is_check)
-        self._note(order_id, status=word, is_empty_end=status.ended and not status.arrived)
+        self._note(order_id, status=word, is_empty_end=self._is_empty_end(status))
+
+    def _is_empty_end(self, status: OrderStatus) -> bool:
+        if status.arrived or not status.ended:
+            return False
+        known = self._orders.records.get(status.order_id)
+        return gets_no_more(status.status, None if known is None else known.product)
 
     def _note(self, order_id: int, *, is_empty_end: bool = False, **values: str | None) -> None:
         with self._store.write() as connection:

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,7 +26,7 @@ from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.handover import Handover
 from smsverify._store.store import Store
-from smsverify._store.tables import looks, messages, polls, waits
+from smsverify._store.tables import looks, messages, orders, polls, waits
 from smsverify._waiting.pace import alive_for
 from smsverify._waiting.poller import Poller
 from smsverify._waiting.schedule import NOT_FOUND
@@ -38,7 +39,7 @@ from smsverify.errors import (
     WaitStoppedError,
     WaitTimeoutError,
 )
-from smsverify.models import Message, has_ended
+from smsverify.models import Message, gets_no_more
 from smsverify.overview import Task
 from smsverify.text import log_of
 
@@ -318,10 +319,12 @@ class Waiter:
             ends = {
                 row.order_id: row
                 for row in connection.execute(
-                    sa.select(looks).where(
-                        looks.c.account == self._account,
-                        looks.c.order_id.in_(order_ids),
+                    sa.select(looks, orders.c.product)
+                    .outerjoin(
+                        orders,
+                        sa.and_(orders.c.account == looks.c.account, orders.c.order_id == looks.c.order_id),
                     )
+                    .where(looks.c.account == self._account, looks.c.order_id.in_(order_ids))
                 )
             }
             poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
@@ -358,7 +361,7 @@ class Waiter:
                         status=end.status,
                     ),
                 )
-            elif end is not None and _has_ended_otherwise(end.status, wait.wanted, there):
+            elif end is not None and _has_ended_otherwise(end, wait.wanted, there):
                 _fail(
                     wait,
                     OrderEndedError(
@@ -410,9 +413,10 @@ class Waiter:
         return waits.c.id.in_([wait.id for wait in some])
 
 
-def _has_ended_otherwise(status: str | None, wanted: MessageFilter, there: list[Message]) -> bool:
+def _has_ended_otherwise(end: Any, wanted: MessageFilter, there: list[Message]) -> bool:
     """Whether an order has ended with messages of which none is or will be the one that is waited for."""
-    return status is not None and has_ended(status) and bool(there) and not wanted.may_still_pass(there)
+    is_over = end.status is not None and gets_no_more(end.status, end.product)
+    return is_over and bool(there) and not wanted.may_still_pass(there)
 
 
 def _glancing(store: Store, account: str) -> sa.Executable:

@@ -162,6 +162,7 @@ def test_what_is_doubtful_or_given_up_is_never_renewed(seen: Seen) -> None:
         ("completed", 0.0, "expired"),
         ("active", 0.0, "expired"),
         ("expired", 60.0, "expired"),
+        ("Completed", 60.0, None),
     ],
 )
 def test_a_code_does_not_end_a_rental_before_its_time(status: str, left: float, outcome: str | None) -> None:
@@ -170,6 +171,27 @@ def test_a_code_does_not_end_a_rental_before_its_time(status: str, left: float, 
     )
     trouble = trouble_of(seen, grace=GRACE, time_scale=1.0)
     assert (None if trouble is None else trouble[0]) == outcome
+
+
+@pytest.mark.parametrize("status", ["completed", "active"])
+def test_a_rental_whose_whole_days_left_are_none_may_still_run(status: str) -> None:
+    shown = status_of(0, in_days=True, status=status)
+    expiry = Expiry.shown_by(shown, 1000.0, 1.0)
+    seen = Seen(
+        Order(order_id=7, product="rent-1day", status=status), 0, 1000.0, expiry, Sight(shown, 1000.0, expiry)
+    )
+    assert trouble_of(seen, grace=GRACE, time_scale=1.0) is None
+    assert seen.is_due(3600)
+
+
+@pytest.mark.parametrize("in_days", [True, False])
+def test_the_end_of_a_rental_that_has_not_begun_is_unknown(in_days: bool) -> None:
+    shown = status_of(0, in_days=in_days, status="pending")
+    assert Expiry.shown_by(shown, 1000.0, 1.0) is None
+    seen = Seen(Order(order_id=7, product="rent-1day"), 0, 1000.0, None, Sight(shown, 1000.0, None))
+    trouble = trouble_of(seen, grace=GRACE, time_scale=1.0)
+    assert trouble is not None
+    assert trouble[0] == "expiry_unknown"
 
 
 @pytest.mark.parametrize(("in_days", "is_due"), [(True, True), (False, False)])

@@ -15,6 +15,7 @@ from rigs import API_KEY, eventually
 from rigs.processes import in_processes
 from rigs.purchases import BOUGHT, buy, make_again, posts, read_prices, states
 from rigs.rooms import hold_up, settings_of, store_of
+from rigs.waits import Waiting, status_requests
 from rigs.wire import WireServer, answer
 
 from smsverify import errors
@@ -85,6 +86,33 @@ def test_a_rental_serves_on_after_a_code(
     assert hook.order(product, **given, key="k").order_id == first.order_id
     simulator.set_time_left(first.order_id, 0)
     assert hook.order(product, **given, key="k").order_id != first.order_id
+
+
+def test_a_key_buys_no_second_rental_where_a_code_has_completed_the_first(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    """And its waits go on: it gets more than one SMS."""
+    completes = {"sms_status": "completed"}
+    simulator = simulate(products={"rent-30days": completes, "rental": completes})
+    hook = make_hook(simulator, store_url)
+    purchases: list[dict[str, Any]] = [
+        {"product": "rental", "service": "WhatsApp", "duration": 3},
+        {"product": "rent-30days", "service": "Instagram"},
+    ]
+    for n, given in enumerate(purchases):
+        first = hook.order(**given, key=f"k{n}").order_id
+        last = None
+        for code in ("123456", "654321"):
+            asked = status_requests(simulator)
+            waiting = Waiting(hook, [first], after=last)
+            eventually(lambda asked=asked: status_requests(simulator) > asked, "a look at the rental")
+            simulator.deliver_sms(first, otp=code)
+            (last,) = waiting.messages()
+            assert last.otp == code
+            assert hook.get_order(first).status == "completed"
+            assert hook.order(**given, key=f"k{n}").order_id == first
+    simulator.set_time_left(first, 0)
+    assert hook.order(**given, key=f"k{n}").order_id != first
 
 
 def test_an_esim_is_handed_out_again_with_its_activation_code(
