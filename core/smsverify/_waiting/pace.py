@@ -26,6 +26,9 @@ FIRST_POLL = 15.0
 LATEST_FIRST_POLL = 20.0
 SOON = 4.0  # within so many seconds, slots that come back do so together
 ONE_BY_ONE = 4  # orders that one poll asks for one by one, at the most: the others have their turn soon
+# The same where numbers are ordered ahead. Many codes are read so late that the list shows their orders no more,
+# and others follow in each minute.
+ONE_BY_ONE_AHEAD = 10
 
 # While callbacks bring the codes, polls only make up for those that were lost.
 FIRST_SAFETY_POLL = 15.0  # from the start of a wait to its first poll
@@ -138,7 +141,8 @@ def _by_what_is_left(
     codes = min(max(load.releases, fresh), len(ages) + purchases)
     left = max(limit * (1 - sharing.slack) - purchases - codes - load.reads, 1.0)
     lists = 0 if unlisted is None else 1
-    cost = lists + min(len(ages) if unlisted is None else unlisted, ONE_BY_ONE)
+    most = ONE_BY_ONE_AHEAD if sharing.orders_ahead else ONE_BY_ONE
+    cost = lists + min(len(ages) if unlisted is None else unlisted, most)
     fastest, slowest = sharing.fastest_poll * second, sharing.slowest_poll * second
     pause = min(max(period * cost / left, fastest), slowest)
     if fastest < (enough_at := _enough_come_back(load.free_in, fresh, SOON * second)) < pause:
@@ -151,8 +155,8 @@ def _by_what_is_left(
     if max(ages) < first_at:
         return Poll(False, first_at - max(ages), 1)
     # Where polls are rarer than by default, each asks for more, so that none of these orders is forgotten.
-    least = max(1, int(pause / (SLOWEST_POLL * second)))
-    return Poll(True, pause, min(max(least, int(left * pause / period) - lists), ONE_BY_ONE))
+    least = most if sharing.orders_ahead else max(1, int(pause / (SLOWEST_POLL * second)))
+    return Poll(True, pause, min(max(least, int(left * pause / period) - lists), most))
 
 
 def _first_poll(code_latency: float) -> float:

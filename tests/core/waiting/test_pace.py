@@ -194,7 +194,7 @@ def test_where_numbers_are_ordered_ahead_no_idle_slot_is_spent_before_a_code_can
 def test_rarer_polls_ask_for_more_orders_that_the_list_does_not_show() -> None:
     load = Load(releases=0, reads=0, purchases=60, purchases_waiting=100)
     scarce = {"ages": [100.0] * 30, "unlisted": 9, "load": load}
-    for code_latency, orders in [(2.0, 1), (5.0, 1), (20.0, 3), (40.0, 3)]:
+    for code_latency, orders in [(2.0, 1), (5.0, 1), (20.0, 3), (30.0, 10), (40.0, 10)]:
         poll = polled(60.0, 60, scarce | {"sharing": Sharing(code_latency)})
         assert (poll.pause, poll.one_by_one) == (Sharing(code_latency).slowest_poll, orders)
 
