@@ -65,7 +65,7 @@ class _SignsOfLife:
         """Gives one where it is due. Raises `UnderWay` where the plan was taken over."""
         if time.monotonic() >= self._next:
             self._ledger.keep_planned(self._intent)
-            self._next = time.monotonic() + self._ledger.patience / 4
+            self._next = time.monotonic() + self._ledger.patience / 3
 
 
 class Sender:

@@ -30,7 +30,8 @@ LATE = 2.0
 LONGEST_BLOCK = 300.0
 # A waiting request that has not looked for this many seconds is dead, and leaves the queue.
 ABANDONED_AFTER = 10.0
-# Seconds between two signs of life of a request that waits, however far its turn is.
+# Seconds between two signs of life of a request that waits, however far its turn is. Each is a write: of 200
+# threads, too many would keep the store busy. One that comes at the next look only is early enough.
 SIGN_OF_LIFE = 3.0
 
 
@@ -269,7 +270,7 @@ class Queue:
         """Enters the queue, or gives a sign of life where one is due. Drops the entries of the dead."""
         if entry.is_queued and time.monotonic() < entry.next_sign:
             return
-        entry.next_sign = time.monotonic() + SIGN_OF_LIFE / 2
+        entry.next_sign = time.monotonic() + SIGN_OF_LIFE
         with self._store.write() as connection:
             now = self._store.now(connection)
             if not entry.is_queued:

@@ -217,7 +217,7 @@ class Transport:
                     raise refusal from error
                 raise
             if answer.status_code != 429:
-                return self._understand(answer, is_post=call.request.method == "POST")
+                return self._understand(answer, call)
             refusal = as_error(answer)
             self._rate_limit.block(max(refusal.retry_after or 0.0, self._backoff(refusals)))
             refusals += 1
@@ -255,12 +255,13 @@ class Transport:
                     call.unused = slot
                     slot.release_unused()
 
-    def _understand(self, answer: Answer, *, is_post: bool) -> Reply:
+    def _understand(self, answer: Answer, call: _Call) -> Reply:
+        is_post = call.request.method == "POST"
         try:
             reply = as_reply(answer)
         except ValueError:
-            if is_post and not answer.text.strip():
-                # A success without a body, such as 204. What it was about has to be asked for.
+            if is_post and call.is_repeatable and not answer.text.strip():
+                # A success without a body, such as 204: it need not be repeated.
                 return Reply(answer, {})
             # Nothing can be read out of it. What was sent may have been carried out.
             raise OutcomeUnknown(unexpected(answer)) from None

@@ -26,8 +26,8 @@ FIRST_POLL = 15.0
 LATEST_FIRST_POLL = 20.0
 SOON = 4.0  # within so many seconds, slots that come back do so together
 ONE_BY_ONE = 4  # orders that one poll asks for one by one, at the most: the others have their turn soon
-# The same where numbers are ordered ahead. Many codes are read so late that the list shows their orders no more,
-# and others follow in each minute.
+# The same where numbers are ordered ahead. Many codes are read so late that the list shows their orders no
+# more, and others follow in each minute.
 ONE_BY_ONE_AHEAD = 10
 
 # While callbacks bring the codes, polls only make up for those that were lost.
