@@ -14,7 +14,7 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from rigs import API_KEY, await_end_of_waits, let_go_of_all_numbers
-from rigs.clocks import DatabaseClock
+from rigs.clocks import DatabaseClock, Machines
 from rigs.pgbouncer import PrivatePgBouncer, find_pgbouncer
 from rigs.postgres import PrivatePostgres
 from rigs.wire import WireServer
@@ -107,6 +107,12 @@ def database_clock(shared_store_url: str) -> Iterator[DatabaseClock]:
     clock = DatabaseClock(shared_store_url)
     yield clock
     clock.close()
+
+
+@pytest.fixture
+def machines(database_clock: DatabaseClock, monkeypatch: pytest.MonkeyPatch) -> Machines:
+    """Machines that use the database of `shared_store_url`."""
+    return Machines(monkeypatch, database_clock)
 
 
 @pytest.fixture

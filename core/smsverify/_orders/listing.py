@@ -222,7 +222,9 @@ class OrderList:
                 .values(account=self._account, number=0)
                 .on_conflict_do_nothing(index_elements=[accounts.c.account])
             )
-            is_free = sa.or_(accounts.c.introducing_until.is_(None), accounts.c.introducing_until < now)
+            until = accounts.c.introducing_until
+            # What lies farther ahead than any caller's patience was noted before the time went back.
+            is_free = sa.or_(until.is_(None), until < now, until > now + 2 * patience)
             values = {"introducing_until": now + patience}
             return bool(
                 connection.execute(sa.update(accounts).where(self._this, is_free).values(**values)).rowcount

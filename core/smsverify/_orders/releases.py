@@ -129,7 +129,9 @@ class Releases:
         mine = releases.c.account == self._account
         with self._store.read() as connection:
             now = self._store.now(connection)
-            is_due = releases.c.next_at <= now
+            # What lies farther ahead than any pause was noted before the time went back.
+            is_beyond = sa.and_(sa.not_(releases.c.planned), releases.c.next_at > now + longest)
+            is_due = sa.or_(releases.c.next_at <= now, is_beyond)
             if even_early:
                 is_due = sa.or_(is_due, sa.not_(releases.c.planned))
             places = (releases.c.tried_at, releases.c.next_at) if even_early else (releases.c.next_at,)

@@ -390,6 +390,7 @@ class RateLimit:
             turn_at, slot = snapshot.turn(entry.priority, waiting)
             if turn_at > snapshot.now:
                 return self._turn(snapshot, turn_at)
+            elsewhere = self._slots.elsewhere(connection)
             self._slots.take(connection, slot, entry, snapshot.now)
             if entry.is_queued:
                 self._queue.leave(connection, entry)
@@ -403,6 +404,7 @@ class RateLimit:
             slot.number,
             entry,
             taken_at=snapshot.read_at,
+            elsewhere=elsewhere,
             begin_within=self._begin_within,
         )
 

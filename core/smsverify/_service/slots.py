@@ -156,6 +156,23 @@ class Slots:
             # The reply matters more than the slot, which comes back by itself when its lease is over.
             log.warning("A request's slot stays taken for up to %.0f s: %s", self.lease, error)
 
+    def elsewhere(self, connection: sa.Connection) -> float | None:
+        """The clock of the database; `None` where no other machine uses the slots.
+
+        It goes on while this machine is paused, whatever becomes of the store's time by that. It may be set.
+        """
+        return None if self._store.is_sqlite else self._store.wall(connection)
+
+    def has_passed_elsewhere(self, seconds: float, since: float) -> bool:
+        """Whether the clock of the database has gone on by so much, or cannot be read."""
+        try:
+            with self._store.read() as connection:
+                now = self._store.wall(connection)
+        except StoreError as error:
+            log.warning("How old a request's slot is cannot be told: %s", error)
+            return True
+        return abs(now - since) > seconds
+
     def latest(self, now: float) -> float:
         """No slot is free later than this, unless the store is an old copy or the limit was another one."""
         return now + self.lease + 2 * self.period
@@ -195,13 +212,22 @@ class HeldSlot:
         number: of the slot.
         holder: the request.
         taken_at: `boottime()` at which it was taken, or a little before.
+        elsewhere: what `Slots.elsewhere` was then.
         begin_within: seconds after that within which the request has to leave.
     """
 
     def __init__(
-        self, slots: Slots, number: int, holder: QueueEntry, *, taken_at: float, begin_within: float
+        self,
+        slots: Slots,
+        number: int,
+        holder: QueueEntry,
+        *,
+        taken_at: float,
+        elsewhere: float | None,
+        begin_within: float,
     ) -> None:
         self.taken_at = taken_at
+        self._elsewhere = elsewhere
         self._slots = slots
         self._number = number
         self._holder = holder
@@ -213,6 +239,11 @@ class HeldSlot:
         Where it will not, another request may have the slot by the time that the service counts this one: it
         must not be sent. Call `release_unused`, and acquire another slot `instead_of` this one.
         """
+        # A virtual machine that was paused has not counted that by its own clock.
+        if self._elsewhere is not None and self._slots.has_passed_elsewhere(
+            self._begin_within, self._elsewhere
+        ):
+            return False
         return boottime() - self.taken_at <= self._begin_within
 
     @property

@@ -11,6 +11,12 @@ process compares what that clock did between two of its looks with what its own 
 the two differ by more than clocks do, the database's clock was set, and the first process that sees it
 corrects the shift for all. For short-lived processes, each machine has a row with a recent look. A step that
 happens while no process runs is not seen.
+
+A machine's uptime never counts more time than has passed, but less where a virtual machine was paused or
+copied. So a database that seems to be ahead may be right. The rows say since when each machine has counted
+evenly: one that has counted more since a moment than this machine has proves that this one was paused, and
+nothing is corrected. A correction that was made stays, right or wrong. To undo it would make all that was put
+on record meanwhile too old, and free what is in use.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from smsverify._runtime.clock import boot_id, boottime
 from smsverify._store.tables import accounts, clocks, looks, orders, purchases, queue, shifts, slots, waits
+from smsverify.errors import StoreError
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -41,6 +48,11 @@ DRIFT = 5e-4
 BASE_AGE = 60.0
 OLDEST_BASE = 600.0
 SHORT_LOOK = 0.1
+# How far one of a machine's looks may lie after the one before for it to have counted evenly: then a step is
+# hidden by what clocks may drift only if it is shorter than a second.
+LONGEST_GAP = 1200.0
+HIDDEN = 1.0
+CORRECTIONS = 5  # that one look waits for at the most, its own or those of others
 
 # Moments that are past when they are put on record; among them is the latest one that any row has.
 _RECORDED = (
@@ -112,7 +124,8 @@ class MachineTime:
         connection.execute(later.values(free_at=slots.c.free_at + (now - last)))
         is_old = sa.or_(clocks.c.boot == self._boot, clocks.c.steady < now - FORGOTTEN_AFTER)
         connection.execute(sa.delete(clocks).where(is_old))
-        connection.execute(sa.insert(clocks).values(boot=self._boot, boottime=uptime, steady=now, version=0))
+        values = {"boot": self._boot, "boottime": uptime, "steady": now, "since": now, "version": 0}
+        connection.execute(sa.insert(clocks).values(**values))
         self._offset = now - uptime
         self._next_note = uptime + NOTE_PAUSE
 
@@ -187,7 +200,8 @@ class _Look:
     def corrected_by(self, base: _Look) -> _Look:
         """The same look at a time that has gone on since an earlier one, no faster than it may have."""
         steady = base.steady + self.before - base.after
-        return replace(self, version=self.version + 1, shift=steady - self.database)
+        version = max(self.version, base.version) + 1
+        return replace(self, version=version, shift=steady - self.database)
 
 
 class SharedTime:
@@ -202,7 +216,8 @@ class SharedTime:
         self._boot = boot_id()
         self._base: _Look | None = None
         self._newest: _Look | None = None
-        self._next_note = 0.0
+        self._since = 0.0  # the time since which this machine's looks have gone on evenly
+        self._next_notes: dict[str, float] = {}  # by the name of the row
         self._clock = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
         self._shift = sa.func.coalesce(sa.select(shifts.c.seconds).scalar_subquery(), 0.0)
         version = sa.func.coalesce(sa.select(shifts.c.version).scalar_subquery(), 0)
@@ -217,13 +232,16 @@ class SharedTime:
     def find(self, connection: sa.Connection) -> bool:
         """Takes up the machine's last look, so that a step between two short processes is seen.
 
-        Nothing that any machine has seen may lie ahead. But the time is never moved ahead because of a look
-        of another process: machines that were copied while they ran go by one name, and have other uptimes.
+        Nothing that any machine has seen since the last correction may lie ahead. But the time is never moved
+        ahead because of a look of another process: machines that were copied while they ran go by one name,
+        and have other uptimes.
         """
         mine = sa.and_(clocks.c.boot == self._boot, clocks.c.boot != "")  # A machine may have no name.
         row = connection.execute(sa.select(clocks).where(mine)).one_or_none()
-        last = connection.execute(sa.select(sa.func.max(clocks.c.steady))).scalar()
+        newest = sa.select(clocks.c.version, sa.func.max(clocks.c.steady)).group_by(clocks.c.version)
+        seen = connection.execute(newest).all()
         look = self._look(connection)
+        last = next((steady for version, steady in seen if version == look.version), None)
         if row is not None and row.version == look.version and row.boottime <= look.after:
             self._base = replace(
                 look,
@@ -231,11 +249,12 @@ class SharedTime:
                 after=row.boottime + SHORT_LOOK / 2,
                 database=row.steady - look.shift,
             )
-            self._next_note = row.boottime + NOTE_PAUSE
+            self._since = row.since
+            self._next_notes = {self._boot: row.boottime + NOTE_PAUSE}
             if look.is_behind(self._base):
                 self._base = None
         if self._base is None and last is not None and look.steady < last:
-            self._base = replace(look, database=last - look.shift)
+            self._base, self._since = replace(look, database=last - look.shift), last
         self._checked(look)
         return True
 
@@ -246,18 +265,30 @@ class SharedTime:
 
     def note(self, connection: sa.Connection) -> None:
         """Notes it as the transaction's last statement, so that others wait for it as shortly as can be."""
-        look = self._newest
-        if look is None or look.before < self._next_note or not look.is_short:
-            return
-        self._next_note = look.before + NOTE_PAUSE
+        with self._lock:
+            look, since = self._newest, self._since
+            if look is None:
+                return
+            name = self._name_of(look)
+            if look.before < self._next_notes.get(name, 0.0):
+                return
+            self._next_notes[name] = look.before + NOTE_PAUSE
+        self._put_down(connection, look, since)
+        connection.execute(sa.delete(clocks).where(clocks.c.steady < look.steady - FORGOTTEN_AFTER))
+
+    def _name_of(self, look: _Look) -> str:
+        """The name of the row that a look is noted in: no process takes up one that has no name."""
+        return self._boot if look.is_short else ""
+
+    def _put_down(self, connection: sa.Connection, look: _Look, since: float) -> None:
         values = {
             "boottime": (look.before + look.after) / 2,
             "steady": look.steady,
+            "since": since,
             "version": look.version,
         }
-        note = insert(clocks).values(boot=self._boot, **values)
+        note = insert(clocks).values(boot=self._name_of(look), **values)
         connection.execute(note.on_conflict_do_update(index_elements=[clocks.c.boot], set_=values))
-        connection.execute(sa.delete(clocks).where(clocks.c.steady < look.steady - FORGOTTEN_AFTER))
 
     def now(self, connection: sa.Connection) -> float:
         """The database's clock, corrected."""
@@ -282,19 +313,37 @@ class SharedTime:
 
     def _checked(self, look: _Look) -> _Look:
         """A look that goes with the earlier ones; where this one does not, the shift is corrected for all."""
+        for _ in range(CORRECTIONS):
+            if self._goes_on(look):
+                return look
+            look = self._correct()
+        raise StoreError(
+            "the clock of the store's database is set again and again, or several servers answer at its "
+            "address, so what takes its time cannot be told. Let one server answer, and keep its clock even "
+            "(NTP); then try again"
+        )
+
+    def _goes_on(self, look: _Look) -> bool:
         with self._lock:
             base = self._base
             if base is None or look.version > base.version:
                 # Another process has corrected it, which knew the time before.
-                self._base = self._newest = look
-                self._next_note = 0.0
-                return look
-            if look.version == base.version and look.is_even_with(base):
-                if look.before - base.after > (BASE_AGE if look.is_short else OLDEST_BASE):
-                    self._base = look
-                self._newest = look
-                return look
-        return self._checked(self._correct())
+                self._begin_with(look)
+            elif look.version < base.version or not look.is_even_with(base):
+                return False
+            elif (age := look.before - base.after) > (BASE_AGE if look.is_short else OLDEST_BASE):
+                self._base = look
+                if age > LONGEST_GAP:
+                    self._since = look.steady
+            self._newest = look
+            return True
+
+    def _begin_with(self, look: _Look) -> None:
+        """Later looks are compared with this one. The caller has the lock."""
+        if self._base is None or not look.is_even_with(self._base):
+            self._since = look.steady
+        self._base = look
+        self._next_notes.clear()
 
     def _correct(self) -> _Look:
         """Looks again while no other process corrects the shift, and corrects it if it still has to be."""
@@ -302,14 +351,42 @@ class SharedTime:
             first = insert(shifts).values(id=1, version=0, seconds=0.0)
             connection.execute(first.on_conflict_do_nothing())
             connection.execute(sa.select(shifts).with_for_update())
-            look, base = self._look(connection), self._base
-            if base is None or look.version != base.version or look.is_even_with(base):
+            look = self._look(connection)
+            with self._lock:
+                base, since = self._base, self._since
+            if base is None or look.version > base.version:
+                return look
+            if look.version < base.version:
+                is_right = look.is_even_with(base)  # another server has gone on with an older state
+            elif look.is_even_with(base):
+                return look
+            else:
+                is_right = self._was_paused(connection, look, base)
+            if is_right:
+                with self._lock:
+                    self._begin_with(look)
                 return look
             corrected = look.corrected_by(base)
             values = {"version": corrected.version, "seconds": corrected.shift}
             connection.execute(sa.update(shifts).values(**values))
+            self._put_down(connection, corrected, since)
         log.warning(
             "The database's clock was set by %+.3f s. What takes its time goes on as if it had not been",
             look.shift - corrected.shift,
         )
         return corrected
+
+    def _was_paused(self, connection: sa.Connection, look: _Look, base: _Look) -> bool:
+        """Whether another machine has counted more time since an earlier look than this one."""
+        if look.is_behind(base):
+            return False
+        rows = connection.execute(sa.select(clocks).where(clocks.c.version == base.version)).all()
+        counted = max((row.steady - max(row.since, base.steady) for row in rows), default=0.0)
+        surely = counted * (1 - 2 * DRIFT) - HIDDEN  # each of the two may differ from the database
+        if surely <= look.after - base.before:
+            return False
+        log.warning(
+            "This machine was paused: it has missed %.0f s that another one has counted",
+            look.steady - base.steady - (look.before - base.after),
+        )
+        return True

@@ -48,13 +48,15 @@ schema = sa.Table(
     sa.Column("store_id", sa.Text, nullable=False),
 )
 
-# A machine's newest look at the time: what its uptime was then, and the store's time.
+# A machine's newest look at the time: what its uptime was then, and the store's time; and since when the two
+# have gone on evenly.
 clocks = sa.Table(
     "smsverify_clocks",
     metadata,
     sa.Column("boot", sa.Text, primary_key=True),
     sa.Column("boottime", sa.Double, nullable=False),
     sa.Column("steady", sa.Double, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
 )
 

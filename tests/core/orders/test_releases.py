@@ -9,10 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from rigs.clocks import later
 
 from smsverify._orders.handover import Handover
 from smsverify._orders.records import Records
@@ -21,7 +23,7 @@ from smsverify._store.store import Store, open_store
 from smsverify._store.tables import orders, releases
 from smsverify.models import OrderStatus
 
-PAUSE, LONGEST = 10.0, 40.0
+PAUSE, LONGEST, HOUR = 10.0, 40.0, 3600.0
 IDS = st.sampled_from([7, 8, 9])
 WAITERS = st.sampled_from(["first", "second"])
 
@@ -76,6 +78,10 @@ class Wishes(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 15.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
         self.time += seconds
+
+    @rule(seconds=st.sampled_from([15.0, 1000.0]))
+    def the_time_goes_back(self, seconds: float) -> None:
+        self.time -= seconds
 
     @rule(
         order_id=IDS,
@@ -156,7 +162,8 @@ class Wishes(RuleBasedStateMachine):
         due = {
             order_id: wish
             for order_id, wish in self.wishes().items()
-            if wish.next_at <= self.time or (even_early and not wish.is_planned)
+            if wish.next_at <= self.time
+            or (not wish.is_planned and (even_early or wish.next_at > self.time + LONGEST))
         }
         places = {
             order_id: ((wish.tried_at,) if even_early else ()) + (wish.next_at, order_id)
@@ -231,3 +238,15 @@ def test_many_who_give_one_order_up_and_need_it_again_never_wait_for_each_other(
         list(pool.map(go, range(6)))  # which raises where two wait for each other
     several.close(7)
     assert several.all() == []
+
+
+def test_a_cancellation_that_was_refused_is_tried_again_soon_though_the_time_has_gone_back(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = Releases(Records(open_store(any_store_url), "account"))
+    several.request(7, "not needed")
+    several.request(8, "planned", patience=HOUR, is_planned=True)
+    assert [one.order_id for one in several.take_due(PAUSE, LONGEST, limit=3)] == [7]
+    later(monkeypatch, -HOUR)
+    assert [one.order_id for one in several.take_due(PAUSE, LONGEST, limit=3)] == [7]
+    assert several.take_due(PAUSE, LONGEST, limit=3) == []

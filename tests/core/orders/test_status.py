@@ -7,7 +7,9 @@ from decimal import Decimal
 
 import pytest
 from requests_mock import Mocker
+from rigs.clocks import later
 from rigs.purchases import buy_number
+from rigs.rooms import rooms_of
 
 from smsverify import errors
 from smsverify.hook import SmsVerifyHook
@@ -132,3 +134,12 @@ def test_a_fresh_order_that_the_service_does_not_show_yet_is_believed_in(
     assert hook.check_otp(order_id) is None
     with pytest.raises(errors.NotFoundError):
         hook.check_otp(999)
+
+
+def test_first_readings_that_began_before_the_time_went_back_keep_no_others_away(
+    hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = rooms_of(hook).orders.listing
+    assert [listing.begin_introduction(300.0) for _ in range(2)] == [True, False]
+    later(monkeypatch, -86_400.0)
+    assert [listing.begin_introduction(300.0) for _ in range(2)] == [True, False]

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import sqlalchemy as sa
 
+from smsverify._runtime import clock
+from smsverify._service import slots
+from smsverify._store import steady
 from smsverify._store.store import Store
 
 if TYPE_CHECKING:  # which the processes of `rigs.workers` need not load
@@ -42,6 +45,36 @@ class DatabaseClock:
     def close(self) -> None:
         """Lets go of the database."""
         self._connection.close()
+
+
+class Machines:
+    """Machines that share a database. What this process does, it does on one of them.
+
+    Args:
+        monkeypatch: puts the clock of that machine in the place of the right one.
+        database: the clock of the database.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, database: DatabaseClock) -> None:
+        self._database = database
+        self._names: dict[str, str] = {}
+        self._uptimes: dict[str, float] = {}
+        self._here = ""
+        monkeypatch.setattr(steady, "boot_id", lambda: self._names[self._here])
+        for module in (steady, slots):
+            monkeypatch.setattr(module, "boottime", lambda: clock.boottime() + self._uptimes[self._here])
+
+    def on(self, machine: str, *, name: str | None = None, uptime: float = 0.0) -> None:
+        """Goes to a machine; a new one has a name and an uptime, by which it differs from the first ones."""
+        self._here = machine
+        self._names.setdefault(machine, name or machine)
+        self._uptimes.setdefault(machine, uptime)
+
+    def let_pass(self, seconds: float, *, paused: str = "") -> None:
+        """So much time passes, which all machines count but the one that is paused."""
+        self._database.step(seconds)
+        for machine in self._uptimes:
+            self._uptimes[machine] += 0.0 if machine == paused else seconds
 
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
