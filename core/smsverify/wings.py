@@ -50,6 +50,7 @@ __all__ = [
     "result_of",
     "secrets_of",
     "store_name",
+    "store_time",
 ]
 
 # Each is loaded when it is first used: a Dag file that names an operator needs none of the client.
@@ -159,3 +160,13 @@ def missing_code(hook: SmsVerifyHook, order_id: int, *, is_cancelled: bool) -> s
 def store_name(hook: SmsVerifyHook) -> str:
     """Names the store itself: two processes that get the same name share their records."""
     return hook._parts.store.name()
+
+
+def store_time(hook: SmsVerifyHook) -> float:
+    """The time that all who use the store share, in seconds, for what one machine tells another.
+
+    It looks like seconds since 1970, but is not the calendar: those of two machines differ, and may be set.
+    """
+    store = hook._parts.store
+    with store.read() as connection:
+        return store.now(connection)

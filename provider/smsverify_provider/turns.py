@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from smsverify.errors import SmsVerifyError
 from smsverify.text import log_of
-from smsverify.wings import store_name
+from smsverify.wings import store_name, store_time
 from smsverify_provider.arguments import CheckedOperator
 from smsverify_provider.results import without_frames
 from smsverify_provider.resuming import LEAD, RESUME_GAP
@@ -73,7 +72,7 @@ class WaitsForTurn(CheckedOperator):
             trigger=SmsVerifyTurnTrigger(
                 place=place.id,
                 arrived_at=place.arrived_at,
-                not_before=time.time() + RESUME_GAP,
+                not_before=store_time(hook) + RESUME_GAP,
                 store=store_name(hook),
                 passed_on=dict(passed_on or {}),
                 smsverify_conn_id=self.smsverify_conn_id,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 from airflow.sdk import DAG, task
 
 from smsverify.simulator import Simulator
+from smsverify.wings import store_time
 from smsverify_provider.operators.smsverify import (
     SmsVerifyCancelOrderOperator,
     SmsVerifyOrderOperator,
@@ -134,7 +134,7 @@ def test_the_trigger_masks_nothing_as_a_triggerer_would_remember_it_for_good(
     sim.deliver_sms(order_id)
     trigger = SmsVerifyOtpTrigger(
         order_id=order_id,
-        deadline=time.time() + 60,
+        deadline=store_time(hook) + 60,
         not_before=0.0,
         waiter="the sensor",
         cancel_on_timeout=True,

@@ -20,7 +20,7 @@ from rigs import eventually
 from smsverify._parts import Parts
 from smsverify._store.tables import queue
 from smsverify.simulator import Simulator
-from smsverify.wings import TurnIsFar, leaving_queue, store_name
+from smsverify.wings import TurnIsFar, leaving_queue, store_name, store_time
 from smsverify_provider.operators.smsverify import (
     SmsVerifyOperator,
     SmsVerifyOrderOperator,
@@ -143,8 +143,9 @@ def test_a_place_is_kept_while_airflow_cannot_take_the_event(
     run_task: Any, hook: Any, rooms: Parts, use_up: Callable[[], None]
 ) -> None:
     use_up()
-    trigger = trigger_of(run_task(SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)).msg)
-    trigger.not_before = time.time() + 3600
+    deferral = run_task(SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)).msg
+    deferral.trigger_kwargs["not_before"] += 3600
+    trigger = trigger_of(deferral)
     with rooms.store.write() as connection:
         connection.execute(sa.delete(queue))
 
@@ -157,7 +158,7 @@ def test_a_place_is_kept_while_airflow_cannot_take_the_event(
 
 
 def test_no_event_comes_before_a_worker_has_let_go_of_the_task(hook: Any) -> None:
-    not_before = time.time() + 1
+    not_before = store_time(hook) + 1
     trigger = SmsVerifyTurnTrigger(
         place="whose turn it is",
         arrived_at=0.0,
@@ -166,7 +167,20 @@ def test_no_event_comes_before_a_worker_has_let_go_of_the_task(hook: Any) -> Non
         smsverify_conn_id="smsverify_default",
     )
     asyncio.run(event_of(trigger))
-    assert time.time() >= not_before
+    assert store_time(hook) >= not_before
+
+
+@pytest.mark.slow
+def test_a_worker_whose_clock_is_ahead_holds_no_turn_up(
+    run_task: Any, use_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_up()
+    right = time.time
+    with monkeypatch.context() as worker:
+        worker.setattr(time, "time", lambda: right() + 3600)
+        deferral = run_task(SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)).msg
+    event = asyncio.run(asyncio.wait_for(event_of(trigger_of(deferral)), 60))
+    assert "detail" not in event
 
 
 def test_a_verification_comes_back_with_its_key(run_task: Any, use_up: Callable[[], None]) -> None:
@@ -209,6 +223,7 @@ def test_a_triggerer_with_another_store_keeps_no_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     use_up()
+    monkeypatch.setattr("smsverify_provider.resuming.RESUME_GAP", 0.2)
     buy = SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)
     trigger = trigger_of(run_task(buy).msg)
     connection["extra"]["store_url"] = f"sqlite:///{tmp_path / 'another.db'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from smsverify.checks import (
     check_sender,
 )
 from smsverify.errors import InvalidRequestError, NotFoundError, StoreError, WaitStoppedError
-from smsverify.wings import attempts_of, claim, plan_release, store_name
+from smsverify.wings import attempts_of, claim, plan_release, store_name, store_time
 from smsverify_provider.arguments import check_known, check_text_pattern, is_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
@@ -337,6 +336,7 @@ class SmsVerifyOperator(WaitsForTurn):
         seconds = check_seconds(self.timeout, "timeout")
         waiter = f"{uuid.uuid4().hex}@{store_name(self._hook)}"
         claim(self._hook, order_id, waiter)
+        now = store_time(self._hook)
         # Airflow calls nothing when it ends a task before its trigger has started: the number is then
         # given back when the wait would have ended. The trigger's claim takes this off the record.
         plan_release(
@@ -347,7 +347,6 @@ class SmsVerifyOperator(WaitsForTurn):
             patience=seconds + START,
         )
         series.let_go()
-        now = time.time()
         self.defer(
             trigger=SmsVerifyOtpTrigger(
                 order_id=order_id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -29,7 +28,7 @@ from smsverify.errors import (
 )
 from smsverify.models import Message
 from smsverify.text import amount
-from smsverify.wings import claim, log_wait, missing_code, plan_release, store_name
+from smsverify.wings import claim, log_wait, missing_code, plan_release, store_name, store_time
 from smsverify_provider.arguments import CheckedOperator, check_known, check_text_pattern
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
@@ -197,7 +196,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
                     waiter=waiter,
                     patience=self.timeout + START,
                 )
-            self._defer(order_id, waiter)
+            self._defer(hook, order_id, waiter)
         if not context.get("task_reschedule_count"):
             log_wait(hook, order_id, self.timeout)
         try:
@@ -304,10 +303,10 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             self.order_id, ask=ask, after=self.after, sender=self.sender, pattern=self.pattern
         )
 
-    def _defer(self, order_id: int, waiter: str) -> NoReturn:
+    def _defer(self, hook: SmsVerifyHook, order_id: int, waiter: str) -> NoReturn:
         from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
-        now = time.time()
+        now = store_time(hook)
         self.defer(
             trigger=SmsVerifyOtpTrigger(
                 order_id=order_id,

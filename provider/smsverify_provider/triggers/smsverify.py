@@ -25,9 +25,9 @@ from smsverify.errors import (
     WaitTimeoutError,
 )
 from smsverify.text import log_of
-from smsverify.wings import Place, claim, keep_place, store_name
+from smsverify.wings import Place, claim, keep_place, store_name, store_time
 from smsverify_provider.kills import give_back, state_on_loop
-from smsverify_provider.resuming import LEAD
+from smsverify_provider.resuming import LEAD, Gap
 from smsverify_provider.runs import wait_for_ti
 from smsverify_provider.versions import CALLS_ON_KILL, SharedStreamProducer
 
@@ -53,11 +53,7 @@ EVENT_GAP = 2.0
 
 
 class WaitEvent(TriggerEvent):
-    """How a wait has ended. Airflow logs the `repr` of each event, and the payload holds a function's result.
-
-    Args:
-        payload: for the task.
-    """
+    """How a wait has ended. Airflow logs the `repr` of each event; the payload holds a function's result."""
 
     def __init__(self, payload: dict[str, Any]) -> None:
         super().__init__(payload)  # type: ignore[no-untyped-call]
@@ -77,9 +73,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
 
     Args:
         order_id: the order.
-        deadline: when the wait ends, in seconds since the epoch, so that a triggerer that restarts keeps to
-            it.
-        not_before: when the event may come, in seconds since the epoch.
+        deadline: when the wait ends, by the store's time, so that a triggerer that restarts keeps to it.
+        not_before: when the event may come, by the store's time.
         waiter: names the try of the sensor that has claimed the order, and after an @ the store with that
             claim: the triggerer needs the same store.
         cancel_on_timeout: cancels the order where it is still pending at the deadline.
@@ -117,6 +112,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         self.sender = sender
         self.pattern = pattern
         self.passed_on = passed_on
+        self._gap = Gap(not_before)
         self._claiming = threading.Lock()
         self._is_killed = False
         self._has_ended = False
@@ -143,7 +139,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         wait_for_ti(self.task_instance)
         outcome = await self._wait()
         self._has_ended = True
-        await asyncio.sleep(self.not_before - time.time())
+        await self._gap.passed()
         yield WaitEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)
         # Nothing may follow: a trigger that still runs when Airflow takes its event counts as killed.
 
@@ -202,16 +198,19 @@ class SmsVerifyOtpTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         """Waits until the code is there, the time is over, or waiting makes no sense any more."""
+        end = float("inf")
         while True:
             try:
                 hook = self._hook = await self._make_hook()
-                if not await asyncio.to_thread(self._claim, hook):
+                left = await asyncio.to_thread(self._claim, hook)
+                if left is None:
                     return {"outcome": "other_store", "detail": OTHER_STORE}
+                end = time.monotonic() + left
                 # The core's method, which masks nothing: a masked text stays in this process for good, and
                 # this process logs no code.
                 await super(type(hook), hook).await_otp(
                     self.order_id,
-                    max(0.0, self.deadline - time.time()),
+                    left,
                     cancel_on_timeout=self.cancel_on_timeout,
                     after=self.after,
                     sender=self.sender,
@@ -233,26 +232,29 @@ class SmsVerifyOtpTrigger(BaseTrigger):
             except AuthenticationError as error:
                 return {"outcome": "refused", "detail": str(error)}
             except StoreError as error:
-                if time.time() > self.deadline:
+                if time.monotonic() > end:
                     raise
                 self.log.warning("The wait for order %d has to begin again: %s", self.order_id, error)
                 await asyncio.sleep(STORE_PAUSE)
 
-    def _claim(self, hook: SmsVerifyHook) -> bool:
-        """Claims the order under a name of this run's own; `False` on another store.
+    def _claim(self, hook: SmsVerifyHook) -> float | None:
+        """Claims the order under a name of this run's own. Returns for how many seconds it may be waited for;
+        `None` on another store.
 
         A trigger that moves runs twice for a while, and Airflow calls `on_kill` of the earlier run although
         no user has ended the task. It must not give back the order that the later run waits for.
         """
         store = self.waiter.partition("@")[2]
         if store and store_name(hook) != store:
-            return False
+            return None
         with self._claiming:
             if not self._is_killed:
                 waiter = uuid.uuid4().hex
                 claim(hook, self.order_id, waiter)
                 self.waiter = waiter
-        return True
+        now = store_time(hook)
+        self._gap.note(now)
+        return max(0.0, self.deadline - now)
 
     async def _make_hook(self) -> SmsVerifyHook:
         return await _hook_on(self.smsverify_conn_id)
@@ -266,7 +268,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
 
     Args:
         place, arrived_at: of the place.
-        not_before: when the event may come, in seconds since the epoch.
+        not_before: when the event may come, by the store's time.
         store: the store that the place is in: the triggerer has to have the same.
         passed_on: what the event brings back to the task besides.
         smsverify_conn_id: the connection.
@@ -289,6 +291,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
         self.store = store
         self.passed_on = passed_on
         self.smsverify_conn_id = smsverify_conn_id
+        self._gap = Gap(not_before)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and its arguments; Airflow keeps them in plain text, and nothing secret is among them."""
@@ -305,7 +308,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
         """Waits until the turn is near."""
         detail = await self._wait()
         # Others may have given up, so the turn may come sooner than Airflow can take the event.
-        await asyncio.sleep(self.not_before - time.time())
+        await self._gap.passed()
         event = {**(self.passed_on or {}), "place": self.place, "arrived_at": self.arrived_at}
         yield TriggerEvent(event | ({"detail": detail} if detail else {}))  # type: ignore[no-untyped-call]
 
@@ -325,6 +328,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
     def _keep(self, hook: SmsVerifyHook) -> Future[None] | None:
         if store_name(hook) != self.store:
             return None
+        self._gap.note(store_time(hook))
         return keep_place(hook, Place(self.place, self.arrived_at), lead=LEAD)
 
 

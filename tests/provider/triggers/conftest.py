@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from trigger_runs import Gate
 
 from smsverify.models import Order
+from smsverify.wings import store_time
 from smsverify_provider import kills
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
@@ -23,13 +23,13 @@ def order(hook: Any) -> Order:
 
 
 @pytest.fixture
-def make(order: Order) -> Callable[..., SmsVerifyOtpTrigger]:
+def make(hook: Any, order: Order) -> Callable[..., SmsVerifyOtpTrigger]:
     """Makes a trigger as the triggerer does: from what is in the metadata database."""
 
     def make(timeout: float = 60.0, **changes: Any) -> SmsVerifyOtpTrigger:
         arguments = {
             "order_id": order.order_id,
-            "deadline": time.time() + timeout,
+            "deadline": store_time(hook) + timeout,
             "not_before": 0.0,
             "waiter": "the sensor",
             "cancel_on_timeout": True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ from trigger_runs import Gate, event_of, kill, run, start, until
 
 from smsverify.models import Order
 from smsverify.simulator import Simulator
-from smsverify.wings import claim
+from smsverify.wings import claim, store_time
 from smsverify_provider import kills
 from smsverify_provider.triggers import smsverify as triggers
 
@@ -250,7 +249,7 @@ def test_a_number_whose_code_has_come_is_not_given_back(
     make: Any, order: Order, sim: Simulator, hook: Any, airflow_says: Any
 ) -> None:
     async def scenario() -> None:
-        trigger = make(not_before=time.time() + 60)
+        trigger = make(not_before=store_time(hook) + 60)
         running = await start(trigger, sim)
         sim.deliver_sms(order.order_id)
         await until(lambda: hook.check_otp(order.order_id, ask=False) is not None)
