@@ -359,7 +359,8 @@ class OrderStatus(Message):
 
     Attributes:
         status: the service's own word.
-        time_left_seconds: seconds until a rental ends, `None` where the service does not say.
+        time_left_seconds: seconds until a rental ends, `None` where the service does not say; where it shows
+            a date alone, reckoned from that.
         expires_at: UTC; from the answer, or reckoned from the time left.
     """
 
@@ -437,11 +438,7 @@ def seconds_left(status: OrderStatus) -> float | None:
     left = status.time_left_seconds
     if left is None and status.days_left is not None:
         left = float(status.days_left) * 86_400
-    if left is not None:
-        return None if status.status == "pending" and left <= 0 else left
-    if status.expires_at is not None:
-        return (status.expires_at - datetime.now(timezone.utc)).total_seconds()
-    return None
+    return None if left is not None and left <= 0 and status.status == "pending" else left
 
 
 def reckon_expiry(status: OrderStatus, now: datetime) -> datetime | None:

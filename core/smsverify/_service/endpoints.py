@@ -131,8 +131,8 @@ class ServiceApi:
     ) -> OrderStatus:
         """`GET /api/v1/order/<order_id>/status/`"""
         reply = self._transport.get(f"/api/v1/order/{order_id}/status/", priority=priority, **options)
-        status = self._decode_status(order_id, reply)
         now = datetime.now(timezone.utc)
+        status = _with_time_left(self._decode_status(order_id, reply), reply.answer.date or now.timestamp())
         received_at = now if status.arrived else None
         return status.model_copy(
             update={"expires_at": reckon_expiry(status, now), "received_at": received_at}
@@ -354,6 +354,18 @@ def _status(order_id: int, row: Mapping[str, Any]) -> dict[str, Any]:
     if "status" in row or values["otp"] or values["message"]:
         values.setdefault("status", UNKNOWN_STATUS)
     return {"order_id": order_id} | values
+
+
+def _with_time_left(status: OrderStatus, answered_at: float) -> OrderStatus:
+    """A status that shows a date alone, with the time that is left until then.
+
+    Args:
+        status: the status.
+        answered_at: by the service's clock: the calendars of the hosts differ.
+    """
+    if status.expires_at is None or status.time_left_seconds is not None or status.days_left is not None:
+        return status
+    return status.model_copy(update={"time_left_seconds": status.expires_at.timestamp() - answered_at})
 
 
 def _order_body(request: OrderRequest, entry: Service) -> dict[str, Any]:

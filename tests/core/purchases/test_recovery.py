@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -383,6 +384,35 @@ def test_a_refund_of_the_same_amount_hides_no_renewal_that_was_paid(
     for _ in range(2):
         assert [call.kind for call in hook.reconcile().unknown] == ["renewal"]
     assert simulator.order(rental).renewals == 1
+
+
+def test_a_date_shows_no_renewal_where_two_hosts_have_other_calendars(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is an hour ahead, so that by its calendar less time was left."""
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    rental = buy(hook, product="rent-1day", service="Tinder").order_id
+    end = simulator.order(rental).expires_at.isoformat()
+    body = json.dumps({"order_id": rental, "status": "active", "expiry_date": end})
+    shown = Fault("error_before", path="order/*/status/", status=200, body=body, times=None)
+    simulator.add_fault(shown)
+    simulator.add_fault(Fault("reset", path="order/*/renew/"))
+    with monkeypatch.context() as ahead:
+        for module in ("models", "_service.endpoints"):
+            ahead.setattr(f"smsverify.{module}.datetime", AnHourAhead)
+        with pytest.raises(errors.PurchaseUnknownError):
+            hook.renew(rental)
+    assert hook.reconcile().resolved == []
+    assert [call.kind for call in hook.reconcile().unknown] == ["renewal"]
+
+
+class AnHourAhead(datetime):
+    """The calendar of a host that is an hour ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Any:
+        return datetime.now(tz) + timedelta(hours=1)
 
 
 @pytest.mark.parametrize("left", [{"time_left_seconds": 3000}, {"days_left": 1}], ids=str)

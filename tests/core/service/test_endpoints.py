@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -16,7 +17,7 @@ from smsverify import (
     Service,
     SmsVerifyHook,
 )
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 
 PHONE = "+1 415 555 0123"
 
@@ -210,6 +211,20 @@ def test_the_expiry_of_a_rental_by_the_day_follows_from_the_time_left(
     assert hook.get_order(order.order_id).expires_at == status.expires_at
     known = (status.time_left_seconds is not None, status.days_left is not None)
     assert known == ("time_left_seconds" in fields, "days_left" in fields)
+
+
+@pytest.mark.parametrize("skew", [-7200.0, 7200.0])
+def test_a_date_that_a_status_shows_is_by_the_clock_that_its_answer_shows(
+    skew: float, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    simulator.configure(clock_skew=skew)
+    order_id = hook.order("rental", service="WhatsApp", duration=3).order_id
+    end = datetime.now(timezone.utc) + timedelta(hours=1)
+    shown = (end + timedelta(seconds=skew)).isoformat()
+    body = json.dumps({"order_id": order_id, "status": "active", "expiry_date": shown})
+    simulator.add_fault(Fault("error_before", path="order/*/status/", status=200, body=body))
+    left = hook.get_status(order_id).time_left_seconds
+    assert left == pytest.approx(3600, abs=60)
 
 
 def test_an_order_is_cancelled_at_its_endpoint_without_a_body(
