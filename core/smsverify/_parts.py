@@ -243,7 +243,9 @@ class Parts:
 
     @cached_property
     def periods(self) -> Periods:
-        return Periods(self.store, self.settings.account_id, time_scale=self.settings.time_scale)
+        return Periods(
+            self.store, self.settings.account_id, self.api.clock, time_scale=self.settings.time_scale
+        )
 
     @cached_property
     def ledger(self) -> Ledger:

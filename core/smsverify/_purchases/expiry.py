@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
+from smsverify._purchases.moments import Moment
 from smsverify._runtime.clock import DAY
 from smsverify.models import OrderStatus, seconds_left
 
@@ -42,6 +43,10 @@ class Expiry:
             return None
         is_rounded = status.time_left_seconds is None and status.days_left is not None
         return cls(now + left - (ROUNDED if is_rounded else max(STALE * time_scale, 2.0)), now + left)
+
+    def sooner(self, seconds: float) -> Expiry:
+        """The same end where the store's clock is that much behind what it was reckoned by."""
+        return Expiry(self.earliest - seconds, self.latest - seconds)
 
     @classmethod
     def recorded_in(cls, request: Mapping[str, Any]) -> Expiry | None:
@@ -90,10 +95,10 @@ class Sight:
 
     Attributes:
         status: of the order.
-        asked_at: when it had said that, in seconds by the store's clock.
+        moment: when it had said that.
         expiry: the end that it shows; `None` where it shows none.
     """
 
     status: OrderStatus
-    asked_at: float
+    moment: Moment
     expiry: Expiry | None

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from smsverify._purchases.calls import renewal_of
 from smsverify._purchases.expiry import Expiry, Sight
+from smsverify._purchases.moments import Moment
 from smsverify._runtime.clock import DAY
+from smsverify._service.service_clock import ServiceClock
 from smsverify._store.store import Store
 from smsverify._store.tables import RENEWAL, orders, purchases
 from smsverify.models import Order, OrderStatus, period_of
@@ -22,7 +24,8 @@ LONGEST_DAYS: Final = 30
 
 @dataclass(frozen=True)
 class MadeRenewal:
-    """A renewal that was carried out. All times are in seconds by the store's clock.
+    """A renewal that was carried out. All times are in seconds by the store's clock, as it goes now: what it
+    has missed since then is taken off, see `Moment`.
 
     Attributes:
         id: of its row.
@@ -30,6 +33,7 @@ class MadeRenewal:
         asked_at, expiry: when the order was looked at before it, and its end by that; `None` where that was
             unknown.
         grown: by how many seconds it has moved the end that the status shows; `None` where that was not seen.
+        missed: what was taken off.
     """
 
     id: int
@@ -37,6 +41,7 @@ class MadeRenewal:
     asked_at: float
     expiry: Expiry | None
     grown: float | None
+    missed: float = 0.0
 
 
 class Periods:
@@ -45,12 +50,14 @@ class Periods:
     Args:
         store: where the paid calls are.
         account: whose they are.
+        service_clock: shows the service's time.
         time_scale: how long the service's minute is in real minutes.
     """
 
-    def __init__(self, store: Store, account: str, *, time_scale: float) -> None:
+    def __init__(self, store: Store, account: str, service_clock: ServiceClock, *, time_scale: float) -> None:
         self._store = store
         self._account = account
+        self._service_clock = service_clock
         self._time_scale = time_scale
 
     def now(self) -> float:
@@ -79,22 +86,30 @@ class Periods:
         renewals = self._renewals(order.order_id)
         if not renewals:
             return None
+        # What was missed since the purchase is not on record, but it is no less.
+        missed = renewals[0].missed
         bought_at = self._bought_at(order.order_id)
+        bought_at = None if bought_at is None else bought_at - missed
         period = self._period(order, bought_at, renewals)
         # A rental from elsewhere was bought before it was first seen: perhaps just before its end.
-        begins = self._first_seen_at(order.order_id) - period / 10 if bought_at is None else bought_at
+        seen_at = self._first_seen_at(order.order_id) - missed
+        begins = seen_at - period / 10 if bought_at is None else bought_at
         for renewal in renewals:
             begins = max(begins + period, renewal.sent_at)
         return begins
 
     def saw(self, status: OrderStatus) -> Sight:
         """What a status of a rental says just now; notes what it shows of the last renewal."""
-        now = self.now()
-        sight = Sight(status, now, Expiry.shown_by(status, now, self._time_scale))
+        with self._store.read() as connection:
+            moment = self._moment(connection)
+        sight = Sight(status, moment, Expiry.shown_by(status, moment.at, self._time_scale))
         self._note(status.order_id, sight.expiry)
         return sight
 
     # -------------------------------------------------------------- inside
+
+    def _moment(self, connection: sa.Connection) -> Moment:
+        return Moment(self._store.now(connection), self._store.wall(connection), self._service_clock.now())
 
     def _note(self, order_id: int, shown: Expiry | None) -> None:
         last = self.last(order_id)
@@ -141,7 +156,11 @@ class Periods:
                     purchases.c.state == "bought",
                 )
             ).all()
-        return sorted(map(_made, rows), key=lambda renewal: renewal.sent_at)
+            now = self._moment(connection) if rows else Moment(0.0)
+        made: list[MadeRenewal] = []
+        for row in sorted(rows, key=lambda row: row.sent_at, reverse=True):
+            made.append(_made(row, now, made[-1].missed if made else 0.0))
+        return made[::-1]
 
     def _bought_at(self, order_id: int) -> float | None:
         with self._store.read() as connection:
@@ -160,12 +179,23 @@ class Periods:
             return self._store.now(connection) if seen_at is None else float(seen_at)
 
 
-def _made(row: Any) -> MadeRenewal:
+def _made(row: Any, now: Moment, least: float) -> MadeRenewal:
+    """A renewal of the ledger.
+
+    Args:
+        row: of the renewal.
+        now: the moment that it is looked at.
+        least: what was missed since the renewal after it, and so since this one too.
+    """
     asked = json.loads(row.request)
+    moment = Moment.recorded_in(asked, row.sent_at)
+    missed = max(now.missed_since(moment), least)
+    expiry = Expiry.recorded_in(asked)
     return MadeRenewal(
         row.id,
-        row.sent_at,
-        asked.get("asked_at", row.sent_at),
-        Expiry.recorded_in(asked),
+        row.sent_at - missed,
+        moment.at - missed,
+        None if expiry is None else expiry.sooner(missed),
         asked.get("grown"),
+        missed,
     )

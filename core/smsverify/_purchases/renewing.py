@@ -162,7 +162,7 @@ class Renewals:
             "order_id": order_id,
             "product": order.product,
             "name": order.service,
-            "asked_at": sight.asked_at,
+            **sight.moment.for_record(),
             "expiry": None if before is None else before.for_record(),
         }
         while True:

@@ -74,10 +74,14 @@ class ServiceApi:
 
     Every method takes `CallOptions`. It raises a `ServiceError` by what the service answers, and
     `InvalidRequestError` where the service refuses a value.
+
+    Attributes:
+        clock: the service's, as its answers show it.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self.clock = transport.clock
         self._logged: set[tuple[str, str]] = set()
 
     # -------------------------------------------------------------- reads

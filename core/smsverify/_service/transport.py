@@ -16,6 +16,7 @@ import tenacity
 
 from smsverify._service.answers import Answer, Reply, as_error, as_reply, is_rejection, unexpected
 from smsverify._service.rate_limit import HeldSlot, Priority, RateLimit
+from smsverify._service.service_clock import ServiceClock
 from smsverify._service.wire import Exchange, Wire, WireError
 from smsverify.errors import (
     RateLimitedError,
@@ -115,6 +116,7 @@ class Transport:
         self._settings = settings
         self._rate_limit = rate_limit
         self._wire = Wire(settings)
+        self.clock = ServiceClock()
 
     def get(
         self,
@@ -266,6 +268,7 @@ class Transport:
             # Nothing can be read out of it. What was sent may have been carried out.
             raise OutcomeUnknown(unexpected(answer)) from None
         if reply is not None:
+            self.clock.note(answer.date)
             return reply
         error = as_error(answer)
         if is_post and not is_rejection(answer, error):

@@ -12,6 +12,7 @@ from hypothesis import given
 from smsverify._orders.holding import FORGOTTEN
 from smsverify._purchases.due import Seen, paid_ahead, trouble_of
 from smsverify._purchases.expiry import ROUNDED, STALE, Expiry, Sight
+from smsverify._purchases.moments import Moment
 from smsverify._purchases.periods import MadeRenewal
 from smsverify._runtime.clock import DAY
 from smsverify.models import Order, OrderStatus
@@ -44,7 +45,8 @@ def rentals(draw: st.DrawFn) -> Seen:
         key="k",
     )
     shown = draw(st.none() | ends())
-    sight = draw(st.none() | st.builds(Sight, st.just(status_of(1, in_days=False)), seconds, st.just(shown)))
+    looks = st.builds(Sight, st.just(status_of(1, in_days=False)), st.builds(Moment, seconds), st.just(shown))
+    sight = draw(st.none() | looks)
     expiry = shown if sight is not None and shown is not None else draw(st.none() | ends())
     last = draw(
         st.none()
@@ -117,6 +119,27 @@ def test_a_status_without_an_end_shows_none_and_a_date_on_record_is_exact() -> N
     exact = Expiry(5.0, 5.0)
     assert not exact.is_shown
     assert not exact.is_shown_like(exact)
+
+
+@pytest.mark.parametrize(
+    ("wall", "date", "missed"),
+    [
+        (1000 + 2 * DAY, 7000 + 2 * DAY, DAY),
+        (1000 + 2 * DAY, 7000 + 3 * DAY, DAY),
+        (1000 + 3 * DAY, 7000 + DAY, 0.0),  # a calendar that was set
+        (1000 + DAY, 7000 + 3 * DAY, 0.0),  # a wrong date in an answer
+        (1000 + DAY + 30, 7000 + DAY + 30, 0.0),  # noise
+        (1000 - DAY, 7000 - DAY, 0.0),
+        (1000 + 2 * DAY, None, 0.0),
+        (None, 7000 + 2 * DAY, 0.0),
+    ],
+)
+def test_what_the_store_s_clock_has_missed_both_calendars_have_to_say(
+    wall: float | None, date: float | None, missed: float
+) -> None:
+    then = Moment.recorded_in(json.loads(json.dumps(Moment(500.0, 1000.0, 7000.0).for_record())), 0.0)
+    assert Moment(500.0 + DAY, wall, date).missed_since(then) == missed
+    assert Moment(500.0 + DAY, wall, date).missed_since(Moment.recorded_in({}, 500.0)) == 0.0
 
 
 # ------------------------------------------------------------------ what is due

@@ -273,6 +273,35 @@ def test_a_calendar_that_is_set_lets_no_more_be_paid_than_one_period_ahead(
     assert renewals(service) == {thirty: 1}
 
 
+@pytest.mark.parametrize(("kind", "days"), [("day", 1), ("three", 3), ("month", 30), ("thirty", 30)])
+def test_a_rental_is_kept_where_the_uptime_stands_still_while_the_machine_is_saved(
+    kind: str, days: int, service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    (order_id,) = rent(hook, kind)
+    period = days * DAY
+    for awake, saved in ((0.2, 0.6), (0.3, 0.7), (0.4, 0.6)):
+        clock.pass_by(awake * period)
+        clock.be_saved(saved * period)
+        assert of(hook.renew_expiring(0.3 * period), order_id).outcome == "renewed"
+        # The period after is not paid before this one has begun.
+        hook.renew_expiring(90 * DAY)
+    assert renewals(service) == {order_id: 3}
+
+
+@pytest.mark.parametrize("whose", ["the host's", "the service's"])
+def test_one_calendar_that_is_set_makes_no_period_begin(
+    whose: str, service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    (thirty,) = rent(hook, "thirty")
+    hook.renew_expiring(60 * DAY)
+    if whose == "the host's":
+        clock.step(40 * DAY)
+    else:
+        service.configure(clock_skew=40 * DAY)
+    hook.renew_expiring(60 * DAY)
+    assert renewals(service) == {thirty: 1}
+
+
 def test_who_renews_by_hand_pays_for_as_long_as_they_want_and_is_warned(
     service: Simulator, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -28,6 +28,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
+        self.saved = 0.0
         self.wrong = 0.0
         self._origin = agenda._ORIGIN
         self._monkeypatch = monkeypatch
@@ -58,6 +59,11 @@ class Clock:
         self.ahead += seconds
         self._monkeypatch.setattr(agenda, "_ORIGIN", self._origin + self.ahead)
 
+    def be_saved(self, seconds: float) -> None:
+        """Lets time pass that the machine's uptime does not count, as that of a virtual one that is saved."""
+        self.saved += seconds
+        self.pass_by(seconds)
+
     def step(self, seconds: float) -> None:
         """Somebody sets the machine's calendar by so much; no time passes."""
         self.wrong += seconds
@@ -76,7 +82,7 @@ class _MovedTime:
         return time.time() + self._clock.ahead + self._clock.wrong
 
     def clock_gettime(self, which: int) -> float:
-        return time.clock_gettime(which) + self._clock.ahead
+        return time.clock_gettime(which) + self._clock.ahead - self._clock.saved
 
 
 _ASKS_NOT = "smsverify.models"  # where times come from and go to, but not what time it is
