@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -42,12 +43,14 @@ class Intent:
         id, attempt: of its row.
         purchase: what it is for.
         charge: USD that it may cost at the most; `None` where that is unknown.
+        row: all that is on record of it.
     """
 
     id: int
     purchase: Purchase
     attempt: str
     charge: Decimal | None
+    row: Mapping[str, Any] = field(repr=False)
 
     @property
     def key(self) -> str:

@@ -30,6 +30,7 @@ from smsverify._orders.listing import is_cut_off
 from smsverify._orders.orders import Orders
 from smsverify._purchases.calls import OPEN, Intent, OpenCall, Purchase, UnderWay
 from smsverify._purchases.counting import Ends
+from smsverify._purchases.lost_calls import LostCalls
 from smsverify._purchases.owners import Owners
 from smsverify._purchases.precedence import RUN_AHEAD, Precedence
 from smsverify._purchases.renewal_records import RenewalRecords
@@ -101,6 +102,7 @@ class Ledger:
         self.owners = Owners(store, orders.records, account, lease=lease)
         self.renewals = RenewalRecords(store, orders.records, account)
         self._ends = Ends(store, meter or Meter())
+        self._lost_calls = LostCalls(store, account)
         self._precedence = Precedence(
             store, orders.listing, account, namespace, lease=lease, grace=grace, run_ahead=run_ahead
         )
@@ -114,9 +116,9 @@ class Ledger:
         with self._store.read() as connection:
             return self._store.now(connection)
 
-    def lock(self, connection: sa.Connection) -> None:
-        """Lets one transaction at a time decide on the account's paid calls."""
-        self._store.lock(connection, self._account)
+    def lock(self, connection: sa.Connection, *, even_older: bool = False) -> None:
+        """Lets one transaction at a time decide on the account's paid calls; see `Store.lock`."""
+        self._store.lock(connection, self._account, even_older=even_older)
         # Who records a list takes a number first and orders then.
         sequence.hold(connection, self._account)
 
@@ -180,32 +182,30 @@ class Ledger:
                 values |= {"state": "shared", "order_id": request["order_id"], "charge": "0"}
             else:
                 self._precedence.refuse_beside_another(connection, purchase)
+            now = self._store.now(connection)
+            row: dict[str, Any] = {
+                "account": self._account,
+                "namespace": self.namespace,
+                "key": purchase.key,
+                "generation": last.generation + 1 if last is not None else 1,
+                "kind": purchase.kind,
+                "fingerprint": purchase.fingerprint,
+                "sent_at": now,
+                **values,
+            }
             if last is not None and last.state == "planned":
-                now = self._store.now(connection)
                 if values["state"] == "planned" and now - self.patience < last.sent_at <= now:
                     raise UnderWay
                 # The caller that planned it has sent nothing, and cannot any more.
-                values["sent_at"] = now
-                connection.execute(sa.update(purchases).where(purchases.c.id == last.id).values(**values))
+                row["generation"] = last.generation
+                connection.execute(sa.update(purchases).where(purchases.c.id == last.id).values(**row))
                 intent_id = last.id
             else:
-                intent_id = connection.execute(
-                    sa.insert(purchases)
-                    .values(
-                        account=self._account,
-                        namespace=self.namespace,
-                        key=purchase.key,
-                        generation=last.generation + 1 if last is not None else 1,
-                        kind=purchase.kind,
-                        fingerprint=purchase.fingerprint,
-                        sent_at=self._store.now(connection),
-                        **values,
-                    )
-                    .returning(purchases.c.id)
-                ).scalar_one()
+                insert = sa.insert(purchases).values(**row)
+                intent_id = connection.execute(insert.returning(purchases.c.id)).scalar_one()
             if values["state"] == "shared":
                 return self._records.row(connection, request["order_id"])
-            intent = Intent(intent_id, purchase, values["attempt"], charge)
+            intent = Intent(intent_id, purchase, values["attempt"], charge, row)
             self._refuse_beyond_caps(connection, intent)
             return intent
 
@@ -216,11 +216,12 @@ class Ledger:
 
     def reprice(self, intent: Intent, price: Decimal | None, charge: Decimal | None) -> Intent:
         """Notes what a planned call costs by now. Raises `UnderWay` where it was taken over."""
+        values = {"price": _as_text(price), "charge": _as_text(charge)}
         with self._store.write() as connection:
-            self._update_own(connection, intent, price=_as_text(price), charge=_as_text(charge))
-        return replace(intent, charge=charge)
+            self._update_own(connection, intent, **values)
+        return replace(intent, charge=charge, row={**intent.row, **values})
 
-    def mark_sent(self, intent: Intent) -> None:
+    def mark_sent(self, intent: Intent) -> Intent:
         """The call leaves now. What it may cost counts as spent from here on.
 
         Raises:
@@ -230,14 +231,13 @@ class Ledger:
         """
         with self._store.write() as connection:
             self.lock(connection)
-            self._update_own(
-                connection,
-                intent,
-                state="sent",
-                sent_at=self._store.now(connection),
-                sent_number=sequence.advance(self._store, connection, self._account),
-                address=self._records.address,
-            )
+            values = {
+                "state": "sent",
+                "sent_at": self._store.now(connection),
+                "sent_number": sequence.advance(self._store, connection, self._account),
+                "address": self._records.address,
+            }
+            self._update_own(connection, intent, **values)
             purchase = intent.purchase
             if purchase.kind == "order":
                 self._precedence.refuse_to_run_ahead(connection, intent.key, without=intent.id)
@@ -246,12 +246,13 @@ class Ledger:
             ):
                 raise UnderWay
             self._refuse_beyond_caps(connection, intent)
+        return replace(intent, row={**intent.row, **values})
 
     def _update_own(self, connection: sa.Connection, intent: Intent, **values: Any) -> None:
         """Changes a call that is still the caller's to send; raises `UnderWay` where it is not."""
         may_send = purchases.c.state.in_(("planned", "sent"))
-        own = sa.update(purchases).where(_is_of(intent), may_send)
-        if not connection.execute(own.values(**values)).rowcount:
+        own = sa.update(purchases).where(_is_of(intent), may_send).values(**values)
+        if not connection.execute(own).rowcount:
             raise UnderWay
 
     # -------------------------------------------------------------- after it was sent
@@ -270,9 +271,9 @@ class Ledger:
         """
         order = order.model_copy(update={"key": intent.key})
         with self._store.write() as connection:
-            self.lock(connection)
-            self.owners.lock(connection)
-            row = self._row(connection, intent)
+            self.lock(connection, even_older=True)
+            self.owners.lock(connection, even_older=True)
+            row = self._lost_calls.find(connection, intent)
             impossible = self.owners.why_impossible(connection, row, order.order_id)
             if row.state == "bought" and row.order_id != order.order_id:
                 if impossible is None:
@@ -284,10 +285,10 @@ class Ledger:
             if impossible is None:
                 self._records.put(connection, order, is_unclaimed=True)
                 values = {} if order.price is None else {"charge": str(order.price)}
-                self._end(connection, intent, row, "bought", order_id=order.order_id, **values)
+                self._end(connection, row, "bought", order_id=order.order_id, **values)
                 return order
             note = f"the service answered with order {order.order_id}, which {impossible}"
-            self._end(connection, intent, row, "unknown", note=note)
+            self._end(connection, row, "unknown", note=note)
         raise PurchaseUnknownError(
             f"{note}, so it is not the order of {intent.key!r}. Whether that call bought anything is "
             "unknown. It is on record and is not sent again. Call again with the same key to find out",
@@ -298,29 +299,29 @@ class Ledger:
     def record_renewed(self, intent: Intent, order: Order) -> None:
         """Records that a renewal was carried out, and what the order is now."""
         with self._store.write() as connection:
-            self.lock(connection)
-            row = self._row(connection, intent)
+            self.lock(connection, even_older=True)
+            row = self._lost_calls.find(connection, intent)
             self._records.put(connection, order)
             # Until its caller knows of it, another call may return it.
-            self._end(connection, intent, row, "bought", order_id=order.order_id, unclaimed=True)
+            self._end(connection, row, "bought", order_id=order.order_id, unclaimed=True)
 
     @_surely
     def record_rejected(self, intent: Intent, reason: str) -> None:
         """Records that a paid call was not carried out: its key may try again."""
         with self._store.write() as connection:
-            self.lock(connection)
-            row = self._row(connection, intent)
-            if row.state != "bought":
-                self._end(connection, intent, row, "rejected", note=reason)
+            self.lock(connection, even_older=True)
+            row = connection.execute(sa.select(purchases).where(_is_of(intent))).one_or_none()
+            if row is not None and row.state != "bought":
+                self._end(connection, row, "rejected", note=reason)
 
     @_surely
     def record_unknown(self, intent: Intent, reason: str) -> None:
         """Records that a call's outcome is unknown, unless that was found out meanwhile."""
         with self._store.write() as connection:
-            self.lock(connection)
-            row = self._row(connection, intent)
+            self.lock(connection, even_older=True)
+            row = self._lost_calls.find(connection, intent)
             if row.state == "sent":
-                self._end(connection, intent, row, "unknown", note=reason)
+                self._end(connection, row, "unknown", note=reason)
 
     # -------------------------------------------------------------- what is on record
 
@@ -448,14 +449,12 @@ class Ledger:
     def _is_renewed_meanwhile(self, connection: sa.Connection, purchase: Purchase) -> bool:
         return self.renewals.count_of(connection, purchase.fingerprint) > purchase.count
 
-    def _row(self, connection: sa.Connection, intent: Intent) -> Any:
-        return connection.execute(sa.select(purchases).where(purchases.c.id == intent.id)).one()
-
-    def _end(self, connection: sa.Connection, intent: Intent, row: Any, state: str, **values: Any) -> None:
-        """Records how a call ended, unless another caller has taken it over; `row` is what it was before."""
-        ended = connection.execute(
+    def _end(self, connection: sa.Connection, row: Any, state: str, **values: Any) -> None:
+        """Records how a call ended; `row` is what it was before."""
+        this = purchases.c.id == row.id
+        connection.execute(
             sa.update(purchases)
-            .where(_is_of(intent))
+            .where(this)
             .values(
                 state=state,
                 resolved_at=self._store.now(connection),
@@ -463,9 +462,9 @@ class Ledger:
                 **values,
             )
         )
-        day_sums.forget(connection, self._account, _is_of(intent))
+        day_sums.forget(connection, self._account, this)
         # What was never sent is no rejection, and what is recorded again has been counted.
-        if ended.rowcount and row.state != state and (state, row.state) != ("rejected", "planned"):
+        if row.state != state and (state, row.state) != ("rejected", "planned"):
             charge = values.get("charge", row.charge)
             self._ends.note(
                 connection,

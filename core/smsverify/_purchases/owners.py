@@ -31,12 +31,12 @@ class Owners:
         self._account = account
         self._lease = lease
 
-    def lock(self, connection: sa.Connection) -> None:
-        """Lets one transaction at a time decide whose an order is, over all accounts.
+    def lock(self, connection: sa.Connection, *, even_older: bool = False) -> None:
+        """Lets one transaction at a time decide whose an order is, over all accounts; see `Store.lock`.
 
         Where the account's own lock is needed too, that one comes first.
         """
-        self._store.lock(connection, f"smsverify owners {self._records.address}")
+        self._store.lock(connection, f"smsverify owners {self._records.address}", even_older=even_older)
 
     def unowned(self, connection: sa.Connection, since: int) -> list[Seen]:
         """The orders that were not known before a number of the sequence, and that have no owner.

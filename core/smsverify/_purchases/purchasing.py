@@ -16,7 +16,7 @@ from smsverify._purchases.calls import Intent, Purchase, UnderWay
 from smsverify._purchases.due import is_over
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.recovery import Recovery
-from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, check_price, prices
+from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, after_trouble, check_price, prices
 from smsverify._purchases.spending import Caps
 from smsverify._runtime.clock import DAY
 from smsverify._service.catalogue import Catalogue, Quote
@@ -210,8 +210,8 @@ class Purchases:
             return self._ledger.record_bought(call.intent, order)
         except StoreError as error:
             raise PurchaseUnknownError(
-                f"order {order.order_id} was bought, but could not be recorded: {error}. It is not sent "
-                "again. Call again with the same key to get it",
+                f"order {order.order_id} was bought, but could not be recorded: {error}. "
+                + after_trouble("get it", f"use order {order.order_id} by its id"),
                 key=call.intent.key,
                 order_ids=(order.order_id,),
             ) from error

@@ -15,7 +15,7 @@ from smsverify._purchases.expiry import Sight
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.recovery import Recovery
-from smsverify._purchases.sending import PlannedCall, Sender, check_price, prices
+from smsverify._purchases.sending import PlannedCall, Sender, after_trouble, check_price, prices
 from smsverify._purchases.spending import Caps
 from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.endpoints import ServiceApi
@@ -183,7 +183,7 @@ class Renewals:
             except PurchaseUnknownError as error:
                 if error.key != key and self._recovery.resolve_renewals(order_id):
                     continue  # Another renewal of this order was open, and is not any more.
-                found = self._renewal_on_record(purchase, stop)
+                found = self._find_out(purchase, error, stop)
                 if found is None:
                     raise
                 return Renewal(found, is_new=error.key == key, price=price)
@@ -196,8 +196,8 @@ class Renewals:
             self._ledger.record_renewed(intent, renewed)
         except StoreError as error:
             raise PurchaseUnknownError(
-                f"order {order_id} was renewed, but that could not be recorded: {error}. It is not sent "
-                "again. Call again with the same key to find out",
+                f"order {order_id} was renewed, but that could not be recorded: {error}. "
+                + after_trouble("find out", "do not renew it again for this period"),
                 key=key,
                 order_ids=(order_id,),
             ) from error
@@ -247,6 +247,18 @@ class Renewals:
                 if next(pauses, None) is None:
                     raise
                 self._recovery.resolve_renewals(int(purchase.fingerprint.rpartition(" ")[2]))
+
+    def _find_out(
+        self, purchase: Purchase, error: PurchaseUnknownError, stop: threading.Event | None
+    ) -> Order | None:
+        """The same after the outcome of a call has become unknown: no other error may hide that."""
+        try:
+            return self._renewal_on_record(purchase, stop)
+        except PurchaseUnknownError:
+            raise
+        except SmsVerifyError as trouble:
+            log.warning("Whether %s was carried out cannot be found out now: %s", purchase.key, trouble)
+            raise error from trouble
 
     def _with_shown_end(self, renewed: Order) -> Order:
         """A renewed order with the end that its status shows, where it does."""

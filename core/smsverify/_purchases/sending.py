@@ -96,11 +96,10 @@ class Sender:
             SmsVerifyError: it was not.
             TurnIsFar: it was not, and comes back to its place in the queue.
         """
-        intent = call.intent
-        with self._recording_failure(intent):
+        with self._recording_failure(call):
             return post(
                 before_sending=partial(self._before_sending, call, stop),
-                while_waiting=_SignsOfLife(self._ledger, intent).give,
+                while_waiting=_SignsOfLife(self._ledger, call.intent).give,
                 stop=stop,
             )
 
@@ -138,7 +137,7 @@ class Sender:
             if now is None:
                 raise NotReady(partial(self._read_anew, call, call.quote, stop))
             self._reprice(call, call.quote, now)
-        self._ledger.mark_sent(call.intent)
+        call.intent = self._ledger.mark_sent(call.intent)
 
     def _read_anew(self, call: PlannedCall[Any], quote: Quote, stop: threading.Event | None) -> None:
         self._ledger.keep_planned(call.intent)
@@ -154,27 +153,51 @@ class Sender:
         call.quote = now
 
     @contextmanager
-    def _recording_failure(self, intent: Intent) -> Iterator[None]:
+    def _recording_failure(self, call: PlannedCall[Any]) -> Iterator[None]:
         """Records how a paid call failed. Without proof that it was not carried out, it may have been."""
         try:
             yield
         except OutcomeUnknown as unknown:
-            self._record(self._ledger.record_unknown, intent, unknown.cause)
+            key = call.intent.key
+            failure = self._record(self._ledger.record_unknown, call.intent, unknown.cause)
+            what_next = (
+                f"It is on record as {key} and is not sent again. Call again with the same key to find out"
+                if failure is None
+                else f"This could not be recorded: {failure}. "
+                + after_trouble("find out", "look for it in the dashboard first")
+            )
             raise PurchaseUnknownError(
-                f"{unknown.cause}. Whether the call was carried out is unknown. It is on record as "
-                f"{intent.key} and is not sent again. Call again with the same key to find out",
-                key=intent.key,
+                f"{unknown.cause}. Whether the call was carried out is unknown. {what_next}", key=key
             ) from unknown.cause
         except (SmsVerifyError, TurnIsFar) as error:
-            self._record(self._ledger.record_rejected, intent, error)
+            self._record(self._ledger.record_rejected, call.intent, error)
             raise
 
-    def _record(self, record: Callable[[Intent, str], None], intent: Intent, error: Exception) -> None:
+    def _record(
+        self, record: Callable[[Intent, str], None], intent: Intent, error: Exception
+    ) -> StoreError | None:
+        """Records how a call failed; returns why that could not be done."""
         try:
             record(intent, str(error))
         except StoreError as failure:
             # The row stays at `sent`, which means unknown; the caller has to get the outcome.
             log.error("The outcome of %s could not be recorded: %s", intent.key, failure)
+            return failure
+        return None
+
+
+def after_trouble(purpose: str, otherwise: str) -> str:
+    """What to do after a call whose outcome could not be recorded, for people.
+
+    Args:
+        purpose: why to call again.
+        otherwise: what to do where its key is lost.
+    """
+    return (
+        f"It is not sent again. As soon as the store works again, call again with the same key to {purpose}. "
+        "But where the store has lost this call (a replica took over, a backup was put back, or its file was "
+        f"replaced), the same key would pay a second time: {otherwise}"
+    )
 
 
 def prices(entry: Service, duration: int | None) -> tuple[Decimal | None, Decimal | None]:

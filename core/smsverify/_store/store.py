@@ -111,8 +111,13 @@ class Store:
         with _fork_gate.passing(), self._translating(), self._engine.connect() as connection:
             yield connection.execution_options(read_only=True, is_snapshot=is_snapshot)
 
-    def lock(self, connection: sa.Connection, name: str) -> None:
+    def lock(self, connection: sa.Connection, name: str, *, even_older: bool = False) -> None:
         """Lets one transaction at a time work under this name.
+
+        Args:
+            connection: of the transaction.
+            name: what it works on.
+            even_older: whether it works on an older state, too: it records what only this process knows.
 
         Raises:
             StoreError: an older state of the store was put back while this process used it.
@@ -123,7 +128,13 @@ class Store:
             .on_conflict_do_update(index_elements=[locks.c.name], set_={"number": locks.c.number + 1})
             .returning(locks.c.number)
         ).scalar_one()
-        if number <= self._numbers.get(name, 0):
+        is_older = number <= self._numbers.get(name, 0)
+        if is_older and even_older:
+            # As if it had not been held: what looks at the number still finds the older state.
+            this = sa.update(locks).where(locks.c.name == name)
+            connection.execute(this.values(number=locks.c.number - 1))
+            return
+        if is_older:
             raise StoreError(
                 f"an older state of the store {self.place} was put back while this process used it. "
                 "Purchases since then are not on record, so this process buys nothing more. Run `smsverify "

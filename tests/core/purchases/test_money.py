@@ -17,6 +17,7 @@ from rigs.money_world import World, two_services
 from smsverify._purchases import spending
 from smsverify._purchases.calls import Intent
 from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.lost_calls import LostCalls
 from smsverify._purchases.purchasing import Purchases
 from smsverify._purchases.recovery import Recovery
 from smsverify._service.slots import HeldSlot
@@ -60,12 +61,14 @@ def test_whatever_happens_no_money_is_lost(
 def without_an_intent(monkeypatch: pytest.MonkeyPatch) -> None:
     """What leaves stays on record as planned."""
 
-    def numbered(self: Ledger, intent: Intent) -> None:
+    def numbered(self: Ledger, intent: Intent) -> Intent:
         with self._store.write() as connection:
             number = sequence.advance(self._store, connection, self._account)
             self._update_own(connection, intent, sent_number=number)
+        return intent
 
     monkeypatch.setattr(Ledger, "mark_sent", numbered)
+    monkeypatch.setattr(LostCalls, "find", LostCalls._row)
 
 
 def with_a_second_post_after_a_5xx(monkeypatch: pytest.MonkeyPatch) -> None:

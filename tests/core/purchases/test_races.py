@@ -91,7 +91,7 @@ def test_a_late_answer_about_another_order_leaves_that_to_be_found(
     found = buy(hook)
     with store_of(hook).read() as connection:
         row = connection.execute(sa.select(purchases)).one()
-    intent = Intent(row.id, Purchase("k", "order", row.fingerprint, Caps()), row.attempt, None)
+    intent = Intent(row.id, Purchase("k", "order", row.fingerprint, Caps()), row.attempt, None, row._mapping)
     rooms = rooms_of(hook)
     late = rooms.ledger.record_bought(intent, Order(order_id=999, phone="+1 415 555 0999"))
     assert late.order_id == found.order_id

@@ -165,6 +165,19 @@ def test_a_purchase_that_cannot_be_recorded_in_the_file_any_more_is_named_at_onc
         hook.order("temporary", service="WhatsApp", key="k")
     assert caught.value.order_ids == (7,)
     assert "deleted or replaced" in str(caught.value)
+    assert "the same key would pay a second time: use order 7 by its id" in str(caught.value)
+    assert wire.posts == 1
+
+
+def test_a_lost_answer_that_cannot_be_recorded_in_the_file_any_more_says_that(
+    place: Path, wire: WireServer, make_hook: MakeHook
+) -> None:
+    hook = make_hook(wire, f"sqlite:///{place}")
+    wire.on("POST", lambda connection, stopping: deleted(place))
+    with pytest.raises(PurchaseUnknownError, match="could not be recorded") as caught:
+        hook.order("temporary", service="WhatsApp", key="k")
+    assert "on record as" not in str(caught.value)
+    assert "the same key would pay a second time" in str(caught.value)
     assert wire.posts == 1
 
 
