@@ -95,7 +95,7 @@ class Consumers:
             mine = sa.and_(self._consumer(name), consumers.c.holder == holder)
             if not connection.execute(sa.update(consumers).where(mine).values(seen_at=now)).rowcount:
                 return False
-            wanted = self._receiving(connection, now) if order_ids is None else order_ids
+            wanted = self._receiving(connection) if order_ids is None else order_ids
             self._schedule.follow(connection, set(wanted))
             return True
 
@@ -119,9 +119,11 @@ class Consumers:
             if connection.execute(sa.update(consumers).where(mine).values(holder=None)).rowcount:
                 self._schedule.unfollow(connection)
 
-    def _receiving(self, connection: sa.Connection, now: float) -> list[int]:
+    def _receiving(self, connection: sa.Connection) -> list[int]:
         """The rentals that run, as far as is known, and the orders that an unverified callback is about."""
-        may_run = sa.or_(orders.c.expires_at.is_(None), orders.c.expires_at > now - DAY)
+        # Their ends are of the calendar.
+        wall = self._store.wall(connection)
+        may_run = sa.or_(orders.c.expires_at.is_(None), orders.c.expires_at > wall - DAY)
         rows = connection.execute(
             sa.select(orders.c.order_id, orders.c.status).where(
                 orders.c.account == self._account, orders.c.rental_since > 0, may_run

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from smsverify._runtime import clock
 from smsverify._service import slots
 from smsverify._store import steady
-from smsverify._store.store import Store
+from smsverify._store.store import Store, open_store
+from smsverify._store.tables import clocks
 
 if TYPE_CHECKING:  # which the processes of `rigs.workers` need not load
     import pytest
@@ -81,6 +82,15 @@ def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Lets so many seconds pass for the store."""
     right = Store.now
     monkeypatch.setattr(Store, "now", lambda self, connection: right(self, connection) + seconds)
+
+
+def ahead_of_the_calendar(url: str, seconds: float) -> None:
+    """Lets a store in a file be ahead of the calendar, as after a start of its machine with a wrong one."""
+    store = open_store(url)
+    with store.write() as connection:
+        connection.execute(sa.update(clocks).values(steady=clocks.c.steady + seconds))
+    with store.read() as connection:
+        assert store._time.find(connection)
 
 
 _right = time.time

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
+from rigs.clocks import ahead_of_the_calendar
 from rigs.rooms import rooms_of, store_of
 from rigs.waits import PATIENT
 
 from smsverify import errors
+from smsverify._runtime.clock import DAY
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import consumers, looks, messages, orders, polls
@@ -252,6 +254,22 @@ def test_a_rental_that_is_long_over_is_not_asked_for(
     subscription = started(hook.subscribe("a"))
     eventually(lambda: _looks(simulator, running) >= 2, "two looks at the other")
     assert _looks(simulator, over) == 0
+    subscription.close()
+
+
+def test_a_rental_is_asked_for_until_its_end_by_the_calendar(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    ahead_of_the_calendar(store_url, 3 * DAY)
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    order_id = rent(hook)
+    with open_store(store_url).write() as connection:
+        connection.execute(sa.update(orders).values(expires_at=time.time() + 3600))
+    subscription = started(hook.subscribe("a"))
+    eventually(lambda: _looks(simulator, order_id) >= 2, "two looks", timeout=20)
+    simulator.deliver_sms(order_id, otp="111111")
+    assert codes(read(subscription, 1)) == [111111]
     subscription.close()
 
 
