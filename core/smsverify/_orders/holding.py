@@ -98,6 +98,9 @@ class _Hands:
                     one.keep_alive(one.order_id)
                 except StoreError as error:
                     log.warning("No sign of life can be recorded for order %d: %s", one.order_id, error)
+                except Exception:
+                    # After any error: the thread has all orders of the process.
+                    log.exception("A sign of life for order %d failed unexpectedly", one.order_id)
 
 
 _hands = _Hands()

@@ -141,20 +141,27 @@ class Keeper:
                 if not kept:
                     self._thread = None
                     return
-            looked_at = boottime()
+            pause = TROUBLE
             try:
-                turns = self._look([place for place, _, _ in kept])
+                pause = self._look_for(kept)
             except StoreError as error:
                 log.warning("Places in the queue cannot be kept at the moment: %s", error)
-                self._changed.wait(TROUBLE)
-                continue
-            left = {place.id: turns[place.id] - lead for place, lead, _ in kept}
-            for place, _, future in kept:
-                if left[place.id] <= 0:
-                    with contextlib.suppress(InvalidStateError):
-                        future.set_result(None)
-            nearest = min((seconds for seconds in left.values() if seconds > 0), default=SOON)
-            self._changed.wait(max(SOON, min(nearest, PAUSE) - (boottime() - looked_at)))
+            except Exception:
+                # After any error: those whose places are kept would wait for ever without this thread.
+                log.exception("Keeping places in the queue failed unexpectedly; it is tried again")
+            self._changed.wait(pause)
+
+    def _look_for(self, kept: list[tuple[Place, float, Future[None]]]) -> float:
+        """One look for these places, which ends those whose turn is near; returns the seconds to the next."""
+        looked_at = boottime()
+        turns = self._look([place for place, _, _ in kept])
+        left = {place.id: turns[place.id] - lead for place, lead, _ in kept}
+        for place, _, future in kept:
+            if left[place.id] <= 0:
+                with contextlib.suppress(InvalidStateError):
+                    future.set_result(None)
+        nearest = min((seconds for seconds in left.values() if seconds > 0), default=SOON)
+        return max(SOON, min(nearest, PAUSE) - (boottime() - looked_at))
 
 
 _keepers: dict[tuple[int, str], Keeper] = {}

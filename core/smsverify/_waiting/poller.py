@@ -126,10 +126,11 @@ class Poller:
     def _going_on(self, when_asked: Callable[[], None]) -> Iterator[None]:
         """Lets waits go on after an error of a poll. Only a refused key ends them."""
         try:
-            yield
-        except AuthenticationError as error:
-            self._note_refusal(error)
-            when_asked()
+            try:
+                yield
+            except AuthenticationError as error:
+                self._note_refusal(error)
+                when_asked()
         except (RateLimitedError, StoreError) as error:
             log.warning("A poll failed; the waits go on with the next one: %s", error)
         except Exception:
@@ -259,10 +260,10 @@ class Poller:
         )
 
     def _note_refusal(self, error: ServiceError) -> None:
-        log.error("The service refuses the API key, so all waits of this account end: %s", error)
         with self._store.write() as connection:
             connection.execute(
                 sa.update(polls)
                 .where(polls.c.account == self._account)
                 .values(refused_at=self._store.now(connection), refusal=str(error))
             )
+        log.error("The service refuses the API key, so all waits of this account end: %s", error)

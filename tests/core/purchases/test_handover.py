@@ -116,6 +116,26 @@ def test_a_block_that_was_killed_has_its_number_no_more(
     assert simulator.order(number.order_id).status == "cancelled"
 
 
+def test_a_sign_of_life_that_fails_in_any_way_keeps_none_of_another_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    given: list[int] = []
+
+    def fail(_: int) -> None:
+        raise RecursionError("too deep")
+
+    held = [
+        holding.Held("an account", order_id, 0.02, keep_alive, lambda _: None)
+        for order_id, keep_alive in ((1, fail), (2, given.append))
+    ]
+    for one in held:
+        holding.hold(one)
+    eventually(lambda: len(given) > 2, "a third sign of life", timeout=20)
+    for one in held:
+        one.let_go()
+    assert "too deep" in caplog.text
+
+
 def in_a_block(hook: SmsVerifyHook) -> None:
     with hook.rented_number(**KEPT[0]):
         raise LookupError

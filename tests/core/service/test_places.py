@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from rigs import eventually
 from rigs.rooms import store_of
 
-from smsverify import Order, SmsVerifyHook
+from smsverify import Order, SmsVerifyHook, StoreError
 from smsverify._service import slots
 from smsverify._service.places import Keeper, Place, TurnIsFar, leaving_queue
 from smsverify._service.rate_limit import Priority, RateLimit
@@ -115,20 +115,27 @@ def test_one_thread_keeps_all_places_until_their_turn_is_near(any_store_url: str
     )
 
 
-def test_a_keeper_goes_on_when_the_store_is_back(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    from smsverify import StoreError
-
-    looks: list[Any] = [StoreError("it is away"), {"mine": 0.0}]
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (StoreError("it is away"), "it is away"),
+        (RecursionError("too deep"), "too deep"),
+        ({"another": 0.0}, "KeyError: 'mine'"),
+    ],
+    ids=["store", "other", "answer"],
+)
+def test_a_keeper_goes_on_after_any_error(first: Any, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    looks: list[Any] = [first, {"mine": 0.0}]
 
     def look(_places: list[Place]) -> dict[str, float]:
         found = looks.pop(0)
-        if isinstance(found, StoreError):
+        if isinstance(found, Exception):
             raise found
         turns: dict[str, float] = found
         return turns
 
-    assert Keeper(look).keep(Place("mine", 1.0), lead=0.0).result(timeout=60) is None
-    assert "it is away" in caplog.text
+    assert Keeper(look).keep(Place("mine", 1.0), lead=0.0).result(timeout=20) is None
+    assert said in caplog.text
 
 
 # ------------------------------------------------------------------ what buys

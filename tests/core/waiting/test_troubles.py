@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -189,6 +190,24 @@ def test_a_refused_key_ends_all_waits_with_its_reason_and_the_asking(
     simulator.configure(api_key=settings_of(hook)["api_key"])
     simulator.deliver_sms(order_ids[0], otp="123456")
     assert hook.wait_for_otp(order_ids[0], PATIENT).otp == "123456"  # a new wait asks anew
+
+
+def test_a_refusal_that_cannot_be_recorded_ends_the_waits_with_the_next_poll(
+    simulator: Simulator, hook: SmsVerifyHook, store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (order_id,) = buy(hook)
+    waiting = Waiting(hook, [order_id], cancel_on_timeout=False)
+    eventually(lambda: status_requests(simulator) > 0, "polling")
+    with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"), timeout=30)) as other:
+        other.execute(
+            "CREATE TRIGGER no_refusal BEFORE UPDATE OF refused_at ON smsverify_polls "
+            "WHEN new.refused_at IS NOT NULL BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+        simulator.configure(api_key="rotated")
+        eventually(lambda: "the disk is full" in caplog.text, "the failed record", timeout=20)
+        assert waiting.ends == [None]
+        other.execute("DROP TRIGGER no_refusal")
+    assert isinstance(waiting.join()[0], errors.AuthenticationError)
 
 
 def test_an_order_that_does_not_exist_ends_the_wait_but_not_a_later_one(
