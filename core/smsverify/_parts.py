@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.orders import Orders
 from smsverify._orders.records import Records
@@ -25,6 +23,7 @@ from smsverify._purchases.run_context import RunContext
 from smsverify._purchases.sending import Sender
 from smsverify._purchases.wallet import Wallet
 from smsverify._runtime.clock import DAY
+from smsverify._runtime.properties import cached_property
 from smsverify._service.addresses import note_address
 from smsverify._service.catalogue import Catalogue
 from smsverify._service.endpoints import ServiceApi

@@ -6,6 +6,7 @@ those of its framework, and otherwise OpenTelemetry's API is taken if it is inst
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -122,7 +123,8 @@ class OpenTelemetry:
 
     def __init__(self) -> None:
         self._instruments: dict[Metric, Any] = {}
-        self._making = threading.Lock()
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
 
     def count(self, metric: Counter, amount: float, tags: Mapping[str, str]) -> None:
         """Adds to a counter."""
@@ -135,6 +137,10 @@ class OpenTelemetry:
     def timing(self, metric: Timing, seconds: float, tags: Mapping[str, str]) -> None:
         """Adds to a histogram."""
         self._of(metric).record(seconds, tags)
+
+    def _renew(self) -> None:
+        # The thread that had it when the process was forked is not there.
+        self._making = threading.Lock()
 
     def _of(self, metric: Metric) -> Any:
         instrument = self._instruments.get(metric)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from smsverify._purchases.attempts import Series
     from smsverify._purchases.run_context import RunContext
     from smsverify._receiver.masking import mask
+    from smsverify._runtime.forking import ProcessLock
     from smsverify._runtime.threads import result_of
     from smsverify._service.places import Place, TurnIsFar, leaving_queue
     from smsverify._waiting.subscriptions import Batch, Subscription
@@ -33,6 +34,7 @@ __all__ = [
     "Handover",
     "Held",
     "Place",
+    "ProcessLock",
     "RunContext",
     "Series",
     "Subscription",
@@ -59,6 +61,7 @@ _HOMES = {
     "Handover": "_orders.handover",
     "Held": "_orders.holding",
     "Place": "_service.places",
+    "ProcessLock": "_runtime.forking",
     "RunContext": "_purchases.run_context",
     "Series": "_purchases.attempts",
     "Subscription": "_waiting.subscriptions",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import threading
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from prefect_smsverify.plain import plain
 from smsverify.errors import InvalidRequestError
+from smsverify.wings import ProcessLock
 
 REMEMBERED = 10_000  # places, which is more than are alive at any time
 
@@ -60,7 +60,7 @@ class RunKey:
 
 
 _attempts: dict[tuple[UUID, str], tuple[int, dict[Hashable, int]]] = {}
-_lock = threading.Lock()
+_lock = ProcessLock()
 
 
 def run_key(purpose: str) -> RunKey | None:

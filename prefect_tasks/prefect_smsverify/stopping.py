@@ -26,6 +26,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect_smsverify.keys import enclosing
 from prefect_smsverify.transactions import on_undo, transactions
 from smsverify.text import log_of
+from smsverify.wings import ProcessLock
 
 LOOK = 0.2  # seconds between two checks of a `Stop`
 FLOW_RUN_LOOK = 3.0  # seconds between two requests for the flow run; Prefect kills a cancelled one after 30
@@ -102,7 +103,7 @@ def _task_runner_conditions() -> Iterator[Callable[[], bool]]:
 # -------------------------------------------------------------- a flow in another process
 
 _looks: weakref.WeakValueDictionary[UUID, _Look] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = ProcessLock()
 
 
 def _other_process_conditions() -> Iterator[Callable[[], bool]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 
 from smsverify.text import log_of
-from smsverify.wings import plan_release
+from smsverify.wings import ProcessLock, plan_release
 from smsverify_provider.versions import AirflowTaskTimeout, ask
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _ignoring_context(work: Callable[[], Any]) -> Callable[[Any], None]:
     return callback
 
 
-_extending = threading.Lock()
+_extending = ProcessLock()
 
 
 def _works_of(task: Any) -> dict[object, Callable[[], Any]]:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import sys
-import threading
 from contextvars import ContextVar
 from itertools import count
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from smsverify.errors import InvalidRequestError
 from smsverify.overview import Task
-from smsverify.wings import Handover, RunContext
+from smsverify.wings import Handover, ProcessLock, RunContext
 from smsverify_provider.kills import at_end, has_tries_left, retry_within
 from smsverify_provider.metrics import AirflowMetrics
 from smsverify_provider.versions import (
@@ -36,7 +35,7 @@ FOR_GOOD = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
 
 # The keys that each try of a task has used: equal calls get different ones, and a retry gets the same again.
 _used_keys: set[tuple[str, str]] = set()
-_used_keys_lock = threading.Lock()
+_used_keys_lock = ProcessLock()
 
 
 class AirflowRun(RunContext):

@@ -1,4 +1,4 @@
-"""Keeps a process from being forked in the middle of a transaction.
+"""Forks: none in the middle of a transaction, and no lock that the child would wait for.
 
 SQLite keeps in memory which of its connections hold a lock. A child that is forked while another thread of
 its parent writes inherits that memory, but not the thread that would let go of the lock: its own writes would
@@ -11,6 +11,23 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+class ProcessLock:
+    """A lock of a module. In a forked child it is free: the thread that had it in the parent is not there."""
+
+    def __init__(self) -> None:
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
 
 
 class ForkGate:

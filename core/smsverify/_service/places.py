@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from smsverify._runtime.clock import boottime
+from smsverify._runtime.forking import ProcessLock
 from smsverify.errors import StoreError
 from smsverify.text import log_of
 
@@ -165,7 +166,7 @@ class Keeper:
 
 
 _keepers: dict[tuple[int, str], Keeper] = {}
-_keepers_lock = threading.Lock()
+_keepers_lock = ProcessLock()
 
 
 def shared_keeper(name: str, make: Callable[[], Keeper]) -> Keeper:

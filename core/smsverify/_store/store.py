@@ -21,7 +21,7 @@ from sqlalchemy import exc
 
 from smsverify._input import storeurl
 from smsverify._runtime.clock import boottime
-from smsverify._runtime.forking import ForkGate
+from smsverify._runtime.forking import ForkGate, ProcessLock
 from smsverify._store import files, schema
 from smsverify._store.postgres import PostgresServer, hint_of
 from smsverify._store.schema import StoreState
@@ -351,7 +351,7 @@ def _may_pass(error: BaseException | None) -> bool:
 
 
 _stores: dict[str, Store] = {}
-_stores_lock = threading.Lock()
+_stores_lock = ProcessLock()
 
 
 def open_store(url: str) -> Store:
@@ -372,8 +372,6 @@ def open_store(url: str) -> Store:
 
 
 def _after_fork() -> None:
-    global _stores_lock  # noqa: PLW0603 (the one of the parent may be held for ever)
-    _stores_lock = threading.Lock()
     for store in _stores.values():
         store.forget_connections()
 

@@ -25,6 +25,7 @@ from smsverify._input.patterns import Matching
 from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.handover import Handover
+from smsverify._runtime.forking import ProcessLock
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, orders, polls, waits
 from smsverify._waiting.pace import alive_for
@@ -446,7 +447,7 @@ def _fail(wait: Wait, error: BaseException) -> None:
 
 
 _waiters: dict[tuple[int, str], Waiter] = {}
-_waiters_lock = threading.Lock()
+_waiters_lock = ProcessLock()
 
 
 def shared_waiter(name: str, make: Callable[[], Waiter]) -> Waiter:
