@@ -10,7 +10,7 @@ from functools import cached_property
 from smsverify._parts import Parts
 from smsverify._service.rate_limit import RateLimitState
 from smsverify._store.schema import StoreState
-from smsverify.checks import check_count, check_id_or_name, check_listed_product, check_seconds
+from smsverify.checks import check_count, check_id_or_name, check_listed_product, check_seconds, check_stop
 from smsverify.errors import InvalidRequestError
 from smsverify.models import Balance, Country, EsimPlan, Order, Service
 from smsverify.overview import Delivery, Overview
@@ -117,7 +117,7 @@ class AccountView:
         Raises:
             InvalidRequestError: `older_than` is less than a day, or more than a hundred years.
         """
-        age = check_seconds(older_than, "older_than")
+        age, stop = check_seconds(older_than, "older_than"), check_stop(stop)
         if not YOUNGEST <= age <= OLDEST:
             raise InvalidRequestError(
                 "older_than must be a day at least, and a hundred years at most", field="older_than"

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import json
 import re
+import threading
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from smsverify._input.actions import is_unawaited, why_not_run
+from smsverify._input.amounts import is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.names import plain
 from smsverify._input.patterns import Pattern, as_pattern
 from smsverify._input.templates import is_left_over
+from smsverify._input.values import number_text, own_type, written
 from smsverify.errors import InvalidRequestError
 from smsverify.models import LONGEST_NAME, PRODUCTS, RENTAL_DURATIONS, Message, Product
-from smsverify.text import shown
+from smsverify.text import printable, shown
 
 LONGEST_KEY: Final = 500  # characters that are kept as they are; a database's index takes no more than some
+LONGEST_COUNT: Final = 9  # digits
+
+T = TypeVar("T")
 
 
 class _Later:
@@ -108,9 +117,10 @@ class OrderRequest(BaseModel):
         Raises:
             InvalidRequestError: as for `check`; or one of them gets no SMS.
         """
+        product, alternatives = check_product(product), own_type(alternatives)
         if alternatives is None:
             alternatives = ()
-        elif alternatives == BEST:
+        elif isinstance(alternatives, str) and alternatives == BEST:
             alternatives = _short_term(product, wanted)
         if isinstance(alternatives, (str, Mapping)) or not isinstance(alternatives, Sequence):
             raise InvalidRequestError(
@@ -231,8 +241,9 @@ def refuse_left_over(value: Any, field: str) -> None:
 
 def check_product(value: Any) -> Product:
     """The API's word for a kind of number; `InvalidRequestError` where it is none."""
+    value = _unwrapped(value, "product")
     for product in PRODUCTS:
-        if value == product:
+        if isinstance(value, str) and value == product:
             return product
     raise InvalidRequestError(
         f"product {shown(value)} is unknown: choose one of {', '.join(PRODUCTS)}",
@@ -255,6 +266,7 @@ def check_listed_product(value: Any) -> Product:
 
 def check_order_id(value: Any, field: str = "order_id") -> int:
     """An order's id, given as a number or as its digits; `InvalidRequestError` where it is none."""
+    value = _unwrapped(value, field)
     if isinstance(value, Mapping) and "order_id" in value:
         raise InvalidRequestError(
             f'{field} is the whole result of a task. Give its order_id, such as order.output["order_id"]',
@@ -268,28 +280,44 @@ def check_order_id(value: Any, field: str = "order_id") -> int:
 
 def check_key(value: Any, field: str = "key") -> str:
     """The name of a paid call, or another one, as it is kept; `InvalidRequestError` where it is none."""
+    value = _unwrapped(value, field)
     refuse_left_over(value, field)
-    if not _is_word(value):
+    key = _word(value)
+    if not key.strip():
         raise _refused(field, value, "is malformed: it must be a text that is not empty")
-    key = str(value).replace("\0", "")
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise _refused(field, value, "is malformed: it has half a character, which cannot be kept") from None
+    # Of two keys that differ in these alone, one would stand for the other's purchase if they were left out.
+    if "\0" in key or any(unicodedata.category(char) == "Cs" for char in key):
+        raise _refused(field, value, "is malformed: it has a NUL or half a character, which cannot be kept")
     if len(key) <= LONGEST_KEY:
         return key
     return f"{key[:LONGEST_KEY]}…{hashlib.sha256(key.encode()).hexdigest()}"
 
 
+def check_waiter(value: Any) -> str | None:
+    """Who waits for an order, as it is kept; `None` for none. `InvalidRequestError` where it is no name."""
+    return None if value is None else check_key(value, "waiter")
+
+
+def check_reason(value: Any, field: str = "reason") -> str:
+    """Why something is done, for people: on one line, with what cannot be kept escaped.
+
+    Raises:
+        InvalidRequestError: it is no text; `field` names it.
+    """
+    value = _unwrapped(value, field)
+    if not isinstance(value, str):
+        raise _refused(field, value, "is no text: it must say why, for people")
+    return printable(value)
+
+
 def check_price_limit(value: Any, field: str = "max_price") -> Decimal:
     """An amount of USD, zero or more; `InvalidRequestError` where it is none."""
-    text = str(value).strip()
+    value = _unwrapped(value, field)
     try:
-        # Python reads 1_000 as a thousand, and the digits of other scripts.
-        amount = Decimal(text if text.isascii() and "_" not in text else "NaN")
+        amount = Decimal(number_text(value) or "NaN")
     except InvalidOperation:
         amount = Decimal("NaN")
-    if isinstance(value, bool) or not amount.is_finite() or amount < 0:
+    if is_absurd(amount) or amount < 0:
         raise _refused(field, value, "is not an amount: it must be USD, zero or more, such as 0.50")
     return amount
 
@@ -300,6 +328,7 @@ def check_order_ids(value: Any, field: str) -> tuple[int, ...]:
     Raises:
         InvalidRequestError: one of them is no order's id.
     """
+    value = _unwrapped(value, field)
     if isinstance(value, str):
         value = [part for part in re.split(r"[\s,]+", value.strip(" ()[]")) if part]
     given = value if isinstance(value, Iterable) and not isinstance(value, Mapping) else (value,)
@@ -313,62 +342,99 @@ def check_count(value: Any, field: str) -> int:
     """Checks a number of things: a whole number from 1 on.
 
     Raises:
-        InvalidRequestError: it is none; `field` names it.
+        InvalidRequestError: it is none, or absurdly large; `field` names it.
     """
+    value = _unwrapped(value, field)
     refuse_left_over(value, field)
-    try:
-        count = int(str(value))
-    except ValueError:
-        count = 0
-    if isinstance(value, bool) or count < 1:
+    digits = re.fullmatch(rf"[0-9]{{1,{LONGEST_COUNT}}}", number_text(value))
+    if digits is None or int(digits[0]) < 1:
         raise InvalidRequestError(
-            f"{field} must be a whole number from 1 on, not {shown(value)}", field=field
+            f"{field} must be a whole number from 1 on, of {LONGEST_COUNT} digits at the most, not "
+            f"{shown(value)}",
+            field=field,
         )
-    return count
+    return int(digits[0])
 
 
 def check_seconds(value: Any, field: str) -> float:
     """A time span in seconds, zero or more, or a `timedelta`; `InvalidRequestError` where it is none."""
+    value = _unwrapped(value, field)
+    given = value.total_seconds() if isinstance(value, timedelta) else value
     try:
-        if isinstance(value, timedelta):
-            value = value.total_seconds()
-        seconds = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+        seconds = float(number_text(given) or "nan")
+    except ValueError:
         seconds = float("nan")
     if not 0 <= seconds < float("inf"):
         raise _refused(field, value, "is not a time span: it must be seconds, zero or more, or a timedelta")
     return seconds
 
 
-def check_action(value: Any, field: str = "action") -> None:
-    """Refuses what cannot be called with a number."""
+def check_stop(value: Any, field: str = "stop") -> threading.Event | None:
+    """An event that ends a call when it is set, or `None`.
+
+    Raises:
+        InvalidRequestError: it is none, or one of an event loop, which no thread can wait for.
+    """
+    if value is None:
+        return None
+    methods = [getattr(value, name, None) for name in ("is_set", "set", "wait")]
+    is_event = not isinstance(value, type) and all(map(callable, methods))
+    if not is_event or any(map(inspect.iscoroutinefunction, methods)):
+        raise _refused(field, value, "is no event that threads share: it must be a threading.Event()")
+    event: threading.Event = value
+    return event
+
+
+def check_action(value: Any, field: str = "action", *, may_be_async: bool = False) -> None:
+    """Refuses what cannot be called with a number, and what a call does not run.
+
+    `may_be_async`: whether the caller awaits what it returns.
+    """
     if not callable(value):
         raise _refused(field, value, "is no function: it must be callable with the number that is tried")
+    why = why_not_run(value, may_be_async=may_be_async)
+    if why is not None:
+        raise _refused(field, value, why)
+
+
+def check_result(result: T, field: str = "action") -> T:
+    """What an action has returned; `InvalidRequestError` where that is a coroutine, which has not run."""
+    if is_unawaited(result):
+        why = "which is not awaited here, so that nothing has run: write it with def"
+        raise InvalidRequestError(f"{field} has returned a {type(result).__name__}, {why}", field=field)
+    return result
 
 
 def check_after(value: Any) -> datetime:
     """A point in time in UTC, given as a message that came then, as an aware datetime, or in ISO 8601."""
-    given = value.received_at if isinstance(value, Message) else value
-    try:
+    given = _unwrapped(value.received_at if isinstance(value, Message) else value, "after")
+    # UTC may have no such time: it begins with the year 1 and ends with 9999.
+    with contextlib.suppress(ValueError, OverflowError):
         when = datetime.fromisoformat(_iso(given)) if isinstance(given, str) else given
-    except ValueError:
-        when = None
-    if not isinstance(when, datetime) or when.tzinfo is None:
-        raise InvalidRequestError(
-            f"after {shown(given)} is not a point in time: give a message, or a time with a time zone, as a "
-            "datetime or in ISO 8601, such as a message's received_at",
-            field="after",
-        )
-    return when.astimezone(timezone.utc)
+        if isinstance(when, datetime) and when.tzinfo is not None:
+            return when.astimezone(timezone.utc)
+    raise InvalidRequestError(
+        f"after {shown(given)} is not a point in time: give a message, or a time with a time zone, as a "
+        "datetime or in ISO 8601, such as a message's received_at",
+        field="after",
+    )
 
 
 def _refused(field: str, value: Any, why: str) -> InvalidRequestError:
     return InvalidRequestError(f"{field} {shown(value)} {why}", field=field)
 
 
-def _is_word(value: Any) -> bool:
-    """Whether it is a text that is not empty, or a whole number."""
-    return isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).strip() != ""
+def _unwrapped(value: Any, field: str) -> Any:
+    """A value in Python's own type. Binary data is refused: it would be read as a list of numbers."""
+    value = own_type(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise _refused(field, value, "is binary data: give a text or a number")
+    return value
+
+
+def _word(value: Any) -> str:
+    """A text, or a whole number as it is written; empty for all else."""
+    return written(value) if isinstance(value, (int, str)) else ""
 
 
 def _iso(text: str) -> str:
@@ -379,25 +445,28 @@ def _iso(text: str) -> str:
 
 def check_sender(value: Any) -> str:
     """The name or number of a sender."""
+    value = _unwrapped(value, "sender")
     refuse_left_over(value, "sender")
-    if not _is_word(value):
+    sender = _word(value).strip()
+    if not sender:
         raise _refused("sender", value, "is malformed: it must be a name or a number, as callbacks name it")
-    return str(value).strip()
+    return sender
 
 
 def check_pattern(value: Any) -> Pattern:
     """A regular expression for texts, as text or compiled."""
+    value = _unwrapped(value, "pattern")
     refuse_left_over(value, "pattern")
     return as_pattern(value)
 
 
 def check_id_or_name(value: Any, field: str) -> int | str:
     """What names a service, a country or a plan: a number, which is an id, or a text, which may be one."""
+    value = _unwrapped(value, field)
     refuse_left_over(value, field)
-    text = str(value).strip()
+    text = _word(value).strip()
     if (
-        not _is_word(value)
-        or not plain(text)
+        not plain(text)
         # The service's own names may hold spaces of all kinds, and what has no width.
         or not all(char.isprintable() or unicodedata.category(char) in ("Zs", "Cf") for char in text)
         or len(text) > LONGEST_NAME
@@ -407,14 +476,16 @@ def check_id_or_name(value: Any, field: str) -> int | str:
 
 
 def _area_code(value: Any) -> str:
-    text = str(value).strip()
-    if isinstance(value, bool) or not re.fullmatch(r"[2-9][0-9]{2}", text):
+    value = _unwrapped(value, "area_code")
+    text = written(value).strip()
+    if not re.fullmatch(r"[2-9][0-9]{2}", text):
         raise _refused("area_code", value, "is malformed: it must be three digits, such as 212")
     return text
 
 
 def _duration(value: Any) -> int:
-    text = str(value).strip()
-    if isinstance(value, bool) or text not in {str(days) for days in RENTAL_DURATIONS}:
+    value = _unwrapped(value, "duration")
+    text = written(value).strip()
+    if text not in {str(days) for days in RENTAL_DURATIONS}:
         raise _refused("duration", value, "is not offered: it must be 3 or 30 (days)")
     return int(text)

@@ -20,7 +20,11 @@ from smsverify.checks import (
     check_key,
     check_order_id,
     check_order_ids,
+    check_reason,
+    check_result,
     check_seconds,
+    check_stop,
+    check_waiter,
 )
 from smsverify.errors import NotFoundError
 from smsverify.models import Message, Order, OrderStatus, Rental
@@ -214,7 +218,7 @@ class SmsVerifyHook(AccountView):
             what was found and done; `findings` is empty where nothing needs a person.
         """
         seconds = None if cancel_after is None else check_seconds(cancel_after, "cancel_after")
-        return self._parts.reconciler.run(cancel_after=seconds, stop=stop)
+        return self._parts.reconciler.run(cancel_after=seconds, stop=check_stop(stop))
 
     # -------------------------------------------------------------- orders
 
@@ -256,8 +260,8 @@ class SmsVerifyHook(AccountView):
         Returns:
             whether the order is cancelled.
         """
-        order_id = check_order_id(order_id)
-        return self._parts.orders.cancelling.release(order_id, reason, waiter=waiter, undo=undo)
+        order_id, waiter = check_order_id(order_id), check_waiter(waiter)
+        return self._parts.orders.cancelling.release(order_id, check_reason(reason), waiter=waiter, undo=undo)
 
     @contextmanager
     def rented_number(self, product: str, **purchase: Unpack[PurchaseOptions]) -> Iterator[RentedNumber]:
@@ -317,8 +321,8 @@ class SmsVerifyHook(AccountView):
         """Gets a code with the first number that one comes for.
 
         Args:
-            action: called with each number that is tried, such as to type it into a form. An error of its own
-                gives the number back, and is raised.
+            action: called with each number that is tried, such as to type it into a form; not a coroutine
+                function, which nothing awaits here. An error of its own gives the number back, and is raised.
             product: as for `order`, but `esim`.
             attempts: how many numbers may be tried.
             timeout: seconds to wait for the code of each, from the end of `action` on.
@@ -336,7 +340,7 @@ class SmsVerifyHook(AccountView):
         MessageFilter.check(**which)
         for attempt in self.attempts(product, attempts=attempts, timeout=timeout, **purchase):
             with attempt as number:
-                result = action(number.order)
+                result = check_result(action(number.order))
                 message = number.wait_for_otp(**which)
             if attempt.is_done:
                 return attempt.verification(message, result)

@@ -18,6 +18,7 @@ from pydantic import (
     model_serializer,
 )
 
+from smsverify._input.amounts import MOST_DIGITS, is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.phones import phone_digits
 
@@ -40,7 +41,6 @@ LONGEST_ID: Final = 100  # characters of an id of the catalogue
 _AMOUNT: Final = re.compile(
     r"\$?\s*([-+]?[0-9]{1,15}(?:\.[0-9]{1,30})?(?:e[-+]?[0-9]{1,2})?)\s*(?:USD|US\$|\$)?", re.IGNORECASE
 )
-_MOST_DIGITS: Final = 15  # before the point; a float that was reckoned with has noise from there on
 _FINEST: Final = Decimal(1).scaleb(-10)  # of what an amount is kept to
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
@@ -57,10 +57,7 @@ def as_amount(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return None
     amount = Decimal(str(value))
-    # A number with an exponent of millions is written out in as many characters where it is shown.
-    if not amount.is_finite() or (amount and not -_MOST_DIGITS < amount.adjusted() < _MOST_DIGITS):
-        return None
-    if int(amount.as_tuple().exponent) <= -2 * _MOST_DIGITS:
+    if is_absurd(amount):
         return None
     rounded = amount.quantize(_FINEST)
     return amount if rounded == amount else rounded.normalize() + 0  # 0.30000000000000004 is 0.3
@@ -109,7 +106,7 @@ def as_datetime(value: Any) -> datetime | None:
 
 def as_whole(value: Any) -> Any:
     """A whole number that was written with a fraction or an exponent, as an `int`; others as they are."""
-    is_small = isinstance(value, Decimal) and value.is_finite() and value.adjusted() < 2 * _MOST_DIGITS
+    is_small = isinstance(value, Decimal) and value.is_finite() and value.adjusted() < 2 * MOST_DIGITS
     return int(value) if is_small and value == value.to_integral_value() else value
 
 

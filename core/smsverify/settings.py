@@ -20,12 +20,15 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from smsverify._input import storeurl
+from smsverify._input.amounts import is_absurd
 from smsverify._input.templates import is_left_over
+from smsverify._input.values import number_text, own_type
 from smsverify._runtime.clock import MINUTE
 from smsverify.errors import InvalidRequestError
 from smsverify.text import log_of
@@ -40,6 +43,22 @@ ONLY = f"{ENVIRONMENT_PREFIX}ONLY"
 API_PATH = "/api/v1"
 SHORTEST_GRACE = 0.25  # of the service's minute
 SHORTEST = 0.001  # of a time, in its unit; not "above 0", because Airflow's form knows no such bound
+LONGEST = 31_536_000  # of a time, in its unit: no operating system waits for ever
+NUMBERS = (
+    *("rate_limit", "rate_period", "code_latency", "purchase_grace", "daily_budget", "run_budget"),
+    *("connect_timeout", "read_timeout", "call_timeout", "message_retention_days"),
+)
+# How a text has to be written that is one of them, and what an error says.
+_USD = (r"[0-9]*\.?[0-9]+", "must be USD, zero or more, such as 5 or 0.50")
+_WRITTEN = {
+    "rate_limit": (
+        "[0-9]+",
+        "must be a whole number of requests, such as 60; rate_period is their time in seconds",
+    ),
+    "daily_budget": _USD,
+    "run_budget": _USD,
+}
+_OTHERWISE = (r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "must be a number, such as 60 or 0.5")
 CALLBACK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 
@@ -60,6 +79,19 @@ def default_store_url() -> str:
             field="store_url",
         )
     return f"sqlite:///{home / '.smsverify' / 'store.db'}"
+
+
+def plain_number(value: Any, info: ValidationInfo) -> Any:
+    """A number that is a setting. Raises `ValueError` for what Python alone takes for one: 1_000, True."""
+    text = number_text(value)
+    form, why = _WRITTEN.get(info.field_name or "", _OTHERWISE)
+    if value is not None and (not text or (isinstance(value, str) and not re.fullmatch(form, text))):
+        raise ValueError(why)
+    return value
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value == "")
 
 
 def _split(value: Any) -> Any:
@@ -112,16 +144,16 @@ class Settings(BaseModel):
     code_latency: float = Field(default=5, ge=1, le=3600, allow_inf_nan=False)
     account: str | None = Field(default=None, min_length=1, max_length=100)
     namespace: str = Field(default="", max_length=100)
-    purchase_grace: float = Field(default=120, allow_inf_nan=False)
+    purchase_grace: float = Field(default=120, le=LONGEST, allow_inf_nan=False)
     exclusive_account: bool = True
     daily_budget: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False)
     run_budget: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False)
     allow_unshared_store: bool = False
-    connect_timeout: float = Field(default=10, ge=SHORTEST, allow_inf_nan=False)
-    read_timeout: float = Field(default=30, ge=SHORTEST, allow_inf_nan=False)
-    call_timeout: float = Field(default=900, ge=SHORTEST, allow_inf_nan=False)
+    connect_timeout: float = Field(default=10, ge=SHORTEST, le=LONGEST, allow_inf_nan=False)
+    read_timeout: float = Field(default=30, ge=SHORTEST, le=LONGEST, allow_inf_nan=False)
+    call_timeout: float = Field(default=900, ge=SHORTEST, le=LONGEST, allow_inf_nan=False)
     insecure: bool = False
-    message_retention_days: float = Field(default=7, ge=SHORTEST, allow_inf_nan=False)
+    message_retention_days: float = Field(default=7, ge=SHORTEST, le=36_500, allow_inf_nan=False)
     callback_secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(default=())
 
     @classmethod
@@ -137,7 +169,8 @@ class Settings(BaseModel):
         """
         environ = os.environ if environ is None else environ
         _warn_of_unknown(environ)
-        values = {name: value for name, value in given.items() if value is not None and value != ""}
+        plain = {name: own_type(value) for name, value in given.items()}
+        values = {name: value for name, value in plain.items() if not _is_blank(value)}
         for name in cls.model_fields:
             from_environment = environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}", "")
             if name not in values and from_environment != "":
@@ -174,25 +207,16 @@ class Settings(BaseModel):
             raise ValueError("must be a text without line breaks and control characters")
         return value
 
-    @field_validator("daily_budget", "run_budget", mode="before")
+    @field_validator(*NUMBERS, mode="before")
     @classmethod
-    def _budgets_are_amounts(cls, value: Any) -> Any:
-        # Python would read 1_000 as a thousand.
-        is_text = isinstance(value, str)
-        if isinstance(value, bool) or (
-            is_text and not re.fullmatch(r"\s*[0-9]*\.?[0-9]+\s*", value, re.ASCII)
-        ):
-            raise ValueError("must be USD, zero or more, such as 5 or 0.50")
-        return value
+    def _numbers_are_plain(cls, value: Any, info: ValidationInfo) -> Any:
+        return plain_number(value, info)
 
-    @field_validator("rate_limit", mode="before")
+    @field_validator("daily_budget", "run_budget")
     @classmethod
-    def _rate_limit_is_a_number(cls, value: Any) -> Any:
-        is_text = isinstance(value, str)
-        if isinstance(value, bool) or (is_text and not re.fullmatch(r"\s*[0-9]+\s*", value, re.ASCII)):
-            raise ValueError(
-                "must be a whole number of requests, such as 60; rate_period is their time in seconds"
-            )
+    def _budgets_are_amounts(cls, value: Decimal | None) -> Decimal | None:
+        if value is not None and is_absurd(value):
+            raise ValueError(_USD[1])
         return value
 
     @field_validator("callback_secrets")

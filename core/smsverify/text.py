@@ -7,6 +7,7 @@ quotes what the service has written masks it too.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import unicodedata
@@ -17,6 +18,9 @@ from typing import Any
 LONGEST_SMS = 4000  # characters; what is longer is no SMS, and nothing is read out of it
 LONGEST = 500  # characters of one text that are shown
 LONGEST_WORD = 100  # of a name, a number or a time: what is longer may be an SMS
+
+_WORDS = (int, float, Decimal, date, timedelta)
+_CONTAINERS = (list, tuple, dict, set, frozenset, bytes)  # shown where nothing is in them
 
 # Between the digits of a code may stand what looks like nothing or like a gap.
 _GAP = r"[^\w\x21-\x2c\x2e-\x7e]{0,3}"
@@ -59,10 +63,13 @@ def masked(text: object, longest: int = LONGEST) -> str:
 def shown(value: object) -> str:
     """What a caller has given, for an error. A result, or the text of one, may hold a code: it is hidden."""
     if isinstance(value, str):
-        is_plain = len(value) <= LONGEST_WORD and not any(char in "{[(\n" for char in value)
-        return repr(value) if is_plain else repr(masked(value))
-    if isinstance(value, (int, float, Decimal, date, timedelta)) or not value:
-        return repr(value)
+        text = str.__str__(value)
+        is_plain = len(text) <= LONGEST_WORD and not any(char in "{[(\n" for char in text)
+        return repr(text) if is_plain else repr(masked(text))
+    # Such as a number with thousands of digits, which Python does not write.
+    with contextlib.suppress(Exception):
+        if value is None or isinstance(value, _WORDS) or (isinstance(value, _CONTAINERS) and not len(value)):
+            return _cut(repr(value), LONGEST_WORD)
     return f"({type(value).__name__})"
 
 

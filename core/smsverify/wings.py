@@ -12,11 +12,12 @@ from concurrent.futures import Future
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from smsverify.checks import check_key, check_order_id, check_seconds
+from smsverify.checks import check_key, check_order_id, check_reason, check_seconds, check_waiter
 
 if TYPE_CHECKING:
     from smsverify._input.phones import phone_digits
     from smsverify._input.storeurl import secrets_of
+    from smsverify._input.values import own_type
     from smsverify._orders.handover import Handover
     from smsverify._orders.holding import Held
     from smsverify._purchases.attempts import Series
@@ -47,6 +48,7 @@ __all__ = [
     "log_wait",
     "mask",
     "missing_code",
+    "own_type",
     "phone_digits",
     "plan_release",
     "result_of",
@@ -68,6 +70,7 @@ _HOMES = {
     "TurnIsFar": "_service.places",
     "leaving_queue": "_service.places",
     "mask": "_receiver.masking",
+    "own_type": "_input.values",
     "phone_digits": "_input.phones",
     "result_of": "_runtime.threads",
     "secrets_of": "_input.storeurl",
@@ -104,7 +107,7 @@ def keep_place(hook: SmsVerifyHook, place: Place, *, lead: float) -> Future[None
 
 def claim(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> None:
     """Records who waits for an order from now on, so that an earlier waiter does not give it back."""
-    hook._parts.orders.handover.claim(hook._named(order_id), waiter)
+    hook._parts.orders.handover.claim(hook._named(order_id), check_key(waiter, "waiter"))
 
 
 def plan_release(
@@ -124,7 +127,7 @@ def plan_release(
     """
     order_id, seconds = check_order_id(order_id), check_seconds(patience, "patience")
     return hook._parts.orders.releases.request(
-        order_id, reason, waiter=waiter, patience=seconds, is_planned=True
+        order_id, check_reason(reason), waiter=check_waiter(waiter), patience=seconds, is_planned=True
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import httpx
 from prefect.futures import PrefectFuture
 
 from prefect_smsverify.credentials import SmsVerifyCredentials
-from smsverify.checks import check_order_id, refuse_left_over
+from smsverify.checks import check_order_id, check_order_ids, refuse_left_over
 from smsverify.errors import InvalidRequestError, SettingsUnavailableError
 from smsverify.models import Order
 
@@ -55,6 +56,14 @@ def id_of(order: Order | int | str) -> int:
     """The id of an order, or of an `Order`."""
     _refuse_unfinished(order, "order_id")
     return order.order_id if isinstance(order, Order) else check_order_id(order)
+
+
+def ids_of(orders: Iterable[Order | int | str]) -> list[int]:
+    """The ids of several orders, or of `Order`s."""
+    _refuse_unfinished(orders, "order_ids")
+    if isinstance(orders, Iterable) and not isinstance(orders, (str, bytes, bytearray, memoryview, Mapping)):
+        return [id_of(order) for order in orders]
+    return list(check_order_ids(orders, "order_ids"))
 
 
 def _refuse_unfinished(value: object, field: str) -> None:

@@ -4,10 +4,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import ConfigDict, Field, HttpUrl, SecretStr, model_validator
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
-from smsverify.settings import refuse_unknown
+from smsverify.settings import NUMBERS, plain_number, refuse_unknown
 
 if TYPE_CHECKING:
     from smsverify import SmsVerifyHook
@@ -107,6 +107,11 @@ class SmsVerifyCredentials(CredentialsBlock):
     callback_secrets: list[SecretStr] | None = Field(
         default=None, description="Secrets of the callback URL; several are valid at once."
     )
+
+    @field_validator(*NUMBERS, mode="before")
+    @classmethod
+    def _numbers_are_plain(cls, value: Any, info: ValidationInfo) -> Any:
+        return plain_number(value, info)
 
     @model_validator(mode="after")
     def _has_no_other_fields(self) -> Self:

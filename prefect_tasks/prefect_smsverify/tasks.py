@@ -24,7 +24,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from prefect_smsverify import waiting
-from prefect_smsverify.arguments import block_of, id_of
+from prefect_smsverify.arguments import block_of, id_of, ids_of
 from prefect_smsverify.paying import apay, pay, purchase
 from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.twins import twin_of
@@ -213,7 +213,7 @@ def wait_for_otps(
         WaitStoppedError: the run is going down.
         SmsVerifyError: what concerns all of them, such as a refused key, where no code has come.
     """
-    hook, stop, ids = block_of(credentials).get_hook(), current_stop(), [id_of(order) for order in order_ids]
+    hook, stop, ids = block_of(credentials).get_hook(), current_stop(), ids_of(order_ids)
     return waiting.wait_for_several(
         hook,
         ids,
@@ -236,8 +236,7 @@ async def await_otps(
 ) -> list[Outcome]:
     """`wait_for_otps` for coroutines."""
     hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
-    ids = [id_of(order) for order in order_ids]
-    return await waiting.await_several(hook, ids, timeout, stop=stop, **options)
+    return await waiting.await_several(hook, ids_of(order_ids), timeout, stop=stop, **options)
 
 
 # -------------------------------------------------------------- looking, giving back

@@ -19,7 +19,7 @@ from prefect_smsverify.paying import PaidCall, apay, pay
 from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.twins import twin_of
 from prefect_smsverify.waiting import await_one, wait_for_one
-from smsverify.checks import check_action, check_pattern, check_seconds, check_sender
+from smsverify.checks import check_action, check_pattern, check_result, check_seconds, check_sender
 from smsverify.numbers import Attempt, RentedNumber, errors_logged
 from smsverify.wings import attempts_of
 
@@ -79,7 +79,8 @@ def verify_number(
         VerificationError: no number has its code; it lists the attempts.
         SmsVerifyError: what else `SmsVerifyHook.verify` raises.
     """
-    _check(action, sender, pattern)
+    check_action(action)
+    _check(sender, pattern)
     account, stop = block_of(credentials), current_stop()
     purchase = _given(
         service=service,
@@ -97,7 +98,7 @@ def verify_number(
         while True:
             order = pay(PaidCall(series.next_number, stop, partial(_give_up, series)))
             with Attempt(RentedNumber(hook, order), series) as number:
-                result = action(order)
+                result = check_result(action(order))
                 message = wait_for_one(
                     hook, number.order_id, seconds, stop=stop, sender=sender, pattern=pattern
                 )
@@ -118,7 +119,8 @@ async def averify_number(
     **given: Any,
 ) -> Verification:
     """`verify_number` for coroutines. `action` is a coroutine function, or one that is called in a thread."""
-    _check(action, sender, pattern)
+    check_action(action, may_be_async=True)
+    _check(sender, pattern)
     account, stop = await asyncio.to_thread(block_of, credentials), current_stop()
     purchase = _given(**given)
     hook, seconds = account.get_hook(), check_seconds(timeout, "timeout")
@@ -143,9 +145,8 @@ async def averify_number(
                 return await asyncio.to_thread(series.verification, order, message, result)
 
 
-def _check(action: Any, sender: str | None, pattern: str | re.Pattern[str] | None) -> None:
+def _check(sender: str | None, pattern: str | re.Pattern[str] | None) -> None:
     """Refuses what the wait would refuse after the purchase."""
-    check_action(action)
     if sender is not None:
         check_sender(sender)
     if pattern is not None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from smsverify.checks import LATER, check_pattern
 from smsverify.errors import InvalidRequestError
 from smsverify.text import shown
+from smsverify.wings import own_type
 from smsverify_provider.results import FewXComs
 
 
@@ -39,6 +40,18 @@ def _places_of_later(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, 
     elif isinstance(value, (Mapping, list, tuple)):
         for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _places_of_later(one, (*place, key))
+
+
+def _in_own_types(value: Any) -> Any:
+    """The argument with the values of enums in the place of their members, which Jinja writes by name."""
+    if type(value) is dict:
+        return {name: _in_own_types(one) for name, one in value.items()}
+    return type(value)(map(_in_own_types, value)) if type(value) in (list, tuple, set) else own_type(value)
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether there is no value. A template renders the missing result of another task as the word None."""
+    return value is None or (isinstance(value, str) and value in ("", "None"))
 
 
 def check_known(value: Any, check: Callable[[Any], Any]) -> None:
@@ -84,6 +97,8 @@ class CheckedOperator(FewXComs):
         """
         for name in self.template_fields:
             refuse_read_once(getattr(self, name, None), name)  # a subclass may set its own later
+        for name in self.checked:
+            setattr(self, name, _in_own_types(getattr(self, name)))
         given = {name: known(getattr(self, name)) for name in self.checked}
         self._later = tuple(
             place for name in self.checked for place in _places_of_later(getattr(self, name), (name,))

@@ -89,15 +89,21 @@ FIELDS: dict[str, dict[str, Any]] = {
         "Seconds after which a purchase that the list of orders does not show counts as not made, unless the "
         "wallet shows otherwise; at least a quarter of the rate period. Blank: 120.",
         minimum=0.00025,  # a quarter of the shortest rate period
+        maximum=31_536_000,
         section=ADVANCED,
     ),
     "connect_timeout": _number(
-        "Connect timeout", "Seconds to wait for a connection. Blank: 10.", minimum=0.001, section=ADVANCED
+        "Connect timeout",
+        "Seconds to wait for a connection. Blank: 10.",
+        minimum=0.001,
+        maximum=31_536_000,
+        section=ADVANCED,
     ),
     "read_timeout": _number(
         "Read timeout",
         "Seconds to wait for the next bytes of an answer. Blank: 30.",
         minimum=0.001,
+        maximum=31_536_000,
         section=ADVANCED,
     ),
     "call_timeout": _number(
@@ -105,12 +111,14 @@ FIELDS: dict[str, dict[str, Any]] = {
         "Seconds that one call may take in all, with its retries and its wait for the rate limit. "
         "Blank: 900.",
         minimum=0.001,
+        maximum=31_536_000,
         section=ADVANCED,
     ),
     "message_retention_days": _number(
         "Message retention days",
         "Days after which the text of a message is deleted from the store. Blank: 7.",
         minimum=0.001,
+        maximum=36_500,
         section=ADVANCED,
     ),
     "allow_unshared_store": _switch(

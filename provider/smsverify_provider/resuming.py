@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 
 # A worker's supervisor notices only every five seconds that its task has deferred. If the task is resumed
 # before that, the scheduler takes the old run's late end for the failure of the new one, and the event is
@@ -11,6 +12,7 @@ import time
 RESUME_GAP = 8.0
 # Seconds before its turn at which a task comes back: about as long as Airflow takes for that.
 LEAD = 3.0
+CENTURY = 36_525 * 86_400.0  # seconds
 
 
 class Gap:
@@ -31,3 +33,8 @@ class Gap:
     async def passed(self) -> None:
         """Waits for its end."""
         await asyncio.sleep(self._end - time.monotonic())
+
+
+def longest_deferral(seconds: float) -> timedelta:
+    """A time span for a deferral, which has to end within Airflow's calendar."""
+    return timedelta(seconds=min(seconds, CENTURY))

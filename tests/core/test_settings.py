@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,25 @@ def test_the_hook_reads_the_environment_on_first_use(monkeypatch: pytest.MonkeyP
         ("run_budget", " "),
         ("rate_limit", "60/min"),
         ("rate_limit", "6_0"),
+        ("rate_limit", b"60"),
+        pytest.param("rate_limit", 10**5000, id="of 5000 digits"),
+        ("rate_period", True),
+        ("rate_period", "1_0"),
+        ("rate_period", "٦٠"),
+        ("rate_period", b"60"),
+        ("code_latency", True),
+        ("purchase_grace", "12_0"),
+        ("purchase_grace", 1e300),
+        ("connect_timeout", True),
+        ("connect_timeout", 1e300),
+        ("read_timeout", "1e300"),
+        ("call_timeout", 1e300),
+        ("call_timeout", "9_00"),
+        ("message_retention_days", True),
+        ("message_retention_days", 1e300),
+        ("daily_budget", "9" * 16),
+        ("run_budget", Decimal("1e400")),
+        ("run_budget", Decimal("1e-400")),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused_by_name(field: str, value: Any) -> None:
@@ -161,6 +181,27 @@ def test_a_setting_that_is_not_allowed_is_refused_by_name(field: str, value: Any
     assert str(error).startswith(field)
     assert "geheim" not in str(error)
     assert error.__cause__ is None  # pydantic's error quotes what it was given
+
+
+def test_a_number_may_be_written_in_any_plain_way() -> None:
+    for value in (6, 6.0, "6", " 6.0 ", "6.", "+6", "0.6e1", Decimal(6)):
+        assert load(rate_period=value).rate_period == 6
+    for value in (5, "5", " 5.00 ", Decimal("5.0")):
+        assert load(run_budget=value).run_budget == 5
+
+
+def test_an_enum_s_member_is_what_it_stands_for() -> None:
+    class Wallet(str, Enum):
+        MAIN = "main"
+
+    class Odd:
+        __hash__ = object.__hash__
+
+        def __eq__(self, other: object) -> Any:
+            raise ValueError("ambiguous")
+
+    assert load(account=Wallet.MAIN).account_id == "main"
+    assert refused(account=Odd()).field == "account"
 
 
 def test_a_missing_key_says_where_to_put_it() -> None:

@@ -135,6 +135,15 @@ def test_a_misspelt_field_is_refused_with_the_one_that_was_meant(simulator: Simu
     assert SmsVerifyCredentials.load("spelt").daily_budget == 5
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rate_period", True), ("rate_period", "1_0"), ("rate_limit", True), ("run_budget", "1_000")],
+)
+def test_what_only_python_takes_for_a_number_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match="must be"):
+        SmsVerifyCredentials(**{field: value})
+
+
 @pytest.mark.parametrize("given", ["not-there", "None", "", None, 7, ("api_key", SecretStr("s3cret"))])
 def test_credentials_that_are_no_block_never_mean_the_environments_wallet(
     simulator: Simulator, given: Any

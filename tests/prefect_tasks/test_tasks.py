@@ -109,6 +109,32 @@ def test_number_code_and_status_in_a_coroutine(simulator: Simulator, account: Sm
     assert before.amount - simulator.balance() == Decimal("0.70")
 
 
+@pytest.mark.parametrize("form", ["a function", "a coroutine"])
+def test_the_orders_of_a_wait_are_not_read_letter_by_letter(
+    form: str, silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    """A text would mean the orders 4, 5, 8, …, which a time-out cancels, and bytes the orders 52, 53, …"""
+
+    @flow
+    def plain() -> Any:
+        order = order_number(account, "temporary", service="WhatsApp")
+        silent.deliver_sms(order.order_id, otp="123456")
+        with pytest.raises(InvalidRequestError, match="binary data"):
+            wait_for_otps(account, str(order.order_id).encode(), 30)
+        return wait_for_otps(account, str(order.order_id), 30)
+
+    @flow
+    async def coroutine() -> Any:
+        order = await aorder_number(account, "temporary", service="WhatsApp")
+        silent.deliver_sms(order.order_id, otp="123456")
+        with pytest.raises(InvalidRequestError, match="binary data"):
+            await await_otps(account, str(order.order_id).encode(), 30)
+        return await await_otps(account, str(order.order_id), 30)
+
+    (message,) = plain() if form == "a function" else asyncio.run(coroutine())
+    assert (message.order_id, message.otp) == (silent.orders()[0].order_id, "123456")
+
+
 def test_a_rental_is_cancelled_or_renewed(silent: Simulator, account: SmsVerifyCredentials) -> None:
     @flow
     def plain() -> Any:

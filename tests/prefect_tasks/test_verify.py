@@ -142,6 +142,48 @@ def test_bad_input_is_refused_before_anything_is_bought(
     assert simulator.requests() == []
 
 
+async def never_awaited(number: Order) -> None:
+    """Would type the number into a form."""
+
+
+def yields(number: Order) -> Any:
+    yield
+
+
+def test_a_function_that_a_call_does_not_run_buys_nothing(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    @flow
+    def sign_up() -> None:
+        verify_number(account, never_awaited, "temporary", **WHATSAPP)
+
+    @flow
+    async def asign_up() -> None:
+        await averify_number(account, yields, "temporary", **WHATSAPP)
+
+    for call in (sign_up, lambda: asyncio.run(asign_up())):
+        with pytest.raises(InvalidRequestError) as caught:
+            call()
+        assert caught.value.field == "action"
+    assert simulator.requests() == []
+
+
+def test_a_function_that_returns_a_coroutine_gives_the_number_back(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    def submit(number: Order) -> Any:
+        return never_awaited(number)
+
+    @flow
+    def sign_up() -> None:
+        verify_number(account, submit, "temporary", **WHATSAPP)
+
+    with pytest.raises(InvalidRequestError, match="not awaited") as caught:
+        sign_up()
+    assert caught.value.field == "action"
+    assert statuses(simulator) == ["cancelled"]
+
+
 def test_many_are_mapped_over_services(simulator: Simulator, account: SmsVerifyCredentials) -> None:
     def submit(number: Order) -> str | None:
         simulator.deliver_sms(number.order_id, otp="123456")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -95,6 +97,13 @@ def refused(make: Callable[[], Any], field: str) -> None:
         (Sensor, {"order_id": 5, "sender": ""}, "sender"),
         (Sensor, {"order_id": 5, "pattern": "(unclosed"}, "pattern"),
         (Sensor, {"order_id": 5, "pattern": re.compile("[0-9]+")}, "pattern"),
+        (Order, {**WHATSAPP, "max_price": "1e400"}, "max_price"),
+        (Order, {**WHATSAPP, "key": "half \ud83d an emoji"}, "key"),
+        (Cancel, {"order_id": b"5"}, "order_id"),
+        (Expiring, {"within": b"60"}, "within"),
+        (Expiring, {"within": 60, "exclude": b"458731"}, "exclude"),
+        (Sensor, {"order_id": 5, "after": "0001-01-01T00:00:00+05:00"}, "after"),
+        (Sensor, {"order_id": 10**5000}, "order_id"),
     ],
 )
 def test_a_literal_that_is_wrong_is_refused(
@@ -128,6 +137,78 @@ def test_a_result_in_the_place_of_its_field_stays_out_of_the_error(field: str) -
         Sensor(task_id="task", **{"order_id": 5, field: result})
     assert field in str(caught.value)
     assert "481516" not in str(caught.value)
+
+
+class Named(str, Enum):
+    """Of the kind that Jinja writes by its name."""
+
+    TEMPORARY = "temporary"
+    BEST = "best-temp"
+    WHATSAPP = "WhatsApp"
+
+
+def test_an_enum_s_member_is_what_it_stands_for(run_task: Any, connection: Any, sim: Simulator) -> None:
+    with DAG("named"):
+        order = Order(task_id="order", product=Named.TEMPORARY, service=Named.WHATSAPP)
+        verify = Verify(
+            task_id="verify",
+            python_callable=lambda number: sim.deliver_sms(number["order_id"], otp="123456"),
+            product=Named.TEMPORARY,
+            service=Named.WHATSAPP,
+            alternatives=[{"product": Named.BEST}],
+            deferrable=False,
+        )
+        sensor = Sensor(task_id="sensor", order_id=5, sender=Named.WHATSAPP)
+    assert run_task(order).error is None
+    sim.add_fault(Fault("out_of_stock", path="order/temporary/"))
+    assert run_task(verify).error is None
+    assert sorted(bought.product for bought in sim.orders()) == ["best-temp", "temporary"]
+    sensor.render_template_fields({})
+    assert sensor.sender == "WhatsApp"
+
+
+class Odd:
+    """As a table: what it is compared with is no truth value."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value is ambiguous")
+
+
+@pytest.mark.parametrize(("operator", "field"), [(Cancel, "order_id"), (Reconcile, "cancel_after")])
+def test_a_table_that_another_task_gives_is_refused_by_name(
+    run_task: Any, connection: Any, sim: Simulator, operator: type[BaseOperator], field: str
+) -> None:
+    task: Any = operator(task_id="task", **{field: None})
+    setattr(task, field, Odd())
+    error = run_task(task).error
+    assert isinstance(error, InvalidRequestError), error
+    assert error.field == field
+    assert sim.requests() == []
+
+
+STOPPABLE: dict[str, Callable[[Any, Any], Any]] = {
+    "order": lambda hook, stop: hook.order(**WHATSAPP, stop=stop),
+    "renew": lambda hook, stop: hook.renew(1, stop=stop),
+    "renew_expiring": lambda hook, stop: hook.renew_expiring(60, stop=stop),
+    "wait_for_otp": lambda hook, stop: hook.wait_for_otp(1, 60, stop=stop),
+    "await_otp": lambda hook, stop: asyncio.run(hook.await_otp(1, 60, stop=stop)),
+    "rented_number": lambda hook, stop: hook.rented_number(**WHATSAPP, stop=stop).__enter__(),
+    "attempts": lambda hook, stop: hook.attempts(**WHATSAPP, stop=stop),
+}
+
+
+@pytest.mark.parametrize("stop", [True, False, lambda: False], ids=["true", "false", "function"])
+@pytest.mark.parametrize("method", STOPPABLE)
+def test_a_stop_that_is_no_event_is_refused(method: str, stop: Any, hook: Any, sim: Simulator) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        STOPPABLE[method](hook, stop)
+    assert caught.value.field == "stop"
+    assert sim.requests() == []
 
 
 def test_a_limit_inside_of_an_argument_whose_template_gives_nothing_does_not_mean_none(

@@ -38,7 +38,8 @@ def test_operators_and_sensor_load_no_client_no_database_and_no_server() -> None
     } == set()
     # Of the core, what checks the arguments and names the errors.
     of_the_core = {name.removeprefix("smsverify.") for name in ours if name.startswith("smsverify.")}
-    checks = {"_input", "_input.names", "_input.templates", "_input.phones", "_input.patterns", "_input.ids"}
+    files = ("actions", "amounts", "ids", "names", "patterns", "phones", "templates", "values")
+    checks = {"_input", *(f"_input.{name}" for name in files)}
     threads = {"_runtime", "_runtime.job_thread"}
     assert of_the_core <= {"_version", "text", "errors", "models", "checks", "wings", *checks, *threads}
     assert "regex" not in ours

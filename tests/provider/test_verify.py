@@ -42,6 +42,10 @@ class Form:
         return f"account {number['phone']}"
 
 
+async def never_awaited(number: dict[str, Any]) -> None:
+    """Would type the number into a form."""
+
+
 @pytest.fixture
 def run(dag_maker: Any, session: Any, connection: Any) -> Callable[..., tuple[str, Any]]:
     """Runs a function as `@task.smsverify` with Airflow's own `Dag.test()`; gives its state and result."""
@@ -213,6 +217,7 @@ def test_the_class_does_the_same(run_dag: Any, connection: Any, sim: Simulator) 
         ({"pattern": re.compile("[0-9]+")}, "pattern"),  # the metadata database keeps no flags
         ({"alternatives": {"product": "best-temp"}}, "alternatives"),
         ({"python_callable": "print"}, "python_callable"),
+        ({"python_callable": never_awaited}, "python_callable"),
     ],
 )
 def test_what_stands_in_the_dag_file_is_checked_when_that_is_parsed(
@@ -221,6 +226,24 @@ def test_what_stands_in_the_dag_file_is_checked_when_that_is_parsed(
     with pytest.raises(InvalidRequestError) as caught:
         SmsVerifyOperator(task_id="sign_up", **{"python_callable": print, **WHATSAPP, **arguments})
     assert caught.value.field == field
+
+
+def test_a_coroutine_function_is_refused_when_the_dag_file_is_parsed() -> None:
+    with DAG("verify_async"), pytest.raises(InvalidRequestError, match="coroutine function") as caught:
+        task.smsverify(task_id="sign_up", **WHATSAPP)(never_awaited)()
+    assert caught.value.field == "python_callable"
+
+
+def test_a_function_that_returns_a_coroutine_gives_the_number_back(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    def sign_up(number: dict[str, Any]) -> Any:
+        return never_awaited(number)
+
+    error = run_task(verifying(sign_up)).error
+    assert isinstance(error, InvalidRequestError), error
+    assert error.field == "python_callable"
+    assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
 def test_templates_wait_for_their_values() -> None:
@@ -299,6 +322,15 @@ def test_an_order_that_the_service_does_not_know_any_more_ends_it(
     else:
         assert isinstance(result.error, NotFoundError), result.error
     assert [order.order_id for order in sim.orders()] == going_back()
+
+
+@pytest.mark.parametrize("seconds", [1e12, 1e300])
+def test_a_wait_may_be_longer_than_the_calendar(
+    run_task: Any, connection: Any, sim: Simulator, seconds: float
+) -> None:
+    result = run_task(verifying(print, timeout=seconds))
+    assert result.state == TaskInstanceState.DEFERRED, result.error
+    assert result.msg.trigger_timeout < timedelta(days=40_000)
 
 
 def test_a_trigger_that_fails_gives_the_number_back(

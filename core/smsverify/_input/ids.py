@@ -10,7 +10,9 @@ _LARGEST_ID: Final = 2**63 - 1  # what a database's column takes
 
 def order_id_of(value: Any) -> int | None:
     """The id that a number or a text of digits is; `None` where it is no positive whole number."""
-    text = str(value).strip()
-    if isinstance(value, bool) or not isinstance(value, (int, str)) or not re.fullmatch(r"[0-9]{1,19}", text):
+    if isinstance(value, str):
+        digits = re.fullmatch(r"\s*([0-9]{1,19})\s*", value)
+        value = int(digits[1]) if digits else None
+    if isinstance(value, bool) or not isinstance(value, int):
         return None
-    return int(text) if 0 < int(text) <= _LARGEST_ID else None
+    return int(value) if 0 < value <= _LARGEST_ID else None

@@ -6,12 +6,13 @@ limit, by a module that lets other threads go on meanwhile, and never in a threa
 
 from __future__ import annotations
 
-import itertools
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smsverify._input.templates import is_left_over
+from smsverify._input.values import own_type
 from smsverify._runtime.job_thread import JobThread
 from smsverify.errors import InvalidRequestError
 from smsverify.text import log_of, printable
@@ -23,10 +24,12 @@ log = log_of(__name__)
 
 LONGEST_PATTERN = 1000  # characters
 DEEPEST = 8  # groups in groups: each more doubles the time that compiling may take
+LONGEST_WRITTEN_OUT = 100_000  # characters; compiling repeats what stands before each {n}, n times
 # Seconds for one text. All others go before one that needs more than the first.
 TIME_LIMITS = (0.01, 0.1)
 
-_GROUP = re.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|([()])", re.DOTALL)
+# What is escaped or in brackets is none: groups, and the least count of {n}, {n,} and {n,m}.
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|([()])|\{\s*([0-9]+)[\s0-9,]*\}", re.DOTALL)
 
 
 def as_pattern(value: Any) -> Pattern:
@@ -35,6 +38,7 @@ def as_pattern(value: Any) -> Pattern:
     Raises:
         InvalidRequestError: it is none, or so large that compiling it could take long.
     """
+    value = own_type(value)
     if isinstance(value, Pattern):
         return value
     source, flags = (value.pattern, value.flags) if isinstance(value, re.Pattern) else (value, 0)
@@ -42,8 +46,11 @@ def as_pattern(value: Any) -> Pattern:
         raise _refused("it must be a regular expression for text")
     if len(source) > LONGEST_PATTERN:
         raise _refused(f"it has {len(source)} characters, and {LONGEST_PATTERN} are allowed")
-    if _depth(source) > DEEPEST:
+    counts = _counts(source)
+    if max(counts) > DEEPEST:
         raise _refused(f"it has groups in groups deeper than {DEEPEST}: write it flatter")
+    if len(source) * math.prod(counts.values()) > LONGEST_WRITTEN_OUT:
+        raise _refused("what it repeats in braces is too long when it is written out: give lower counts")
     return Pattern(source, flags)
 
 
@@ -51,9 +58,13 @@ def _refused(why: str) -> InvalidRequestError:
     return InvalidRequestError(f"pattern is no regular expression that can be used: {why}", field="pattern")
 
 
-def _depth(source: str) -> int:
-    steps = ({"(": 1, ")": -1}.get(token[1], 0) for token in _GROUP.finditer(source))
-    return max(itertools.accumulate(steps), default=0)
+def _counts(source: str) -> dict[int, int]:
+    """The highest count of a repetition in groups of each depth, 0 for outside of all groups."""
+    counts, depth = {0: 1}, 0
+    for token in _TOKEN.finditer(source):
+        depth += {"(": 1, ")": -1}.get(token[1], 0)
+        counts[depth] = max(counts.get(depth, 1), int(token[2] or 1))
+    return counts
 
 
 class Pattern:

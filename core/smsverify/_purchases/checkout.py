@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from smsverify._input.values import own_type
 from smsverify._orders.holding import Held
 from smsverify._orders.orders import Orders
 from smsverify._purchases.attempts import AttemptRecords, Series, base_of, series_key
@@ -31,6 +32,7 @@ from smsverify.checks import (
     check_order_ids,
     check_price_limit,
     check_seconds,
+    check_stop,
 )
 from smsverify.errors import StoreError
 from smsverify.models import Order
@@ -86,7 +88,7 @@ class Checkout:
     ) -> Order:
         """Buys a number that is not handed over yet; see `SmsVerifyHook.order`."""
         request = OrderRequest.check(product=product, **wanted)
-        caps = self._caps(run_budget)
+        caps, stop = self._caps(run_budget), check_stop(stop)
         with self._key(key, request.fingerprint) as known:
             return self._purchases.buy(request, known or f"random:{uuid.uuid4().hex}", caps=caps, stop=stop)
 
@@ -129,9 +131,11 @@ class Checkout:
         **wanted: Any,
     ) -> AbstractContextManager[Series]:
         """The attempts to get a code under one key; see `SmsVerifyHook.attempts`. Checks its arguments."""
+        alternatives = own_type(alternatives)
         requests = OrderRequest.check_all(product, alternatives, **wanted)
         caps, cost_limit = self._caps(run_budget), _price_limit(max_cost, "max_cost")
         limit, given = check_count(attempts, "attempts"), None if key is None else check_key(key)
+        stop = check_stop(stop)
 
         def buy(request: OrderRequest, key: str) -> Order:
             return self._purchases.buy(request, key, caps=caps, again=False, stop=stop)
@@ -170,7 +174,7 @@ class Checkout:
         stop: threading.Event | None = None,
     ) -> Order:
         """Renews a rental; see `SmsVerifyHook.renew`."""
-        limit, caps = _price_limit(max_price), self._caps(run_budget)
+        limit, caps, stop = _price_limit(max_price), self._caps(run_budget), check_stop(stop)
         with self._key(key, f"renewal of {order_id}") as known:
             return self._renewals.pay_on_request(order_id, limit=limit, key=known, caps=caps, stop=stop)
 
@@ -193,7 +197,7 @@ class Checkout:
             None if only is None else check_order_ids(only, "only"),
             check_order_ids(exclude, "exclude"),
         )
-        limit, caps = _price_limit(max_price), self._caps(run_budget)
+        limit, caps, stop = _price_limit(max_price), self._caps(run_budget), check_stop(stop)
         if not dry_run:
             self._check_place()
             for order_id in selection.named:

@@ -15,6 +15,7 @@ from smsverify._orders.wording import arrival, end_of_wait, named, refund
 from smsverify._runtime.threads import result_of
 from smsverify._service.rate_limit import Priority
 from smsverify._waiting.waiter import Wait, Waiter
+from smsverify.checks import check_stop, check_waiter
 from smsverify.errors import NotFoundError, OrderEndedError, SmsVerifyError, WaitTimeoutError
 from smsverify.metrics import TIMEOUTS, Meter
 from smsverify.models import Message, gets_no_more
@@ -77,7 +78,7 @@ class OtpWaits:
         **wanted: Unpack[MessageOptions],
     ) -> Message:
         """Waits in this thread; see `SmsVerifyHook.wait_for_otp`."""
-        wanted_message = MessageFilter.check(**wanted)
+        wanted_message, stop, waiter = MessageFilter.check(**wanted), check_stop(stop), check_waiter(waiter)
         wait = self._begin(order_id, seconds, wanted_message, stop, waiter, cancels=cancel_on_timeout)
         try:
             message = result_of(wait.future)
@@ -98,7 +99,7 @@ class OtpWaits:
         **wanted: Unpack[MessageOptions],
     ) -> Message:
         """Waits in an event loop, which is never blocked; the wait holds no thread."""
-        wanted_message = MessageFilter.check(**wanted)
+        wanted_message, stop, waiter = MessageFilter.check(**wanted), check_stop(stop), check_waiter(waiter)
         begun: list[Wait] = []
         is_left = threading.Event()
 

@@ -279,7 +279,7 @@ class Waiter:
 
     def _end_what_is_due(self, current: Iterable[Wait]) -> None:
         for wait in current:
-            if wait.stop is not None and wait.stop.is_set():
+            if _is_stopped(wait):
                 _fail(
                     wait,
                     WaitStoppedError(f"the wait for order {wait.order_id} was stopped"),
@@ -433,6 +433,15 @@ def _glancing(store: Store, account: str) -> sa.Executable:
         sa.func.coalesce(next_poll_at.scalar_subquery(), 0.0),
         next_look_at.scalar_subquery(),
     )
+
+
+def _is_stopped(wait: Wait) -> bool:
+    """Whether its caller has ended a wait. An error of the caller's event fails that wait, and no other."""
+    try:
+        return wait.stop is not None and wait.stop.is_set()
+    except Exception as error:
+        _fail(wait, error)
+        return False
 
 
 def _end(wait: Wait, message: Message) -> None:

@@ -51,15 +51,18 @@ def wait(
     ] = None,
 ) -> int:
     """Wait for the code of an order and print it. Without --keep, the order is cancelled when none comes."""
+    from smsverify.checks import check_seconds
+
+    seconds = check_seconds(timeout, "timeout")
     again, give_back = (common.again(verb, order_id) for verb in ("wait", "cancel"))
     go_on = f"{again} waits on, {give_back} gives it back"
     hook = common.hook()
     try:
         kept = interrupts(f"Order {order_id} is kept: {go_on}")
-        with kept as stop, progress(f"order {order_id}", timeout, lambda: _waits(hook)):
+        with kept as stop, progress(f"order {order_id}", seconds, lambda: _waits(hook)):
             came = hook.wait_for_otp(
                 order_id,
-                timeout,
+                seconds,
                 cancel_on_timeout=not keep,
                 after=after,
                 sender=sender,

@@ -51,14 +51,17 @@ def overview(common: Common) -> None:
 def top(
     common: Common,
     every: Annotated[
-        float, typer.Option(help="How long to wait between two looks.", metavar="SECONDS", min=0.2)
+        float,
+        typer.Option(help="How long to wait between two looks.", metavar="SECONDS", min=0.2, max=86_400),
     ] = 2.0,
 ) -> int:
     """Watch the overview in the terminal. Ctrl-C ends it. Sends no request."""
     if not sys.stdout.isatty():
         text = "top needs a terminal: `smsverify overview` prints the same once"
         return output.complain(text, USAGE)
-    hook = common.hook()
+    from smsverify.checks import check_seconds
+
+    hook, pause = common.hook(), check_seconds(every, "every")
     console = Console(markup=False, highlight=False, emoji=False)
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -68,7 +71,7 @@ def top(
                 except StoreError as error:  # it may come back
                     shown = Text(str(error), style="red")
                 live.update(shown, refresh=True)
-                time.sleep(every)
+                time.sleep(pause)
     except KeyboardInterrupt:
         return 0
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk.log import mask_secret
 
-from smsverify.checks import check_order_id
+from smsverify.checks import check_order_id, check_stop
 from smsverify.errors import InvalidRequestError, SmsVerifyError, WaitStoppedError
 from smsverify.hook import SmsVerifyHook as CoreHook
 from smsverify.models import Message, Order, OrderStatus
@@ -150,13 +150,13 @@ class SmsVerifyHook(CoreHook, BaseHook):
 
     @_signed_like(CoreHook.order)
     def order(self, product: str, *, stop: threading.Event | None = None, **purchase: Any) -> Order:
-        stop = stop or threading.Event()
+        stop = check_stop(stop) or threading.Event()
         with at_kill(stop.set):
             return _masked_order(super().order(product, stop=stop, **purchase))
 
     @_signed_like(CoreHook.renew)
     def renew(self, order_id: int | str, *, stop: threading.Event | None = None, **purchase: Any) -> Order:
-        stop = stop or threading.Event()
+        stop = check_stop(stop) or threading.Event()
         with at_kill(stop.set):
             return super().renew(order_id, stop=stop, **purchase)
 
@@ -164,7 +164,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
     def renew_expiring(
         self, within: float | timedelta | str, *, stop: threading.Event | None = None, **selection: Any
     ) -> RentalsReport:
-        stop = stop or threading.Event()
+        stop = check_stop(stop) or threading.Event()
         with at_kill(stop.set):
             return super().renew_expiring(within, stop=stop, **selection)
 
@@ -193,7 +193,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
         waiter: str | None = None,
         **wanted: Any,
     ) -> Message:
-        stop, waiter = stop or threading.Event(), waiter or uuid.uuid4().hex
+        stop, waiter = check_stop(stop) or threading.Event(), waiter or uuid.uuid4().hex
         with at_kill(self._ending(order_id, stop, waiter, cancels=cancel_on_timeout)):
             message = super().wait_for_otp(
                 order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter, **wanted
@@ -211,7 +211,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
         waiter: str | None = None,
         **wanted: Any,
     ) -> Message:
-        stop, waiter = stop or threading.Event(), waiter or uuid.uuid4().hex
+        stop, waiter = check_stop(stop) or threading.Event(), waiter or uuid.uuid4().hex
         with at_kill(self._ending(order_id, stop, waiter, cancels=cancel_on_timeout)):
             message = await super().await_otp(
                 order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter, **wanted
@@ -254,7 +254,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
     def rented_number(
         self, product: str, *, stop: threading.Event | None = None, **purchase: Any
     ) -> Iterator[RentedNumber]:
-        stop = stop or threading.Event()
+        stop = check_stop(stop) or threading.Event()
         with (
             at_kill(stop.set),
             super().rented_number(product, stop=stop, **purchase) as number,
@@ -269,7 +269,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
     def attempts(
         self, product: str, *, stop: threading.Event | None = None, **options: Any
     ) -> Iterator[Attempt]:
-        stop = stop or threading.Event()
+        stop = check_stop(stop) or threading.Event()
         attempts = cast("Generator[Attempt]", super().attempts(product, stop=stop, **options))
         return self._ended_at_kill(attempts, stop)
 

@@ -19,7 +19,7 @@ from smsverify.checks import (
     check_seconds,
 )
 from smsverify.errors import FindingsError
-from smsverify_provider.arguments import CheckedOperator, check_known, is_known
+from smsverify_provider.arguments import CheckedOperator, check_known, is_known, is_nothing
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.operators.verify import SmsVerifyOperator
@@ -216,8 +216,7 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
         """Cancels, unless there is nothing to cancel."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
-        # A template renders the missing result of another task as the word None.
-        if self.order_id in (None, "", "None"):
+        if self.order_id is None or is_nothing(self.order_id):
             self.log.info("There is nothing to cancel: the task that should order has left no order_id")
             return None
         status = SmsVerifyHook(self.smsverify_conn_id).cancel(self.order_id)
@@ -439,7 +438,7 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         self._stop = threading.Event()
-        after: Any = None if self.cancel_after in (None, "", "None") else self.cancel_after
+        after: Any = None if is_nothing(self.cancel_after) else self.cancel_after
         report = SmsVerifyHook(self.smsverify_conn_id).reconcile(cancel_after=after, stop=self._stop)
         try:
             return _result(self, report, context)

@@ -19,6 +19,7 @@ from smsverify.checks import (
     check_key,
     check_order_fields,
     check_price_limit,
+    check_result,
     check_seconds,
     check_sender,
 )
@@ -28,7 +29,7 @@ from smsverify_provider.arguments import check_known, check_text_pattern, is_kno
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
-from smsverify_provider.resuming import RESUME_GAP
+from smsverify_provider.resuming import RESUME_GAP, longest_deferral
 from smsverify_provider.turns import WaitsForTurn
 from smsverify_provider.versions import (
     AirflowFailException,
@@ -70,7 +71,7 @@ class SmsVerifyOperator(WaitsForTurn):
     `phone`, `otp` and `result` are XComs of their own too.
 
     Args:
-        python_callable: the function.
+        python_callable: the function; not a coroutine function, which nothing awaits here.
         op_args, op_kwargs: what it is called with besides (templated).
         product: `temporary`, `best-temp`, `rental`, `rent-1day`, `rent-30days` or `global` (templated).
         service, country, area_code, duration, max_price: as for `SmsVerifyOrderOperator` (templated).
@@ -293,7 +294,7 @@ class SmsVerifyOperator(WaitsForTurn):
     def _call(self, order: Order, context: Context) -> Any:
         args = (order.as_dict(), *self._given_args())
         kwargs = determine_kwargs(self.python_callable, args, {**context, **self.op_kwargs})
-        return self.python_callable(*args, **kwargs)
+        return check_result(self.python_callable(*args, **kwargs), "python_callable")
 
     def _given_args(self) -> Collection[Any]:
         return self.op_args
@@ -361,7 +362,7 @@ class SmsVerifyOperator(WaitsForTurn):
                 smsverify_conn_id=self.smsverify_conn_id,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=seconds + BACKSTOP),
+            timeout=longest_deferral(seconds + BACKSTOP),
         )
 
     # -------------------------------------------------------------- the hook and the end

@@ -33,7 +33,7 @@ from smsverify_provider.arguments import CheckedOperator, check_known, check_tex
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
-from smsverify_provider.resuming import RESUME_GAP
+from smsverify_provider.resuming import RESUME_GAP, longest_deferral
 from smsverify_provider.versions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -321,7 +321,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
                 smsverify_conn_id=self.smsverify_conn_id,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout + self._backstop),
+            timeout=longest_deferral(self.timeout + self._backstop),
         )
 
     def _make_hook(self) -> SmsVerifyHook:

@@ -160,6 +160,21 @@ def test_a_terminal_shows_how_a_wait_goes_on(environment: Simulator, hook: SmsVe
     os.close(master)
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf"])
+@pytest.mark.parametrize("command", [["top", "--every"], ["wait", "5", "--timeout"]], ids=["top", "wait"])
+def test_a_time_that_is_none_is_refused_on_a_terminal_too(
+    command: list[str], seconds: str, environment: Simulator
+) -> None:
+    master, slave = pty.openpty()
+    done = subprocess.run([*COMMAND, *command, seconds], stdout=slave, stderr=slave, timeout=60, check=False)
+    os.close(slave)
+    shown = os.read(master, 100_000)
+    os.close(master)
+    assert done.returncode == 2
+    assert b"Traceback" not in shown
+    assert environment.requests() == []
+
+
 def test_a_command_in_the_background_does_not_draw_on_the_terminal(
     environment: Simulator, hook: SmsVerifyHook
 ) -> None:

@@ -312,7 +312,7 @@ def test_a_key_whose_order_has_ended_is_bought_anew_once_by_many(
 # ------------------------------------------------------------------ keys and arguments
 
 
-@pytest.mark.parametrize("key", [5, "5", "ä" * 3000, "with\0a NUL"])
+@pytest.mark.parametrize("key", [5, "5", "ä" * 3000])
 def test_a_key_may_be_a_number_or_long(
     key: Any, simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -320,7 +320,7 @@ def test_a_key_may_be_a_number_or_long(
     assert buy(hook, key).order_id == buy(hook, key).order_id
 
 
-@pytest.mark.parametrize("key", ["", " ", True, 1.5, ["k"]])
+@pytest.mark.parametrize("key", ["", " ", True, 1.5, ["k"], "with\0a NUL", pytest.param(10**5000, id="long")])
 def test_what_is_no_key_is_refused(key: Any, simulator: Simulator, hook: SmsVerifyHook) -> None:
     with pytest.raises(errors.InvalidRequestError) as caught:
         buy(hook, key)

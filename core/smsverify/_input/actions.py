@@ -1,0 +1,37 @@
+"""Functions of callers: whether a call runs them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+
+def why_not_run(action: Any, *, may_be_async: bool) -> str | None:
+    """Why a call of a function would not run it, and what to do; `None` where it would.
+
+    Args:
+        action: what is called.
+        may_be_async: whether the caller awaits what it returns.
+    """
+    if _is_any(action, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        return "has a yield, so that a call does not run it: write it without"
+    if not may_be_async and _is_any(action, inspect.iscoroutinefunction):
+        return "is a coroutine function, which is not awaited here: write it with def"
+    return None
+
+
+def is_unawaited(result: Any) -> bool:
+    """Whether a function has returned a coroutine or the like instead of running. A coroutine is closed."""
+    if inspect.iscoroutine(result):
+        result.close()
+    return inspect.isawaitable(result)
+
+
+def _is_any(action: Any, *kinds: Callable[[Any], bool]) -> bool:
+    """Whether a function, or what an object or a `partial` calls, is of one of these kinds."""
+    while isinstance(action, partial):
+        action = action.func
+    called = [action] if isinstance(action, type) else [action, action.__call__]
+    return any(kind(one) for kind in kinds for one in called)
