@@ -138,6 +138,7 @@ class Parts:
             self.orders,
             self.recovery,
             sender=self.sender,
+            periods=self.periods,
             grace=settings.purchase_grace,
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from functools import cached_property
 
 from smsverify._parts import Parts
+from smsverify._runtime.properties import cached_property
 from smsverify._service.rate_limit import RateLimitState
 from smsverify._store.schema import StoreState
 from smsverify.checks import check_count, check_id_or_name, check_listed_product, check_seconds, check_stop

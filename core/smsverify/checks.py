@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from smsverify._input.actions import is_unawaited, why_not_run
-from smsverify._input.amounts import is_absurd
+from smsverify._input.amounts import as_limit, is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.names import plain
 from smsverify._input.patterns import Pattern, as_pattern
@@ -314,11 +314,11 @@ def check_price_limit(value: Any, field: str = "max_price") -> Decimal:
     """An amount of USD, zero or more; `InvalidRequestError` where it is none."""
     value = _unwrapped(value, field)
     try:
-        amount = Decimal(number_text(value) or "NaN")
+        amount = as_limit(Decimal(number_text(value) or "NaN"))
     except InvalidOperation:
         amount = Decimal("NaN")
     if is_absurd(amount) or amount < 0:
-        raise _refused(field, value, "is not an amount: it must be USD, zero or more, such as 0.50")
+        raise _refused(field, value, "is not an amount: it must be USD, from 0 to 15 digits, such as 0.50")
     return amount
 
 

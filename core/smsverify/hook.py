@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from smsverify._messages.filters import MessageFilter
 from smsverify._parts import Parts
 from smsverify._purchases.run_context import RunContext
+from smsverify._runtime.properties import cached_property
 from smsverify._waiting.subscriptions import Subscription
 from smsverify.account import AccountView
 from smsverify.checks import (

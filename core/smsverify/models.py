@@ -18,7 +18,7 @@ from pydantic import (
     model_serializer,
 )
 
-from smsverify._input.amounts import MOST_DIGITS, is_absurd
+from smsverify._input.amounts import FINEST, MOST_DIGITS, is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.phones import phone_digits
 
@@ -41,7 +41,6 @@ LONGEST_ID: Final = 100  # characters of an id of the catalogue
 _AMOUNT: Final = re.compile(
     r"\$?\s*([-+]?[0-9]{1,15}(?:\.[0-9]{1,30})?(?:e[-+]?[0-9]{1,2})?)\s*(?:USD|US\$|\$)?", re.IGNORECASE
 )
-_FINEST: Final = Decimal(1).scaleb(-10)  # of what an amount is kept to
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
 
@@ -59,7 +58,7 @@ def as_amount(value: Any) -> Any:
     amount = Decimal(str(value))
     if is_absurd(amount):
         return None
-    rounded = amount.quantize(_FINEST)
+    rounded = amount.quantize(FINEST)
     return amount if rounded == amount else rounded.normalize() + 0  # 0.30000000000000004 is 0.3
 
 

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from smsverify._input import storeurl
-from smsverify._input.amounts import is_absurd
+from smsverify._input.amounts import as_limit, is_absurd
 from smsverify._input.templates import is_left_over
 from smsverify._input.values import number_text, own_type
 from smsverify._runtime.clock import MINUTE
@@ -49,7 +49,7 @@ NUMBERS = (
     *("connect_timeout", "read_timeout", "call_timeout", "message_retention_days"),
 )
 # How a text has to be written that is one of them, and what an error says.
-_USD = (r"[0-9]*\.?[0-9]+", "must be USD, zero or more, such as 5 or 0.50")
+_USD = (r"[0-9]*\.?[0-9]+(E\+[0-9]{1,2})?", "must be USD, zero or more, such as 5 or 0.50")
 _WRITTEN = {
     "rate_limit": (
         "[0-9]+",
@@ -215,7 +215,10 @@ class Settings(BaseModel):
     @field_validator("daily_budget", "run_budget")
     @classmethod
     def _budgets_are_amounts(cls, value: Decimal | None) -> Decimal | None:
-        if value is not None and is_absurd(value):
+        if value is None:
+            return None
+        value = as_limit(value)
+        if is_absurd(value):
             raise ValueError(_USD[1])
         return value
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from smsverify._purchases.run_context import RunContext
     from smsverify._receiver.masking import mask
     from smsverify._runtime.forking import ProcessLock
+    from smsverify._runtime.properties import cached_property
     from smsverify._runtime.threads import result_of
     from smsverify._service.places import Place, TurnIsFar, leaving_queue
     from smsverify._waiting.subscriptions import Batch, Subscription
@@ -42,6 +43,7 @@ __all__ = [
     "TurnIsFar",
     "assign_messages",
     "attempts_of",
+    "cached_property",
     "claim",
     "keep_place",
     "leaving_queue",
@@ -64,6 +66,7 @@ _HOMES = {
     "Held": "_orders.holding",
     "Place": "_service.places",
     "ProcessLock": "_runtime.forking",
+    "cached_property": "_runtime.properties",
     "RunContext": "_purchases.run_context",
     "Series": "_purchases.attempts",
     "Subscription": "_waiting.subscriptions",

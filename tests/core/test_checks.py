@@ -164,6 +164,8 @@ def test_what_people_type_is_normalised() -> None:
     assert OrderRequest.check(product="rental", service="x", duration="30").duration == 30
     assert check_price_limit(0.1) == Decimal("0.1")  # not 0.1000000000000000055…
     assert check_price_limit(0) == 0
+    assert check_price_limit(Decimal.from_float(0.4)) == Decimal("0.4")  # a Decimal that was made of a float
+    assert check_price_limit(Decimal("0.5") / 7) == Decimal("0.0714285714")
 
 
 def test_the_same_request_has_one_fingerprint_whatever_its_case_and_limit() -> None:

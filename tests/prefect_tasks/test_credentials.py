@@ -131,8 +131,9 @@ def test_a_saved_block_is_found_by_its_name_in_flows_of_both_kinds(simulator: Si
 def test_a_misspelt_field_is_refused_with_the_one_that_was_meant(simulator: Simulator) -> None:
     with pytest.raises(ValueError, match=r"did you mean daily_budget\?"):
         SmsVerifyCredentials(daily_bugdet="5")
-    SmsVerifyCredentials(daily_budget="5").save("spelt", overwrite=True)
-    assert SmsVerifyCredentials.load("spelt").daily_budget == 5
+    for budget in ("5", Decimal("5E+2")):
+        SmsVerifyCredentials(daily_budget=budget).save("spelt", overwrite=True)
+        assert SmsVerifyCredentials.load("spelt").daily_budget == Decimal(budget)
 
 
 @pytest.mark.parametrize(

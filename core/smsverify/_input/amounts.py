@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import Final
 
+FINEST: Final = Decimal(1).scaleb(-10)  # of what an amount is kept to
 MOST_DIGITS: Final = 15  # before the point; a float that was reckoned with has noise from there on
 
 
@@ -16,3 +17,11 @@ def is_absurd(amount: Decimal) -> bool:
     if not amount.is_finite() or (amount and not -MOST_DIGITS < amount.adjusted() < MOST_DIGITS):
         return True
     return int(amount.as_tuple().exponent) <= -2 * MOST_DIGITS
+
+
+def as_limit(limit: Decimal) -> Decimal:
+    """What a caller allows, cut to ten decimals: a number that was reckoned with has many more."""
+    if not limit.is_finite() or not -MOST_DIGITS < limit.adjusted() < MOST_DIGITS:
+        return limit
+    rounded = limit.quantize(FINEST, ROUND_DOWN)
+    return limit if rounded == limit else rounded.normalize()

@@ -58,6 +58,7 @@ class Seen:
         sight: what its status said; `None` where it was not read.
         last, last_begins: its last renewal, and when the period that it has paid begins; `None` where it was
             never renewed here.
+        is_used_up: whether a code has completed it, and all periods that were paid for are over.
         is_open: whether a renewal was sent whose outcome is unknown.
         cancel_reason: why it is to be cancelled; `None` where it is not.
         unclaimed_for: for how many seconds no caller has had it; `None` where one has.
@@ -72,6 +73,7 @@ class Seen:
     sight: Sight | None = None
     last: MadeRenewal | None = None
     last_begins: float | None = None
+    is_used_up: bool = False
     is_open: bool = False
     cancel_reason: str | None = None
     unclaimed_for: float | None = None
@@ -111,7 +113,7 @@ def trouble_of(seen: Seen, *, grace: float, time_scale: float) -> Verdict | None
     # Whole days left, none of them: the last one may still run.
     is_in_days = seen.expiry is not None and seen.expiry.in_days
     is_sure = not is_in_days and (is_shown or not (seen.order.expires_estimated or is_open))
-    if is_over(seen.status, seen.left, is_sure=is_sure):
+    if is_over(seen.status, seen.left, is_sure=is_sure or seen.is_used_up):
         return "expired", f"it is {seen.status}" if has_ended(seen.status) else "its time is over"
     if (given_up := _given_up(seen, time_scale)) is not None:
         return given_up

@@ -10,7 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from smsverify._purchases.calls import renewal_of
-from smsverify._purchases.expiry import Expiry, Sight
+from smsverify._purchases.expiry import ROUNDED, Expiry, Sight
 from smsverify._purchases.moments import Moment
 from smsverify._runtime.clock import DAY
 from smsverify._service.service_clock import ServiceClock
@@ -97,6 +97,26 @@ class Periods:
         for renewal in renewals:
             begins = max(begins + period, renewal.sent_at)
         return begins
+
+    def is_used_up(self, order: Order) -> bool:
+        """Whether all periods that were paid here are over, those of open renewals included.
+
+        A renewal that was made elsewhere is not among them.
+        """
+        days = order.duration or NAMED_DAYS.get(order.product or "")
+        bought_at = self._bought_at(order.order_id)
+        if days is None or bought_at is None:
+            return False
+        with self._store.read() as connection:
+            renewals = connection.execute(
+                sa.select(sa.func.count()).where(
+                    purchases.c.account == self._account,
+                    purchases.c.kind == RENEWAL,
+                    purchases.c.fingerprint == renewal_of(order.order_id),
+                    purchases.c.state.in_(("planned", "sent", "unknown", "bought")),
+                )
+            ).scalar_one()
+            return self._store.now(connection) > bought_at + (1 + renewals) * days * DAY + ROUNDED
 
     def saw(self, status: OrderStatus) -> Sight:
         """What a status of a rental says just now; notes what it shows of the last renewal."""

@@ -13,12 +13,11 @@ from smsverify._orders.listing import is_cut_off
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import named
 from smsverify._purchases.calls import Intent, Purchase, UnderWay
-from smsverify._purchases.due import is_over
 from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.periods import Periods
 from smsverify._purchases.recovery import Recovery
 from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, after_trouble, check_price, prices
 from smsverify._purchases.spending import Caps
-from smsverify._runtime.clock import DAY
 from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.endpoints import ServiceApi
 from smsverify.checks import OrderRequest
@@ -33,7 +32,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
-from smsverify.models import RENTALS, Order, Service, seconds_left
+from smsverify.models import RENTALS, Order, OrderStatus, Service
 from smsverify.text import amount, log_of
 
 log = log_of(__name__)
@@ -50,6 +49,7 @@ class Purchases:
         orders: the orders that were bought.
         recovery: finds out what became of calls whose outcome is unknown.
         sender: sends what is on record.
+        periods: how long each rental is paid.
         grace: seconds for which an order of ours that the service does not show yet is believed in.
     """
 
@@ -62,6 +62,7 @@ class Purchases:
         recovery: Recovery,
         *,
         sender: Sender,
+        periods: Periods,
         grace: float,
     ) -> None:
         self._api = api
@@ -70,6 +71,7 @@ class Purchases:
         self._orders = orders
         self._recovery = recovery
         self._sender = sender
+        self._periods = periods
         self._grace = grace
 
     def buy(
@@ -287,29 +289,23 @@ class Purchases:
                 one.order_id == order.order_id for one in self._orders.status.read_list().rows
             )
         if order.product in RENTALS:
-            left = seconds_left(status)
-            # Whole days left, none of them: the last one may still run.
-            is_sure = status.days_left is None or status.time_left_seconds is not None
-            if left is None:
-                left = self._left_by_record(order)
-            return not is_over(status.status, left, is_sure=is_sure)
+            return not self._is_over(order, status)
         if status.status == "completed" and not status.arrived and is_new:
             return True  # its code shows a little later
         if not status.arrived and status.ended:
             return False
         return even_used or not self._orders.handover.was_used(order.order_id)
 
-    def _left_by_record(self, order: Order) -> float | None:
-        """For how many more seconds a rental lasts by its record; `None` where that is not sure.
-
-        It is over where the calendar, which may be set, and its age say so.
-        """
-        if order.expires_at is None or order.duration is None:
-            return None
-        records = self._orders.records
-        with records.store.read() as connection:
-            left = order.expires_at.timestamp() - records.store.wall(connection)
-        return left if left > 0 or (records.age(order.order_id) or 0.0) >= order.duration * DAY else None
+    def _is_over(self, order: Order, status: OrderStatus) -> bool:
+        """Whether a rental is over. A code completes it too, but not the time that it is rented for."""
+        if status.status != "completed":
+            return status.ended
+        if status.time_left_seconds is not None:
+            return status.time_left_seconds <= 0
+        if status.days_left is not None and status.days_left > 0:
+            return False
+        # Of whole days, the last one may still run. Where the status shows no time, what was paid for counts.
+        return self._periods.is_used_up(order)
 
 
 def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:

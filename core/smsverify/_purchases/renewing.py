@@ -193,7 +193,7 @@ class Renewals:
             renewed = renewed.model_copy(update={"expires_at": answer.expires_at, "expires_estimated": False})
         try:
             # First, because what follows may take long or fail.
-            self._ledger.record_renewed(intent, renewed)
+            self._ledger.record_renewed(call.intent, renewed)
         except StoreError as error:
             raise PurchaseUnknownError(
                 f"order {order_id} was renewed, but that could not be recorded: {error}. "

@@ -195,6 +195,7 @@ class Rentals:
             sight,
             last=self._periods.last(order.order_id),
             last_begins=self._periods.last_begins(before),
+            is_used_up=order.status == "completed" and self._periods.is_used_up(order),
             is_open=self._has_open_renewal(order.order_id),
             cancel_reason=None if release is None or release.is_planned else release.reason,
             unclaimed_for=self._orders.handover.unclaimed_for(order.order_id),

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._runtime.properties import cached_property
 from smsverify._service.endpoints import ServiceApi
 from smsverify._store import sequence
 from smsverify._store.sequence import Asked

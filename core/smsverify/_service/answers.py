@@ -52,12 +52,15 @@ _PARAMETERS = ("service_id", "country_id", "area_code", "duration", "order_id", 
 
 # What the text of a 4xx, or of `success: false`, means where the status does not say. The first match counts.
 _BY_TEXT: tuple[tuple[str, type[ServiceError]], ...] = (
-    (r"(insufficient|not enough) (\w+ )?(balance|funds?|credits?|money)", InsufficientBalanceError),
+    (
+        r"(insufficient|not enough)[\s_-]+(\w+[\s_-]+)?(numbers?|stock|inventory|quantity)\b",
+        NotAvailableError,
+    ),
+    (r"insufficient|not enough (\w+ )?(balance|funds?|credits?|money)", InsufficientBalanceError),
     (r"order not found", NotFoundError),
     (r"cancel", NotCancellableError),
     (
-        r"(not |un)available|out of stock|sold out|(no|insufficient|not enough) (\w+ )?(numbers?|stock)\b"
-        r"|(service|plan|country) not found",
+        r"(not |un)available|out of stock|sold out|no (numbers?|stock)\b|(service|plan|country) not found",
         NotAvailableError,
     ),
     (r"api key|unauthori[sz]ed|authentication", AuthenticationError),

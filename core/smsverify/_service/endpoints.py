@@ -23,6 +23,7 @@ from smsverify._service.transport import CallOptions, OutcomeUnknown, Transport
 from smsverify.checks import OrderRequest
 from smsverify.errors import UnexpectedResponseError
 from smsverify.models import (
+    KNOWN_STATUSES,
     RENTAL_DURATIONS,
     UNKNOWN_STATUS,
     Balance,
@@ -215,7 +216,8 @@ class ServiceApi:
             except ValueError as error:
                 left_out[_why(error)] += 1
                 continue
-            decoded.setdefault(one.model_dump_json(), one)
+            # Not as JSON: what is not documented may hold half an emoji, which cannot be written.
+            decoded.setdefault(repr((one.__dict__, one.model_extra)), one)
         if left_out and not decoded:
             raise unexpected(reply.answer)
         if left_out:
@@ -250,13 +252,14 @@ class ServiceApi:
 def _object(reply: Reply) -> dict[str, Any]:
     """The object of an answer; empty where there is none, so that its required fields are found missing.
 
-    What `data` says counts. Where it names nothing that is required, it stands beside the fields.
+    What `data` says counts. Where it names nothing that is required and its envelope does, both count. The
+    envelope's own `message`, and a `status` such as "success", are not the order's.
     """
     body = reply.body
     inner = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(inner, Mapping):
         parts = [body]
-    elif _NAMING.isdisjoint(inner):
+    elif _NAMING.isdisjoint(inner) and _names_something(body):
         parts = [body, inner]
     else:
         parts = [inner]
@@ -266,6 +269,11 @@ def _object(reply: Reply) -> dict[str, Any]:
             return {}
         found |= part
     return found
+
+
+def _names_something(envelope: Mapping[str, Any]) -> bool:
+    word = str(envelope.get("status")).strip().lower()
+    return "order_id" in envelope or "balance" in envelope or word in KNOWN_STATUSES
 
 
 def _plain_row(row: Any) -> Mapping[str, Any]:

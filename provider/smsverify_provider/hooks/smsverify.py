@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from functools import cached_property, partial, wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.sdk import BaseHook, get_current_context
@@ -23,7 +23,7 @@ from smsverify.numbers import DEFAULT_TIMEOUT, Attempt, RentedNumber
 from smsverify.reports import RentalsReport
 from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 from smsverify.text import log_of
-from smsverify.wings import assign_messages, secrets_of
+from smsverify.wings import assign_messages, cached_property, secrets_of
 from smsverify_provider import connection_form
 from smsverify_provider.connections import find_connection, find_connection_on_loop, settings_of
 from smsverify_provider.kills import at_kill, give_back, has_tries_left

@@ -97,7 +97,7 @@ def test_a_last_attempt_that_an_earlier_call_has_lost_ends_no_further_call(
     [
         ({"max_cost": "0.10", "max_price": None}, "max_cost=0.10 leaves 0.10 USD, so that is its max_price"),
         ({"max_cost": "5", "max_price": "0.01"}, "more than max_price=0.01"),
-        ({"max_cost": 1e30, "max_price": "0.01"}, "more than max_price=0.01"),
+        ({"max_cost": 1e12, "max_price": "0.01"}, "more than max_price=0.01"),
         ({"max_cost": 0}, "max_cost=0.00 leaves nothing to spend"),
     ],
 )

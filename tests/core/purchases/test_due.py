@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -205,6 +206,9 @@ def test_a_rental_whose_whole_days_left_are_none_may_still_run(status: str) -> N
     )
     assert trouble_of(seen, grace=GRACE, time_scale=1.0) is None
     assert seen.is_due(3600)
+    over = trouble_of(replace(seen, is_used_up=True), grace=GRACE, time_scale=1.0)
+    assert over is not None
+    assert over[0] == "expired"
 
 
 @pytest.mark.parametrize("in_days", [True, False])

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from requests_mock import Mocker
 from rigs import API_KEY, eventually
+from rigs.clocks import later
 from rigs.processes import in_processes
 from rigs.purchases import BOUGHT, buy, make_again, posts, read_prices, states
 from rigs.rooms import hold_up, settings_of, store_of
@@ -19,6 +20,7 @@ from rigs.waits import Waiting, status_requests
 from rigs.wire import WireServer, answer
 
 from smsverify import errors
+from smsverify._runtime.clock import DAY
 from smsverify._store.tables import purchases
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
@@ -113,6 +115,37 @@ def test_a_key_buys_no_second_rental_where_a_code_has_completed_the_first(
             assert hook.order(**given, key=f"k{n}").order_id == first
     simulator.set_time_left(first, 0)
     assert hook.order(**given, key=f"k{n}").order_id != first
+
+
+@pytest.mark.parametrize(
+    ("product", "given", "shown", "days"),
+    [
+        ("rental", {"service": "WhatsApp", "duration": 3}, (), 3),
+        ("rent-1day", {"service": "Tinder"}, ("days_left",), 1),
+    ],
+)
+def test_a_completed_rental_whose_end_is_not_shown_is_over_when_all_that_was_paid_is(
+    product: str,
+    given: dict[str, Any],
+    shown: tuple[str, ...],
+    days: int,
+    simulate: Simulate,
+    make_hook: MakeHook,
+    store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulator = simulate(products={product: {"sms_status": "completed"}}, time_left_fields=shown)
+    hook = make_hook(simulator, store_url)
+    first = hook.order(product, **given, key="k").order_id
+    later(monkeypatch, 5 * DAY)
+    assert hook.order(product, **given, key="k").order_id == first  # the service calls it active
+    later(monkeypatch, -5 * DAY)
+    simulator.deliver_sms(first, otp="123456")
+    assert hook.wait_for_otp(first, 20).otp == "123456"
+    simulator.set_time_left(first, 0)
+    assert hook.order(product, **given, key="k").order_id == first
+    later(monkeypatch, (days + 2) * DAY)
+    assert hook.order(product, **given, key="k").order_id != first
 
 
 def test_an_esim_is_handed_out_again_with_its_activation_code(

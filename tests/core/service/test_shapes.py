@@ -238,6 +238,31 @@ def test_a_status_may_be_anything_and_takes_no_code_with_it(
     assert offline.get_status(7).otp == "4217"
 
 
+@pytest.mark.parametrize(("path", "read", "row"), LISTS, ids=[row[0] for row in LISTS])
+def test_half_an_emoji_in_a_field_that_is_not_documented_spoils_no_list(
+    path: str,
+    read: Callable[[SmsVerifyHook], Any],
+    row: dict[str, Any],
+    offline: SmsVerifyHook,
+    requests_mock: Mocker,
+) -> None:
+    odd = row | {"text": "Your code is 1234 \ud83d", "more": [{"\ud83d": "\ud83d"}]}
+    requests_mock.get(address(path), json=[odd, odd, row | {"other": 1}])
+    assert len(read(offline)) == (1 if path == "orders/" else 2)
+
+
+@pytest.mark.parametrize(
+    "envelope", [{"success": True}, {"status": "success"}, {"status": "ok", "code": 200}], ids=str
+)
+def test_the_words_of_an_envelope_are_no_sms(
+    envelope: dict[str, Any], offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    body = envelope | {"message": "Order 4711 retrieved", "data": {"otp": None, "phone": PHONE}}
+    requests_mock.get(address("order/7/status/"), json=body)
+    with pytest.raises(UnexpectedResponseError):
+        offline.get_status(7)
+
+
 @pytest.mark.parametrize("shape", OBJECT_SHAPES)
 def test_an_object_is_read_in_every_shape(shape: str, offline: SmsVerifyHook, requests_mock: Mocker) -> None:
     form = OBJECT_SHAPES[shape]
