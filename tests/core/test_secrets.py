@@ -72,6 +72,7 @@ def go_through_everything(hook: SmsVerifyHook, simulator: Simulator) -> list[str
 
 
 @pytest.mark.parametrize("kind", [None, "html", "cut_json", "error_after", "success_false", "lost_answer"])
+@pytest.mark.slow
 def test_nothing_secret_is_shown_whatever_goes_wrong(
     kind: str | None,
     simulate: Callable[..., Simulator],

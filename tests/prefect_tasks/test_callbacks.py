@@ -22,6 +22,7 @@ SECRET = "the-SECRET-of-this-url"
 SERVE = "import sys; from prefect_smsverify import serve_callbacks; serve_callbacks(*sys.argv[1:], port=0)"
 
 
+@pytest.mark.slow
 def test_a_flow_gets_its_code_by_a_callback(
     simulate: Callable[..., Simulator], prefect_server: str, tmp_path: Path
 ) -> None:

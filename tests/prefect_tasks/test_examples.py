@@ -79,6 +79,7 @@ def test_in_steps_too_a_number_whose_sms_never_comes_is_given_back(silent: Simul
     assert silent.balance() == 50
 
 
+@pytest.mark.slow
 def test_many_accounts_are_provisioned_and_one_that_fails_stops_no_other(
     simulate: Callable[..., Simulator],
 ) -> None:
@@ -134,6 +135,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_person_is_alerted_of_findings_and_of_an_empty_wallet(
     silent: Simulator, prefect_server: str, monkeypatch: pytest.MonkeyPatch, webhook: list[str]
 ) -> None:

@@ -128,6 +128,7 @@ def statuses(simulator: Simulator) -> list[str]:
         pytest.param("busy_coroutine_with_a_rented_number", signal.SIGTERM, 1, 0, marks=SLOW),
     ],
 )
+@pytest.mark.slow
 def test_every_number_is_given_back_on(
     name: str,
     how: signal.Signals,
@@ -147,6 +148,7 @@ def test_every_number_is_given_back_on(
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("name", ["renting", "renting_coroutine"])
+@pytest.mark.slow
 def test_a_block_gives_back_what_was_bought_when_the_signal_came(
     name: str, how: str, start: Callable[..., subprocess.Popen[bytes]], silent: Simulator
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_block_gives_back_what_was_bought_when_the_signal_came(
 
 
 @pytest.mark.parametrize("how", [pytest.param("cancelled", marks=SLOW), "killed"])
+@pytest.mark.slow
 def test_waits_in_other_processes_end_when_their_flow_is(
     how: str,
     start: Callable[..., subprocess.Popen[bytes]],
@@ -181,6 +184,7 @@ def newest_run(client: SyncPrefectClient, flow: str) -> FlowRun:
     return run
 
 
+@pytest.mark.slow
 def test_numbers_of_a_cancelled_run_are_given_back(
     start: Callable[..., subprocess.Popen[bytes]],
     waits: Callable[[], int],
@@ -200,6 +204,7 @@ def test_numbers_of_a_cancelled_run_are_given_back(
     assert statuses(silent) == ["cancelled"] * 3
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_handed_its_numbers_when_it_starts_again(
     start: Callable[..., subprocess.Popen[bytes]],
     waits: Callable[[], int],

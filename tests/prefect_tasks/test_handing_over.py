@@ -257,6 +257,7 @@ KILLED = """
 
 
 @pytest.mark.parametrize("step", ["client", "nested", "block"])
+@pytest.mark.slow
 def test_a_rental_whose_process_was_killed_is_given_back_where_that_is_wanted(
     step: str,
     prefect_server: str,

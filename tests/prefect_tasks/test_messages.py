@@ -107,6 +107,7 @@ def code_of(block: str, event: dict[str, Any]) -> str | None:
     return get_message.fn(block, event["message_id"]).otp
 
 
+@pytest.mark.slow
 def test_each_sms_is_in_one_event_with_ids_only(block: str, order: Order) -> None:
     begun = asyncio.run(publish(block, order, *range(20), timeout=10))
     assert published(block, 20, before=begun) == 20
@@ -123,6 +124,7 @@ def test_each_sms_is_in_one_event_with_ids_only(block: str, order: Order) -> Non
         get_message.fn(block, 999_999)
 
 
+@pytest.mark.slow
 def test_one_that_dies_before_it_is_on_record_publishes_again_and_prefect_keeps_one(
     block: str, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_one_that_dies_before_it_is_on_record_publishes_again_and_prefect_keeps_
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_while_the_server_takes_nothing_it_waits(
     block: str, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +168,7 @@ def test_while_the_server_takes_nothing_it_waits(
     assert [code_of(block, event) for event in asyncio.run(events_of(block, 1))] == ["000001"]
 
 
+@pytest.mark.slow
 def test_the_next_one_takes_over_without_a_gap(block: str, order: Order) -> None:
     async def scenario() -> int:
         first = asyncio.create_task(publish_message_events_flow(block, timeout=8))

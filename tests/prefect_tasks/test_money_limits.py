@@ -40,6 +40,7 @@ def test_the_budget_of_a_run_holds_for_mapped_tasks(silent: Simulator, account: 
     assert len(silent.orders()) == 2
 
 
+@pytest.mark.slow
 def test_the_budget_of_a_run_holds_for_its_subflows_and_not_for_other_runs(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:

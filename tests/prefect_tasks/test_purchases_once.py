@@ -45,6 +45,7 @@ def bought(simulator: Simulator) -> list[int]:
     return sorted(order.order_id for order in simulator.orders())
 
 
+@pytest.mark.slow
 def test_a_flow_retry_is_handed_what_the_attempt_before_has_bought(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_task_retry_and_a_subflow_retry_are_handed_what_was_bought_before(
     assert bought(silent) == sorted(in_task[0] + in_subflow[0] + in_task[2])
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_again_in_another_process_is_handed_what_it_has_bought(
     silent: Simulator, account: SmsVerifyCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +232,7 @@ def test_what_changes_between_attempts_makes_no_other_purchase(
     assert len(bought(silent)) == 2
 
 
+@pytest.mark.slow
 def test_plain_data_is_the_same_in_every_process() -> None:
     program = (
         "import json, pathlib; from prefect_smsverify.plain import plain; "
@@ -316,6 +319,7 @@ def test_a_renewal_whose_answer_was_lost_is_not_paid_again_by_another_run(
     assert simulated.renewals == 1
 
 
+@pytest.mark.slow
 def test_without_a_key_nothing_is_bought_in_another_process_than_the_flows(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:

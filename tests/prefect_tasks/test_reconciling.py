@@ -167,6 +167,7 @@ def test_a_service_that_does_not_answer_fails_the_flow(silent: Simulator, saved:
 
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
+@pytest.mark.slow
 def test_the_task_reports_a_number_that_nobody_waits_for_or_gives_it_back(
     kind: str, simulate: Callable[..., Simulator]
 ) -> None:

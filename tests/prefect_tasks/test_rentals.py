@@ -155,6 +155,7 @@ def test_a_budget_is_that_of_the_run(service: Simulator, rentals: dict[str, int]
     assert (outcomes[rentals["day"]], outcomes[rentals["three"]]) == ("renewed", "budget_reached")
 
 
+@pytest.mark.slow
 def test_the_deployment_of_the_example_is_taken_and_its_flow_is_found(
     service: Simulator, rentals: dict[str, int], prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

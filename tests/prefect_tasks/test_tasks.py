@@ -195,6 +195,7 @@ def test_a_number_without_sms_is_given_back_at_the_time_out(
 
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
+@pytest.mark.slow
 def test_many_waits_in_one_task_lose_no_code_when_some_fail(
     simulate: Callable[..., Simulator], account: SmsVerifyCredentials, kind: str
 ) -> None:

@@ -37,6 +37,7 @@ def test_nothing_is_bought_when_a_flows_file_is_loaded(simulator: Simulator, tmp
     assert simulator.orders() == []
 
 
+@pytest.mark.slow
 def test_a_command_of_a_flow_run_needs_a_key(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "from prefect_smsverify import SmsVerifyCredentials\n"
     code += "SmsVerifyCredentials().get_hook().order('temporary', service='WhatsApp')"

@@ -355,6 +355,7 @@ def test_a_test_that_fails_says_why_and_raises_nothing(
     assert connection["password"] not in message
 
 
+@pytest.mark.slow
 def test_the_docs_say_what_to_run_where_airflows_own_button_fails() -> None:
     from airflow.api_fastapi.core_api.routes.public.connections import _same_endpoint
 

@@ -135,6 +135,7 @@ def test_an_account_is_provisioned(run: Callable[..., Run], sim: Simulator) -> N
 
 
 @pytest.mark.smsverify_simulator(services={"telegram": {"sms_delay": "never"}})
+@pytest.mark.slow
 def test_numbers_whose_sms_never_comes_are_refunded(run: Callable[..., Run], sim: Simulator) -> None:
     result = run("provision_account", service="Telegram", timeout=0.5)
     assert result.states == {"sign_up": "failed", "confirm": "upstream_failed"}
@@ -186,6 +187,7 @@ def test_many_are_provisioned_and_only_the_one_without_a_code_is_left_out(
 
 
 @pytest.mark.smsverify_simulator(speed=1, rate_limit=None)
+@pytest.mark.slow
 def test_rentals_are_renewed_when_they_end_soon_and_the_wallet_is_looked_at(
     run: Callable[..., Run], hook: Any, sim: Simulator
 ) -> None:

@@ -154,6 +154,7 @@ def test_a_key_of_ones_own_belongs_to_no_run(run_task: Any, connection: Any, sim
     assert len(sim.orders()) == 1
 
 
+@pytest.mark.slow
 def test_mapped_tasks_buy_one_number_each(run_dag: Any, connection: Any, sim: Simulator) -> None:
     with DAG("mapped") as dag:
         by_list = SmsVerifyOrderOperator.partial(task_id="by_list", product="temporary", max_price=1)

@@ -63,6 +63,7 @@ def run(dag_maker: Any, session: Any, connection: Any) -> Callable[..., tuple[st
 
 
 @BOTH
+@pytest.mark.slow
 def test_the_next_number_is_tried_until_a_code_comes(
     run: Callable[..., Any], sim: Simulator, deferrable: bool
 ) -> None:
@@ -356,6 +357,7 @@ def test_a_template_that_gives_another_value_after_the_wait_gives_the_number_bac
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
+@pytest.mark.slow
 def test_a_triggerer_with_another_store_gives_the_number_back_at_once(
     run_task: Any,
     connection: dict[str, Any],

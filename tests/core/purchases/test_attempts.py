@@ -155,6 +155,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
     assert simulator.requests() == []
 
 
+@pytest.mark.slow
 def test_an_error_of_the_function_gives_the_number_back(simulator: Simulator, hook: SmsVerifyHook) -> None:
     def fails(number: Order) -> None:
         raise RuntimeError("the form is down")

@@ -24,6 +24,7 @@ def hook(simulator: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerify
     return make_hook(simulator, store_url)
 
 
+@pytest.mark.slow
 def test_a_loop_that_is_left_before_its_block_gives_the_number_back(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

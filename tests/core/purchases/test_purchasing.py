@@ -184,6 +184,7 @@ def test_a_wing_derives_the_key(simulator: Simulator, hook: SmsVerifyHook) -> No
         {"product": "global", "service": "WhatsApp", "country": 4},
     ],
 )
+@pytest.mark.slow
 def test_a_key_that_stands_for_something_else_is_refused(
     other: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
@@ -329,6 +330,7 @@ def test_a_purchase_that_is_planned_but_not_sent_is_taken_over(
     assert posts(simulator) == 1
 
 
+@pytest.mark.slow
 def test_a_key_whose_order_has_ended_is_bought_anew_once_by_many(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:

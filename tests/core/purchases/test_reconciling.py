@@ -257,6 +257,7 @@ def test_a_cancellation_that_was_cut_off_is_made_by_the_next_order(
     assert simulator.order(order_id).refunded == Decimal("0.40")
 
 
+@pytest.mark.slow
 def test_a_cancellation_that_was_cut_off_is_made_by_the_next_wait(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

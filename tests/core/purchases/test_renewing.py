@@ -106,6 +106,7 @@ def test_a_renewal_whose_answer_is_lost_is_found_by_the_time_left(
 
 
 @pytest.mark.parametrize("kind", LOST_RENEWALS)
+@pytest.mark.slow
 def test_a_renewal_whose_answer_is_lost_is_not_sent_again_where_no_time_left_is_shown(
     kind: str, simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

@@ -213,6 +213,7 @@ def test_a_wallet_that_is_too_small_keeps_what_it_can(service: Simulator, hook: 
     assert caught.value.report is report
 
 
+@pytest.mark.slow
 def test_each_failure_has_a_name_and_stops_no_other(
     service: Simulator, hook: SmsVerifyHook, clock: Clock
 ) -> None:

@@ -282,6 +282,7 @@ def play(world: World, **options: Any) -> None:
     example()
 
 
+@pytest.mark.slow
 def test_no_period_is_paid_twice_and_every_rental_has_its_reason(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_list_that_cannot_be_read_when_the_call_leaves_costs_nothing(
     assert buy(hook, key="k", max_price="0.50").price == Decimal("0.40")
 
 
+@pytest.mark.slow
 def test_what_is_gone_from_the_list_when_the_call_leaves_is_not_bought(
     dear: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:

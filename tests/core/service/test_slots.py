@@ -246,6 +246,7 @@ def test_the_slots_of_a_killed_process_come_back(any_store_url: str, monkeypatch
     assert rate_limit.state().available == 3
 
 
+@pytest.mark.slow
 def test_who_was_killed_in_the_queue_is_forgotten(
     any_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

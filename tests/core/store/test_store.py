@@ -38,6 +38,7 @@ def failure_of(url: str) -> StoreError:
 # ------------------------------------------------------------------ opening
 
 
+@pytest.mark.slow
 def test_many_processes_may_be_the_first(any_store_url: str) -> None:
     assert in_processes("upgrade", 20, url=any_store_url) == [SCHEMA_VERSION] * 20
     with open_store(any_store_url).read() as connection:

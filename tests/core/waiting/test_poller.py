@@ -93,6 +93,7 @@ def test_the_next_poll_is_reckoned_from_what_this_one_has_left(
         assert next_at - hook._parts.store.now(connection) < 100
 
 
+@pytest.mark.slow
 def test_an_sms_that_comes_while_a_check_waits_for_its_turn_says_nothing_of_the_list(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

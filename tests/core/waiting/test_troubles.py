@@ -167,6 +167,7 @@ def test_a_host_whose_clock_is_wrong_shares_rate_limit_and_waits_all_the_same(
     assert (simulator.stats().refused, simulator.stats().max_in_window <= 10) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_refused_key_ends_all_waits_with_its_reason_and_the_asking(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:

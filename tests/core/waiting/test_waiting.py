@@ -114,6 +114,7 @@ def test_the_cost_of_waiting_does_not_grow_with_the_waiters(
     wait(30)
 
 
+@pytest.mark.slow
 def test_processes_share_the_poll(simulate: Simulate, make_hook: MakeHook, any_store_url: str) -> None:
     simulator = simulate(sms_delay=60)
     hook = make_hook(simulator, any_store_url)
@@ -125,6 +126,7 @@ def test_processes_share_the_poll(simulate: Simulate, make_hook: MakeHook, any_s
     assert status_requests(simulator) <= 1 * 60 / 1.5 + 20
 
 
+@pytest.mark.slow
 def test_a_wait_in_one_process_is_ended_by_what_another_learns(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_list_that_does_not_show_completions_is_done_without(
     assert simulator.stats().refused == 0
 
 
+@pytest.mark.slow
 def test_a_look_for_many_that_finds_nothing_is_one_query(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

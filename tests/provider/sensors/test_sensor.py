@@ -41,6 +41,7 @@ WITH_TIMEOUT = pytest.mark.parametrize("mode", ["deferrable", "poke"])
 
 @LATER
 @ALL_MODES
+@pytest.mark.slow
 def test_the_code_is_returned_when_it_comes(run_sensor: Any, order: Order, sim: Simulator, mode: str) -> None:
     state, returned, error = run_sensor(mode, order_id=str(order.order_id))
     assert state == "success", error
