@@ -86,6 +86,7 @@ class _Reading:
 
     def __init__(self, written: str) -> None:
         text, self.links = blanked(lower(written))
+        self.written = written
         self.text = text
         self.keywords = list(compiled(ties.KEYWORD).finditer(text))
         self.keyword_starts = [keyword.start() for keyword in self.keywords]
@@ -192,6 +193,9 @@ class _Reading:
         gap = self._gap(keyword, candidate)
         crossed = self._number_between(keyword.end(), candidate.start)
         if said := self._said(keyword, candidate):
+            glued = compiled(ties.NUMBERING_GLUED).fullmatch(self.text, candidate.start, candidate.end)
+            if glued and not (said["is"] or said["mark"]):
+                return _Link.NONE
             is_sent = compiled(ties.SENT).match(self.text, candidate.end) is not None
             if self._is_loose(said) and (is_sent or self._is_said_already(keyword)):
                 return _Link.NONE
@@ -374,14 +378,24 @@ class _Reading:
         """Whether it reads "48213 has expired", "48213 is wrong", "wrong code: 48213"."""
         if compiled(ties.VOID).match(self.text, candidate.end):
             return True
+        stated = compiled(ties.VOID_STATED).match(self.text, candidate.end)
+        if stated and not self._begins_anew(candidate.end):
+            return True
         if keyword is None or compiled(r"[,\n]").search(self.text, keyword.end(), candidate.start):
             return False
         since = max(0, keyword.start() - ties.NEAR)
+        if len(self.candidates) > 1 and compiled(ties.IGNORED).search(self.text, since, keyword.start()):
+            return True  # the other is to be used; a lone one is good, and to be ignored if not asked for
         return bool(
             compiled(ties.WRONG_BEFORE).search(self.text, since, keyword.start())
             or compiled(ties.WRONG_BEHIND).match(self.text, keyword.end(), candidate.start)
             or compiled(ties.WRONG_TO_MARK).search(self.text, keyword.end(), candidate.start)
         )
+
+    def _begins_anew(self, at: int) -> bool:
+        """Whether another sentence begins there, for want of a full stop: "48213 The old one is wrong"."""
+        goes_on = compiled(ties.GOES_ON).match(self.written, at)
+        return goes_on is not None and self.written[goes_on.end() : goes_on.end() + 2].istitle()
 
     def _is_something_else(self, candidate: Candidate) -> bool:
         """Whether the nearest word that names the number is not a word for a code."""

@@ -54,10 +54,10 @@ _NUMBER = (
     r"(?P<word>[A-Za-z]*|(?:[A-Za-z]+-)*)(?P<digits>[0-9]+(?:-[0-9]+)*)"
     r"(?:(?:-[A-Za-z]+)*|(?<=[0-9]{4})(?:[A-Z][a-z]+|<<is + is, after>>))"
 )
-# Neither the tail XX4417 nor the name Bet365 nor a numbering (N12) nor what lost its space (48213is). Letters
-# alone only where they cannot be a word.
+# Neither the tail XX4417 nor the name Bet365 nor a numbering (N123) nor what lost its space (48213is).
+# Letters alone only where they cannot be a word.
 _ALPHANUMERIC = (
-    r"(?![xX]{2}|(?i:n|no|nr|num)[0-9]+\Z|[A-Za-z]{4,9}[0-9]{1,3}\Z"
+    r"(?![xX]{2}|(?i:n|no|nr|num)[0-9]{1,3}\Z|[A-Za-z]{4,9}[0-9]{1,3}\Z"
     r"|[a-z]{3,}[0-9]{4}|[0-9]{4,}[a-z]{2}|[0-9]+[A-Z][a-z]+\Z)"
     r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{4,10}"
     r"|(?=[^0-9]*[0-9])[A-Z0-9]{3,5}-[A-Z0-9]{3,5}|[B-DF-HJ-NP-TV-XZ]{5,8}"

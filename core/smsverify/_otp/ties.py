@@ -26,6 +26,7 @@ _IS_OF_ITS_LANGUAGE = (
 )
 KEYWORD = (
     rf"(?P<other><<other code>>)|(?:{_IS_OF_ITS_LANGUAGE})(?=:? ?[0-9])"
+    r"|<<code, by its number>> (?:no|nr)(?![a-z])\.?(?=(?: <<is>>)?[^\w\n]{0,4}[0-9])"
     rf"|<<code>>(?: ?(?:de |di |da |do |of |for |d'|ال|لل)?<<purpose + one time>>{_LETTERS}{{0,12}})?"
 )
 EARNEST = "<<purpose + one time>>"
@@ -43,6 +44,8 @@ SAID_BEFORE = (
     rf"|(?:[\u0530-\u139f]{{0,6}}| <<this>>){_OPEN}*"
 )
 OPENED = rf"{_OPEN}*"
+# A numbering that lost its space, right behind the word: "code no48213". After a colon it is a code.
+NUMBERING_GLUED = "(?:no|nr|num)[0-9]+"
 BRACKETS = r"\([^()]{0,40}\)"
 ASIDE = rf"{BRACKETS}|\x00+"
 BETWEEN = r"[,\n]|<<between>>"
@@ -70,18 +73,30 @@ LISTED = r"\s*(?:(?P<or>[/|&+]|<<or>>)|[,;、،，])?\s*(?:[0-9]{1,2}[.):]|-)?\s
 
 # --- What makes a number void.
 
-_PARTICLE = "[\u0e00-\uffff]{0,2}"
+_CLOSE = r"[ \"'`”’»」』〉》】\])}>*_~|]"
+_PARTICLE = "(?:(?!<<other statement>>)[\u0e00-\uffff]){0,2}"
 _NOT_VALID = "<<not>> (?:<<is>> )?<<valid>>"
-_WRONG = rf"(?:<<wrong>>|{_NOT_VALID})"
-_STATEMENT = rf"(?:(?!<<code + other statement>>)(?:{_LETTERS}|')+ ){{0,4}}?"
-# Not "48213 Wrong number? Text STOP", not "48213 not valid after 5 minutes".
-VOID = (
-    rf"{_OPEN}*{_PARTICLE} ?(?:<<void>>|(?:<<code>> )?{_STATEMENT}"
-    rf"(?:(?:<<is>>|was|war) <<wrong>>|{_WRONG}(?! ?[a-z\u0370-\u052f]| [0-9\x00])))"
+_WRONG = rf"(?:<<wrong + wrong, behind>>|{_NOT_VALID})"
+_STATEMENT = rf"(?:(?!<<code + other statement>>)(?:{_LETTERS}|')+ )"
+# Where what is said ends: in "48213 is wrong please try again", not in "48213 Wrong number? Text STOP",
+# nor in "48213 is expired in 5 minutes".
+_SAID = r"(?! ?(?!<<please>>|(?:re)?try|by )[a-z\u0370-\u052f]| [0-9\x00]| ?\?)"
+# Scripts that set no space before what goes on: "错误了", "間違いです", not "错误请忽略", "오류 시 문의".
+_UNSPACED = r"[\u0e00-\u0fff\u3040-\uffff]"
+_UNLESS = r"(?:<<other statement>>|(?:(?<!다)시|면)(?![가-힣]))"
+_ENDED = (
+    rf"(?!(?:{_UNSPACED}| ){{0,12}}?{_UNLESS})"
+    rf"(?:[了的]|(?![\u3400-\u9fff]){_UNSPACED}){{0,12}}(?!{_UNSPACED})"
 )
+_WRONG_SAID = rf"(?:(?:<<is>>|was|war) )?{_WRONG}{_ENDED}{_SAID}"
+VOID = rf"(?:{_OPEN}*{_PARTICLE} ?<<void>>(?! ?\?)|{_CLOSE}*{_PARTICLE} ?(?:<<code>> )?{_WRONG_SAID})"
+# The same with more words in between. They are said of something else if they begin with a capital.
+VOID_STATED = rf"{_CLOSE}*{_PARTICLE} ?(?:<<code>> )?{_STATEMENT}{{1,4}}?{_WRONG_SAID}"
+GOES_ON = rf"{_CLOSE}*"
 WRONG_BEFORE = rf"<<wrong + void, before>>{_PARTICLE}[ -]?\Z"
+IGNORED = r"(?<![a-z])ignore \Z"
 WRONG_BEHIND = rf"{_PARTICLE} ?(?:<<is>> )?{_WRONG}"
-WRONG_TO_MARK = rf"{_WRONG}[\u0e00-\uffff]{{0,6}} ?[:=-]{_OPEN}*\Z"
+WRONG_TO_MARK = rf"(?:<<wrong>>|{_NOT_VALID})[\u0e00-\uffff]{{0,6}} ?[:=-]{_OPEN}*\Z"
 SENT = rf"{_OPEN}*<<sent>>"
 
 # --- What asks for a number to be entered.
