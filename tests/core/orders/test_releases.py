@@ -163,7 +163,7 @@ class Wishes(RuleBasedStateMachine):
             order_id: wish
             for order_id, wish in self.wishes().items()
             if wish.next_at <= self.time
-            or (not wish.is_planned and (even_early or wish.next_at > self.time + LONGEST))
+            or (not wish.is_planned and (even_early or wish.next_at > self.time + 2 * LONGEST))
         }
         places = {
             order_id: ((wish.tried_at,) if even_early else ()) + (wish.next_at, order_id)
