@@ -329,6 +329,7 @@ def test_a_task_that_is_killed_while_it_waits_for_the_rate_budget_buys_nothing(
 # ------------------------------------------------------------------ cancelling
 
 
+@pytest.mark.smsverify_simulator(sms_delay="never")
 def test_an_order_is_cancelled_for_a_refund(
     run_task: Any, connection: Any, hook: Any, sim: Simulator
 ) -> None:
