@@ -169,7 +169,7 @@ class Slots:
             with self._store.read() as connection:
                 now = self._store.wall(connection)
         except StoreError as error:
-            log.warning("How old a request's slot is cannot be told: %s", error)
+            log.warning("The store does not say how long a request has had its slot: %s", error)
             return True
         return abs(now - since) > seconds
 

@@ -319,8 +319,8 @@ class SharedTime:
             look = self._correct()
         raise StoreError(
             "the clock of the store's database is set again and again, or several servers answer at its "
-            "address, so what takes its time cannot be told. Let one server answer, and keep its clock even "
-            "(NTP); then try again"
+            "address. So the store cannot measure how long anything takes. Let one server answer, keep its "
+            "clock even (NTP), and try again"
         )
 
     def _goes_on(self, look: _Look) -> bool:

@@ -46,7 +46,7 @@ def ends_in_a_child(do: Callable[[], Any]) -> bool:
 
 
 class Holding:
-    """Makes something in this process only when it is told to, and in another one at once."""
+    """Makes something: in this process when the test lets it, in another one at once."""
 
     def __init__(self) -> None:
         self.begun, self.go_on = threading.Event(), threading.Event()
