@@ -14,7 +14,7 @@ from smsverify._purchases.expiry import Expiry, Sight
 from smsverify._purchases.findings import why_unclaimed
 from smsverify._purchases.periods import MadeRenewal
 from smsverify._runtime.clock import DAY
-from smsverify.models import Order, has_ended
+from smsverify.models import RENTALS, Order, gets_no_more, has_ended
 from smsverify.reports import Outcome
 
 Verdict = tuple[Outcome, str]  # why a rental is not renewed, as a word and for people
@@ -160,8 +160,7 @@ def paid_ahead(seen: Seen, grace: float) -> Verdict | None:
 
 def is_over(status: str, left: float | None, *, is_sure: bool) -> bool:
     """Whether a rental has ended. A code completes an order, but not the time that it is rented for."""
-    is_up = is_sure and left is not None and left <= 0
-    return is_up if status.strip().lower() == "completed" else is_up or has_ended(status)
+    return gets_no_more(status, RENTALS[0]) or (is_sure and left is not None and left <= 0)
 
 
 def _shows_no_more(last: MadeRenewal, shown: Expiry | None) -> bool:

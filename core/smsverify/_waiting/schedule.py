@@ -19,7 +19,7 @@ from smsverify._service.rate_limit import Priority, RateLimit
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, orders, polls, waits
 from smsverify._waiting import pace
-from smsverify.models import RENTALS, has_ended
+from smsverify.models import RENTALS, gets_no_more
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -201,9 +201,8 @@ class Schedule:
                 self._reported.add(row.order_id)
                 log.warning("Order %d is followed, but the service does not know it", row.order_id)
             return True
-        if row.status is None or not has_ended(row.status):
-            return False
-        return row.status != "completed" or (row.product is not None and row.product not in RENTALS)
+        # An order that was not bought here may be a rental.
+        return row.status is not None and gets_no_more(row.status, row.product or RENTALS[0])
 
     def _claim(self, row: Any) -> bool:
         """Takes a look, if no other process was quicker, and puts on record when the next one is."""

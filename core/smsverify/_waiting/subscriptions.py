@@ -24,7 +24,7 @@ from smsverify._store.tables import consumers, looks, messages, orders
 from smsverify._waiting.pace import alive_for
 from smsverify._waiting.schedule import Schedule
 from smsverify.errors import WaitStoppedError
-from smsverify.models import Message, has_ended
+from smsverify.models import RENTALS, Message, gets_no_more
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -129,7 +129,7 @@ class Consumers:
                 orders.c.account == self._account, orders.c.rental_since > 0, may_run
             )
         )
-        running = [row.order_id for row in rows if row.status == "completed" or not has_ended(row.status)]
+        running = [row.order_id for row in rows if not gets_no_more(row.status, RENTALS[0])]
         called = connection.execute(
             sa.select(looks.c.order_id).where(
                 looks.c.account == self._account, looks.c.next_at.is_not(None), looks.c.by_secret
