@@ -161,6 +161,7 @@ def test_every_429(simulator: Simulator, hook: SmsVerifyHook, reported: Reported
     assert reported.values("smsverify.rate_limit.refusals") == [2] == [hook.rate_limit().refusals]
 
 
+@pytest.mark.slow
 def test_the_queue_for_the_rate_limit(
     simulate: Callable[..., Simulator], make_hook: MakeHook, store_url: str, account: tuple[str, Reported]
 ) -> None:
@@ -179,6 +180,7 @@ def test_the_queue_for_the_rate_limit(
     eventually(lambda: account[1].values("smsverify.queue.length") == [0], "an empty queue")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("patient_receiver")
 def test_callbacks(simulator: Simulator, hook: SmsVerifyHook, reported: Reported) -> None:
     order = hook.order("temporary", service="WhatsApp")
@@ -203,6 +205,7 @@ def test_callbacks(simulator: Simulator, hook: SmsVerifyHook, reported: Reported
     }
 
 
+@pytest.mark.slow
 def test_the_findings_of_a_reconciliation(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, tmp_path: Path, reported: Reported
 ) -> None:
@@ -300,6 +303,7 @@ class BrokenRun(RunContext):
         return self._broken
 
 
+@pytest.mark.slow
 def test_metrics_that_fail_break_nothing_and_are_named_once(
     simulator: Simulator,
     make_hook: MakeHook,
@@ -321,6 +325,7 @@ def test_metrics_that_fail_break_nothing_and_are_named_once(
     assert said[0].startswith("The metric smsverify.")
 
 
+@pytest.mark.slow
 def test_without_opentelemetry_nothing_is_reported() -> None:
     code = (
         "import importlib.machinery, sys\n"

@@ -61,6 +61,7 @@ def test_what_it_cannot_read_gives_none_rather_than_a_guess(text: str) -> None:
     assert extract_otp(text) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instead", ["", "in the app"])
 def test_without_its_code_a_message_gives_none(instead: str) -> None:
     # Left out: a sender's name that is a number, and what names another number: that would be left.

@@ -160,6 +160,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"smsverify {__version__}\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 1)])
 def test_a_wait_that_is_interrupted_leaves_at_once_and_the_order_alone(
     sent: signal.Signals, code: int, environment: Simulator, hook: SmsVerifyHook
@@ -176,6 +177,7 @@ def test_a_wait_that_is_interrupted_leaves_at_once_and_the_order_alone(
     assert environment.order(order_id).status == "pending"
 
 
+@pytest.mark.slow
 def test_a_wait_for_a_certain_message(
     environment: Simulator, hook: SmsVerifyHook, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +253,7 @@ def loaded_by(*arguments: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 def test_commands_load_what_they_use(environment: Simulator) -> None:
     assert not loaded_by("--version") & {"typer", "rich", "pydantic", "requests", "sqlalchemy"}
     assert not loaded_by("order", "--help") & {"requests", "sqlalchemy", "starlette"}

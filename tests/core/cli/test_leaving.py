@@ -143,6 +143,7 @@ def test_a_call_about_an_order_is_finished_when_a_signal_comes(
     assert environment.order(order_id).renewals == (verb == "renew")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 1), (signal.SIGHUP, 1)])
 def test_a_wait_that_is_interrupted_says_what_becomes_of_the_number(
     sent: signal.Signals, code: int, environment: Simulator, hook: SmsVerifyHook
@@ -158,6 +159,7 @@ def test_a_wait_that_is_interrupted_says_what_becomes_of_the_number(
     assert environment.order(order_id).status == "pending"
 
 
+@pytest.mark.slow
 def test_a_signal_that_is_ignored_stays_so(environment: Simulator) -> None:
     """As nohup does it for the end of a terminal."""
     environment.add_fault(Fault("slow_before", path="order/temporary/", seconds=1.0))
@@ -183,6 +185,7 @@ def test_a_purchase_whose_outcome_is_unknown_says_how_to_go_on(
     assert f"order {order.order_id} " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_purchase_that_cannot_be_printed_is_named_on_standard_error(
     environment: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:

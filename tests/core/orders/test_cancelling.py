@@ -248,6 +248,7 @@ def test_a_release_by_a_waiter_yields_to_a_newer_one(
     assert hook.release(order_id, "killed", waiter="second")
 
 
+@pytest.mark.slow
 def test_a_new_waiter_takes_a_release_off_the_record_until_the_last_moment(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
@@ -334,6 +335,7 @@ def test_whatever_a_refusal_says_the_order_is_looked_at(
     assert make_hook("http://127.0.0.1:9", store_url).cancel(7).otp == "123456"
 
 
+@pytest.mark.slow
 def test_a_fresh_order_that_the_service_does_not_show_yet_is_given_back_all_the_same(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

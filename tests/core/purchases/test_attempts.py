@@ -34,6 +34,7 @@ def test_the_first_number_brings_the_code(simulator: Simulator, hook: SmsVerifyH
     assert done.as_dict()["otp"] == "545121"
 
 
+@pytest.mark.slow
 def test_a_number_without_a_code_is_refunded_and_the_next_one_tried(
     simulate: Callable[..., Simulator], make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -343,6 +344,7 @@ def test_an_alternative_that_is_no_longer_asked_for_is_given_back_wherever_its_p
     assert again.reconcile().findings == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", range(10))
 def test_a_death_while_a_number_is_given_back_leaves_none_behind(
     places: int, simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch

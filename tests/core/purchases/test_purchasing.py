@@ -312,6 +312,7 @@ def test_one_key_with_a_slow_service_buys_one_order(
     assert posts(simulator) == 1
 
 
+@pytest.mark.slow
 def test_a_purchase_that_is_planned_but_not_sent_is_taken_over(
     simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:

@@ -361,6 +361,7 @@ def test_cancellations_that_are_refused_do_not_keep_others_from_being_made(
 # ------------------------------------------------------------------ renewals
 
 
+@pytest.mark.slow
 def test_a_renewal_that_was_found_is_handed_out_to_who_asks_again(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

@@ -77,6 +77,7 @@ def test_what_was_lost_before_it_was_made_is_bought_when_its_grace_is_over(
     assert len(simulator.orders()) == 1
 
 
+@pytest.mark.slow
 def test_an_order_that_shows_late_is_found_within_the_grace(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

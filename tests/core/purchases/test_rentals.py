@@ -171,6 +171,7 @@ def test_what_is_due_is_renewed_once_and_the_rest_is_left_alone(
     assert "2 renewed, 2 not_due; that cost 5.20 USD" in report.as_text()
 
 
+@pytest.mark.slow
 def test_only_and_exclude_leave_the_others_alone(service: Simulator, hook: SmsVerifyHook) -> None:
     first, second, third = rent(hook, "day", "day", "three")
     report = hook.renew_expiring(5 * DAY, only=[first, second], exclude=str(second))

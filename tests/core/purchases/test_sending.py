@@ -74,6 +74,7 @@ def test_a_wrong_key_is_an_authentication_error_before_anything_is_bought(
     assert posts(simulator) == 0
 
 
+@pytest.mark.slow
 def test_a_service_that_cannot_be_reached_costs_nothing_and_the_key_may_try_again(
     wire: WireServer, make_hook: MakeHook, store_url: str
 ) -> None:

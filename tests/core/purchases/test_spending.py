@@ -134,6 +134,7 @@ def test_a_call_whose_outcome_is_unknown_counts(simulator: Simulator, hook: SmsV
     buy_number(in_a_day(hook, "0.50"))
 
 
+@pytest.mark.slow
 def test_a_call_that_was_refused_does_not_count(simulator: Simulator, hook: SmsVerifyHook) -> None:
     simulator.add_fault(Fault("out_of_stock", path="order/temporary/"))
     with pytest.raises(errors.NotAvailableError):

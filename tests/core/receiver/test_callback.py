@@ -311,6 +311,7 @@ def test_a_genuine_callback_of_another_shape_is_not_lost(
     assert [row.state for row in rows(hook) if row.order_id == order.order_id] == [state]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order_id",
     [
@@ -445,6 +446,7 @@ def test_a_locked_store_is_answered_in_time_and_the_repeat_is_taken(
     assert sorted(row.message for row in rows(hook)) == ["code 100001", "code 100002"]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_gone_for_a_while_loses_nothing(
     simulate: Simulate, make_hook: MakeHook, postgres: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

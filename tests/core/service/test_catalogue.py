@@ -200,6 +200,7 @@ def test_what_is_listed_twice_without_ids_says_so(offline: SmsVerifyHook, reques
     assert ordered(requests_mock) == []
 
 
+@pytest.mark.slow
 def test_what_is_listed_twice_alike_is_one(offline: SmsVerifyHook, requests_mock: Mocker) -> None:
     sells(requests_mock, *[{"name": "WhatsApp", "price_3days": 4}] * 2, product="rental")
     assert offline.order("rental", service="WhatsApp", duration=3, max_price=4).price == 4
@@ -245,6 +246,7 @@ def test_each_code_and_name_of_a_country_stands_for_one() -> None:
     assert len(set(taken.values())) == 249
 
 
+@pytest.mark.slow
 def test_a_list_is_read_once_a_minute_by_all_who_share_the_store(
     simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], any_store_url: str
 ) -> None:
@@ -258,6 +260,7 @@ def test_a_list_is_read_once_a_minute_by_all_who_share_the_store(
     assert reads(simulator, "global/services/") == 2
 
 
+@pytest.mark.slow
 def test_many_who_need_a_list_at_once_read_it_once(
     simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], any_store_url: str
 ) -> None:

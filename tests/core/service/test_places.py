@@ -57,6 +57,7 @@ def test_who_leaves_keeps_the_place_before_all_who_come_later(any_store_url: str
     assert rate_limit.state().waiting == 5
 
 
+@pytest.mark.slow
 def test_the_turn_of_a_place_comes_before_those_that_stand_behind_it(any_store_url: str) -> None:
     rate_limit = make(any_store_url, limit=1, period=1.0)
     use_up(rate_limit)

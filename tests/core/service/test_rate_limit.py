@@ -52,6 +52,7 @@ def test_releases_go_before_polls_and_polls_before_purchases(any_store_url: str)
     assert rate_limit.state().waiting == 0
 
 
+@pytest.mark.slow
 def test_among_equals_who_comes_first_is_served_first(any_store_url: str) -> None:
     assert in_the_order_of_service(make(any_store_url, period=2.0), [Priority.POLL] * 4) == [0, 1, 2, 3]
 

@@ -278,6 +278,7 @@ def test_an_object_is_read_in_every_shape(shape: str, offline: SmsVerifyHook, re
     assert offline.cancel(7).cancelled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status_code", [200, 201, 202])
 @pytest.mark.parametrize("shape", OBJECT_SHAPES)
 def test_a_purchase_is_read_in_every_shape(

@@ -236,6 +236,7 @@ def test_the_limit_may_grow_and_shrink(any_store_url: str) -> None:
 # ------------------------------------------------------------------ deaths and clocks
 
 
+@pytest.mark.slow
 def test_the_slots_of_a_killed_process_come_back(any_store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rate_limit = make(any_store_url, limit=3, lease=600.0)
     assert in_processes("die_with_a_slot", 1, url=any_store_url, limit=3, period=60, lease=600) == [None]

@@ -59,6 +59,7 @@ def test_this_machine_is_not_looked_for_from_a_proxy(
     proxy.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("proxy", "target"),
     [

@@ -102,6 +102,7 @@ def test_retry_after_is_whole_seconds_an_http_date_or_missing() -> None:
         assert "Retry-After" not in call(simulator, "GET", "balance/").headers
 
 
+@pytest.mark.slow
 def test_waiting_as_long_as_retry_after_says_is_enough() -> None:
     with Simulator(speed=30, rate_limit=1) as simulator:
         call(simulator, "GET", "balance/")
@@ -167,6 +168,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(steps=STEPS, policy=st.sampled_from(["refuse", "refund", "no-refund"]))
 def test_the_wallet_is_the_start_less_prices_plus_refunds(steps: list[tuple[str, Any]], policy: str) -> None:

@@ -433,6 +433,7 @@ def test_a_replica_says_that_it_only_reads(postgres: PrivatePostgres, opened: Ca
             put(store, "a")
 
 
+@pytest.mark.slow
 def test_a_fresh_store_behind_a_pooler_may_be_opened_by_many(
     postgres: PrivatePostgres, pgbouncer: PrivatePgBouncer
 ) -> None:

@@ -238,6 +238,7 @@ def served(store_url: str, taken: list[Priority], waiting: list[Priority]) -> li
     return order
 
 
+@pytest.mark.slow
 def test_no_flood_of_one_class_keeps_the_others_out(any_store_url: str) -> None:
     """The first slot of a class goes before all that other classes have had enough of."""
     come = [Priority.RELEASE, Priority.PURCHASE, Priority.RELEASE, Priority.READ, Priority.POLL]
@@ -245,6 +246,7 @@ def test_no_flood_of_one_class_keeps_the_others_out(any_store_url: str) -> None:
     assert order == [Priority.POLL, Priority.READ, Priority.PURCHASE, Priority.RELEASE, Priority.RELEASE]
 
 
+@pytest.mark.slow
 def test_who_has_had_a_share_waits_for_those_before(any_store_url: str) -> None:
     taken = [Priority.POLL, Priority.READ, Priority.PURCHASE, *[Priority.RELEASE] * (LIMIT - 3)]
     come = [Priority.PURCHASE, Priority.READ, Priority.POLL, Priority.RELEASE]

@@ -229,6 +229,7 @@ def test_an_order_of_a_subscription_costs_few_requests_and_one_that_has_ended_no
     subscription.close()
 
 
+@pytest.mark.slow
 def test_an_order_that_is_not_there_is_logged_once_and_asked_for_once(
     simulate: Simulate, make_hook: MakeHook, store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -327,6 +328,7 @@ def test_a_callback_that_proves_nothing_lets_an_order_of_a_subscription_be_looke
     subscription.close()
 
 
+@pytest.mark.slow
 def test_a_refused_key_is_not_tried_again_and_again(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
