@@ -73,6 +73,33 @@ LAST_MOMENT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
+class Fact:
+    """A figure as text.
+
+    Attributes:
+        name: what it is.
+        figure: without its limit.
+        limit: `of` the most that it may be; empty where it has no limit.
+        note: what there is to say besides; may be empty.
+        used, most: figure and limit as numbers, for a meter; `most` is 0 where there is no limit.
+        level: `bad`, `warn`, `ok` or an empty text.
+    """
+
+    name: str
+    figure: str
+    limit: str = ""
+    note: str = ""
+    used: float = 0
+    most: float = 0
+    level: str = ""
+
+    @property
+    def text(self) -> str:
+        """The figure with its limit."""
+        return f"{self.figure} {self.limit}".rstrip()
+
+
+@dataclass(frozen=True)
 class Table:
     """A section as text.
 
@@ -91,49 +118,90 @@ class Table:
     levels: list[str]
 
 
-def facts(overview: Overview) -> list[tuple[str, str, str]]:
-    """The figures: of each the name, the figure, and what there is to say besides."""
-    at, spend, requests, waits = overview.at, overview.spend, overview.requests, overview.waits
-    wallet, callbacks, releases = overview.wallet, overview.callbacks, overview.releases
-    budget = "" if spend.budget is None else f" of {amount(spend.budget)}"
-    reset = f" · cap resets in {length(spend.resets_at - at)}" if spend.budget is not None else ""
+def facts(overview: Overview) -> list[Fact]:
+    """The figures."""
+    return [
+        _wallet(overview),
+        _spent(overview),
+        _requests(overview),
+        _waits(overview),
+        Fact(
+            "Callbacks",
+            CALLBACKS[overview.callbacks.state],
+            note=called(overview.callbacks, overview.at),
+            level={"healthy": "ok", "silent": "warn"}.get(overview.callbacks.state, ""),
+        ),
+        _releases(overview),
+    ]
+
+
+def _wallet(overview: Overview) -> Fact:
+    wallet = overview.wallet
+    if wallet is None:
+        return Fact("Wallet", "not read yet")
+    return Fact(
+        f"Wallet (seen {ago(wallet.seen_at, overview.at)})",
+        f"{amount(wallet.amount)} USD",
+        note=f"renewals in the next 24 h cost {amount(wallet.renewals)} USD",
+    )
+
+
+def _spent(overview: Overview) -> Fact:
+    name, spend = "Spent today (UTC)", overview.spend
     unpriced = f" · {spend.unpriced} of unknown price" if spend.unpriced else ""
+    note = f"refunded {amount(spend.refunded)} USD{unpriced}"
+    if spend.budget is None:
+        return Fact(name, f"{amount(spend.amount)} USD", note=note)
+    return Fact(
+        name,
+        amount(spend.amount),
+        f"of {amount(spend.budget)} USD",
+        note=f"{note} · cap resets in {length(spend.resets_at - overview.at)}",
+        used=float(spend.amount),
+        most=float(spend.budget),
+        level=_level_of(float(spend.amount), float(spend.budget)),
+    )
+
+
+def _requests(overview: Overview) -> Fact:
+    requests = overview.requests
     waiting = ", ".join(f"{count} {name}" for name, count in requests.waiting.items()) or "none"
     blocked = f" · blocked until {requests.blocked_until:%H:%M:%S}" if requests.blocked_until else ""
-    longest = "" if waits.longest_since is None else f"longest {length(at - waits.longest_since)}"
-    if waits.next_poll_at is not None:
-        longest += f" · the next poll, for all of them, {within(waits.next_poll_at, at)}"
-    first = releases.rows[0] if releases.rows else None
-    back = (
-        ""
-        if first is None
-        else f"order {first.order_id}, tried {first.tries}×, next {within(first.next_at, at)}"
+    refusals = f"refused by the service so far: {requests.refusals}"
+    return Fact(
+        f"Requests, last {requests.period:g} s",
+        str(requests.sent),
+        f"of {requests.limit}",
+        note=f"waiting for their turn: {waiting} · {refusals}{blocked}",
+        used=requests.sent,
+        most=requests.limit,
+        level=_level_of(requests.sent, requests.limit),
     )
-    return [
-        (
-            "Wallet" if wallet is None else f"Wallet (seen {ago(wallet.seen_at, at)})",
-            "not read yet" if wallet is None else f"{amount(wallet.amount)} USD",
-            "" if wallet is None else f"renewals in the next 24 h cost {amount(wallet.renewals)} USD",
-        ),
-        (
-            "Spent today (UTC)",
-            f"{amount(spend.amount)}{budget} USD",
-            f"refunded {amount(spend.refunded)} USD{unpriced}{reset}",
-        ),
-        (
-            f"Requests, last {requests.period:g} s",
-            f"{requests.sent} of {requests.limit}",
-            f"waiting for their turn: {waiting} · refused by the service so far: {requests.refusals}"
-            f"{blocked}",
-        ),
-        ("Waiting for a code", str(waits.count), longest),
-        (
-            "Callbacks",
-            CALLBACKS[callbacks.state],
-            called(callbacks, at),
-        ),
-        ("To give back", str(releases.count), back),
-    ]
+
+
+def _waits(overview: Overview) -> Fact:
+    at, waits = overview.at, overview.waits
+    note = "" if waits.longest_since is None else f"longest {length(at - waits.longest_since)}"
+    if waits.next_poll_at is not None:
+        note += f" · the next poll, for all of them, {within(waits.next_poll_at, at)}"
+    return Fact("Waiting for a code", str(waits.count), note=note)
+
+
+def _releases(overview: Overview) -> Fact:
+    name, releases = "To give back", overview.releases
+    if not releases.rows:
+        return Fact(name, str(releases.count))
+    first = releases.rows[0]
+    next_at = within(first.next_at, overview.at)
+    note = f"order {first.order_id}, tried {first.tries}×, next {next_at}"
+    return Fact(name, str(releases.count), note=note)
+
+
+def _level_of(used: float, most: float) -> str:
+    """How close to its limit a figure is."""
+    if not most:
+        return ""
+    return "bad" if used >= most * 0.95 else "warn" if used >= most * 0.7 else ""
 
 
 def tables(overview: Overview) -> Iterator[Table]:

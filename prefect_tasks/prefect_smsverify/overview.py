@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -60,7 +60,7 @@ def _artifact(seen: Overview) -> dict[str, str]:
 def _lines(seen: Overview) -> Iterator[str]:
     yield _plain(f"From the records of the account {seen.account}, {seen.at:%Y-%m-%d %H:%M:%S} UTC.")
     yield ""
-    yield from _table(("", "", ""), facts(seen))
+    yield from _table(("", "", ""), [(fact.name, fact.text, fact.note) for fact in facts(seen)])
     for table in tables(seen):
         yield f"\n### {_plain(table.title)}\n"
         if table.note:
@@ -68,7 +68,7 @@ def _lines(seen: Overview) -> Iterator[str]:
         yield from _table(table.head, table.rows)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]] | list[tuple[str, str, str]]) -> Iterator[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{' --- |' * len(head)}"
     for row in rows:

@@ -34,9 +34,10 @@ def overview(common: Common) -> None:
         output.say(json.dumps(seen.as_dict()))
         return
     output.say(printable(_head(seen)))
-    width = max(len(name) for name, _, _ in facts(seen))
-    for name, figure, note in facts(seen):
-        output.say(printable(f"{name:<{width}}  {figure:<20}  {note}".rstrip()))
+    figures = facts(seen)
+    width = max(len(fact.name) for fact in figures)
+    for fact in figures:
+        output.say(printable(f"{fact.name:<{width}}  {fact.text:<20}  {fact.note}".rstrip()))
     if seen.is_empty:
         output.say("")
         for line in FIRST_STEPS:
@@ -79,12 +80,12 @@ def top(
 def screen(seen: Overview, height: int) -> RenderableType:
     """An overview that fits on so many lines: of each table, the first rows."""
     cards = Table.grid(padding=(0, 3, 0, 0), expand=True)
-    each = facts(seen)
-    for _ in each:
+    figures = facts(seen)
+    for _ in figures:
         cards.add_column(ratio=1)
-    cards.add_row(*(Text(printable(name), style="dim") for name, _, _ in each))
-    cards.add_row(*(Text(printable(figure), style="bold") for _, figure, _ in each))
-    cards.add_row(*(Text(printable(note), style="dim") for _, _, note in each))
+    cards.add_row(*(Text(printable(fact.name), style="dim") for fact in figures))
+    cards.add_row(*(Text(printable(fact.text), style="bold") for fact in figures))
+    cards.add_row(*(Text(printable(fact.note), style="dim") for fact in figures))
     parts: list[RenderableType] = [Text(printable(_head(seen)), style="dim"), Text(), cards]
     if seen.is_empty:
         return Group(*parts, Text(), *map(Text, FIRST_STEPS))

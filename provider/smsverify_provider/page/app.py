@@ -157,31 +157,10 @@ def _page(
         name=name,
         seen=seen,
         trouble=trouble,
-        cards=[] if seen is None else list(_cards(seen)),
         words=words,
         link=link,
     )
     return HTMLResponse(text, status, headers=HEADERS)
-
-
-def _cards(seen: Overview) -> list[dict[str, Any]]:
-    """The figures, with a meter where there is a limit."""
-    spend, requests = seen.spend, seen.requests
-    meters: dict[int, tuple[float, float]] = {2: (requests.sent, requests.limit)}
-    if spend.budget:
-        meters[1] = (float(spend.amount), float(spend.budget))
-    cards = []
-    for at, (name, figure, note) in enumerate(words.facts(seen)):
-        large, of, limit = figure.partition(" of ")
-        value, most = meters.get(at, (0.0, 0.0))
-        level = "bad" if most and value >= most * 0.95 else "warn" if most and value >= most * 0.7 else ""
-        if name == "Callbacks":
-            level = {"healthy": "ok", "silent": "warn"}.get(figure, "")
-        cards.append(
-            {"name": name, "figure": large, "limit": f"{of}{limit}", "note": note, "level": level,
-             "value": value, "most": most}
-        )  # fmt: skip
-    return cards
 
 
 def link(task: Task | None) -> str | None:

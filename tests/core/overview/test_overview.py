@@ -21,7 +21,7 @@ from smsverify._messages.callbacks import Callback
 from smsverify._store.tables import purchases
 from smsverify.hook import SmsVerifyHook
 from smsverify.overview import Callbacks, Overview, Task
-from smsverify.overview_tables import called, facts, tables
+from smsverify.overview_tables import Fact, called, facts, tables
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import RunContext
 
@@ -206,8 +206,21 @@ def test_an_empty_account_has_an_overview(
     assert simulator.stats().requests == 0
     assert (seen.wallet, seen.needs.count, seen.orders.count, seen.waits.count) == (None, 0, 0, 0)
     assert (seen.spend.amount, seen.callbacks.state) == (Decimal(0), "off")
-    assert ("Callbacks", "off", "none is expected: callback_secrets is not set") in facts(seen)
+    assert Fact("Callbacks", "off", note="none is expected: callback_secrets is not set") in facts(seen)
     assert Overview.model_validate_json(seen.model_dump_json()) == seen
+
+
+def test_a_figure_with_a_limit_says_how_close_it_is(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, daily_budget="1")
+    levels = []
+    for key in ("first", "second"):
+        hook.order("temporary", service="WhatsApp", key=key)
+        spent = next(fact for fact in facts(hook.overview()) if fact.name.startswith("Spent"))
+        levels.append(spent.level)
+    assert levels == ["", "warn"]
+    assert (spent.text, spent.used, spent.most) == ("0.80 of 1.00 USD", 0.8, 1.0)
 
 
 def test_callbacks_that_have_stopped_are_said_with_the_reason() -> None:
