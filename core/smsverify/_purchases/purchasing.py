@@ -279,7 +279,7 @@ class Purchases:
             even_used: whether it can where its code was returned to a caller.
         """
         if order.product == "esim":
-            return not order.ended
+            return not order.ended or order.status == "completed"  # it was delivered
         is_new = (self._orders.records.age(order.order_id) or 0.0) < self._grace
         try:
             status = self._orders.status.read(order.order_id, stop=stop)

@@ -158,6 +158,17 @@ def test_an_esim_is_handed_out_again_with_its_activation_code(
     assert posts(simulator) == 1
 
 
+def test_a_key_buys_no_second_esim_where_the_first_is_completed_when_it_is_delivered(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={"esim": {"start_status": "completed"}})
+    hook = make_hook(simulator, store_url)
+    first = hook.order("esim", plan="USA 1GB / 7 days", key="k")
+    assert first.status == "completed"
+    assert hook.order("esim", plan="USA 1GB / 7 days", key="k").as_dict() == first.as_dict()
+    assert posts(simulator) == 1
+
+
 def test_without_a_key_each_call_buys(simulator: Simulator, hook: SmsVerifyHook) -> None:
     assert buy(hook, key=None).order_id != buy(hook, key=None).order_id
     assert posts(simulator) == 2
