@@ -32,12 +32,12 @@ def provision(account: int) -> int:
 
 @flow
 def many_accounts(accounts: int) -> None:
-    """Writes down what has become of each account: its order, or the attempts that its error lists."""
+    """Writes down what has become of each account: its order, or the orders that its error lists."""
     provisioned = provision.map(range(accounts))
     wait(provisioned)
     outcomes = [one.result(raise_on_failure=False) for one in provisioned]
     ends = [
-        [one.as_text() for one in outcome.attempts] if isinstance(outcome, VerificationError) else outcome
+        [one.order_id for one in outcome.attempts] if isinstance(outcome, VerificationError) else outcome
         for outcome in outcomes
     ]
     Path(os.environ["REPORT"]).write_text(json.dumps(ends, default=repr))
