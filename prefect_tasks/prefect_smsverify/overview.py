@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from prefect_smsverify.arguments import block_of
+from prefect_smsverify.defining import task
 from smsverify.overview_tables import facts, tables
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ KEY = "smsverify-overview"
 _MARKUP = frozenset("\\`*_[]<>|~#&")
 
 
-@task(name="Publish overview", persist_result=False, cache_policy=NO_CACHE)
+@task("Publish overview")
 def publish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
     """Publishes what the records show as the markdown artifact `smsverify-overview`. Sends no request.
 
@@ -39,7 +38,7 @@ def publish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
     return seen
 
 
-@task(name="Publish overview", persist_result=False, cache_policy=NO_CACHE)
+@task("Publish overview")
 async def apublish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
     """`publish_overview` for coroutines."""
     account = await asyncio.to_thread(block_of, credentials)

@@ -7,10 +7,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from prefect_smsverify.arguments import block_of, id_of
+from prefect_smsverify.defining import task
 from prefect_smsverify.paying import apay, pay, renewal, renewals
 from prefect_smsverify.twins import twin_of
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from smsverify.reports import RentalsReport
 
 
-@task(name="Renew rental", persist_result=False, cache_policy=NO_CACHE)
+@task("Renew rental")
 def renew_rental(
     credentials: SmsVerifyCredentials | str,
     order_id: Order | int | str,
@@ -58,7 +56,7 @@ def renew_rental(
     )
 
 
-@task(name="Renew rental", persist_result=False, cache_policy=NO_CACHE)
+@task("Renew rental")
 @twin_of(renew_rental)
 async def arenew_rental(
     credentials: SmsVerifyCredentials | str, order_id: Order | int | str, **what: Any
@@ -68,7 +66,7 @@ async def arenew_rental(
     return await apay(renewal(account, id_of(order_id), **what))
 
 
-@task(name="Renew expiring rentals", persist_result=False, cache_policy=NO_CACHE)
+@task("Renew expiring rentals")
 def renew_expiring_rentals(
     credentials: SmsVerifyCredentials | str,
     within: float | timedelta | str,
@@ -118,7 +116,7 @@ def renew_expiring_rentals(
     )
 
 
-@task(name="Renew expiring rentals", persist_result=False, cache_policy=NO_CACHE)
+@task("Renew expiring rentals")
 @twin_of(renew_expiring_rentals)
 async def arenew_expiring_rentals(
     credentials: SmsVerifyCredentials | str, within: float | timedelta | str, **selection: Any

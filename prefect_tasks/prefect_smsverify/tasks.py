@@ -3,12 +3,6 @@
 They take the parameters of `smsverify.SmsVerifyHook`'s methods, return its models and raise its errors. The
 account comes first, as a block or by its name. An order may be an `Order` or its id, so that `.map` can hand
 on what it ordered.
-
-No task keeps its result, not even when Prefect is set to keep all results: it writes them as plain files, and
-they hold codes; and a cached purchase would give one number to equal calls. The store has the purchases.
-
-No task has retries: the client repeats for minutes what is safe to repeat. Each further attempt of a task
-would also roll back the transaction around it, because Prefect does so whenever a task fails.
 """
 
 from __future__ import annotations
@@ -20,11 +14,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from prefect_smsverify import waiting
 from prefect_smsverify.arguments import block_of, id_of, ids_of
+from prefect_smsverify.defining import task
 from prefect_smsverify.paying import apay, pay, purchase
 from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.twins import twin_of
@@ -39,7 +31,7 @@ if TYPE_CHECKING:
 # -------------------------------------------------------------- buying
 
 
-@task(name="Order number", persist_result=False, cache_policy=NO_CACHE)
+@task("Order number")
 def order_number(
     credentials: SmsVerifyCredentials | str,
     product: str,
@@ -105,7 +97,7 @@ def order_number(
     )
 
 
-@task(name="Order number", persist_result=False, cache_policy=NO_CACHE)
+@task("Order number")
 @twin_of(order_number)
 async def aorder_number(credentials: SmsVerifyCredentials | str, **what: Any) -> Order:
     """`order_number` for coroutines."""
@@ -115,7 +107,7 @@ async def aorder_number(credentials: SmsVerifyCredentials | str, **what: Any) ->
 # -------------------------------------------------------------- waiting
 
 
-@task(name="Wait for OTP", persist_result=False, cache_policy=NO_CACHE)
+@task("Wait for OTP")
 def wait_for_otp(
     credentials: SmsVerifyCredentials | str,
     order_id: Order | int | str,
@@ -174,7 +166,7 @@ def wait_for_otp(
     )
 
 
-@task(name="Wait for OTP", persist_result=False, cache_policy=NO_CACHE)
+@task("Wait for OTP")
 @twin_of(wait_for_otp)
 async def await_otp(
     credentials: SmsVerifyCredentials | str, order_id: Order | int | str, timeout: float, **options: Any
@@ -184,7 +176,7 @@ async def await_otp(
     return await waiting.await_one(hook, id_of(order_id), timeout, stop=stop, **options)
 
 
-@task(name="Wait for OTPs", persist_result=False, cache_policy=NO_CACHE)
+@task("Wait for OTPs")
 def wait_for_otps(
     credentials: SmsVerifyCredentials | str,
     order_ids: Sequence[Order | int | str],
@@ -226,7 +218,7 @@ def wait_for_otps(
     )
 
 
-@task(name="Wait for OTPs", persist_result=False, cache_policy=NO_CACHE)
+@task("Wait for OTPs")
 @twin_of(wait_for_otps)
 async def await_otps(
     credentials: SmsVerifyCredentials | str,
@@ -242,7 +234,7 @@ async def await_otps(
 # -------------------------------------------------------------- looking, giving back
 
 
-@task(name="Cancel order", persist_result=False, cache_policy=NO_CACHE)
+@task("Cancel order")
 def cancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
     """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`). Harmless if it has ended.
 
@@ -260,13 +252,13 @@ def cancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int 
     return block_of(credentials).get_hook().cancel(id_of(order_id))
 
 
-@task(name="Cancel order", persist_result=False, cache_policy=NO_CACHE)
+@task("Cancel order")
 async def acancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
     """`cancel_order` for coroutines."""
     return await asyncio.to_thread(cancel_order.fn, credentials, order_id)
 
 
-@task(name="Get order status", persist_result=False, cache_policy=NO_CACHE)
+@task("Get order status")
 def get_order_status(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
     """The status of an order now, with the SMS if one has come (`GET /api/v1/order/<order_id>/status/`).
 
@@ -280,7 +272,7 @@ def get_order_status(credentials: SmsVerifyCredentials | str, order_id: Order | 
     return block_of(credentials).get_hook().get_status(id_of(order_id))
 
 
-@task(name="Get order status", persist_result=False, cache_policy=NO_CACHE)
+@task("Get order status")
 async def aget_order_status(
     credentials: SmsVerifyCredentials | str, order_id: Order | int | str
 ) -> OrderStatus:
@@ -288,7 +280,7 @@ async def aget_order_status(
     return await asyncio.to_thread(get_order_status.fn, credentials, order_id)
 
 
-@task(name="Get SMS", persist_result=False, cache_policy=NO_CACHE)
+@task("Get SMS")
 def get_message(credentials: SmsVerifyCredentials | str, message_id: int | str) -> Message:
     """A message by the id that its event `smsverify.message.received` has.
 
@@ -302,13 +294,13 @@ def get_message(credentials: SmsVerifyCredentials | str, message_id: int | str) 
     return block_of(credentials).get_hook().get_message(message_id)
 
 
-@task(name="Get SMS", persist_result=False, cache_policy=NO_CACHE)
+@task("Get SMS")
 async def aget_message(credentials: SmsVerifyCredentials | str, message_id: int | str) -> Message:
     """`get_message` for coroutines."""
     return await asyncio.to_thread(get_message.fn, credentials, message_id)
 
 
-@task(name="Reconcile", persist_result=False, cache_policy=NO_CACHE)
+@task("Reconcile")
 def reconcile(credentials: SmsVerifyCredentials | str, cancel_after: float | None = None) -> Reconciliation:
     """Compares the records with the service, and corrects what it can (`GET /api/v1/orders/`).
 
@@ -331,7 +323,7 @@ def reconcile(credentials: SmsVerifyCredentials | str, cancel_after: float | Non
     return block_of(credentials).get_hook().reconcile(cancel_after=cancel_after, stop=current_stop())
 
 
-@task(name="Reconcile", persist_result=False, cache_policy=NO_CACHE)
+@task("Reconcile")
 async def areconcile(
     credentials: SmsVerifyCredentials | str, cancel_after: float | None = None
 ) -> Reconciliation:
@@ -339,7 +331,7 @@ async def areconcile(
     return await asyncio.to_thread(reconcile.fn, credentials, cancel_after)
 
 
-@task(name="Get balance", persist_result=False, cache_policy=NO_CACHE)
+@task("Get balance")
 def get_balance(credentials: SmsVerifyCredentials | str) -> Balance:
     """The wallet's balance in USD (`GET /api/v1/balance/`).
 
@@ -349,7 +341,7 @@ def get_balance(credentials: SmsVerifyCredentials | str) -> Balance:
     return block_of(credentials).get_hook().get_balance()
 
 
-@task(name="Get balance", persist_result=False, cache_policy=NO_CACHE)
+@task("Get balance")
 async def aget_balance(credentials: SmsVerifyCredentials | str) -> Balance:
     """`get_balance` for coroutines."""
     return await asyncio.to_thread(get_balance.fn, credentials)

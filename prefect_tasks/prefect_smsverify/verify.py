@@ -11,10 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from prefect_smsverify.arguments import block_of
+from prefect_smsverify.defining import task
 from prefect_smsverify.paying import PaidCall, apay, pay
 from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.twins import twin_of
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from smsverify.wings import Series
 
 
-@task(name="Verify number", persist_result=False, cache_policy=NO_CACHE)
+@task("Verify number")
 def verify_number(
     credentials: SmsVerifyCredentials | str,
     action: Callable[[Order], Any],
@@ -105,7 +104,7 @@ def verify_number(
                 return series.verification(order, message, result)
 
 
-@task(name="Verify number", persist_result=False, cache_policy=NO_CACHE)
+@task("Verify number")
 @twin_of(verify_number)
 async def averify_number(
     credentials: SmsVerifyCredentials | str,

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from prefect import Task, flow, unmapped
-from prefect.cache_policies import NO_CACHE
 
 import prefect_smsverify
 from prefect_smsverify import (
@@ -241,14 +240,6 @@ def test_a_refused_key_fails_all_waits(silent: Simulator, account: SmsVerifyCred
 
     with pytest.raises(AuthenticationError):
         refused()
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_no_task_keeps_its_result_and_none_is_retried_by_prefect(name: str) -> None:
-    task = getattr(prefect_smsverify, name)
-    assert task.persist_result is False
-    assert task.cache_policy is NO_CACHE
-    assert task.retries == 0
 
 
 def test_what_is_safe_to_repeat_is_repeated_by_the_client(

@@ -1,0 +1,87 @@
+"""Prefect keeps nothing of our tasks and repeats none, whatever its settings are and whoever runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+from prefect.task_worker import TaskWorker
+
+import prefect_smsverify
+from prefect_smsverify import SmsVerifyCredentials, get_order_status, order_number
+from smsverify import InvalidRequestError, SmsVerifyHook
+from smsverify.simulator import Simulator
+
+TASKS = [
+    one for name in prefect_smsverify.__all__ if isinstance(one := getattr(prefect_smsverify, name), Task)
+]
+OPTIONS = """
+import json, prefect, prefect_smsverify
+from prefect.cache_policies import NO_CACHE
+tasks = [one for one in vars(prefect_smsverify).values() if isinstance(one, prefect.Task)]
+print(json.dumps([(one.retries, one.persist_result, one.cache_policy == NO_CACHE) for one in tasks]))
+"""
+
+
+def test_no_setting_of_prefect_makes_a_task_keep_its_result_or_run_again() -> None:
+    settings = {
+        "PREFECT_TASKS_DEFAULT_RETRIES": "3",
+        "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "true",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", OPTIONS], env=os.environ | settings, check=True, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout) == [[0, False, True]] * len(TASKS)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda one: one, lambda one: one.with_options(name="Other", retries=2)],
+    ids=["as it is", "with options"],
+)
+def test_no_task_runs_in_the_background(form: Any) -> None:
+    """There a second equal call would be given the first one's result, of another account even."""
+
+    async def served(one: Task[..., Any]) -> None:
+        TaskWorker(one)
+
+    for one in map(form, TASKS):
+        before = dict(vars(one))
+        for call in (lambda one=one: asyncio.run(served(one)), one.delay, one.apply_async):
+            with pytest.raises(InvalidRequestError, match=r"(?i)write a task of your own") as error:
+                call()
+            assert error.value.field == "persist_result"
+        assert vars(one) == before
+        assert (one.persist_result, one.cache_policy) == (False, NO_CACHE)
+
+
+def test_a_task_that_calls_ours_runs_in_the_background(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    seen = []
+
+    @task
+    def looks_twice() -> None:
+        order = order_number(account, "temporary", service="WhatsApp")
+        seen.append(get_order_status(account, order).status)
+        SmsVerifyHook().cancel(order.order_id)
+        seen.append(get_order_status(account, order).status)
+
+    async def in_the_background() -> None:
+        async with get_client() as client:
+            run = await client.read_task_run(looks_twice.delay().task_run_id)
+        await TaskWorker(looks_twice).execute_task_run(run)
+
+    with temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
+        asyncio.run(in_the_background())
+    assert seen == ["pending", "cancelled"]
