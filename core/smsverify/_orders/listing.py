@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._orders import day_sums
-from smsverify._orders.records import Records
+from smsverify._orders.records import Records, is_cut_off
 from smsverify._service.endpoints import Listed
 from smsverify._store import sequence
 from smsverify._store.sequence import Asked
@@ -229,15 +229,6 @@ class OrderList:
             return bool(
                 connection.execute(sa.update(accounts).where(self._this, is_free).values(**values)).rowcount
             )
-
-
-def is_cut_off(listed: Decimal | None, known: Decimal | None) -> bool:
-    """Whether an answered price is the known one with digits cut off, or is 0: what was paid is no less."""
-    if listed is None or known is None:
-        return False
-    exponent = listed.normalize().as_tuple().exponent
-    unit = Decimal(1).scaleb(min(int(exponent), 0))
-    return listed < known and (listed == 0 or known < listed + unit)
 
 
 def _made_at(order: Order, skew: float | None) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -193,9 +194,23 @@ class Records:
         self.ensure(connection, order_id)
         self.update(connection, order_id, **values)
 
-    def assign(self, connection: sa.Connection, order_id: int, key: str, request: Mapping[str, Any]) -> None:
-        """Records which purchase an order of the list belongs to, inside of a transaction."""
-        values = {
+    def assign(
+        self,
+        connection: sa.Connection,
+        order_id: int,
+        key: str,
+        request: Mapping[str, Any],
+        price: Decimal | None,
+    ) -> None:
+        """Records which purchase an order of the list belongs to, inside of a transaction.
+
+        Args:
+            connection: of a transaction.
+            order_id: the order.
+            key, request: of the purchase.
+            price: USD that it was to cost; it counts where the list shows none, or a part of it.
+        """
+        values: dict[str, Any] = {
             "key": key,
             "product": request["product"],
             "service": request["name"],
@@ -209,6 +224,9 @@ class Records:
             values["rental_since"] = self.store.now(connection)
             # It may have been in use when it was cancelled: then its price did not come back.
             values["refunded_at"] = sa.case((orders.c.status == "refunded", orders.c.refunded_at))
+        listed = self.row(connection, order_id).price
+        if price is not None and (listed is None or is_cut_off(listed, price)):
+            values["price"] = str(price)
         self.update(connection, order_id, **values)
 
     def extend(self, connection: sa.Connection, order_id: int, renewals: int) -> None:
@@ -261,6 +279,15 @@ class Records:
     def update(self, connection: sa.Connection, order_id: int, **values: Any) -> None:
         """Changes the row of an order, if there is one."""
         connection.execute(sa.update(orders).where(self.is_order(order_id)).values(**values))
+
+
+def is_cut_off(listed: Decimal | None, known: Decimal | None) -> bool:
+    """Whether an answered price is the known one with digits cut off, or is 0: what was paid is no less."""
+    if listed is None or known is None:
+        return False
+    exponent = listed.normalize().as_tuple().exponent
+    unit = Decimal(1).scaleb(min(int(exponent), 0))
+    return listed < known and (listed == 0 or known < listed + unit)
 
 
 def as_order(row: Any) -> Order:

@@ -49,12 +49,12 @@ class Decisions:
                     continue
                 if order_id is not None:
                     self._refuse_impossible(connection, call, order_id)
-                    if call.kind == "order":
-                        self._orders.records.assign(connection, order_id, key, call.request)
-                    else:
+                    if call.kind == "renewal":
                         self._ledger.renewals.note_one_more(connection, order_id)
                 state = "rejected" if order_id is None else "bought"
                 self._ledger.close(connection, call, state, now, "decided by a person", order_id=order_id)
+                if order_id is not None and call.kind == "order":
+                    self._orders.records.assign(connection, order_id, key, call.request, call.price)
                 return
         raise InvalidRequestError(
             f"key {key!r} has no call to resolve: its outcome is known, or its answer may still arrive",

@@ -236,7 +236,7 @@ class Recovery:
     def _adopt(self, connection: sa.Connection, call: OpenCall, found: Order) -> Resolved:
         now, note = self._store.now(connection), "found in the list of orders"
         self._ledger.close(connection, call, "bought", now, note, order_id=found.order_id)
-        self._orders.records.assign(connection, found.order_id, call.key, call.request)
+        self._orders.records.assign(connection, found.order_id, call.key, call.request, call.price)
         log.warning("%s has bought order %d, as the list of orders shows", call.key, found.order_id)
         if call.request["product"] == "esim":
             log.warning("The activation code of order %d is lost; the dashboard has it", found.order_id)

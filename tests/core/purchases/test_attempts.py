@@ -219,6 +219,18 @@ def test_max_cost_ends_the_attempts_before_it_is_passed(simulator: Simulator, ho
     assert (len(simulator.orders()), caught.value.cost) == (2, Decimal("0.80"))
 
 
+def test_max_cost_counts_a_number_whose_answer_was_lost_where_the_list_shows_no_price(
+    simulate: Callable[..., Simulator], make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(list_defects=["no_price"])
+    simulator.add_fault(Fault("lost_answer", "order/temporary/", times=None))
+    simulator.add_fault(Fault("error_before", "order/*/cancel/", times=None))
+    with pytest.raises(VerificationError, match=r"max_cost=0\.50 leaves 0\.10 USD") as caught:
+        verify(make_hook(simulator, store_url), delivers_to(simulator), max_cost="0.50", attempts=5)
+    assert (len(simulator.orders()), caught.value.cost) == (1, Decimal("0.40"))
+    assert [tried.price for tried in caught.value.attempts if tried.order_id] == [Decimal("0.40")]
+
+
 def test_a_refund_that_never_comes_counts_for_max_cost(simulator: Simulator, hook: SmsVerifyHook) -> None:
     def take(number: Order) -> None:
         simulator.set_balance(simulator.balance() - Decimal("0.40"))  # what comes back is gone

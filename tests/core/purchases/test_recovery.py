@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from rigs.clocks import later
 from rigs.processes import in_processes
-from rigs.purchases import buy, lose, read_prices, unknown
+from rigs.purchases import buy, leave_unknown, lose, read_prices, unknown
 from rigs.rooms import rooms_of, settings_of, store_of
 
 from smsverify import errors
@@ -234,6 +234,22 @@ def test_two_lost_purchases_of_one_service_are_distinguished_by_their_price(
     simulator.clear_faults()
     found = {product: buy(hook, product, product=product).order_id for product in ("temporary", "best-temp")}
     assert found == {order.product: order.order_id for order in simulator.orders()}
+
+
+@pytest.mark.parametrize("defect", ["no_price", "rounded"])
+def test_an_order_that_was_found_has_the_price_of_its_purchase_where_the_list_does_not_show_it(
+    defect: str, simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    """Also where a person says which one it is."""
+    simulator = simulate(list_defects=[defect])
+    hook = make_hook(simulator, store_url, purchase_grace=0.3)
+    leave_unknown(simulator, hook, "k")
+    order_id = hook.list_orders()[0].order_id
+    if defect == "rounded":
+        hook.resolve("k", order_id=order_id)
+    assert buy(hook, "k").price == Decimal("0.40")
+    hook.cancel(order_id)
+    assert hook.reconcile().refunded == Decimal("0.40")
 
 
 def test_a_person_chooses_also_from_what_seems_to_be_another_thing(
