@@ -145,7 +145,7 @@ class Renewals:
         key = key or f"renew:{order_id}:{count}"
         caps = replace(caps, price=limit)
         purchase = Purchase(key, "renewal", renewal_of(order_id), caps, count)
-        done = self._renewal_on_record(purchase, stop)
+        done = self._renewal_on_record(order_id, purchase, stop)
         if done is not None:
             log.info("Nothing is paid again: the key %s has renewed order %d", key, order_id)
             return Renewal(done)
@@ -183,7 +183,7 @@ class Renewals:
             except PurchaseUnknownError as error:
                 if error.key != key and self._recovery.resolve_renewals(order_id):
                     continue  # Another renewal of this order was open, and is not any more.
-                found = self._find_out(purchase, error, stop)
+                found = self._find_out(order_id, purchase, error, stop)
                 if found is None:
                     raise
                 return Renewal(found, is_new=error.key == key, price=price)
@@ -232,7 +232,9 @@ class Renewals:
             log.warning("The price of renewing order %d is unknown: %s", order.order_id, error)
             return None
 
-    def _renewal_on_record(self, purchase: Purchase, stop: threading.Event | None) -> Order | None:
+    def _renewal_on_record(
+        self, order_id: int, purchase: Purchase, stop: threading.Event | None
+    ) -> Order | None:
         """The order that a key has renewed already; `None` where it has not.
 
         Where its answer was lost, the order's time left may decide. Raises where it does not.
@@ -246,14 +248,14 @@ class Renewals:
             except PurchaseUnknownError:
                 if next(pauses, None) is None:
                     raise
-                self._recovery.resolve_renewals(int(purchase.fingerprint.rpartition(" ")[2]))
+                self._recovery.resolve_renewals(order_id)
 
     def _find_out(
-        self, purchase: Purchase, error: PurchaseUnknownError, stop: threading.Event | None
+        self, order_id: int, purchase: Purchase, error: PurchaseUnknownError, stop: threading.Event | None
     ) -> Order | None:
         """The same after the outcome of a call has become unknown: no other error may hide that."""
         try:
-            return self._renewal_on_record(purchase, stop)
+            return self._renewal_on_record(order_id, purchase, stop)
         except PurchaseUnknownError:
             raise
         except SmsVerifyError as trouble:
