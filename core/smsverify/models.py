@@ -154,6 +154,7 @@ When = Annotated[datetime | None, BeforeValidator(as_datetime)]
 Name = Annotated[str, BeforeValidator(_as_listed_name), Field(max_length=LONGEST_NAME)]
 Id = Annotated[int | str, BeforeValidator(_as_id)]
 OrderId = Annotated[int, BeforeValidator(_as_order_id)]
+Status = Annotated[str, BeforeValidator(_as_word)]
 WholeNumber = Annotated[int | None, BeforeValidator(_as_whole_number)]
 Seconds = Annotated[float | None, BeforeValidator(_as_seconds)]
 
@@ -268,7 +269,7 @@ class Order(_OfAnOrder):
     service: Text = None
     country: Text = None
     price: Price = None
-    status: Annotated[str, BeforeValidator(_as_word)] = "pending"
+    status: Status = "pending"
     created_at: When = None
     duration: int | None = None
     expires_at: When = Field(default=None, alias="expiry_date")
@@ -322,7 +323,7 @@ class Rental(_OfAnOrder):
 
     product: Product | None = None
     service: Text = None
-    status: str = "pending"
+    status: Status = "pending"
     duration: int | None = None
     price: Price = None
     expires_at: When = None
@@ -360,7 +361,7 @@ class OrderStatus(Message):
         expires_at: UTC; from the answer, or reckoned from the time left.
     """
 
-    status: Annotated[str, BeforeValidator(_as_word)]
+    status: Status
     time_left_seconds: Seconds = None
     days_left: Annotated[Decimal | None, BeforeValidator(as_amount)] = None
     expires_at: When = Field(default=None, alias="expiry_date")
@@ -382,18 +383,18 @@ class OrderStatus(Message):
 
 
 def was_cancelled(status: str) -> bool:
-    """Whether a status says that an order was cancelled."""
-    return status.strip().lower() in CANCELLED
+    """Whether a status, as these models have it, says that an order was cancelled."""
+    return status in CANCELLED
 
 
 def has_ended(status: str) -> bool:
-    """Whether a status is one after which nothing comes; an unknown one is not."""
-    return status.strip().lower() in ENDED
+    """Whether a status, as these models have it, is one after which nothing comes; an unknown one is not."""
+    return status in ENDED
 
 
 def gets_no_more(status: str, product: str | None) -> bool:
     """Whether an order gets no SMS any more. A code completes a rental too, which gets more until its end."""
-    is_completed_rental = status.strip().lower() == "completed" and product in RENTALS
+    is_completed_rental = status == "completed" and product in RENTALS
     return has_ended(status) and not is_completed_rental
 
 

@@ -19,6 +19,7 @@ from smsverify.models import (
     Message,
     Order,
     OrderStatus,
+    Rental,
     Service,
     as_datetime,
     as_price,
@@ -117,7 +118,9 @@ def test_a_code_has_arrived_when_it_or_the_text_is_there_whatever_the_status() -
 def test_the_vocabulary_of_statuses_is_open(status: str, ended: bool, cancelled: bool) -> None:
     answer = OrderStatus(order_id=1, status=status)
     assert (answer.status, answer.ended, answer.cancelled) == (status.strip().lower(), ended, cancelled)
-    assert has_ended(status) is ended
+    assert has_ended(answer.status) is ended
+    for model in (Order, Rental):
+        assert model(order_id=1, status=status).status == answer.status
 
 
 @pytest.mark.parametrize(

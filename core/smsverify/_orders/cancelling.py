@@ -147,7 +147,7 @@ class Cancelling:
         """Closes the releases that need no request: of orders that are over, or whose code has come."""
         for release in self._releases.all():
             known = self._records.get(release.order_id)
-            is_over = known is not None and known.ended and known.status.strip().lower() != "completed"
+            is_over = known is not None and known.ended and known.status != "completed"
             if is_over or (release.scope != "any" and self._inbox.newest([release.order_id])):
                 self._releases.close(release.order_id)
 
@@ -206,8 +206,7 @@ class Cancelling:
         known = self._records.get(status.order_id)
         if known is not None and known.product == "esim":
             return False
-        is_active = status.status.strip().lower() == "active"
-        return not status.arrived and (scope == "unused" or not is_active)
+        return not status.arrived and (scope == "unused" or status.status != "active")
 
     def _forget_unless_ours(self, order_id: int) -> None:
         """Takes a mistaken id off the record: there is nothing to try again."""

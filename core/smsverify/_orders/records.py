@@ -20,7 +20,7 @@ from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, 
 
 # Of an order that is cancelled now: what it was before, where the service has shown that.
 _STATUS_BEFORE = sa.case(
-    (sa.func.lower(orders.c.status).in_(sorted(CANCELLED)), orders.c.cancelled_from),
+    (orders.c.status.in_(constants(CANCELLED)), orders.c.cancelled_from),
     (orders.c.seen_number.is_not(None), orders.c.status),
 )
 
@@ -328,7 +328,7 @@ def is_foreign(
         (orders.c.created_at.is_(None), orders.c.first_seen_at >= now - within),
         else_=orders.c.created_at >= wall - within,
     )
-    is_paid = sa.func.lower(orders.c.status).not_in(constants([*CANCELLED, "failed"]))
+    is_paid = orders.c.status.not_in(constants([*CANCELLED, "failed"]))
     # None of them was seen before it was made; by this, the index finds them.
     is_new = orders.c.first_seen_at >= now - within
     return sa.and_(orders.c.key.is_(None), is_paid, is_recent, is_new)

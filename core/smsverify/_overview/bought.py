@@ -47,7 +47,7 @@ def _order_of(purchase: sa.FromClause) -> sa.ColumnElement[bool]:
 
 def _rentals() -> sa.Select[Any]:
     """The first rentals that go on, each with its keeping, its last renewal and its newest SMS."""
-    is_over = sa.func.lower(sa.func.trim(orders.c.status)).in_(constants(ENDED - {"completed"}))
+    is_over = orders.c.status.in_(constants(ENDED - {"completed"}))
     goes_on = sa.or_(
         orders.c.expires_at.is_(None),
         orders.c.expires_at > WALL,

@@ -91,7 +91,6 @@ def _unneeded() -> list[sa.Select[Any]]:
     of these uses.
     """
     its_release = sa.and_(releases.c.account == orders.c.account, releases.c.order_id == orders.c.order_id)
-    status = sa.func.lower(sa.func.trim(orders.c.status))
     is_released = sa.select(releases.c.order_id).where(its_release).exists()
     is_for_use = sa.or_(orders.c.product.is_(None), orders.c.product.not_in(constants(TO_KEEP)))
     unused = (is_unused(_BEFORE, ALIVE_SINCE), is_for_use, sa.not_(is_released))
@@ -100,9 +99,9 @@ def _unneeded() -> list[sa.Select[Any]]:
     unclaimed = (is_unclaimed(_KEPT_BEFORE), is_kept, sa.not_(is_released))
     goes_on = sa.text(NOT_ENDED)
     conditions: list[tuple[sa.ColumnElement[bool] | sa.TextClause, ...]] = [
-        (*unused, orders.c.first_seen_at >= NOW - DAY, status.not_in(constants(CANCELLED))),
+        (*unused, orders.c.first_seen_at >= NOW - DAY, orders.c.status.not_in(constants(CANCELLED))),
         (*unused, orders.c.first_seen_at < NOW - DAY, goes_on),
-        (*unclaimed, sa.or_(status == "completed", goes_on)),
+        (*unclaimed, sa.or_(orders.c.status == "completed", goes_on)),
     ]
     return [_select(*these, place=orders.c.reconciled_at) for these in conditions]
 

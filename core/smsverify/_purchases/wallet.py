@@ -286,7 +286,7 @@ def movements(connection: sa.Connection, account: str, first: Reading, then: Rea
     for row in rows:
         if row.key is None and row.seen_number > first.asked.number:
             found.append(Movement("foreign", row.order_id, _negative(row.price), is_certain=False))
-        elif row.status.strip().lower() != "completed":
+        elif row.status != "completed":
             is_later = row.order_id in certain or (row.cancelled_at or 0.0) > first.read_at
             is_certain = (
                 is_later
