@@ -23,7 +23,6 @@ from smsverify.errors import (
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
-    SmsVerifyError,
     UnexpectedResponseError,
 )
 from smsverify.text import masked, printable
@@ -33,6 +32,15 @@ EXCERPT = 200  # characters of an answer that an error quotes
 
 # With these the service says that it carried out nothing. Any other status proves nothing about a paid call.
 REJECTIONS = frozenset({400, 401, 402, 403, 404, 422, 429})
+# The same in a 2xx: these words and no others. A text that goes on, or names an order or a provider, may speak
+# of a purchase that had begun, and that is still charged or refunded.
+_NOTHING_BOUGHT = re.compile(
+    r"(insufficient|not enough) (wallet |account )?(balance|funds|credits?|money)( in your (wallet|account))?"
+    r"|(no (phone )?numbers?( (available|left|in stock))?|(service|plan|(phone )?numbers?) not available"
+    r"|(service |plan )?(out of stock|sold out)|(service|plan|country) not found)"
+    r"( (for|in) this (service|country|area code))?( (right now|at the moment))?"
+)
+_OF_A_PURCHASE = frozenset({"order", "orderid", "phone", "phonenumber", "number", "activationcode"})
 
 # An error may quote the values of these fields. Any other may hold a code: the error names its type only.
 _QUOTED = frozenset({"success", "status", "error", "errors", "detail", "non_field_errors", "title"})
@@ -174,10 +182,10 @@ def _is_no(value: Any) -> bool:
     return value is not None and str(value).strip().lower() in ("false", "no", "0")
 
 
-def is_rejection(answer: Answer, error: SmsVerifyError) -> bool:
-    """Whether the answer proves that nothing was carried out."""
+def is_rejection(answer: Answer) -> bool:
+    """Whether an answer that is an error proves that nothing was carried out."""
     if 200 <= answer.status_code < 300:
-        return type(error) is not ServiceError and not _names_an_order(_parse(answer.text))
+        return _says_nothing_was_bought(_parse(answer.text))
     if answer.status_code == 429:  # requests are counted before they are carried out
         return True
     return answer.status_code in REJECTIONS and _is_of_the_service(answer)
@@ -201,9 +209,34 @@ def _is_of_the_service(answer: Answer) -> bool:
     return _envelope(body)[1] is not None or not _OWN_KEYS.isdisjoint(body)
 
 
-def _names_an_order(body: Any) -> bool:
-    inner = body.get("data") if isinstance(body, dict) else None
-    return any(isinstance(part, dict) and part.get("order_id") is not None for part in (body, inner))
+def _says_nothing_was_bought(body: Any) -> bool:
+    """Whether a 2xx has no other text than a clear refusal, and nothing of an order beside it."""
+    if not isinstance(body, dict) or _has_something_of_an_order(body):
+        return False
+    texts = [text for text, _ in (_envelope(body.get(key)) for key in _TEXT_KEYS) if text is not None]
+    return texts != [] and all(_NOTHING_BOUGHT.fullmatch(_words(text)) for text in texts)
+
+
+def _has_something_of_an_order(body: Any) -> bool:
+    """Whether something in a body, however deep, may belong to an order."""
+    left = [body]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            named = {name.lower().replace("_", "") for name, inner in value.items() if inner is not None}
+            if isinstance(value, Contradiction) or not _OF_A_PURCHASE.isdisjoint(named):
+                return True
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+        elif isinstance(value, str) and "{" in value:  # JSON as a text, which is not read
+            return True
+    return False
+
+
+def _words(text: str) -> str:
+    """The words of a text in small letters, with one space between them."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def as_error(answer: Answer) -> Any:

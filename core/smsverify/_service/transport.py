@@ -150,7 +150,8 @@ class Transport:
         """Changes something. Repeats only what was provably not carried out, unless a repeat is harmless.
 
         Raises:
-            ServiceError: the request was not carried out.
+            ServiceError: the request was not carried out. One that may be repeated: it was answered with an
+                error.
             OutcomeUnknown: the request may have been carried out.
             WaitStoppedError: `stop` was set before anything was sent.
         """
@@ -271,7 +272,7 @@ class Transport:
             self.clock.note(answer.date)
             return reply
         error = as_error(answer)
-        if is_post and not is_rejection(answer, error):
+        if is_post and not call.is_repeatable and not is_rejection(answer):
             raise OutcomeUnknown(error)
         raise error
 

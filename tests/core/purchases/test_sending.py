@@ -98,6 +98,10 @@ LOST = {
     "cut": sends(b"HTTP/1.1 201 Cre"),
     "500": answer(500),
     "no JSON": answer(201),
+    "a failed provider": answer(
+        201, {"success": False, "error": "Provider failed, your order was cancelled, refund pending"}
+    ),
+    "an order beside a no": answer(201, {"success": False, "error": "Out of stock", "order": {"id": 7}}),
 }
 
 
