@@ -26,8 +26,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import sqlalchemy as sa
 
 from smsverify._orders import day_sums
-from smsverify._orders.records import is_cut_off
 from smsverify._orders.orders import Orders
+from smsverify._orders.records import is_cut_off
 from smsverify._purchases.calls import OPEN, Intent, OpenCall, Purchase, UnderWay
 from smsverify._purchases.counting import Ends
 from smsverify._purchases.lost_calls import LostCalls

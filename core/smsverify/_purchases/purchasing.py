@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
 
-from smsverify._orders.records import is_cut_off
 from smsverify._orders.orders import Orders
+from smsverify._orders.records import is_cut_off
 from smsverify._orders.wording import named
 from smsverify._purchases.calls import Intent, Purchase, UnderWay
 from smsverify._purchases.ledger import Ledger
