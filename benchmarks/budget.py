@@ -32,7 +32,7 @@ LIMIT = 60
 def use(settings: dict[str, Any], threads: int, all_ready: Barrier, seconds: float) -> None:
     """One process: sends what it may until the time is over."""
     hook = SmsVerifyHook(**settings)
-    hook.check_store()
+    hook.upgrade_store()
     all_ready.wait(120)
     ends_at = time.time() + seconds
 
@@ -64,7 +64,7 @@ def measure(
             "rate_limit": LIMIT,
             "rate_period": period,
         }
-        SmsVerifyHook(**settings).check_store()
+        SmsVerifyHook(**settings).upgrade_store()
         spawn = multiprocessing.get_context("spawn")
         arguments = (settings, threads, spawn.Barrier(processes), minutes * period + 5)
         users = [spawn.Process(target=use, args=arguments) for _ in range(processes)]

@@ -211,7 +211,7 @@ def _order_and_wait(service: Service, count: int, **settings: Any) -> InHand:
     from smsverify import SmsVerifyHook
 
     hook = SmsVerifyHook(service.api_key, base_url=service.url, rate_period=service.period, **settings)
-    hook.check_store()
+    hook.upgrade_store()
 
     def one() -> int:
         order_id = hook.order("temporary", service=SERVICE_ID).order_id

@@ -241,7 +241,7 @@ def load(database: str, url: str, waits: int, duration: float) -> Load:
     with Simulator(balance="100000", sms_delay="never", products={"temporary": {"validity": 36_000}},
                    rate_limit=None) as simulator:  # fmt: skip
         hook = SmsVerifyHook(api_key=simulator.api_key, base_url=simulator.url, store_url=url)
-        hook.check_store()
+        hook.upgrade_store()
         records, store = hook._parts.orders.records, hook._parts.store
         ids = [int(order.order_id) for order in _orders_of(simulator, waits)]
         for first in range(0, waits, 1000):
@@ -249,7 +249,7 @@ def load(database: str, url: str, waits: int, duration: float) -> Load:
                 for order_id in ids[first : first + 1000]:
                     order = Order(order_id=order_id, product="temporary", phone="+14155550100", key="k")
                     records.put(connection, order)
-        before = sum(hook.inspect_store().rows.values())
+        before = sum(hook.check_store().rows.values())
         METER.take()
         going_on = [
             hook._parts.waiter.add(order_id, 36_000, wanted=MessageFilter.check()) for order_id in ids
@@ -265,7 +265,7 @@ def load(database: str, url: str, waits: int, duration: float) -> Load:
         took = time.monotonic() - began
         queries, seconds = METER.take()
         requests = (simulator.stats().requests - asked) / took * 60
-        rows = (sum(hook.inspect_store().rows.values()) - before) / waits
+        rows = (sum(hook.check_store().rows.values()) - before) / waits
         for wait in going_on:
             wait.future.cancel()
         await_end_of_waits()

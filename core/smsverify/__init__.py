@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from smsverify._version import __version__
 
 if TYPE_CHECKING:
-    from smsverify._service.rate_limit import (
-        RateLimitState,
-    )
+    from smsverify._service.rate_limit import RateLimitState
+    from smsverify._store.schema import StoreState
+    from smsverify._waiting.subscriptions import Subscription
     from smsverify.errors import (
         AuthenticationError,
         FindingsError,
@@ -99,6 +99,8 @@ __all__ = [
     "SmsVerifyHook",
     "SpendingLimitError",
     "StoreError",
+    "StoreState",
+    "Subscription",
     "TriedNumber",
     "UnexpectedResponseError",
     "Verification",
@@ -151,6 +153,8 @@ _HOMES = {
     "SpendingLimitError": "errors",
     "SettingsUnavailableError": "errors",
     "StoreError": "errors",
+    "StoreState": "_store.schema",
+    "Subscription": "_waiting.subscriptions",
     "UnexpectedResponseError": "errors",
     "WaitStoppedError": "errors",
     "WaitTimeoutError": "errors",

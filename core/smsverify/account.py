@@ -16,6 +16,8 @@ from smsverify.models import Balance, Country, EsimPlan, Order, Service
 from smsverify.overview import Delivery, Overview
 from smsverify.reports import PruneReport
 
+__all__ = ["AccountView", "RateLimitState", "StoreState"]
+
 YOUNGEST = 86_400.0  # seconds; younger rows are never removed from the store
 OLDEST = 100 * 366 * 86_400.0  # seconds; no row is older
 
@@ -84,14 +86,19 @@ class AccountView:
         """
         return self._parts.deliveries.of_last(check_count(days, "days"))
 
-    def check_store(self) -> int:
-        """Makes sure that the store can be used: makes its tables or brings them up to date.
-        Returns the schema's version.
+    def upgrade_store(self) -> int:
+        """Makes the store's tables if they are missing. A store of another version is refused.
+
+        Returns:
+            the version of the tables.
+
+        Raises:
+            StoreError: another version of smsverify made the tables. Nothing was changed.
         """
         return self._parts.store.upgrade()
 
-    def inspect_store(self) -> StoreState:
-        """What the store is like: missing, older, newer or ready. Nothing is made or changed."""
+    def check_store(self) -> StoreState:
+        """Says whether the store is missing, older, newer or ready. Makes and changes nothing."""
         return self._parts.store.look()
 
     def prune_store(

@@ -170,7 +170,7 @@ def _usable(hooks: Sequence[SmsVerifyHook]) -> list[Account]:
             troubles.append(error)
             continue
         try:
-            hook.check_store()
+            hook.upgrade_store()
         except StoreError as error:
             troubles.append(error)
         accounts.append(account)

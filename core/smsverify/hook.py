@@ -45,6 +45,8 @@ from smsverify.verification import Verification
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+__all__ = ["SmsVerifyHook", "Subscription"]
+
 
 class SmsVerifyHook(AccountView):
     """The service, with authentication, the shared rate limit, retries and a ledger of what was bought.

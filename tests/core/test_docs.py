@@ -33,6 +33,13 @@ def test_every_setting_is_described_with_its_variable() -> None:
     assert {name for name, _ in described} == set(Settings.model_fields)
 
 
+def test_the_reference_names_public_modules_only() -> None:
+    pages = "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    named = re.findall(r"^\.\. autoapi\w+:: (\S+)", pages, flags=re.M)
+    assert named
+    assert [name for name in named if any(part.startswith("_") for part in name.split("."))] == []
+
+
 @pytest.mark.slow
 def test_the_tests_on_the_pages_pass() -> None:
     plugin = ["-p", "no:cacheprovider", "-p", "no:randomly", "--override-ini", "addopts="]

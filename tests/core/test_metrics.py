@@ -167,7 +167,7 @@ def test_the_queue_for_the_rate_limit(
 ) -> None:
     simulator = simulate(rate_limit=2)
     hook = make_hook(simulator, store_url, account=account[0], rate_limit=2)
-    hook.check_store()
+    hook.upgrade_store()
     seen = []
     threads = [Thread(target=hook.get_balance) for _ in range(5)]
     for thread in threads:

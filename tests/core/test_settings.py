@@ -334,7 +334,7 @@ def test_settings_show_no_secret() -> None:
 def test_a_store_that_cannot_be_reached_is_a_store_error(url: str) -> None:
     hook = SmsVerifyHook(API_KEY, store_url=url)
     with pytest.raises(SmsVerifyError) as caught:
-        hook.check_store()
+        hook.upgrade_store()
     assert type(caught.value).__name__ == "StoreError"
     assert not any(part in str(caught.value) for part in ("geheim", "ge#heim", "ge%23heim"))
 

@@ -145,7 +145,7 @@ Batch = list[tuple[int, Message]]
 
 
 class Subscription:
-    """Reads all messages of some orders, or of all; see `SmsVerifyHook.subscribe`."""
+    """Reads all messages of some orders, or of all. `SmsVerifyHook.subscribe` makes one."""
 
     def __init__(self, consumers: Consumers, consumer: str, order_ids: frozenset[int] | None) -> None:
         self.consumer = consumer
@@ -158,9 +158,9 @@ class Subscription:
         self._consumers = consumers
 
     def next(self) -> concurrent.futures.Future[Batch]:
-        """The next messages, each with its id, the oldest first; ends as soon as there are any.
+        """A future of the next messages, each with its id, the oldest first. It ends as soon as there are any.
 
-        Ends with a `WaitStoppedError` where another process has taken the consumer's place meanwhile.
+        It ends with a `WaitStoppedError` if another process has taken the consumer's place meanwhile.
         """
         asked: concurrent.futures.Future[Batch] = concurrent.futures.Future()
         self.asked = asked
@@ -169,17 +169,17 @@ class Subscription:
         return asked
 
     def advance(self, message_id: int) -> None:
-        """Puts on record that all messages up to this one are dealt with: none of them comes again.
+        """Puts on record that the caller has dealt with all messages up to this one: none comes again.
 
         Raises:
             WaitStoppedError: another process has taken the consumer's place meanwhile.
-            StoreError: it is not on record.
+            StoreError: this is not on record, so the messages may come again.
         """
         if not self._consumers.advance(self.consumer, self.id, message_id):
             raise self._displaced()
 
     def close(self) -> None:
-        """Ends the reading and gives the place up, soon: it does not block."""
+        """Ends the reading, and soon gives the consumer's place up. Does not block."""
         self.is_over = True
 
     def serve(self) -> None:

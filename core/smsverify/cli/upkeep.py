@@ -20,13 +20,13 @@ PANEL = "Upkeep"
 
 def upgrade(common: Common) -> int:
     """Make the store's tables where they are missing."""
-    common.hook().check_store()
+    common.hook().upgrade_store()
     return check(common)
 
 
 def check(common: Common) -> int:
     """Look at the store. Changes nothing; the exit code is 1 where it is missing, older or newer."""
-    state = common.hook().inspect_store()
+    state = common.hook().check_store()
     code = 0 if state.is_ok else ERROR
     if common.json:
         output.say(json.dumps(state.as_dict()))

@@ -129,7 +129,7 @@ def test_a_store_that_fails_after_the_call_does_not_hide_that_it_was_made(
     for number, behaviour in enumerate((answer(500), answer(201, BOUGHT))):
         url = store_url.replace("store.db", f"store{number}.db")
         hook = make_hook(wire, url)
-        hook.check_store()
+        hook.upgrade_store()
 
         def break_store(*given: Any, url: str = url, behaviour: Any = behaviour) -> None:
             with open_store(url).write() as connection:
@@ -146,7 +146,7 @@ def test_a_store_that_fails_after_the_call_does_not_hide_that_it_was_made(
 def test_without_the_store_nothing_is_bought(wire: WireServer, make_hook: MakeHook, store_url: str) -> None:
     wire.on("POST", answer(201, BOUGHT))
     hook = make_hook(wire, store_url)
-    hook.check_store()
+    hook.upgrade_store()
     with open_store(store_url).write() as connection:
         connection.exec_driver_sql("ALTER TABLE smsverify_purchases RENAME TO gone")
     with pytest.raises(errors.StoreError):

@@ -121,7 +121,7 @@ def test_what_was_acknowledged_survives_kills(
     """The receiver is killed under load and started again; the sender repeats what got no 200."""
     count, kills = (20_000, 40) if SOAK else (400, 3)
     hook = make_hook(simulator, any_store_url, callback_secrets=SECRET)
-    hook.check_store()
+    hook.upgrade_store()
     chance = random.Random(5)
     serving = Serving(hook)
     assert serving.receiver is not None, serving.first_line

@@ -45,7 +45,7 @@ def wait_together(
             return type(error)
 
     for hook in hooks:
-        hook.check_store()  # which takes its time
+        hook.upgrade_store()  # which takes its time
     read_prices(hooks[0])
     hold_up(hooks[0], 15)
     with ThreadPoolExecutor(len(hooks)) as threads:

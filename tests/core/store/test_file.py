@@ -115,7 +115,7 @@ def test_nothing_is_bought_when_an_older_state_was_put_back_into_the_file(
     url = f"sqlite:///{place}"
     hook = make_hook(wire, url)
     wire.on("POST", answer(201, BOUGHT))
-    hook.check_store()
+    hook.upgrade_store()
     backup = place.with_name("backup.db")
     source, target = sqlite3.connect(place), sqlite3.connect(backup)
     source.backup(target)
@@ -186,7 +186,7 @@ def test_a_purchase_is_recorded_although_others_hold_the_file_for_longer_than_is
 ) -> None:
     monkeypatch.setattr("smsverify._store.store.BUSY_TIMEOUT", 0.1)
     hook = make_hook(wire, f"sqlite:///{place}")
-    hook.check_store()
+    hook.upgrade_store()
     holders: list[threading.Thread] = []
     held = threading.Event()
 

@@ -296,7 +296,7 @@ def test_a_restart_between_the_purchase_and_its_record_loses_nothing(
 ) -> None:
     url = postgres.create_database()
     hook = make_hook(wire, url)
-    hook.check_store()
+    hook.upgrade_store()
     restarts: list[threading.Thread] = []
 
     def restart() -> None:
@@ -329,7 +329,7 @@ def test_a_database_that_stays_away_is_given_up_when_the_call_s_time_is_over(
     url = postgres.create_database()
     # One call may take 2 * 0.2 + 3 * 0.3 s.
     hook = make_hook(wire, url, connect_timeout=0.2, read_timeout=0.3)
-    hook.check_store()
+    hook.upgrade_store()
     with ExitStack() as stack:
 
         def answers_without_a_database(connection: socket.socket, stopping: threading.Event) -> None:
@@ -377,7 +377,7 @@ def test_nothing_is_bought_when_older_rows_were_put_back(
     url = postgres.create_database()
     hook = make_hook(wire, url)
     wire.on("POST", answer(201, BOUGHT))
-    hook.check_store()
+    hook.upgrade_store()
     postgres.execute("CREATE TABLE then_locks AS TABLE smsverify_locks", database_of(url))
     hook.order("temporary", service="WhatsApp", key="k")
     postgres.execute(

@@ -303,7 +303,7 @@ def test_without_the_driver_a_postgresql_url_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['psycopg'] = None\nfrom smsverify import StoreError, SmsVerifyHook\n"
         "hook = SmsVerifyHook('k', store_url='postgresql+psycopg://u:geheim@h/db')\n"
-        "try: hook.check_store()\nexcept StoreError as error: print(error)"
+        "try: hook.upgrade_store()\nexcept StoreError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

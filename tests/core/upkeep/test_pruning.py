@@ -30,7 +30,7 @@ def hook(simulator: Simulator, make_hook: Callable[..., SmsVerifyHook], any_stor
 
 
 def counts(hook: SmsVerifyHook) -> dict[str, int]:
-    return {name.removeprefix("smsverify_"): count for name, count in hook.inspect_store().rows.items()}
+    return {name.removeprefix("smsverify_"): count for name, count in hook.check_store().rows.items()}
 
 
 def age(hook: SmsVerifyHook, days: float) -> None:
