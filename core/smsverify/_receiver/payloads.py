@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
+from smsverify._input.ids import order_id_of
 from smsverify._messages.callbacks import Callback
 
 LONGEST_NUMBER = 30  # digits; a longer one names nothing
@@ -14,7 +14,6 @@ MOST_ORDERS = 20  # that one body is taken to speak of
 
 _ORDER_ID_NAMES = ("order_id", "orderId", "orderid", "order")
 _DEEPEST = 4  # levels of a payload that are searched for an order
-_LARGEST_ID = 10**18 - 1  # as everywhere, see `check_order_id`
 
 
 def load(body: bytes) -> Any:
@@ -95,12 +94,7 @@ def _children(value: Any) -> Iterator[Any]:
 
 
 def _as_id(value: Any) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,19}\s*", value):
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    is_id = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_ID
-    return value if is_id else None
+    return order_id_of(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _as_text(value: Any) -> str | None:
