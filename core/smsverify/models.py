@@ -398,6 +398,11 @@ def gets_no_more(status: str, product: str | None) -> bool:
     return has_ended(status) and not is_completed_rental
 
 
+def may_get_several(product: str | None) -> bool:
+    """Whether an order may get several SMS. One whose product is unknown may be a rental."""
+    return product is None or product in RENTALS
+
+
 def with_leading_zeros(otp: int, message: str | None) -> str:
     """A code that came as a number has lost its leading zeros: the text still has them."""
     joined = re.sub(r"(?<=\d)[ -](?=\d)", "", message or "")

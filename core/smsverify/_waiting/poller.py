@@ -2,8 +2,9 @@
 
 One order is asked for by its status. Of several, the list of orders shows which have news, and only those are
 asked for; so a poll costs the same for two waits and for fifty. The list shows only the 50 newest orders, and
-perhaps no completions. Orders that it does not cover are asked for one by one, a few with each poll. The ones
-that were not seen for the longest part of their age come first, so fresh ones come more often than old ones.
+perhaps no completions, and nothing of a rental's next SMS. Orders that it does not cover are asked for one by
+one, a few with each poll. The ones that were not seen for the longest part of their age come first, so fresh
+ones come more often than old ones.
 
 `pace` says how often that is.
 """
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,7 +24,7 @@ from smsverify._orders.orders import Orders
 from smsverify._runtime.threads import for_each
 from smsverify._service.rate_limit import Priority
 from smsverify._store.store import Store
-from smsverify._store.tables import looks, polls, waits
+from smsverify._store.tables import looks, messages, polls, waits
 from smsverify._waiting.schedule import BLIND_AFTER, NOT_FOUND, Look, Schedule
 from smsverify.errors import (
     AuthenticationError,
@@ -32,7 +34,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
-from smsverify.models import KNOWN_STATUSES, OrderStatus, gets_no_more, has_ended
+from smsverify.models import KNOWN_STATUSES, RENTALS, OrderStatus, gets_no_more
 from smsverify.text import log_of, masked
 
 log = log_of(__name__)
@@ -46,6 +48,21 @@ RARE_CHECKS = 10
 CHECKED_WITHIN = 2.0
 READERS = 10  # statuses that one poll reads at a time
 CHANCES = 20  # polls without a blind list between two chances for it
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A status that a poll asks for.
+
+    Attributes:
+        order_id: of the order.
+        priority: of the request.
+        is_news: whether the list has shown news of the order; `None` where nothing is to be concluded.
+    """
+
+    order_id: int
+    priority: Priority
+    is_news: bool | None = None
 
 
 class Poller:
@@ -95,21 +112,20 @@ class Poller:
         with self._going_on(when_asked):
             for look in due:
                 if look.one_by_one is None:
-                    self._ask(look.order_ids[0], look.priority)
+                    self._ask(_Question(look.order_ids[0], look.priority))
                     when_asked()
                 else:
-                    self._poll(look.order_ids, look.one_by_one, when_asked)
+                    self._poll(look, look.one_by_one, when_asked)
 
-    def _poll(self, awaited: Sequence[int], one_by_one: int, when_asked: Callable[[], None]) -> None:
-        """One poll for all who wait for these orders."""
-        worth_asking = self._worth_asking(awaited, one_by_one)
+    def _poll(self, look: Look, one_by_one: int, when_asked: Callable[[], None]) -> None:
+        """One poll for all who wait for the orders of a look."""
+        worth_asking = self._worth_asking(look, one_by_one)
         listed_at = time.monotonic()
 
-        def ask(one: tuple[int, Priority, bool | None]) -> None:
-            order_id, priority, is_news = one
+        def ask(question: _Question) -> None:
             # The requests before it may have waited so long that a callback has come meanwhile.
-            if self._is_awaited(order_id):
-                self._ask(order_id, priority, is_news=is_news, listed_at=listed_at)
+            if self._is_awaited(question.order_id):
+                self._ask(question, listed_at=listed_at)
                 when_asked()
 
         # They stand in the queue together, so that no purchase goes between.
@@ -136,41 +152,42 @@ class Poller:
         except Exception:
             log.exception("A poll failed unexpectedly; the waits go on with the next one")
 
-    def _worth_asking(
-        self, order_ids: Sequence[int], one_by_one: int
-    ) -> list[tuple[int, Priority, bool | None]]:
-        """Which orders to ask for: those that the list shows to have changed, and some that it does not show.
-
-        With each, whether the list has shown news of it; `None` where it was not read, or does not show it.
-        """
+    def _worth_asking(self, look: Look, one_by_one: int) -> list[_Question]:
+        """What to ask: for orders that the list shows to have changed, and some that it does not cover."""
         self._polls += 1
-        if len(order_ids) == 1 or (self._misses() >= BLIND_AFTER and self._polls % CHANCES):
-            return [(order_id, Priority.POLL, None) for order_id in order_ids[:one_by_one]]
+        order_ids = look.order_ids
+        if not look.is_list_worth or (self._misses() >= BLIND_AFTER and self._polls % CHANCES):
+            return [_Question(order_id, Priority.POLL) for order_id in order_ids[:one_by_one]]
         try:
             orders = self._orders.status.read_list(priority=Priority.POLL).rows
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
             log.warning("The list of orders cannot be read, so they are asked for one by one: %s", error)
-            return [(order_id, Priority.POLL, None) for order_id in order_ids[:one_by_one]]
+            return [_Question(order_id, Priority.POLL) for order_id in order_ids[:one_by_one]]
         listed = {order.order_id: order.status for order in orders}
         awaited = set(order_ids)
         before = self._note_listed(order_ids, listed)
+
+        def has_news(order_id: int) -> bool:
+            status = listed[order_id]
+            is_over = gets_no_more(status, RENTALS[0] if order_id in look.rentals else None)
+            return is_over or status != before.get(order_id, status)
+
         # The list begins with the newest order. The oldest code has lain the longest.
-        changed = [
-            order_id
-            for order_id in reversed(listed)
-            if order_id in awaited
-            and (has_ended(listed[order_id]) or listed[order_id] != before.get(order_id, listed[order_id]))
-        ]
-        unlisted = [order_id for order_id in order_ids if order_id not in listed]
-        self.schedule.unlisted = len(unlisted)
-        unchanged = [order_id for order_id in order_ids if order_id in listed and order_id not in changed]
+        changed = [order_id for order_id in reversed(listed) if order_id in awaited and has_news(order_id)]
+        others = [order_id for order_id in order_ids if order_id not in set(changed)]
+        by_turn = [order_id for order_id in others if order_id not in listed or order_id in look.rentals]
+        unchanged = [order_id for order_id in others if order_id in listed and order_id not in look.rentals]
+        self.schedule.unlisted = len(by_turn)
         checked = unchanged[:1] if not self._polls % self._checks_every() else []
         return [
-            *((order_id, Priority.RELEASE, True) for order_id in changed),
-            *((order_id, Priority.POLL, None) for order_id in unlisted[:one_by_one]),
-            *((order_id, Priority.POLL, False) for order_id in checked),
+            *(
+                _Question(order_id, Priority.RELEASE, is_news=None if order_id in look.rentals else True)
+                for order_id in changed
+            ),
+            *(_Question(order_id, Priority.POLL) for order_id in by_turn[:one_by_one]),
+            *(_Question(order_id, Priority.POLL, is_news=False) for order_id in checked),
         ]
 
     def _checks_every(self) -> int:
@@ -208,11 +225,11 @@ class Poller:
                     self._put(connection, order_id, listed_status=listed[order_id])
         return before
 
-    def _ask(
-        self, order_id: int, priority: Priority, *, is_news: bool | None = None, listed_at: float = 0.0
-    ) -> None:
+    def _ask(self, question: _Question, *, listed_at: float = 0.0) -> None:
+        order_id = question.order_id
+        before = self._newest_message(order_id) if question.is_news is False else None
         try:
-            status = self._orders.status.read(order_id, priority=priority)
+            status = self._orders.status.read(order_id, priority=question.priority)
         except NotFoundError:
             self._note(order_id, status=None if self._orders.status.is_fresh(order_id) else NOT_FOUND)
             return
@@ -230,10 +247,17 @@ class Poller:
         if word not in KNOWN_STATUSES and (order_id, word) not in self._reported:
             self._reported.add((order_id, word))
             log.warning("Order %d has the unknown status %r; the wait goes on", order_id, masked(word))
-        is_check = is_news is False and time.monotonic() - listed_at <= CHECKED_WITHIN
-        if word == "completed" and (is_news or is_check):
-            self._judge_list(has_shown=not is_check)
+        if question.is_news and word == "completed":
+            self._judge_list(has_shown=True)
+        is_check = question.is_news is False and time.monotonic() - listed_at <= CHECKED_WITHIN
+        if is_check and (word == "completed" or self._newest_message(order_id) != before):
+            self._judge_list(has_shown=False)
         self._note(order_id, status=word, is_empty_end=self._is_empty_end(status))
+
+    def _newest_message(self, order_id: int) -> int | None:
+        of_order = sa.and_(messages.c.account == self._account, messages.c.order_id == order_id)
+        with self._store.read() as connection:
+            return connection.execute(sa.select(sa.func.max(messages.c.id)).where(of_order)).scalar()
 
     def _is_empty_end(self, status: OrderStatus) -> bool:
         if status.arrived or not status.ended:

@@ -10,7 +10,7 @@ share of the rate limit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from smsverify._service.rate_limit import Priority, RateLimit
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, orders, polls, waits
 from smsverify._waiting import pace
-from smsverify.models import RENTALS, gets_no_more
+from smsverify.models import RENTALS, gets_no_more, may_get_several
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -39,11 +39,18 @@ class Look:
         order_ids: one order, or all that are waited for, the longest unseen for their age first.
         priority: of the request.
         one_by_one: of a poll, how many orders may be asked for by their status; `None` for one order's look.
+        rentals: of a poll, the orders that may get several SMS; the list shows nothing of most of those.
     """
 
     order_ids: Sequence[int]
     priority: Priority
     one_by_one: int | None = None
+    rentals: frozenset[int] = frozenset()
+
+    @property
+    def is_list_worth(self) -> bool:
+        """Whether one read of the list of orders may stand for several reads of a status."""
+        return len(self.order_ids) - len(self.rentals) > 1
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,13 @@ class Awaited:
     Attributes:
         age: seconds since its first wait began.
         unseen: seconds since its status was last asked for, by any process.
+        is_rental: whether it may get several SMS.
     """
 
     order_id: int
     age: float
     unseen: float
+    is_rental: bool = False
 
 
 def by_turn(awaited: list[Awaited]) -> list[int]:
@@ -77,7 +86,7 @@ class Schedule:
     """
 
     def __init__(self, store: Store, rate_limit: RateLimit, account: str) -> None:
-        self.unlisted = 0  # orders that the list has not shown at the last poll
+        self.unlisted = 0  # orders of which the last poll's list has said nothing
         self._store = store
         self._rate_limit = rate_limit
         self._account = account
@@ -247,8 +256,8 @@ class Schedule:
 
         Its requests have changed what others leave, and may have waited long for their turn.
         """
-        plan, awaited, first_poll = self._plan()
-        if not awaited or first_poll is not None:
+        plan, look, first_poll = self._plan()
+        if not look.order_ids or first_poll is not None:
             return
         pause = max(plan.pause - seconds_ago, 0.0) if plan.is_made else plan.pause
         with self._store.write() as connection:
@@ -258,43 +267,47 @@ class Schedule:
 
     def _claim_poll(self) -> list[Look]:
         """The poll for all who wait; none where another process was quicker, or it is not time yet."""
-        plan, awaited, first_poll = self._plan()
+        plan, look, first_poll = self._plan()
         with self._store.write() as connection:
             now = self._store.now(connection)
             farthest = now + pace.farthest_poll(self._time_scale)
             is_due = sa.or_(polls.c.next_at <= now, polls.c.next_at > farthest)
             claim = sa.update(polls).where(polls.c.account == self._account, is_due)
             claimed = connection.execute(claim.values(next_at=now + plan.pause))
-            if not claimed.rowcount or not awaited:
+            if not claimed.rowcount or not look.order_ids:
                 return []
             self._rate_limit.codes_are_polled_for(connection, first_poll is None)
-        return [Look(by_turn(awaited), Priority.POLL, plan.one_by_one)] if plan.is_made else []
+        return [replace(look, one_by_one=plan.one_by_one)] if plan.is_made else []
 
-    def _plan(self) -> tuple[pace.Poll, list[Awaited], float | None]:
-        """What `pace` says of a poll now, who waits for it, and what it says of the callbacks."""
+    def _plan(self) -> tuple[pace.Poll, Look, float | None]:
+        """What `pace` says of a poll now, for which orders it is, and what `pace` says of the callbacks."""
         with self._store.read() as connection:
             awaited = self._awaited(connection)
             first_poll = self._first_safety_poll(connection)
             misses = connection.execute(
                 sa.select(polls.c.list_misses).where(polls.c.account == self._account)
             ).scalar_one()
+        rentals = frozenset(one.order_id for one in awaited if one.is_rental)
+        look = Look(by_turn(awaited), Priority.POLL, rentals=rentals)
         plan = pace.next_poll(
             self._rate_limit.limit,
             self._rate_limit.period,
             ages=[one.age for one in awaited],
             load=self._rate_limit.load(),
-            unlisted=None if misses >= BLIND_AFTER else self.unlisted,
+            unlisted=self.unlisted if misses < BLIND_AFTER and look.is_list_worth else None,
             first_poll=first_poll,
             sharing=self._rate_limit.sharing,
         )
-        return plan, awaited, first_poll
+        return plan, look, first_poll
 
     def _awaited(self, connection: sa.Connection) -> list[Awaited]:
         now = self._store.now(connection)
         same = sa.and_(looks.c.account == waits.c.account, looks.c.order_id == waits.c.order_id)
+        this = sa.and_(orders.c.account == waits.c.account, orders.c.order_id == waits.c.order_id)
         rows = connection.execute(
-            sa.select(waits.c.order_id, waits.c.since, looks.c.status_at)
+            sa.select(waits.c.order_id, waits.c.since, looks.c.status_at, orders.c.product)
             .outerjoin(looks, same)
+            .outerjoin(orders, this)
             .where(
                 waits.c.account == self._account,
                 waits.c.seen_at.between(now - self._alive, now + self._alive),
@@ -308,6 +321,7 @@ class Schedule:
                 row.order_id,
                 age=max(now - row.since, 0.0),
                 unseen=max(now - (row.since if row.status_at is None else row.status_at), 0.0),
+                is_rental=may_get_several(row.product),
             )
             for row in first.values()
         ]

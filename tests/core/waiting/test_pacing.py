@@ -16,11 +16,13 @@ from rigs.clocks import later
 from rigs.rooms import rooms_of, store_of
 
 from smsverify import RateLimitedError, SmsVerifyHook
+from smsverify._orders.records import Records
 from smsverify._service.rate_limit import Priority, RateLimit
 from smsverify._service.turns import HEAD_START, Sharing
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import messages, polls, waits
 from smsverify._waiting.schedule import Awaited, Schedule, by_turn
+from smsverify.models import Order, Product
 
 LIMIT = 15
 SHARE = 6  # of purchases, while codes are polled for
@@ -293,12 +295,15 @@ class Account:
         with self.store.write() as connection:
             self.schedule.expect(connection)
 
-    def wait(self, *ages: float) -> None:
+    def wait(self, *ages: float, product: Product | None = "temporary") -> None:
         """Somebody has waited for so many seconds, for an order of his own each."""
+        records = Records(self.store, self.name)
         with self.store.write() as connection:
             now = self.store.now(connection)
             for age in ages:
-                row = {"id": uuid.uuid4().hex, "account": self.name, "order_id": uuid.uuid4().int % 10**9}
+                order_id = uuid.uuid4().int % 10**9
+                records.put(connection, Order(order_id=order_id, product=product))
+                row = {"id": uuid.uuid4().hex, "account": self.name, "order_id": order_id}
                 connection.execute(sa.insert(waits).values(**row, since=now - age, seen_at=now))
 
     def wait_no_more(self) -> None:
@@ -377,6 +382,19 @@ def test_orders_that_are_asked_for_one_by_one_share_what_is_left(account: Accoun
     account.take(Priority.READ, 34)
     assert account.poll() == (20, 10.0)
     assert account.one_by_one == 1
+
+
+@pytest.mark.parametrize("product", ["rental", "rent-1day", None])
+def test_orders_that_may_get_several_sms_are_asked_for_one_by_one(
+    product: Product | None, account: Account
+) -> None:
+    account.wait(*range(100, 120), product=product)
+    account.wait(100)
+    assert account.poll() == (21, 4.2)  # four at a time, and no list: 57 in a minute
+    assert account.one_by_one == 4
+    account.wait(100)
+    account.schedule.unlisted = 20
+    assert account.poll() == (22, 5.3)  # the list for two, and four at a time
 
 
 def test_fresh_orders_are_asked_for_more_often_than_old_ones() -> None:

@@ -7,14 +7,18 @@ import threading
 import uuid
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
 
+from smsverify._service.rate_limit import Priority
 from smsverify._store.tables import polls, waits
 from smsverify._waiting import poller
+from smsverify._waiting.schedule import Look
 from smsverify.hook import SmsVerifyHook
+from smsverify.models import Product
 from smsverify.simulator import Fault, Simulator
 
 COUNT = 6
@@ -39,12 +43,14 @@ def order_ids(simulator: Simulator, hook: SmsVerifyHook) -> list[int]:
     return bought
 
 
-def awaited(hook: SmsVerifyHook) -> list[int]:
+def awaited(hook: SmsVerifyHook, product: Product = "temporary", count: int = COUNT) -> list[int]:
     """Orders that another process waits for."""
-    bought = [hook.order("temporary", service="WhatsApp").order_id for _ in range(COUNT)]
+    what: Any = {"service": "WhatsApp"} | ({"duration": 3} if product == "rental" else {})
+    bought = [hook.order(product, **what).order_id for _ in range(count)]
+    schedule = hook._parts.waiter._poller.schedule
     with hook._parts.store.write() as connection:
         now, account = hook._parts.store.now(connection), hook.settings.account_id
-        hook._parts.waiter._poller.schedule.expect(connection)
+        schedule.expect(connection)
         connection.execute(sa.update(polls).values(next_at=now + 1000))
         for order_id in bought:
             row = {"id": uuid.uuid4().hex, "account": account, "order_id": order_id}
@@ -53,7 +59,16 @@ def awaited(hook: SmsVerifyHook) -> list[int]:
 
 
 def poll(hook: SmsVerifyHook, order_ids: list[int]) -> None:
-    hook._parts.waiter._poller._poll(order_ids, 4, lambda: None)
+    look = Look(order_ids, Priority.POLL, 4)
+    hook._parts.waiter._poller._ask_for([look], lambda: None)
+
+
+def poll_for_all(hook: SmsVerifyHook) -> None:
+    """The poll as it is when it is due."""
+    with hook._parts.store.write() as connection:
+        connection.execute(sa.update(polls).values(next_at=0))
+    asking = hook._parts.waiter._poller
+    asking._ask_for(asking.schedule.claim_due(urgent=False, looks=False, poll=True), lambda: None)
 
 
 def with_codes(hook: SmsVerifyHook, order_ids: list[int]) -> set[int]:
@@ -108,10 +123,69 @@ def test_an_sms_that_comes_while_a_check_waits_for_its_turn_says_nothing_of_the_
         simulator.deliver_sms(checked, otp="424242")
         polling.join()
         assert with_codes(hook, [checked]) == {checked}
+    assert misses(hook) == 0
+
+
+def misses(hook: SmsVerifyHook) -> int:
     with hook._parts.store.read() as connection:
-        assert connection.execute(sa.select(polls.c.list_misses)).scalar_one() == 0
+        return int(connection.execute(sa.select(polls.c.list_misses)).scalar_one())
 
 
 def has_checked(simulator: Simulator, times: int) -> bool:
-    paths = [request.path for request in simulator.requests()]
-    return sum(path.endswith("/status/") for path in paths) >= times
+    return len(status_requests(simulator)) >= times
+
+
+# ------------------------------------------------------------------ what the list says nothing of
+
+
+def status_requests(simulator: Simulator) -> list[str]:
+    return [request.path for request in simulator.requests() if request.path.endswith("/status/")]
+
+
+@pytest.mark.parametrize("others", [0, 2], ids=["rentals alone", "beside others"])
+def test_a_rental_whose_status_stays_as_it_is_has_its_turn(
+    others: int, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    awaited(hook, count=others)
+    rentals = awaited(hook, "rental")
+    for _ in range(2):
+        poll_for_all(hook)
+    for order_id in rentals:
+        simulator.deliver_sms(order_id, otp="424242")
+    for _ in range(2):
+        poll_for_all(hook)
+    assert with_codes(hook, rentals) == set(rentals)
+
+
+def test_rentals_that_a_code_has_completed_are_asked_for_a_few_at_a_time(
+    simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], store_url: str
+) -> None:
+    """They go on, so they are neither news nor a proof that the list shows completions."""
+    simulator = simulate(balance="100", rate_limit=None, products={"rental": {"sms_status": "completed"}})
+    hook = make_hook(simulator, store_url, rate_limit=1000)
+    awaited(hook, count=2)
+    rentals = awaited(hook, "rental")
+    for order_id in rentals:
+        simulator.deliver_sms(order_id, otp="424242")
+        hook.check_otp(order_id)
+    for _ in range(3):
+        before = len(status_requests(simulator))
+        poll_for_all(hook)
+        assert len(status_requests(simulator)) - before <= 5  # with one that checks the list
+    assert misses(hook) == 0
+
+
+def test_an_sms_under_a_status_that_stays_as_it_is_speaks_against_the_list(
+    simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], store_url: str
+) -> None:
+    simulator = simulate(balance="100", rate_limit=None, products={"temporary": {"sms_status": "pending"}})
+    hook = make_hook(simulator, store_url, rate_limit=1000)
+    order_ids = awaited(hook)
+    for order_id in order_ids:
+        simulator.deliver_sms(order_id, otp="424242")
+    for _ in range(2 * poller.CHECKS):
+        poll_for_all(hook)
+    assert misses(hook) == 2
+    for _ in range(2):
+        poll_for_all(hook)
+    assert with_codes(hook, order_ids) == set(order_ids)
