@@ -288,8 +288,11 @@ class Settings(BaseModel):
 
     @property
     def longest_exchange(self) -> float:
-        """Seconds that one request may take: connecting, the headers, the body and its last piece."""
-        return self.longest_start + 3 * self.read_timeout
+        """Seconds that one request may take: connecting, the headers, the body and its last piece.
+
+        The time-outs follow a clock of the system that NTP may slow down by a twelfth.
+        """
+        return self.longest_start + 3.3 * self.read_timeout
 
     @property
     def longest_start(self) -> float:

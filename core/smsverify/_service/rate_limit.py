@@ -1,9 +1,10 @@
 """The account's requests per minute, shared by every process and host that uses the same store.
 
 The rate limit of a key is `limit` slots. A request acquires a slot just before it leaves, and releases it
-when the reply is there. The slot is free again one period later. The service has counted the request no later
-than its reply, so none of its windows ever holds more requests than there are slots, however slow the network
-was. When a holder dies, its slot stays taken for one lease.
+when the reply is there. The slot is free again one period later, and a little more, since two clocks are
+never quite the same. The service has counted the request no later than its reply, so none of its windows ever
+holds more requests than there are slots, however slow the network was. When a holder dies, its slot stays
+taken for one lease.
 
 Nothing is booked ahead: a request that has to wait stands in a queue in the store, and `turns` says whose
 turn it is. A cancellation never waits behind purchases that came earlier.

@@ -24,8 +24,9 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-# Seconds at time scale 1: in which a request without a reply may still reach the service, and for which one
-# 429 is obeyed at the most.
+# Seconds at time scale 1: by which the store may count a minute too short (`_store.steady` says why), in
+# which a request without a reply may still reach the service, and for which one 429 is obeyed at the most.
+MARGIN = 0.1
 LATE = 2.0
 LONGEST_BLOCK = 300.0
 # A waiting request that has not looked for this many seconds is dead, and leaves the queue.
@@ -73,7 +74,7 @@ class Slots:
         store: where they are.
         key_id: of the key.
         limit: how many there are.
-        period: seconds after the reply for which a slot stays taken.
+        period: seconds of the service's window; a slot stays taken for a little longer after the reply.
         lease: seconds for which a request holds a slot at the most, until its reply.
         sharing: how they are shared.
     """
@@ -90,6 +91,7 @@ class Slots:
     ) -> None:
         self.period = period
         self.lease = lease
+        self.pause = period * (1 + MARGIN / 60)  # from a reply until its slot is free
         self.late = LATE * period / 60
         self.longest_block = LONGEST_BLOCK * period / 60
         self._store = store
@@ -136,7 +138,7 @@ class Slots:
         connection.execute(
             sa.update(slots)
             .where(slots.c.key_id == self._key_id, slots.c.slot == slot.number)
-            .values(free_at=now + self.lease + self.period, holder=entry.id, priority=int(entry.priority))
+            .values(free_at=now + self.lease + self.pause, holder=entry.id, priority=int(entry.priority))
         )
 
     def free(self, number: int, holder: QueueEntry, *, after: float, is_used: bool = True) -> None:
@@ -191,17 +193,17 @@ class Slots:
         connection.execute(
             sa.update(slots)
             .where(slots.c.key_id == self._key_id, slots.c.free_at > self.latest(now))
-            .values(free_at=now + self.lease + self.period, holder=None)
+            .values(free_at=now + self.lease + self.pause, holder=None)
         )
 
     def _slot(self, row: Any, now: float) -> Slot:
         priority = None if row.priority is None else Priority(row.priority)
         if row.holder is None:
-            return Slot(row.slot, row.free_at, row.free_at - self.period, priority)
+            return Slot(row.slot, row.free_at, row.free_at - self.pause, priority)
         # A slot in use comes back with its reply and is free one period later: no sooner, and rarely as late
         # as its lease would have it.
-        free_at = min(row.free_at, now + self.period)
-        return Slot(row.slot, free_at, row.free_at - self.lease - self.period, priority)
+        free_at = min(row.free_at, now + self.pause)
+        return Slot(row.slot, free_at, row.free_at - self.lease - self.pause, priority)
 
 
 class HeldSlot:
@@ -255,7 +257,7 @@ class HeldSlot:
         """Frees the slot one period after the service has counted the request: by now if it has answered,
         otherwise a little later.
         """
-        after = self._slots.period + (0.0 if is_answered else self._slots.late)
+        after = self._slots.pause + (0.0 if is_answered else self._slots.late)
         self._slots.free(self._number, self._holder, after=after)
 
     def release_unused(self) -> None:

@@ -12,11 +12,16 @@ the two differ by more than clocks do, the database's clock was set, and the fir
 corrects the shift for all. For short-lived processes, each machine has a row with a recent look. A step that
 happens while no process runs is not seen.
 
-A machine's uptime never counts more time than has passed, but less where a virtual machine was paused or
-copied. So a database that seems to be ahead may be right. The rows say since when each machine has counted
-evenly: one that has counted more since a moment than this machine has proves that this one was paused, and
-nothing is corrected. A correction that was made stays, right or wrong. To undo it would make all that was put
-on record meanwhile too old, and free what is in use.
+A machine's uptime (`_runtime.clock.boottime`) is that of its own oscillator. NTP slews the system's other
+clocks and that of the database, by up to a twelfth, but not this one. It never counts more time than has
+passed, but for the error of the oscillator, some 100 microseconds in a second. What two clocks may differ by
+hides a step of 0.05 s in a minute, so the slots of the rate limit stay taken for a tenth of a second longer.
+
+An uptime counts less time than has passed where a virtual machine was paused or copied. So a database that
+seems to be ahead may be right. The rows say since when each machine has counted evenly: one that has counted
+more since a moment than this machine has proves that this one was paused, and nothing is corrected. A
+correction that was made stays, right or wrong. To undo it would make all that was put on record meanwhile too
+old, and free what is in use.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from smsverify._purchases.sending import Sender
 from smsverify.simulator import Fault, Simulator
 
 SOAK = bool(os.environ.get("SMSVERIFY_SOAK"))
-LEASE = 2.5
+LEASE = 2.65
 HURRIED = {"purchase_grace": 1.0, "connect_timeout": 0.5, "read_timeout": 0.5}
 REFUSES = Fault("out_of_stock", "order/*/cancel/", status=400, body='{"error": "not now"}', times=None)
 FORGOTTEN = 1300.0  # seconds after which nobody waits any more, and a reconciliation names what is left

@@ -22,7 +22,7 @@ Simulate = Callable[..., Simulator]
 
 # So that a call that was begun is soon taken for one that has died.
 SHORT: Final[dict[str, Any]] = {"connect_timeout": 0.2, "read_timeout": 0.2, "purchase_grace": 0.25}
-LEASE = 1.0  # seconds that follow from these
+LEASE = 1.06  # seconds that follow from these
 PLACES = [
     "smsverify._purchases.ledger.Ledger.mark_sent",  # on record as sent
     "smsverify._service.wire.Wire._session",  # about to connect

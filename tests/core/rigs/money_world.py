@@ -37,8 +37,8 @@ LONG_LAG = 4 * GRACE
 LEASE = 10.0  # seconds that one call may take
 CALM_LEASE = 30.0  # the same where nothing goes wrong, and nothing may seem to
 # The settings that they follow from.
-HURRIED = {"connect_timeout": (LEASE - 3 * READ_TIMEOUT) / 2, "read_timeout": READ_TIMEOUT}
-CALM = {"connect_timeout": CALM_LEASE / 5, "read_timeout": CALM_LEASE / 5}
+HURRIED = {"connect_timeout": (LEASE - 3.3 * READ_TIMEOUT) / 2, "read_timeout": READ_TIMEOUT}
+CALM = {"connect_timeout": CALM_LEASE / 5.3, "read_timeout": CALM_LEASE / 5.3}
 # The service lists 50 orders, and 40 purchases may run ahead. Smaller, the same comes about in fewer steps.
 LIST_LENGTH = 10
 RUN_AHEAD = 6

@@ -8,10 +8,12 @@ import pytest
 
 from smsverify import RateLimitedError
 from smsverify._service.rate_limit import Priority, RateLimit
+from smsverify._service.slots import MARGIN
 from smsverify._store.store import open_store
 
 MINUTE, LEASE = 60.0, 5.0
 HOUR = 3600.0  # a period of which a busy machine takes no noticeable part
+LONGER = 1 + MARGIN / 60  # a slot stays taken for so many periods
 
 
 def make(

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
-from rigs.rate_limits import HOUR, make, refusal, soon
+from rigs.rate_limits import HOUR, LONGER, make, refusal, soon
 
 from smsverify import RateLimitedError, StoreError, WaitStoppedError
 from smsverify._service.places import Place
@@ -64,7 +64,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_says_when_to_come_
     with rate_limit.acquire(Priority.POLL, deadline=soon()):
         pass
     # At the deadline, it would say less.
-    assert HOUR - 120 < refusal(rate_limit, patience=200.0) <= HOUR
+    assert HOUR - 120 < refusal(rate_limit, patience=200.0) <= HOUR * LONGER
     assert rate_limit.state().waiting == 0
 
 
@@ -84,8 +84,8 @@ def test_who_stands_behind_others_learns_of_their_turns_too(any_store_url: str) 
     first = threading.Thread(target=wait)
     first.start()
     eventually(lambda: rate_limit.state().waiting == 1, "standing in the queue")
-    assert 2 * HOUR - 120 < refusal(rate_limit, patience=HOUR + 120) <= 2 * HOUR
-    assert refusal(rate_limit, Priority.RELEASE) <= HOUR  # does not stand behind a poll
+    assert 2 * HOUR - 120 < refusal(rate_limit, patience=HOUR + 120) <= 2 * HOUR * LONGER
+    assert refusal(rate_limit, Priority.RELEASE) <= HOUR * LONGER  # does not stand behind a poll
     stop.set()
     first.join(30)
     assert rate_limit.state().waiting == 0
