@@ -108,7 +108,7 @@ class Table:
         note: what there is to say besides; may be empty.
         head: the columns' names.
         rows: the cells of each row.
-        levels: of each row, `bad`, `warn` or an empty text.
+        levels: of each row, `bad`, `warn`, `ok` or an empty text.
     """
 
     title: str
@@ -116,6 +116,9 @@ class Table:
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
     levels: list[str]
+
+
+# ------------------------------------------------------------------ figures
 
 
 def facts(overview: Overview) -> list[Fact]:
@@ -204,81 +207,142 @@ def _level_of(used: float, most: float) -> str:
     return "bad" if used >= most * 0.95 else "warn" if used >= most * 0.7 else ""
 
 
+# ------------------------------------------------------------------ sections
+
+
 def tables(overview: Overview) -> Iterator[Table]:
     """The sections that are lists, empty ones left out but for the orders."""
-    at = overview.at
     if overview.needs.rows:
-        yield Table(
-            f"{overview.needs.count} {'needs' if overview.needs.count == 1 else 'need'} a person",
-            _more(overview.needs),
-            ("what", "known", "task", "command"),
-            [
-                (KINDS[need.kind], need.text, by(need.task) if need.task else "-", need.command or "-")
-                for need in overview.needs.rows
-            ],
-            [need_level(need) for need in overview.needs.rows],
-        )
+        yield _needs_table(overview)
     if overview.waits.rows:
-        yield Table(
-            "Waiting now",
-            _more(overview.waits),
-            ("order", "number", "service", "waiting", "gives up in", "task"),
-            [
-                (str(row.order_id), row.phone or "-", row.service or "-", length(at - row.since),
-                 gives_up(row, at), by(row.task))
-                for row in overview.waits.rows
-            ],
-            [wait_level(row, at) for row in overview.waits.rows],
-        )  # fmt: skip
+        yield _waits_table(overview)
     if overview.releases.rows:
-        yield Table(
-            "To give back",
-            _more(overview.releases),
-            ("order", "number", "service", "why", "tried", "next try"),
-            [
-                (str(row.order_id), row.phone or "-", row.service or "-", row.reason, f"{row.tries}×",
-                 next_try(row, at))
-                for row in overview.releases.rows
-            ],
-            [""] * len(overview.releases.rows),
-        )  # fmt: skip
+        yield _releases_table(overview)
     if overview.rentals.rows:
-        yield Table(
-            "Rentals",
-            _more(overview.rentals),
-            ("order", "number", "service", "time left", "renewals", "renewal costs", "last SMS", "kept by",
-             "result"),
-            [
-                (str(row.order_id), row.phone or "-", named(row), time_left(row, at), str(row.renewals),
-                 "-" if row.price is None else amount(row.price),
-                 "never" if row.last_sms_at is None else ago(row.last_sms_at, at),
-                 "nobody" if row.outcome is None and row.kept_by is None else by(row.kept_by),
-                 outcome(row) or "-")
-                for row in overview.rentals.rows
-            ],
-            [rental_level(row, at) for row in overview.rentals.rows],
-        )  # fmt: skip
-    yield Table(
-        "Orders",
-        f"last 24 h: {counts(overview)}{_more(overview.orders, ' · ')}",
-        ("order", "number", "service", "price", "state", "code after", "bought by"),
-        [
-            (str(row.order_id or "-"), row.phone or "-", row.service or "-",
-             "-" if row.price is None else amount(row.price), STATES[row.state],
-             "-" if row.seconds_to_code is None else seconds(row.seconds_to_code),
-             by(row.task))
-            for row in overview.orders.rows
-        ],
-        ["bad" if row.state == "unknown" else "" for row in overview.orders.rows],
-    )  # fmt: skip
+        yield _rentals_table(overview)
+    yield _orders_table(overview)
     if overview.delivery.rows:
-        yield Table(
-            "Delivery",
-            f"{measured(overview)}{_more(overview.delivery, ' · ')}",
-            DELIVERY,
-            [delivered(one) for one in overview.delivery.rows],
-            [""] * len(overview.delivery.rows),
+        yield _delivery_table(overview)
+
+
+def _needs_table(overview: Overview) -> Table:
+    needs = overview.needs
+    return Table(
+        f"{needs.count} {'needs' if needs.count == 1 else 'need'} a person",
+        _more(needs),
+        ("what", "known", "task", "command"),
+        [
+            (KINDS[need.kind], need.text, by(need.task) if need.task else "-", need.command or "-")
+            for need in needs.rows
+        ],
+        [need_level(need) for need in needs.rows],
+    )
+
+
+def _waits_table(overview: Overview) -> Table:
+    at, waits = overview.at, overview.waits
+
+    def cells(row: WaitRow) -> tuple[str, ...]:
+        return (
+            str(row.order_id),
+            row.phone or "-",
+            row.service or "-",
+            length(at - row.since),
+            gives_up(row, at),
+            by(row.task),
         )
+
+    return Table(
+        "Waiting now",
+        _more(waits),
+        ("order", "number", "service", "waiting", "gives up in", "task"),
+        [cells(row) for row in waits.rows],
+        [wait_level(row, at) for row in waits.rows],
+    )
+
+
+def _releases_table(overview: Overview) -> Table:
+    at, releases = overview.at, overview.releases
+
+    def cells(row: ReleaseRow) -> tuple[str, ...]:
+        return (
+            str(row.order_id),
+            row.phone or "-",
+            row.service or "-",
+            row.reason,
+            f"{row.tries}×",
+            next_try(row, at),
+        )
+
+    return Table(
+        "To give back",
+        _more(releases),
+        ("order", "number", "service", "why", "tried", "next try"),
+        [cells(row) for row in releases.rows],
+        [""] * len(releases.rows),
+    )
+
+
+def _rentals_table(overview: Overview) -> Table:
+    at, rentals = overview.at, overview.rentals
+
+    def cells(row: RentalRow) -> tuple[str, ...]:
+        return (
+            str(row.order_id),
+            row.phone or "-",
+            named(row),
+            time_left(row, at),
+            str(row.renewals),
+            "-" if row.price is None else amount(row.price),
+            "never" if row.last_sms_at is None else ago(row.last_sms_at, at),
+            "nobody" if row.outcome is None and row.kept_by is None else by(row.kept_by),
+            outcome(row) or "-",
+        )
+
+    return Table(
+        "Rentals",
+        _more(rentals),
+        (
+            *("order", "number", "service", "time left", "renewals", "renewal costs", "last SMS", "kept by"),
+            "result",
+        ),
+        [cells(row) for row in rentals.rows],
+        [rental_level(row, at) for row in rentals.rows],
+    )
+
+
+def _orders_table(overview: Overview) -> Table:
+    orders = overview.orders
+
+    def cells(row: OrderRow) -> tuple[str, ...]:
+        return (
+            str(row.order_id or "-"),
+            row.phone or "-",
+            row.service or "-",
+            "-" if row.price is None else amount(row.price),
+            STATES[row.state],
+            "-" if row.seconds_to_code is None else seconds(row.seconds_to_code),
+            by(row.task),
+        )
+
+    return Table(
+        "Orders",
+        f"last 24 h: {counts(overview)}{_more(orders, ' · ')}",
+        ("order", "number", "service", "price", "state", "code after", "bought by"),
+        [cells(row) for row in orders.rows],
+        [order_level(row) for row in orders.rows],
+    )
+
+
+def _delivery_table(overview: Overview) -> Table:
+    delivery = overview.delivery
+    return Table(
+        "Delivery",
+        f"{measured(overview)}{_more(delivery, ' · ')}",
+        DELIVERY,
+        [delivered(one) for one in delivery.rows],
+        [""] * len(delivery.rows),
+    )
 
 
 # ------------------------------------------------------------------ words

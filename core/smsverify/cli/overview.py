@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from smsverify.overview_tables import Table as Rows
 
 PANEL = "Account"
-STYLES = {"bad": "red", "warn": "yellow", "": ""}
+STYLES = {"bad": "red", "warn": "yellow", "ok": "green", "": ""}
 
 
 def overview(common: Common) -> None:
