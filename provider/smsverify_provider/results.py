@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -20,6 +21,53 @@ _End = TypeVar("_End", bound=Exception)
 def without_frames(end: _End) -> _End:
     """An expected end, without the frames below it: Airflow logs a traceback with every failure."""
     return end.with_traceback(None)
+
+
+def encoded(result: Any, field: str) -> str:
+    """What a function has returned, as a text that `decoded` takes.
+
+    What a deferred task leaves goes through its trigger, and Airflow decodes what stands there: an object
+    whose class it must not import ends the triggerer. A text stays what it is.
+
+    Args:
+        result: what was returned.
+        field: names the function.
+
+    Raises:
+        InvalidRequestError: Airflow cannot keep it as an XCom, or cannot read that again.
+    """
+    from msgspec import msgpack
+
+    from smsverify_provider.versions import serialize
+
+    try:
+        serialized = serialize(result)
+        msgpack.encode(serialized)  # as Airflow's processes send it to each other
+        text = json.dumps(serialized)
+        decoded(text)
+    except Exception as error:
+        raise InvalidRequestError(
+            f"{field} has returned a {type(result).__name__} that cannot be an XCom: "
+            f"{_why_no_xcom(error)}. Return a dict of texts and numbers",
+            field=field,
+        ) from None
+    return text
+
+
+def decoded(text: str) -> Any:
+    """The result in a text of `encoded`, as one who reads it as an XCom gets it."""
+    from smsverify_provider.versions import deserialize
+
+    return deserialize(json.loads(text))
+
+
+def _why_no_xcom(error: Exception) -> str:
+    """Without what the text of an error may quote of the result."""
+    if isinstance(error, (TypeError, ImportError, OverflowError)):
+        return str(error).partition(". ")[0]
+    if isinstance(error, UnicodeError):
+        return "a text in it has half a character"
+    return type(error).__name__
 
 
 class FewXComs(BaseOperator):

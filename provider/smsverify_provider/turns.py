@@ -39,7 +39,7 @@ class WaitsForTurn(CheckedOperator):
         *,
         method_name: str = "execute_complete",
         is_first_only: bool = False,
-        passed_on: Mapping[str, Any] | None = None,
+        passed_on: Mapping[str, str] | None = None,
     ) -> T:
         """Makes a paid call, or defers the task until its turn is near.
 

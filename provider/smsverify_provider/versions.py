@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         XComNotFound,
     )
     from airflow.sdk.plugins_manager import AirflowPlugin
+    from airflow.sdk.serde import deserialize, serialize
     from airflow.triggers.shared_stream import SharedStreamProducer
 
     Stats: Any  # it is a class of functions, whose types differ
@@ -53,8 +54,10 @@ __all__ = [
     "XComNotFound",
     "ask",
     "conf",
+    "deserialize",
     "determine_kwargs",
     "mask_secret",
+    "serialize",
     "start_stats",
 ]
 
@@ -71,6 +74,8 @@ _PLACES = {
     ),
     "AirflowPlugin": ((1, 2), "airflow.sdk.plugins_manager", "airflow.plugins_manager.AirflowPlugin"),
     "Stats": ((1, 2), "airflow.sdk.observability.stats", "airflow.stats.Stats"),
+    "serialize": ((1, 2), "airflow.sdk.serde", "airflow.serialization.serde.serialize"),
+    "deserialize": ((1, 2), "airflow.sdk.serde", "airflow.serialization.serde.deserialize"),
     # Before, a trigger's `run` is all that Airflow calls.
     "SharedStreamProducer": ((1, 3), "airflow.triggers.shared_stream", "builtins.object"),
 } | {

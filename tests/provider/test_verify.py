@@ -7,22 +7,26 @@ import json
 import re
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.models.trigger import Trigger
 from airflow.sdk import DAG, TaskInstanceState, task
+from pydantic import BaseModel
 from trigger_runs import event_of
 
 from smsverify.errors import AuthenticationError, InvalidRequestError, NotFoundError
 from smsverify.simulator import Fault, Simulator
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOperator
+from smsverify_provider.results import decoded, encoded
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
-from smsverify_provider.versions import AirflowFailException, AirflowSkipException
+from smsverify_provider.versions import AirflowFailException, AirflowSkipException, deserialize, serialize
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
 WHATSAPP = {"product": "temporary", "service": "WhatsApp", "max_price": "0.50", "timeout": 0.5}
@@ -244,6 +248,98 @@ def test_a_function_that_returns_a_coroutine_gives_the_number_back(
     error = run_task(verifying(sign_up)).error
     assert isinstance(error, InvalidRequestError), error
     assert error.field == "python_callable"
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+@dataclass
+class Account:
+    name: str
+
+
+class Profile(BaseModel):
+    name: str
+
+
+def itself() -> list[Any]:
+    endless: list[Any] = []
+    endless.append(endless)
+    return endless
+
+
+def brought_back(run_task: Any, sim: Simulator, returned: Any, *, deferrable: bool) -> Any:
+    """The function's result, after its trigger has been a row of Airflow's database."""
+
+    def sign_up(number: dict[str, Any]) -> Any:
+        sim.deliver_sms(number["order_id"], otp="545121")
+        return returned
+
+    wait = verifying(sign_up, deferrable=deferrable)
+    result = run_task(wait)
+    if not deferrable:
+        return deserialize(result.xcoms["result"])
+    row = json.dumps(result.msg.model_dump(mode="json")["trigger_kwargs"])
+    event = asyncio.run(event_of(SmsVerifyOtpTrigger(**Trigger._decrypt_kwargs(row))))
+    wait.do_xcom_push = False
+    return resume(wait, json.loads(json.dumps(event)))["result"]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "returned",
+    [
+        {"at": datetime(2026, 12, 1, tzinfo=timezone.utc), "price": Decimal("1.50"), "pair": (1, [2, None])},
+        {"days": {1, 2}, "rate": float("inf"), "id": 2**64 - 1, "__type": "account", "text": "\0 \u20ac"},
+        None,
+    ],
+)
+def test_what_the_function_returns_is_the_same_whoever_waits(
+    run_task: Any, connection: Any, sim: Simulator, returned: Any, deferrable: bool
+) -> None:
+    back = brought_back(run_task, sim, returned, deferrable=deferrable)
+    assert back == returned
+    assert repr(back) == repr(decoded(encoded(returned, "python_callable")))
+
+
+@BOTH
+def test_an_object_of_a_class_that_airflow_may_import_comes_back(
+    run_task: Any, connection: Any, sim: Simulator, deferrable: bool
+) -> None:
+    assert brought_back(run_task, sim, Account("ada"), deferrable=deferrable) == Account("ada")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "returned",
+    [
+        Account("ada"),
+        Profile(name="ada"),
+        [Account("ada")],
+        {"__type": "datetime", "__var": "soon"},
+        {"__classname__": "builtins.tuple", "__version__": 1, "__data__": [1]},
+        2**64,
+        "half a character: \udc80",
+        b"ada",
+        object(),
+        iter("ada"),
+        itself(),
+    ],
+    ids=lambda returned: type(returned).__name__,
+)
+def test_what_no_xcom_can_be_is_refused_before_the_wait(
+    run_task: Any,
+    connection: Any,
+    sim: Simulator,
+    returned: Any,
+    deferrable: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As in a deployment: the tests of Airflow let it import the classes of tests as well.
+    monkeypatch.setattr(f"{serialize.__module__}._match", lambda name: name.startswith("airflow."))
+    error = run_task(verifying(lambda _number: returned, deferrable=deferrable)).error
+    assert isinstance(error, InvalidRequestError), error
+    assert error.field == "python_callable"
+    assert f"has returned a {type(returned).__name__} that cannot be an XCom" in str(error)
+    assert "ada" not in str(error)
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 

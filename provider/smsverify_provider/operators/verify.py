@@ -28,7 +28,7 @@ from smsverify.wings import attempts_of, claim, plan_release, store_name, store_
 from smsverify_provider.arguments import check_known, check_text_pattern, is_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
-from smsverify_provider.results import without_frames
+from smsverify_provider.results import decoded, encoded, without_frames
 from smsverify_provider.resuming import RESUME_GAP, longest_deferral
 from smsverify_provider.turns import WaitsForTurn
 from smsverify_provider.versions import (
@@ -63,8 +63,9 @@ class SmsVerifyOperator(WaitsForTurn):
 
     The function is called with the order as a dict (`order_id`, `phone`, `service`, …), then with `op_args`
     and `op_kwargs`; it may also name Airflow's context variables. What it returns has to be what an XCom may
-    be. An error of its own, or any other than that no code has come, fails the task, and gives the number
-    back unless a further try is to come. What it returns stands in no log of the triggerer.
+    be: anything else is refused before the wait. An error of its own, or any other than that no code has
+    come, fails the task, and gives the number back unless a further try is to come. What it returns stands in
+    no log of the triggerer.
 
     Returns a dict: `order_id`, `phone`, `otp`, `message`, `attempts` (how many numbers were tried), `cost`
     (USD that all of them cost, without refunds) and `result`, what the function has returned. `order_id`,
@@ -268,7 +269,7 @@ class SmsVerifyOperator(WaitsForTurn):
                 self._give_back()  # `on_kill` came before the number
             with self._attempt(series, order):
                 self._refuse_if_killed()
-                result = self._call(order, context)
+                result = encoded(self._call(order, context), "python_callable")
                 self._refuse_if_killed()
                 message = self._wait(order.order_id, series, result)
                 return self._done(series, order, message, result, context)
@@ -300,12 +301,13 @@ class SmsVerifyOperator(WaitsForTurn):
         return self.op_args
 
     def _done(
-        self, series: Series, order: Order, message: Message, result: Any, context: Context
+        self, series: Series, order: Order, message: Message, result: str, context: Context
     ) -> dict[str, Any]:
+        returned = decoded(result)
         series.succeed(order)
-        return self._returned(context, series.verification(order, message, result).as_dict())
+        return self._returned(context, series.verification(order, message, returned).as_dict())
 
-    def _wait(self, order_id: int, series: Series, result: Any) -> Message:
+    def _wait(self, order_id: int, series: Series, result: str) -> Message:
         if self.deferrable:
             return self._look(order_id, ask=False) or self._defer(order_id, series, result)
         return self._hook.wait_for_otp(
@@ -331,7 +333,7 @@ class SmsVerifyOperator(WaitsForTurn):
     def _look(self, order_id: int, *, ask: bool = True) -> Message | None:
         return self._hook.check_otp(order_id, ask=ask, sender=self.sender, pattern=self.pattern)
 
-    def _defer(self, order_id: int, series: Series, result: Any) -> NoReturn:
+    def _defer(self, order_id: int, series: Series, result: str) -> NoReturn:
         from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
         seconds = check_seconds(self.timeout, "timeout")

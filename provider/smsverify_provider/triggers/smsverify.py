@@ -81,7 +81,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         cancel_on_kill: cancels the order where a user marks or clears the task.
         after, sender, pattern: which message, as the sensor takes them; the time in ISO 8601.
         passed_on: further items of the event, for the task that is resumed: `dag.test()` loses the keyword
-            arguments of a deferral.
+            arguments of a deferral. Texts only: the triggerer decodes all else, and ends where it cannot.
         smsverify_conn_id: the connection.
     """
 
@@ -98,7 +98,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         after: str | None = None,
         sender: str | None = None,
         pattern: str | None = None,
-        passed_on: dict[str, Any] | None = None,
+        passed_on: dict[str, str] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.order_id = order_id
@@ -271,7 +271,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
         place, arrived_at: of the place.
         not_before: when the event may come, by the store's time.
         store: the store that the place is in: the triggerer has to have the same.
-        passed_on: what the event brings back to the task besides.
+        passed_on: what the event brings back to the task besides; texts only.
         smsverify_conn_id: the connection.
     """
 
@@ -283,7 +283,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
         not_before: float,
         store: str,
         smsverify_conn_id: str,
-        passed_on: dict[str, Any] | None = None,
+        passed_on: dict[str, str] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.place = place
