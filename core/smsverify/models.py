@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, get_args
@@ -16,6 +17,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from smsverify._input.amounts import FINEST, MOST_DIGITS, is_absurd
@@ -163,6 +165,16 @@ class _Answer(BaseModel):
     """An answer of the service: fields that are not known are kept in `model_extra`."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_documented(cls, values: Any) -> Any:
+        """The values without a second one for a field that the documentation calls otherwise. It would be
+        kept in `model_extra` under the field's own name, and take the field's place in JSON."""
+        if not isinstance(values, Mapping):
+            return values
+        given_twice = {name for name, field in cls.model_fields.items() if field.alias in values}
+        return {name: value for name, value in values.items() if name not in given_twice}
 
     def as_dict(self) -> dict[str, Any]:
         """The documented fields, ready for JSON; an eSIM's activation code, a secret, is left out."""

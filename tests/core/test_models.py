@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from smsverify._input.phones import phone_digits
 from smsverify.models import (
     Balance,
+    Country,
     EsimPlan,
     Message,
     Order,
@@ -211,6 +212,27 @@ def test_fields_that_are_not_documented_are_kept() -> None:
     order = Order.model_validate({"order_id": "5", "carrier": "X", "nested": {"a": 1}})
     assert order.model_extra == {"carrier": "X", "nested": {"a": 1}}
     assert order.order_id == 5
+
+
+@pytest.mark.parametrize("other", [None, "Another", 0, "2027-01-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    ("model", "name", "documented"),
+    [
+        (Balance, "amount", {"balance": 50}),
+        (Country, "name", {"country_id": 4, "country_name": "United Kingdom"}),
+        (Order, "expires_at", {"order_id": 1, "expiry_date": "2026-05-14T05:00:00Z"}),
+        (OrderStatus, "expires_at", {"order_id": 1, "status": "x", "expiry_date": "2026-05-14T05:00:00Z"}),
+    ],
+)
+def test_a_field_that_is_called_like_one_of_ours_does_not_take_its_place(
+    model: type[Any], name: str, documented: dict[str, Any], other: Any
+) -> None:
+    one = model.model_validate(documented)
+    two = model.model_validate({name: other, **documented})
+    assert one == two
+    assert one.model_dump(mode="json") == two.model_dump(mode="json")
+    assert model.model_validate(two.model_dump(mode="json")) == one
+    assert two.model_copy(update={name: getattr(one, name)}).as_dict() == one.as_dict()
 
 
 @pytest.mark.parametrize("values", [{}, {"order_id": None}, {"order_id": "x"}, {"order_id": 0}])

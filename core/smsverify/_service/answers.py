@@ -32,8 +32,8 @@ EXCERPT = 200  # characters of an answer that an error quotes
 
 # With these the service says that it carried out nothing. Any other status proves nothing about a paid call.
 REJECTIONS = frozenset({400, 401, 402, 403, 404, 422, 429})
-# The same in a 2xx: these words and no others. A text that goes on, or names an order or a provider, may speak
-# of a purchase that had begun, and that is still charged or refunded.
+# The same in a 2xx: these words and no others. A text that goes on, or names an order or a provider, may
+# speak of a purchase that had begun, and that is still charged or refunded.
 _NOTHING_BOUGHT = re.compile(
     r"(insufficient|not enough) (wallet |account )?(balance|funds|credits?|money)( in your (wallet|account))?"
     r"|(no (phone )?numbers?( (available|left|in stock))?|(service|plan|(phone )?numbers?) not available"

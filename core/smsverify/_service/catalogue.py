@@ -23,7 +23,7 @@ from smsverify._service.endpoints import Listed, ServiceApi
 from smsverify._store.store import Store
 from smsverify._store.tables import catalogues, purchases
 from smsverify.checks import OrderRequest
-from smsverify.errors import NotAvailableError
+from smsverify.errors import NotAvailableError, StoreError
 from smsverify.models import Country, Product, Service
 from smsverify.text import amount
 
@@ -76,7 +76,14 @@ class _Kept:
     unreadable: int
 
     def entries(self, model: type[Model]) -> Listed[Model]:
-        return Listed([model.model_validate(values) for values in json.loads(self.body)], self.unreadable)
+        try:
+            rows = [model.model_validate(values) for values in json.loads(self.body)]
+        except ValueError as error:
+            raise StoreError(
+                "a list of the service that the store keeps cannot be read, so nothing was sent. It is read "
+                "anew from the service within a minute"
+            ) from error
+        return Listed(rows, self.unreadable)
 
 
 class Catalogue:
@@ -292,7 +299,7 @@ class Catalogue:
         values: dict[str, Any] = {"read_until": None}
         try:
             listed = fetch()
-            values["body"] = json.dumps([entry.model_dump(mode="json") for entry in listed.rows])
+            values["body"] = json.dumps([entry.as_dict() for entry in listed.rows])
             values["unreadable"] = listed.unreadable
         finally:
             with self._store.write() as connection:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from requests_mock import Mocker
 from rigs import API_KEY, eventually
 from rigs.rooms import rooms_of, store_of
@@ -19,10 +20,12 @@ from smsverify import (
     PriceLimitError,
     PurchaseConflictError,
     SmsVerifyHook,
+    StoreError,
 )
 from smsverify._input import countries
 from smsverify._input.names import bare
 from smsverify._service.catalogue import Catalogue
+from smsverify._store.tables import catalogues
 from smsverify.checks import OrderRequest
 from smsverify.simulator import Fault, Simulator
 
@@ -338,3 +341,33 @@ def test_what_the_store_keeps_of_a_list_is_what_was_read(
         Decimal(12),
     )
     assert requests_mock.call_count == 1
+
+
+@pytest.mark.parametrize("name", [None, "gb_england", "India"])
+def test_a_country_keeps_its_name_beside_another_field_called_name(
+    name: str | None, offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    countries = [
+        {"country_id": 4, "country_name": "United Kingdom", "name": name},
+        {"country_id": 9, "country_name": "India", "name": "United Kingdom"},
+    ]
+    requests_mock.get(f"{URL}global/countries/", json={"countries": countries})
+    found = [rooms_of(offline).catalogue.find_country(country) for country in ("United Kingdom", "India")]
+    assert [(country.country_id, country.name) for country in found] == [
+        (4, "United Kingdom"),
+        (9, "India"),
+    ]
+
+
+@pytest.mark.parametrize("body", ['[{"country_id": 4, "name": null}]', "[7]", "{"])
+def test_a_kept_list_that_cannot_be_read_is_an_error_of_the_store(
+    body: str, offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    rows = [{"country_id": 4, "country_name": "United Kingdom"}]
+    requests_mock.get(f"{URL}global/countries/", json={"countries": rows})
+    catalogue = rooms_of(offline).catalogue
+    catalogue.find_country(4)
+    with store_of(offline).write() as connection:
+        connection.execute(sa.update(catalogues).values(body=body))
+    with pytest.raises(StoreError, match="nothing was sent"):
+        catalogue.find_country(4)
