@@ -86,11 +86,11 @@ class Recovery:
         self._is_introduced = False
 
     def introduce(self, stop: threading.Event | None = None) -> None:
-        """Reads the list and the balance before the first purchase of an account, once in a store.
+        """Reads the list and the balance before the first paid call of an account, once in a store.
 
         An order that was there before is no purchase of ours, and the first balance shows later whether the
-        wallet was touched. Where the service does not answer, purchases go on: if the outcome of one is
-        unknown later, more orders may be it.
+        wallet was touched. Where the service does not answer, the call is made: if its outcome is unknown
+        later, more orders may be it.
         """
         if self._is_introduced:
             return
@@ -105,7 +105,20 @@ class Recovery:
         # Each may decide something without the other.
         if not has_list:
             _try_to_read(self._orders.status.read_list, stop)
-        if not has_balance:
+        # Also where it was read before that: the orders that the list has just shown may be newer.
+        _try_to_read(self._wallet.read, stop)
+
+    def introduce_rental(self, order: Order, stop: threading.Event | None = None) -> None:
+        """The same before a renewal. Where the rental is from elsewhere, and was first seen after the last
+        reading of the balance, it may have been bought since then: the balance is read again.
+        """
+        self.introduce(stop)
+        if order.key is not None:
+            return
+        with self._store.read() as connection:
+            seen = self._orders.records.number_of(connection, order.order_id)
+            last = self._wallet.last(connection)
+        if seen is not None and last is not None and last.asked.number < seen:
             _try_to_read(self._wallet.read, stop)
 
     def note_refunds(self, stop: threading.Event | None = None) -> None:
@@ -372,4 +385,4 @@ def _try_to_read(read: Callable[..., object], stop: threading.Event | None) -> N
     except AuthenticationError:
         raise
     except (ServiceError, WaitStoppedError) as error:
-        log.warning("What the account had before its first purchase cannot be read: %s", error)
+        log.warning("What the account had before its first paid call cannot be read: %s", error)

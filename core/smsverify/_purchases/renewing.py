@@ -156,6 +156,7 @@ class Renewals:
         quote = self._quote(order, stop, is_strict=caps.is_set)
         price, highest = (None, None) if quote is None else prices(quote.entry, order.duration)
         check_price(highest, limit, what)
+        self._recovery.introduce_rental(order, stop)
         # If the answer is lost, this shows afterwards whether the renewal was carried out.
         before = sight.expiry or self._periods.expiry(order.expires_at)
         request = {

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
+import time
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,6 +219,39 @@ def test_only_rentals_are_renewed(simulator: Simulator, hook: SmsVerifyHook) -> 
     assert posts(simulator) == 2
     with pytest.raises(errors.NotFoundError):
         hook.renew(999_999)
+
+
+@pytest.mark.parametrize(
+    ("known", "is_scheduled"),
+    [("nothing", False), ("nothing", True), ("a balance", False), ("all but the rental", False)],
+)
+def test_a_first_renewal_whose_answer_is_lost_is_paid_once_while_the_status_lags(
+    known: str, is_scheduled: bool, simulate: Simulate, make_hook: MakeHook, store_url: str, tmp_path: Path
+) -> None:
+    """The wallet decides: it and the list are read before the first paid call of an account."""
+    simulator = simulate(rate_limit=None, list_length=1)
+    elsewhere = make_hook(simulator, f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    rental = elsewhere.order("rent-1day", service="Discord").order_id
+    elsewhere.order("rent-1day", service="Discord")  # which alone is listed, at the same price
+    hook = make_hook(simulator, store_url, purchase_grace=0.3)
+    if known != "nothing":
+        hook.get_balance()
+    if known == "all but the rental":
+        hook.list_orders()
+    simulator.set_time_left(rental, 20)
+    shown = {"order_id": rental, "status": "active", "phone": "+1 415 555 0123", "time_left_seconds": 1200}
+    body = json.dumps({"success": True, "data": shown})
+    lags = Fault("error_before", path=f"order/{rental}/status/", status=200, body=body, times=None)
+    simulator.add_fault(lags)
+    simulator.add_fault(Fault("error_after", path="order/*/renew/", times=1))
+    for _ in range(4):
+        if is_scheduled:
+            hook.renew_expiring(3600, order_ids=[rental])
+        else:
+            with contextlib.suppress(errors.PurchaseUnknownError):
+                hook.renew(rental)
+        time.sleep(0.4)
+    assert posts(simulator, f"order/{rental}/renew/") == 1
 
 
 @pytest.mark.slow
