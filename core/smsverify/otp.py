@@ -73,6 +73,8 @@ def extract_otp(text: str, *, pattern: str | re.Pattern[str] | None = None) -> s
     if pattern is not None:
         return as_pattern(pattern).find(visible(text))
     written = fold(visible(text))
+    if len(written) > LONGEST_SMS:  # one character may stand for eighteen
+        return None
     if bound := compiled(_DOMAIN_BOUND).search(written):
         code: str | None = bound[1] if re.search("[A-Za-z]", bound[1]) else bound[1].replace("-", "")
     else:
@@ -88,11 +90,16 @@ class _Reading:
         text, self.links = blanked(lower(written))
         self.written = written
         self.text = text
-        self.keywords = list(compiled(ties.KEYWORD).finditer(text))
+        self.earnest = compiled(ties.EARNEST).search(text) is not None
+        self.keywords = [
+            keyword
+            for keyword in compiled(ties.KEYWORD).finditer(text)
+            # Cash on delivery.
+            if self.earnest or written[keyword.start() : keyword.end()] != "COD"
+        ]
         self.keyword_starts = [keyword.start() for keyword in self.keywords]
         self.keyword_ends = [keyword.end() for keyword in self.keywords]
         self.within = marks_within(written, text, frozenset(self.keyword_ends))
-        self.earnest = compiled(ties.EARNEST).search(text) is not None
         self.brackets = [match.span() for match in compiled(ties.BRACKETS).finditer(text)]
         self.speaks_of_code = self.earnest or any(not keyword["other"] for keyword in self.keywords)
         shaped = list(islice(candidates(text, written), _MOST_NUMBERS + 1))

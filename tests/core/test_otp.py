@@ -123,6 +123,23 @@ def test_leading_zeros_stay(message: tuple[str, str], zeros: int) -> None:
         ("Your code: 123-456", "123456"),
         ("Your code: 12 34 56", "123456"),
         ("Your code: 1 2 3 4", "1234"),
+        ("Your code: 481 2077", "4812077"),
+        ("4812 077 is your code", "4812077"),
+        ("Your code: 4412 88", None),  # and no part of it
+        ("29384 7 is your code", None),
+        ("Your code: 448_120", None),
+        ("Your code: 448·120", None),
+        ("Your code: 4481...20", None),
+        ("Your code: id_448120", None),
+        ("Your code: otp_448120", "448120"),
+        ("Your code: %20548921", None),
+        ("Your code: &#53;48921", None),
+        ("Your code is 10.0.0.1:8080", None),
+        ("Код: АВ4412", None),  # Cyrillic letters
+        ("Код4412", "4412"),
+        ("Code 250.000d", None),
+        ("COD 125000", None),  # cash on delivery
+        ("COD DE VERIFICARE 125000", "125000"),
         ("Your code: 123", "123"),
         ("Your code: 1234567890", "1234567890"),
         ("Your code: 12", None),

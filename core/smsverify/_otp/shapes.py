@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from smsverify._otp.words import compiled
 
@@ -14,6 +14,8 @@ _MONEY = "(?:<<currency>>|[$€£¥₹₽₸₴₺₩₫₪฿₦₱])"
 _AMOUNT = r"(?:[0-9]{1,3}(?:[ .,'][0-9]{3}){1,4}|[0-9]{1,12})(?:[.,][0-9]{1,2})?(?![0-9])"
 _HOST = r"(?<![a-z0-9@.-])(?![0-9]+\.)(?:[a-z0-9-]{1,63}\.){1,4}"
 _TOP = "(?:com|net|org|io|app|me|ru|co|in|info|biz|de|fr|uk|xyz|online|bet|win|gg|tv|to|kz|ua|cn|jp|br)"
+# Not the end of an amount: 250.000 d, 150,000 kg.
+_NO_REST = "(?!(?<=[0-9][.,])[0-9]{3}(?![0-9]))"
 _NO_CODES = (
     # Links, with or without their scheme, hosts, e-mail addresses.
     r"(?:https?://|www\.)[!-~]+",
@@ -32,8 +34,9 @@ _NO_CODES = (
     # Phone numbers with full stops, which would else be taken for an amount and a rest.
     r"(?<![0-9.])(?:[0-9]{1,3}\.)?[0-9]{3}\.[0-9]{3}\.[0-9]{4}(?![0-9])",
     # Durations, counts, percentages, amounts.
-    r"(?<![0-9])[0-9]{1,4}(?: ?[-~] ?[0-9]{1,4})?(?:[ -]?<<unit>>|<<glued unit>>)",
-    r"(?<![0-9a-z])[0-9]{1,3} ?[hsmd](?![a-z0-9])|(?<![0-9])[0-9]{1,4}(?:[.,][0-9]{1,2})? ?%",
+    rf"(?<![0-9]){_NO_REST}[0-9]{{1,4}}(?: ?[-~] ?[0-9]{{1,4}})?(?:[ -]?<<unit>>|<<glued unit>>)",
+    rf"(?<![0-9a-z]){_NO_REST}[0-9]{{1,3}} ?[hsmd](?![a-z0-9])"
+    r"|(?<![0-9])[0-9]{1,4}(?:[.,][0-9]{1,2})? ?%(?![0-9])",
     rf"{_MONEY}\.? ?{_AMOUNT}|(?<![0-9]){_AMOUNT} ?{_MONEY}(?!\.? ?[0-9])",
     r"(?<![0-9])[0-9]{1,3}(?:[.,][0-9]{3}){1,4}(?:[.,][0-9]{1,2})?(?![0-9])",
     r"(?<![0-9])[0-9]{1,9}(?:\.[0-9]{1,2}|,[0-9]{2})(?![0-9])|(?<![0-9.])[0-9]{1,5}(?:\.[0-9]{1,5}){2,4}(?![0-9])",
@@ -64,6 +67,16 @@ _ALPHANUMERIC = (
 )
 # What is glued to a number and says that it is a code.
 _GLUED = r"(?:(?i:<<code>>)|is|ist|est)-?"
+
+
+# What goes on directly before or behind a piece, so that the piece is only a part: 448_120, 4481...20, AB4412
+# in Cyrillic letters, %20548921, &#53;48921.
+_GOES_ON_BEFORE = (
+    r"(?:[0-9]['_·•*~:=%]|\x00[_·•*~:=%]|%|&#x?[0-9a-f]{1,6};|[0-9]\.{2,3}"
+    r"|(?<![a-z])(?P<word>[a-z]{1,20})_|(?<![^\W\d_])(?P<letters>[\u00c0-\u052f]{1,2}))\Z"
+)
+_GOES_ON_BEHIND = r"['_·•*~:=%][0-9]|\.{2,3}[0-9]|[\u00c0-\u052f]{1,2}(?![^\W\d_])"
+_LONGEST_BEFORE = 24
 
 
 @dataclass(frozen=True)
@@ -101,23 +114,41 @@ def candidates(text: str, written: str) -> Iterator[Candidate]:
     """Every number and alphanumeric token that could be a code by its shape; numbers in a row together."""
     row: list[re.Match[str]] = []
     for piece in compiled(_PIECE).finditer(text):
+        if _is_part(piece, text):
+            continue
         numbers = bool(row) and row[-1][0].isdigit() and piece[0].isdigit()
-        if not numbers or text[row[-1].end() : piece.start()] != " ":
+        if (
+            not numbers
+            or text[row[-1].end() : piece.start()] != " "
+            or text[piece.end() : piece.end() + 1] == ")"
+        ):
             yield from _read_row(row, written)
             row = []
         row.append(piece)
     yield from _read_row(row, written)
 
 
+def _is_part(piece: re.Match[str], text: str) -> bool:
+    start, end = piece.span()
+    if compiled(_GOES_ON_BEHIND).match(text, end):
+        return True
+    if start == 0 or text[start - 1].isspace():
+        return False
+    before = compiled(_GOES_ON_BEFORE).search(text, max(0, start - _LONGEST_BEFORE), start)
+    if before is None:
+        return False
+    word = before["word"] or before["letters"]
+    return word is None or compiled("<<code>>").fullmatch(word) is None
+
+
 def _read_row(row: list[re.Match[str]], written: str) -> Iterator[Candidate]:
-    """Numbers with single spaces between them: one code in groups, several numbers, or a phone number."""
+    """Numbers with single spaces between them: one code in groups, or none. No part of them is a code."""
     groups = [token[0] for token in row]
-    if len(row) > 1 and (joined := _joined(groups)):
+    if len(row) == 1:
+        if candidate := _read_token(row[0], written):
+            yield candidate
+    elif joined := _joined(groups) or _as_pair(groups):
         yield Candidate(joined, row[0].start(), row[0].start(), row[-1].end(), _is_doubtful(groups))
-    elif len(row) < 3 or any(len(group) == 1 for group in groups):
-        found = [candidate for token in row if (candidate := _read_token(token, written))]
-        like_phone = [len(group) for group in groups] == [3, 4]
-        yield from (replace(candidate, doubtful=True) if like_phone else candidate for candidate in found)
 
 
 def _read_token(token: re.Match[str], written: str) -> Candidate | None:
@@ -133,8 +164,7 @@ def _read_token(token: re.Match[str], written: str) -> Candidate | None:
 def _read_number(start: int, number: re.Match[str]) -> Candidate | None:
     """A number bare (`48213`), with a prefix (`G-48213`) or with a word glued to it (`PIN48213`)."""
     groups = number["digits"].split("-")
-    pair = len(groups) == 2 and min(map(len, groups)) > 1 and abs(len(groups[0]) - len(groups[1])) < 2
-    value = "".join(groups) if len(groups) == 1 or pair else _joined(groups)
+    value = "".join(groups) if len(groups) == 1 else _as_pair(groups) or _joined(groups)
     if value is None or not 3 <= len(value) <= 10:
         return None
     word = number["word"]
@@ -153,12 +183,19 @@ def _joined(groups: list[str]) -> str | None:
     return digits if alike and 4 <= len(digits) <= 10 else None
 
 
+def _as_pair(groups: list[str]) -> str | None:
+    """The digits of a number in two groups that are nearly alike: 123-4567, 4812 077."""
+    lengths = [len(group) for group in groups]
+    is_pair = len(groups) == 2 and min(lengths) > 1 and max(lengths) - min(lengths) < 2
+    return "".join(groups) if is_pair else None
+
+
 def _is_doubtful(groups: list[str]) -> bool:
     digits = "".join(groups)
     lengths = [len(group) for group in groups]
     year = re.fullmatch("199[0-9]|20[0-3][0-9]", digits)
     dated = lengths == [2, 2, 2] or (lengths == [8] and digits.startswith("20"))
-    length = not 4 <= len(digits) <= 8 or lengths == [3, 4]
+    length = not 4 <= len(digits) <= 8 or lengths in ([3, 4], [4, 3])
     return bool(year or length or (dated and _is_date(digits[-6:])))
 
 
