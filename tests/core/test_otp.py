@@ -127,6 +127,7 @@ def test_leading_zeros_stay(message: tuple[str, str], zeros: int) -> None:
         ("4812 077 is your code", "4812077"),
         ("Your code: 4412 88", None),  # and no part of it
         ("29384 7 is your code", None),
+        ("Your code: 48213 08001234567", "48213"),
         ("Your code: 448_120", None),
         ("Your code: 448·120", None),
         ("Your code: 4481...20", None),

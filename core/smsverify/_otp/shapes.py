@@ -49,6 +49,8 @@ _NO_CODES = (
 
 _LINKS = 2  # of them are links
 
+_LONGEST = 10  # digits of a code
+
 # --- What has the shape of a code.
 
 _PIECE = r"(?<![a-z0-9])[a-z0-9]+(?:-[a-z0-9]+)*"
@@ -142,13 +144,12 @@ def _is_part(piece: re.Match[str], text: str) -> bool:
 
 
 def _read_row(row: list[re.Match[str]], written: str) -> Iterator[Candidate]:
-    """Numbers with single spaces between them: one code in groups, or none. No part of them is a code."""
+    """Numbers with single spaces between them: one code in groups, no part of which is one, or several."""
     groups = [token[0] for token in row]
-    if len(row) == 1:
-        if candidate := _read_token(row[0], written):
-            yield candidate
-    elif joined := _joined(groups) or _as_pair(groups):
+    if len(row) > 1 and (joined := _joined(groups) or _as_pair(groups)):
         yield Candidate(joined, row[0].start(), row[0].start(), row[-1].end(), _is_doubtful(groups))
+    elif len(row) == 1 or (len(row) == 2 and sum(map(len, groups)) > _LONGEST):
+        yield from filter(None, (_read_token(token, written) for token in row))
 
 
 def _read_token(token: re.Match[str], written: str) -> Candidate | None:
@@ -165,7 +166,7 @@ def _read_number(start: int, number: re.Match[str]) -> Candidate | None:
     """A number bare (`48213`), with a prefix (`G-48213`) or with a word glued to it (`PIN48213`)."""
     groups = number["digits"].split("-")
     value = "".join(groups) if len(groups) == 1 else _as_pair(groups) or _joined(groups)
-    if value is None or not 3 <= len(value) <= 10:
+    if value is None or not 3 <= len(value) <= _LONGEST:
         return None
     word = number["word"]
     says_so = compiled(_GLUED).fullmatch(word) is not None
@@ -180,7 +181,7 @@ def _joined(groups: list[str]) -> str | None:
     """The digits of a grouped number, where all groups are alike: 123 456, 12 34 56, 1-2-3-4."""
     digits = "".join(groups)
     alike = len(set(map(len, groups))) == 1 and len(groups[0]) <= 4
-    return digits if alike and 4 <= len(digits) <= 10 else None
+    return digits if alike and 4 <= len(digits) <= _LONGEST else None
 
 
 def _as_pair(groups: list[str]) -> str | None:
