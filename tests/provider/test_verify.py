@@ -453,6 +453,44 @@ def test_a_template_that_gives_another_value_after_the_wait_gives_the_number_bac
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
+@pytest.mark.parametrize("outcome", ["arrived", "timeout", "refused"])
+@pytest.mark.parametrize("changed", ["namespace", "account", "store_url", "key"])
+def test_a_connection_that_was_changed_during_the_wait_buys_no_second_number(
+    run_task: Any,
+    connection: dict[str, Any],
+    hook: SmsVerifyHook,
+    sim: Simulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: str,
+    outcome: str,
+) -> None:
+    form = Form(sim)
+    wait = verifying(form.submit)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    if outcome == "arrived":
+        sim.deliver_sms(trigger.order_id)
+        hook.wait_for_otp(trigger.order_id, timeout=60)
+    if changed == "key":
+        sim.configure(api_key="rotated-key-1")
+        now = connection | {"password": "rotated-key-1"}
+    else:
+        values = {"store_url": f"sqlite:///{tmp_path / 'another.db'}"}
+        now = connection | {"extra": connection["extra"] | {changed: values.get(changed, "another")}}
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(now))
+    event = {
+        "order_id": trigger.order_id,
+        "outcome": outcome,
+        "detail": "",
+        "reason": "",
+        **trigger.passed_on,
+    }
+    with pytest.raises(AirflowFailException, match="was bought under another account, namespace or store"):
+        resume(wait, event)
+    assert form.typed == [order.order_id for order in sim.orders()]
+    assert [order.status for order in sim.orders()] == ["completed" if outcome == "arrived" else "cancelled"]
+
+
 @pytest.mark.slow
 def test_a_triggerer_with_another_store_gives_the_number_back_at_once(
     run_task: Any,

@@ -39,6 +39,13 @@ _PURCHASE_KEY = (
     attempts.c.key + ":" + sa.cast(attempts.c.series, sa.Text) + "." + sa.cast(attempts.c.number, sa.Text)
 )
 
+_HAS_BOUGHT = sa.and_(
+    purchases.c.account == attempts.c.account,
+    purchases.c.namespace == attempts.c.namespace,
+    purchases.c.key == _PURCHASE_KEY,
+    purchases.c.state == "bought",
+)
+
 
 class AttemptRecords:
     """The attempts under one key. What an attempt has bought, the ledger says, under the attempt's own key.
@@ -56,19 +63,20 @@ class AttemptRecords:
     def last_series(self) -> list[Any]:
         """The rows of the newest series, in their order, each with the order that it has bought."""
         newest = sa.select(sa.func.max(attempts.c.series)).where(self._mine).scalar_subquery()
-        has_bought = sa.and_(
-            purchases.c.account == attempts.c.account,
-            purchases.c.namespace == attempts.c.namespace,
-            purchases.c.key == _PURCHASE_KEY,
-            purchases.c.state == "bought",
-        )
         this = (
             sa.select(attempts, _PURCHASE_KEY.label("purchase_key"), purchases.c.order_id)
-            .outerjoin(purchases, has_bought)
+            .outerjoin(purchases, _HAS_BOUGHT)
             .where(self._mine, attempts.c.series == newest)
         )
         with self._store.read() as connection:
             return list(connection.execute(this.order_by(attempts.c.number)).all())
+
+    def has_bought(self, order_id: int) -> bool:
+        """Whether an attempt of any series has bought this order."""
+        this = sa.select(purchases.c.order_id).join(attempts, _HAS_BOUGHT)
+        with self._store.read() as connection:
+            found = connection.execute(this.where(self._mine, purchases.c.order_id == order_id))
+            return found.first() is not None
 
     def begin(self, series: int, number: int, request: OrderRequest) -> None:
         """Puts an attempt on record, unless another process has done so."""
@@ -199,6 +207,12 @@ class Series:
         self._row = next((row for row in rows if row.order_id == order_id and row.outcome is None), None)
         self._has_tried = self._row is not None
         return None if self._row is None else self._orders.records.get(order_id)
+
+    def has_bought(self, order_id: int) -> bool:
+        """Whether an attempt under this key has bought this order. If none has, another account or namespace
+        was used, or another store.
+        """
+        return self._records.has_bought(order_id)
 
     def succeed(self, order: Order) -> None:
         """The attempt is over: its code has come, or its number is not needed."""

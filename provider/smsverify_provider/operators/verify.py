@@ -94,7 +94,8 @@ class SmsVerifyOperator(WaitsForTurn):
         VerificationError: no number has its code; it lists the attempts. A further try tries new numbers.
         NotFoundError: the service does not know the order any more.
         AirflowFailException: waiting makes no sense: the service refuses the key in the triggerer, or that
-            has another store. The number is given back at once.
+            has another store, or the connection was changed to another account, namespace or store. The
+            number is given back at once.
         SmsVerifyError: what else `SmsVerifyHook.verify` raises.
     """
 
@@ -220,6 +221,8 @@ class SmsVerifyOperator(WaitsForTurn):
             self._give_back("an argument of its task is wrong by now")
             raise
         with self._attempts(event["key"]) as series:
+            if not series.has_bought(order_id):
+                self._end_without_records(order_id)
             order, outcome = series.resume(order_id), event["outcome"]
             if outcome in ("other_store", "refused"):
                 if order is not None:  # after this error comes no further try that could use it
@@ -329,6 +332,18 @@ class SmsVerifyOperator(WaitsForTurn):
                 "triggerer and the workers the same store_url"
             )
         return message
+
+    def _end_without_records(self, order_id: int) -> NoReturn:
+        """Gives back an order that was bought with what the connection held before. It buys no other one."""
+        reason = "the connection of its task was changed while that waited"
+        is_cancelled = self._hook.release(order_id, reason, undo=True)
+        fate = "cancelled" if is_cancelled else "not cancelled, because its code may have come"
+        raise AirflowFailException(
+            f"order {order_id} was bought under another account, namespace or store: the connection "
+            f"{self.smsverify_conn_id!r}, or its API key, was changed while this task waited. The order is "
+            f"{fate}, and no other number was bought. To go on with it, change the connection back and clear "
+            "the task. With an `account` in the connection, a new key changes nothing"
+        )
 
     def _look(self, order_id: int, *, ask: bool = True) -> Message | None:
         return self._hook.check_otp(order_id, ask=ask, sender=self.sender, pattern=self.pattern)

@@ -200,9 +200,12 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         """Waits until the code is there, the time is over, or waiting makes no sense any more."""
         # By this machine's calendar, until the store's time is known.
         end = time.monotonic() + max(0.0, self.deadline - time.time())
+        refused_key, refusal = None, ""
         while True:
             try:
                 hook = self._hook = await self._make_hook()
+                if hook.settings.api_key == refused_key:
+                    return {"outcome": "refused", "detail": refusal}
                 left = await asyncio.to_thread(self._claim, hook)
                 if left is None:
                     return {"outcome": "other_store", "detail": OTHER_STORE}
@@ -231,7 +234,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
             except NotFoundError as error:
                 return {"outcome": "not_found", "detail": str(error), "reason": str(error)}
             except AuthenticationError as error:
-                return {"outcome": "refused", "detail": str(error)}
+                # The connection is read once more: it may have a new key by now.
+                refused_key, refusal = hook.settings.api_key, str(error)
             except StoreError as error:
                 if time.monotonic() > end:
                     raise

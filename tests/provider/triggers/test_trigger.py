@@ -76,6 +76,29 @@ def test_a_store_that_fails_for_a_while_does_not_end_the_wait(
 
 
 @NEVER
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_wait_goes_on_with_the_key_that_the_connection_has_by_now(
+    make: Any,
+    sim: Simulator,
+    order: Order,
+    connection: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    is_known: bool,
+) -> None:
+    async def scenario() -> dict[str, Any]:
+        running = await start(make(), sim)
+        if is_known:
+            monkeypatch.setenv(
+                "AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection | {"password": "rotated-key-1"})
+            )
+        sim.configure(api_key="rotated-key-1")
+        sim.deliver_sms(order.order_id)
+        return await running
+
+    assert run(scenario())["outcome"] == ("arrived" if is_known else "refused")
+
+
+@NEVER
 def test_the_loop_is_never_blocked(
     make: Any, order: Order, sim: Simulator, gate: Gate, airflow_says: Any
 ) -> None:
