@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +31,9 @@ LARGEST_BODY = 10 * 1024 * 1024  # bytes
 # it is put on record again before the request is given up.
 GOOD_FOR = 2.0
 ANNOUNCEMENTS = 5
+# Of SO_LINGER: what happens when a connection is closed.
+_ABORT = struct.pack("ii", 1, 0)
+_FINISH = struct.pack("ii", 0, 0)
 
 
 class WireError(Exception):
@@ -206,6 +211,10 @@ class WatchedConnection(HTTPConnection):
     The request is collected, and leaves in one piece over a connection that is already open, with its proxy
     and its TLS. So nothing that takes long lies between the check and the first byte, nor between the first
     byte and the last.
+
+    A request without an answer is taken back from the kernel when its connection is closed, also by the death
+    of this process. Otherwise the kernel would send it again for minutes, and it could reach the service when
+    it counts as not made.
     """
 
     _collected: list[bytes] | None = None
@@ -225,6 +234,7 @@ class WatchedConnection(HTTPConnection):
         except BaseException as error:
             raise _KeptBack(error) from error
         exchange.may_have_left = True
+        _abort_without_an_answer(_tcp(self.sock), exchange.timeout)
         self.send(whole)
 
     def send(self, data: Any) -> None:
@@ -235,18 +245,39 @@ class WatchedConnection(HTTPConnection):
 
     def getresponse(self) -> Any:
         # The time-out of the socket begins anew with each byte.
-        timer = threading.Timer(_this_thread.exchange.timeout, _shut, (self.sock,))
+        connection = _tcp(self.sock)
+        timer = threading.Timer(_this_thread.exchange.timeout, _shut, (connection,))
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()
+            response = super().getresponse()
         finally:
             timer.cancel()
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH)
+        return response
+
+
+def _tcp(connection: Any) -> socket.socket:
+    """The socket itself, below the TLS that urllib3 puts around a TLS connection to a proxy."""
+    while not isinstance(connection, socket.socket):
+        connection = connection.socket
+    return connection
+
+
+def _abort_without_an_answer(connection: socket.socket, timeout: float) -> None:
+    """Lets the kernel send a request no more once its connection is closed, nor after its time-out: a process
+    that is stopped closes nothing.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = min(math.ceil(timeout * 1000), 2**31 - 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _shut(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RD)
 
 
 class _HTTPSConnection(WatchedConnection, HTTPSConnection):

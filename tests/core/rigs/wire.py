@@ -91,6 +91,30 @@ def is_silent(_connection: socket.socket, stopping: threading.Event) -> None:
     stopping.wait(60)
 
 
+def notes_the_end(ends: list[str]) -> Behaviour:
+    """Says nothing, and notes how the other side ends the connection."""
+
+    def behave(connection: socket.socket, _: threading.Event) -> None:
+        try:
+            while socket.socket.recv(connection, 65_536):  # below TLS, whose alerts may come first
+                pass
+            ends.append("closed")
+        except ConnectionResetError:
+            ends.append("reset")
+
+    return behave
+
+
+def answers_and_notes_the_end(raw: bytes, ends: list[str]) -> Behaviour:
+    """Sends these bytes and waits for the other side to end the connection."""
+
+    def behave(connection: socket.socket, stopping: threading.Event) -> None:
+        connection.sendall(raw)
+        notes_the_end(ends)(connection, stopping)
+
+    return behave
+
+
 def tunnels_to(port: int) -> Behaviour:
     """A proxy that lets through what it is asked for, always to this port of this machine."""
 
@@ -106,10 +130,15 @@ def tunnels_to(port: int) -> Behaviour:
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
+    try:
         while chunk := source.recv(65_536):
             sink.sendall(chunk)
         sink.shutdown(socket.SHUT_WR)
+    except ConnectionResetError:
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sink.shutdown(socket.SHUT_RD)  # wakes the other pump, which lets go of it
+    except OSError:
+        pass
 
 
 class WireServer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import pytest
 import requests
 from requests_mock import Mocker
-from rigs import API_KEY
+from rigs import API_KEY, eventually
 from rigs.transport import ORDER, PATH, MakeTransport, buy, cut
 from rigs.wire import (
     WireServer,
     answer,
+    answers_and_notes_the_end,
     closed_port,
     closes,
     is_silent,
+    notes_the_end,
     resets,
     response,
     sends,
@@ -305,3 +308,46 @@ def test_a_request_leaves_in_one_piece(
     posts = [piece for piece in pieces if b"POST" in piece]
     assert len(posts) == 1
     assert posts[0].endswith(b'{"service_id": 1012}')
+
+
+# ------------------------------------------------------------------ what has no answer
+
+
+def test_a_request_that_is_given_up_is_taken_back_from_the_kernel(way: Any) -> None:
+    """Closed as usual, the connection would go on sending it for minutes while the network is away."""
+    server, make = way
+    ends: list[str] = []
+    server.on("POST", notes_the_end(ends))
+    with pytest.raises(OutcomeUnknown):
+        buy(make(read_timeout=0.5))
+    eventually(lambda: ends, "the end of the connection")
+    assert ends == ["reset"]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_an_exchange_that_succeeds_ends_as_usual(stays: bool, way: Any) -> None:
+    server, make = way
+    ends: list[str] = []
+    raw = response(201, ORDER)
+    raw = raw.replace(b"Connection: close\r\n", b"") if stays else raw
+    server.on("POST", answers_and_notes_the_end(raw, ends))
+    assert buy(make()).body == ORDER
+    eventually(lambda: ends, "the end of the connection")
+    assert ends == ["closed"]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+def test_the_kernel_gives_a_request_up_when_a_stopped_process_cannot(
+    way: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, make = way
+    right, limits = WatchedConnection.send, []
+
+    def send(connection: WatchedConnection, data: Any) -> None:
+        if connection._collected is None and data.startswith(b"POST"):
+            limits.append(connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        right(connection, data)
+
+    monkeypatch.setattr(WatchedConnection, "send", send)
+    buy(make(read_timeout=7.0))
+    assert limits == [7000]
