@@ -140,6 +140,10 @@ class Pattern:
         self._under_way.add(text)
         return True
 
+    def put_off(self, text: str) -> None:
+        """It is not under way in a text after all."""
+        self._under_way.discard(text)
+
 
 class Matching:
     """Looks for patterns in a thread of its own."""
@@ -149,8 +153,13 @@ class Matching:
 
     def look(self, pattern: Pattern, text: str, then: Callable[[], None]) -> None:
         """Has a pattern looked for in a text, unless that is under way; `then` is called when it is known."""
-        if pattern.begin(text):
+        if not pattern.begin(text):
+            return
+        try:
             self._try(pattern, text, then, tries=0)
+        except RuntimeError as error:
+            pattern.put_off(text)
+            log.warning("No thread can be started to look for a pattern; it is tried again: %s", error)
 
     def _try(self, pattern: Pattern, text: str, then: Callable[[], None], tries: int) -> None:
         def look() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from smsverify._runtime.clock import boottime
+from smsverify._runtime.threads import is_alive, started
 from smsverify.errors import StoreError
 from smsverify.text import log_of
 
@@ -65,10 +66,16 @@ class _Hands:
     def take(self, held: Held) -> None:
         with self._lock:
             self._held[held.account, held.order_id] = held
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="smsverify-holding", daemon=True)
-                self._thread.start()
+            if not is_alive(self._thread):
+                self._start(held.order_id)
         self._changed.set()
+
+    def _start(self, order_id: int) -> None:
+        try:
+            self._thread = started(self._beat, "smsverify-holding")
+        except RuntimeError as error:
+            # Its buyer must have the order all the same. The next order starts the thread.
+            log.warning("No thread can be started for the signs of life of order %d: %s", order_id, error)
 
     def drop(self, held: Held) -> None:
         with self._lock:

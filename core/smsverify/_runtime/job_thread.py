@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from smsverify._runtime.threads import is_alive, started
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -31,12 +32,15 @@ class JobThread:
         self._thread: threading.Thread | None = None
 
     def submit(self, job: Callable[[], None], *, rank: int = 0) -> None:
-        """Has a job done. Jobs with a lower `rank` come first, then those that came earlier."""
-        self._jobs.put((rank, next(self._numbers), job))
+        """Has a job done. Jobs with a lower `rank` come first, then those that came earlier.
+
+        Raises:
+            RuntimeError: no thread can be started, so the job is not taken.
+        """
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+            if not is_alive(self._thread):
+                self._thread = started(self._run, self._name)
+            self._jobs.put((rank, next(self._numbers), job))
 
     def _run(self) -> None:
         while True:

@@ -6,11 +6,29 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import TypeVar
 
 LOOK = 0.2  # seconds between two moments at which an interruption is seen
 
 T = TypeVar("T")
+
+
+def started(work: Callable[[], None], name: str) -> threading.Thread:
+    """A new thread that works. Assign it to what is looked at later only now: one that cannot be started
+    must not be taken for one that works.
+
+    Raises:
+        RuntimeError: it cannot be started. The process or the machine has too many, or Python is ending.
+    """
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def is_alive(thread: threading.Thread | None) -> bool:
+    """Whether there is a thread, and it has not ended."""
+    return thread is not None and thread.is_alive()
 
 
 def result_of(future: Future[T]) -> T:
@@ -32,7 +50,8 @@ def for_each(items: Iterable[T], do: Callable[[T], None], *, at_once: int, name:
     Args:
         items: what is to be done.
         do: is called with each.
-        at_once: so many calls are under way at the most. All but one of them have a thread of their own.
+        at_once: so many calls are under way at the most, and fewer where no more threads can be started. All
+            but one of them have a thread of their own.
         name: of the threads.
     """
     left = deque(items)
@@ -50,10 +69,10 @@ def for_each(items: Iterable[T], do: Callable[[T], None], *, at_once: int, name:
                 left.clear()
                 errors.append(error)
 
-    count = min(at_once, len(left)) - 1
-    threads = [threading.Thread(target=work, name=name, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
+    with suppress(RuntimeError):
+        for _ in range(min(at_once, len(left)) - 1):
+            threads.append(started(work, name))
     work()
     for thread in threads:
         thread.join()

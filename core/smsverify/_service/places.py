@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from smsverify._runtime.clock import boottime
 from smsverify._runtime.forking import ProcessLock
+from smsverify._runtime.threads import is_alive, started
 from smsverify.errors import StoreError
 from smsverify.text import log_of
 
@@ -123,13 +124,15 @@ class Keeper:
         Args:
             place: the place.
             lead: seconds before its turn at which the future is done.
+
+        Raises:
+            RuntimeError: no thread can be started, so the place is not kept.
         """
         future: Future[None] = Future()
         with self._lock:
+            if not is_alive(self._thread):
+                self._thread = started(self._run, "smsverify-places")
             self._kept[place.id] = (place, lead, future)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="smsverify-places", daemon=True)
-                self._thread.start()
         self._changed.set()
         return future
 

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from smsverify._orders.orders import Orders
-from smsverify._runtime.threads import for_each
+from smsverify._runtime.threads import for_each, is_alive, started
 from smsverify._service.rate_limit import Priority
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, polls, waits
@@ -84,6 +85,7 @@ class Poller:
         self._account = account
         self._polls = 0
         self._threads: dict[bool, threading.Thread] = {}
+        self._can_start = True
         self._reported: set[tuple[int, str]] = set()
         self._unreadable: set[int] = set()
 
@@ -96,15 +98,23 @@ class Poller:
             poll: whether a poll is due, and wanted.
         """
         for urgent in (True, False):
-            if urgent in self._threads and self._threads[urgent].is_alive():
+            if is_alive(self._threads.get(urgent)):
                 continue
             due = self.schedule.claim_due(urgent=urgent, looks=looks, poll=poll)
             if due:
-                thread = threading.Thread(
-                    target=self._ask_for, args=(due, when_asked), name="smsverify-poll", daemon=True
+                self._start(partial(self._ask_for, due, when_asked), urgent)
+
+    def _start(self, work: Callable[[], None], urgent: bool) -> None:
+        try:
+            self._threads[urgent] = started(work, "smsverify-poll")
+            self._can_start = True
+        except RuntimeError as error:
+            if self._can_start:
+                log.warning(
+                    "No thread can be started for a poll; the waits go on with the next one: %s", error
                 )
-                self._threads[urgent] = thread
-                thread.start()
+            self._can_start = False
+            self.schedule.make_due()
 
     # -------------------------------------------------------------- for which orders
 

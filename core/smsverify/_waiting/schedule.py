@@ -265,6 +265,12 @@ class Schedule:
             next_at = self._store.now(connection) + pause
             connection.execute(sa.update(polls).where(this).values(next_at=next_at))
 
+    def make_due(self) -> None:
+        """Has the next poll made at once: the one that was claimed could not be made."""
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            connection.execute(sa.update(polls).where(polls.c.account == self._account).values(next_at=now))
+
     def _claim_poll(self) -> list[Look]:
         """The poll for all who wait; none where another process was quicker, or it is not time yet."""
         plan, look, first_poll = self._plan()

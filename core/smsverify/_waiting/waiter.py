@@ -26,6 +26,7 @@ from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.handover import Handover
 from smsverify._runtime.forking import ProcessLock
+from smsverify._runtime.threads import is_alive, started
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, orders, polls, waits
 from smsverify._waiting.pace import alive_for
@@ -172,14 +173,19 @@ class Waiter:
 
         Raises:
             StoreError: the store cannot be used.
+            RuntimeError: no thread can be started.
         """
         deadline = time.monotonic() + timeout
         wait = Wait(order_id, deadline, stop, waiter or uuid.uuid4().hex, wanted, cancels, task)
         self._handover.claim(order_id, wait.waiter)
         self._register(wait)
-        with self._lock:
-            self._waits[wait.id] = wait
-            self._start()
+        try:
+            with self._lock:
+                self._start()
+                self._waits[wait.id] = wait
+        except RuntimeError:
+            self._unregister([wait])
+            raise
         self._wake.set()
         return wait
 
@@ -201,15 +207,14 @@ class Waiter:
             order_ids: the orders; `None` for all.
         """
         with self._lock:
-            subscription = self._subscriptions.add(consumer, order_ids)
             self._start()
+            subscription = self._subscriptions.add(consumer, order_ids)
         self._wake.set()
         return subscription
 
     def _start(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="smsverify-waiter", daemon=True)
-            self._thread.start()
+        if not is_alive(self._thread):
+            self._thread = started(self._run, "smsverify-waiter")
 
     # -------------------------------------------------------------- the thread
 
