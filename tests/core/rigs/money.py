@@ -81,8 +81,8 @@ class _MovedTime:
     def time(self) -> float:
         return time.time() + self._clock.ahead + self._clock.wrong
 
-    def clock_gettime(self, which: int) -> float:
-        return time.clock_gettime(which) + self._clock.ahead - self._clock.saved
+    def clock_gettime_ns(self, which: int) -> int:
+        return time.clock_gettime_ns(which) + round((self._clock.ahead - self._clock.saved) * 1e9)
 
 
 _ASKS_NOT = "smsverify.models"  # where times come from and go to, but not what time it is
