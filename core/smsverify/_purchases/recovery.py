@@ -26,7 +26,7 @@ from smsverify._purchases.wallet import Comparison, Reading, Wallet
 from smsverify._runtime.clock import MINUTE
 from smsverify._store.store import Store
 from smsverify.errors import AuthenticationError, InvalidRequestError, ServiceError, WaitStoppedError
-from smsverify.models import Order
+from smsverify.models import RENTALS, Order, gets_no_more
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -359,7 +359,9 @@ class Recovery:
             log.warning("Whether %s was renewed cannot be found out now: %s", call.key, error)
             return None
         after = Expiry.shown_by(status, asked_at, self._time_scale)
-        if after is None or not after.is_shown_like(before) or status.ended:
+        # What is renewed is a rental, also where its product is not known.
+        is_over = gets_no_more(status.status, RENTALS[0])
+        if after is None or not after.is_shown_like(before) or is_over:
             return None
         # By the clock that all share, the end before was reckoned at the answer's arrival, and so is never
         # too early; this one is never too late. However slow both were, an end beyond both was moved.

@@ -41,7 +41,7 @@ from smsverify.errors import (
     UnexpectedResponseError,
     WaitStoppedError,
 )
-from smsverify.models import Order, Rental, has_ended
+from smsverify.models import RENTALS, Order, Rental, gets_no_more
 from smsverify.reports import KeptRental, Outcome, RentalsReport
 from smsverify.text import amount, log_of
 
@@ -124,12 +124,17 @@ class Rentals:
         if order.cancelled:
             return True
         # An end on record may have moved since; the service's word that it is over is final.
-        if not has_ended(order.status) and (order.expires_estimated or self._has_to_ask(order)):
+        is_final = gets_no_more(order.status, RENTALS[0]) or self._is_used_up(order)
+        if not is_final and (order.expires_estimated or self._has_to_ask(order)):
             return False
         left = self._unseen(order).left
         if not is_over(order.status, left, is_sure=True):
             return False
         return left is None or left < -REMEMBERED * self._time_scale
+
+    def _is_used_up(self, order: Order) -> bool:
+        """Whether a code has completed a rental, and all that was paid for it is over."""
+        return order.status == "completed" and self._periods.is_used_up(order)
 
     def _look(self, order: Order, stop: threading.Event | None, *, hasty: bool) -> tuple[Seen, bool]:
         """A rental as it is now, and whether the service did not answer."""
@@ -195,7 +200,7 @@ class Rentals:
             sight,
             last=self._periods.last(order.order_id),
             last_begins=self._periods.last_begins(before),
-            is_used_up=order.status == "completed" and self._periods.is_used_up(order),
+            is_used_up=self._is_used_up(order),
             is_open=self._has_open_renewal(order.order_id),
             cancel_reason=None if release is None or release.is_planned else release.reason,
             unclaimed_for=self._orders.handover.unclaimed_for(order.order_id),

@@ -70,6 +70,7 @@ class Settings:
             `rent-30days` orders has.
         cancel_active: Cancelling an `active` rental: "refuse" (400), "refund" (all that was paid comes back,
             unless an SMS has arrived: then 400), or "no-refund". An `active` eSIM is always refused.
+        renew_completed: Whether a rental that a code has completed can be renewed, and stays completed.
         clock_skew: Seconds by which the service's clock is ahead of ours in `Date`, `created_at` and
             `expiry_date`.
         keep_alive: Real seconds that an idle connection is kept open.
@@ -107,6 +108,7 @@ class Settings:
     status_lag: float = 0.0
     time_left_fields: tuple[str, ...] = ("time_left_seconds", "days_left")
     cancel_active: Literal["refuse", "refund", "no-refund"] = "refuse"
+    renew_completed: bool = False
     clock_skew: float = 0.0
     keep_alive: float = 75.0
     callback_url: str | None = None
@@ -222,5 +224,6 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "count_refused": _FLAG,
     "otp_as_integer": _FLAG,
     "list_shows_completion": _FLAG,
+    "renew_completed": _FLAG,
     "callback_before_answer": _FLAG,
 }

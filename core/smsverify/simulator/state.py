@@ -190,7 +190,11 @@ class State:
     def renew(self, order_id: int) -> SimulatedOrder:
         with self.lock:
             order = self._answering(order_id).order
-            if order.product not in RENEWABLE or order.status not in ("pending", "active"):
+            is_completed = order.status == "completed"
+            is_running = order.status in ("pending", "active") or (
+                is_completed and self.settings.renew_completed
+            )
+            if order.product not in RENEWABLE or not is_running:
                 raise Refused(400, "Order cannot be renewed")
             offer = self.catalogue.find(order.product, order.service_id or order.service, order.country_id)
             if offer is None:
@@ -200,7 +204,7 @@ class State:
             self._wallet.move("renewal", -price, order_id)
             order.paid += price
             order.renewals += 1
-            order.status = "active"
+            order.status = "completed" if is_completed else "active"
             order.expires_at += self._validity(order.product, offer, order.duration)
             self._schedule(order.expires_at.timestamp(), "end", order_id)
             until = order.expires_at.isoformat(" ", "seconds")

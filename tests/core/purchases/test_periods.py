@@ -447,6 +447,43 @@ def test_a_code_does_not_end_a_rental(simulate: Simulate, make_hook: MakeHook, s
     assert set(outcomes(hook.renew_expiring(4 * DAY)).values()) == {"refused"}
 
 
+@pytest.mark.parametrize("kind", ["error_before", "error_after"])
+def test_a_completed_rental_is_renewed_on_after_a_renewal_of_unknown_outcome(
+    kind: str, simulate: Simulate, make_hook: MakeHook, store_url: str, clock: Clock
+) -> None:
+    products = {"rent-1day": {"sms_status": "completed"}}
+    service = simulate(speed=1.0, rate_limit=None, products=products, renew_completed=True)
+    hook = make_hook(service, store_url, rate_period=1.0)
+    (day,) = rent(hook, "day")
+    service.deliver_sms(day, otp="123456")
+    assert hook.get_status(day).status == "completed"
+    service.set_time_left(day, HOUR / 2)
+    service.add_fault(Fault(kind, path="order/*/renew/", status=502, times=1))
+    was_made = kind == "error_after"
+    assert of(hook.renew_expiring(HOUR), day).outcome == ("renewed" if was_made else "unknown")
+    clock.pass_by(150)
+    assert of(hook.renew_expiring(HOUR), day).outcome == ("not_due" if was_made else "renewed")
+    assert service.order(day).renewals == 1
+    clock.pass_by(DAY)
+    assert of(hook.renew_expiring(HOUR), day).outcome == "renewed"
+
+
+def test_a_completed_rental_that_runs_on_longer_than_its_status_has_shown_is_not_forgotten(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, clock: Clock
+) -> None:
+    service = simulate(speed=1.0, products={"rent-30days": {"sms_status": "completed"}})
+    hook = make_hook(service, store_url, rate_period=1.0)
+    (month,) = rent(hook, "month")
+    service.deliver_sms(month, otp="123456")
+    service.set_time_left(month, 60)
+    hook.get_status(month)
+    service.set_time_left(month, 20 * DAY)
+    clock.pass_by(2 * DAY)
+    assert [rental.order_id for rental in hook.rentals()] == [month]
+    clock.pass_by(40 * DAY)
+    assert hook.rentals() == []
+
+
 def test_an_estimated_end_does_not_end_a_rental(
     service: Simulator, hook: SmsVerifyHook, clock: Clock
 ) -> None:

@@ -207,6 +207,17 @@ def test_renewing_a_pending_day_rental_makes_it_active(api: Api) -> None:
     assert 2 * 86_400 - 60 < answer["time_left_seconds"] <= 2 * 86_400
 
 
+@pytest.mark.parametrize(("renews", "status"), [(False, 400), (True, 200)])
+def test_renewing_a_completed_rental_follows_the_setting(
+    start: Callable[..., Api], renews: bool, status: int
+) -> None:
+    api = start(products={"rent-1day": {"sms_status": "completed"}}, renew_completed=renews)
+    order_id = api.buy("rent-1day", service_id=4421)
+    api.simulator.deliver_sms(order_id)
+    assert api("POST", f"order/{order_id}/renew/").status_code == status
+    assert (api.status(order_id)["status"], api.simulator.order(order_id).renewals) == ("completed", renews)
+
+
 def test_a_pending_order_is_cancelled_and_refunded_once(api: Api) -> None:
     order_id = api.buy()
     answer = api("POST", f"order/{order_id}/cancel/")
