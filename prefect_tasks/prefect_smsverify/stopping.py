@@ -5,7 +5,8 @@ mapped tasks and does not inform them, so each wait checks a `Stop`.
 
 A task that runs in another process than its flow, such as a task of `ProcessPoolTaskRunner`, sees nothing of
 the flow's process. There a thread checks now and then whether that process is gone, and whether the flow run
-is being cancelled or has ended. It cannot see a SIGTERM or SIGINT that only the flow's process receives: that
+is being cancelled, was cancelled, has failed or has crashed. A flow run that has completed may have left the
+task to a task worker. The thread cannot see a SIGTERM or SIGINT that only the flow's process receives: that
 process does not end before the waits of its tasks, or before it is killed.
 """
 
@@ -159,4 +160,4 @@ def _is_ending(flow_run_id: UUID) -> bool:
     except Exception as error:  # the next look asks the server again
         log.debug("Flow run %s cannot be read: %s", flow_run_id, error)
         return False
-    return state is not None and (state.is_cancelling() or state.is_final())
+    return state is not None and (state.is_cancelling() or (state.is_final() and not state.is_completed()))

@@ -10,16 +10,12 @@ import sys
 from typing import Any
 
 import pytest
-from prefect import Task, task
+from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 from prefect.task_worker import TaskWorker
 
 import prefect_smsverify
-from prefect_smsverify import SmsVerifyCredentials, get_order_status, order_number
-from smsverify import InvalidRequestError, SmsVerifyHook
-from smsverify.simulator import Simulator
+from smsverify import InvalidRequestError
 
 TASKS = [
     one for name in prefect_smsverify.__all__ if isinstance(one := getattr(prefect_smsverify, name), Task)
@@ -63,25 +59,3 @@ def test_no_task_runs_in_the_background(form: Any) -> None:
             assert error.value.field == "persist_result"
         assert vars(one) == before
         assert (one.persist_result, one.cache_policy) == (False, NO_CACHE)
-
-
-def test_a_task_that_calls_ours_runs_in_the_background(
-    silent: Simulator, account: SmsVerifyCredentials
-) -> None:
-    seen = []
-
-    @task
-    def looks_twice() -> None:
-        order = order_number(account, "temporary", service="WhatsApp")
-        seen.append(get_order_status(account, order).status)
-        SmsVerifyHook().cancel(order.order_id)
-        seen.append(get_order_status(account, order).status)
-
-    async def in_the_background() -> None:
-        async with get_client() as client:
-            run = await client.read_task_run(looks_twice.delay().task_run_id)
-        await TaskWorker(looks_twice).execute_task_run(run)
-
-    with temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
-        asyncio.run(in_the_background())
-    assert seen == ["pending", "cancelled"]
