@@ -343,7 +343,7 @@ class SmsVerifyHook(AccountView):
         for attempt in self.attempts(product, attempts=attempts, timeout=timeout, **purchase):
             with attempt as number:
                 result = check_result(action(number.order))
-                message = number.wait_for_otp(**which)
+                message = number.wait_for_otp(stop=purchase.get("stop"), **which)
             if attempt.is_done:
                 return attempt.verification(message, result)
         raise AssertionError("attempts end with a code or an error")

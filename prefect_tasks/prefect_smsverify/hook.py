@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from prefect_smsverify.runs import PrefectRun
+from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.waiting import agive_back_unless_decided, give_back_unless_decided
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Message
@@ -21,11 +23,33 @@ def _signed_like(core: _Call) -> Callable[[Callable[..., Any]], _Call]:
     return lambda own: cast("_Call", wraps(core)(own))
 
 
+def _stopped_with_the_run(core: _Call) -> _Call:
+    """Lets a method of the core's end when the run goes down, unless it is given a `stop`."""
+
+    @_signed_like(core)
+    def method(self: PrefectHook, *args: Any, stop: threading.Event | None = None, **options: Any) -> Any:
+        return core(self, *args, stop=_or_that_of_the_run(stop), **options)
+
+    return method
+
+
+def _or_that_of_the_run(stop: threading.Event | None) -> threading.Event:
+    return current_stop() if stop is None else stop
+
+
 class PrefectHook(SmsVerifyHook):
-    """The core's hook; a purchase without a key gets one from the run."""
+    """The core's hook: a purchase without a key gets one from the run, and what lasts ends with the run."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(run_context=PrefectRun(), **settings)
+
+    order = _stopped_with_the_run(SmsVerifyHook.order)
+    rented_number = _stopped_with_the_run(SmsVerifyHook.rented_number)
+    attempts = _stopped_with_the_run(SmsVerifyHook.attempts)  # and so `verify`
+    renew = _stopped_with_the_run(SmsVerifyHook.renew)
+    renew_expiring = _stopped_with_the_run(SmsVerifyHook.renew_expiring)
+    reconcile = _stopped_with_the_run(SmsVerifyHook.reconcile)
+    prune_store = _stopped_with_the_run(SmsVerifyHook.prune_store)
 
     # A time limit, the end of a run or a failure ends a wait, and its number must not be left behind.
 
@@ -37,13 +61,13 @@ class PrefectHook(SmsVerifyHook):
         *,
         cancel_on_timeout: bool = True,
         waiter: str | None = None,
+        stop: threading.Event | None = None,
         **options: Any,
     ) -> Message:
-        waiter = waiter or uuid.uuid4().hex
+        waiter, stop = waiter or uuid.uuid4().hex, _or_that_of_the_run(stop)
+        options |= {"cancel_on_timeout": cancel_on_timeout, "waiter": waiter, "stop": stop}
         try:
-            return super().wait_for_otp(
-                order_id, timeout, cancel_on_timeout=cancel_on_timeout, waiter=waiter, **options
-            )
+            return super().wait_for_otp(order_id, timeout, **options)
         except BaseException as error:
             if cancel_on_timeout:
                 give_back_unless_decided(self, order_id, waiter, error)
@@ -57,13 +81,13 @@ class PrefectHook(SmsVerifyHook):
         *,
         cancel_on_timeout: bool = True,
         waiter: str | None = None,
+        stop: threading.Event | None = None,
         **options: Any,
     ) -> Message:
-        waiter = waiter or uuid.uuid4().hex
+        waiter, stop = waiter or uuid.uuid4().hex, _or_that_of_the_run(stop)
+        options |= {"cancel_on_timeout": cancel_on_timeout, "waiter": waiter, "stop": stop}
         try:
-            return await super().await_otp(
-                order_id, timeout, cancel_on_timeout=cancel_on_timeout, waiter=waiter, **options
-            )
+            return await super().await_otp(order_id, timeout, **options)
         except BaseException as error:
             if cancel_on_timeout:
                 await agive_back_unless_decided(self, order_id, waiter, error)

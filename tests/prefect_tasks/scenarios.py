@@ -104,6 +104,23 @@ async def busy_coroutine_with_a_rented_number() -> None:
         await asyncio.sleep(1000)
 
 
+@task
+def uses_the_hook(way: str) -> None:
+    hook = ACCOUNT.get_hook()
+    if way == "waits":
+        hook.wait_for_otp(hook.order("temporary", service="WhatsApp").order_id)
+    elif way == "verifies":
+        hook.verify(lambda order: None, "temporary", service="WhatsApp")
+    else:
+        with hook.rented_number("temporary", service="WhatsApp") as number:
+            number.wait_for_otp()
+
+
+@flow
+def mapped_hooks() -> None:
+    uses_the_hook.map(["waits", "verifies", "rents"]).result()
+
+
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
 def in_processes() -> None:
     orders = [order_number(ACCOUNT, "temporary", service="WhatsApp") for _ in range(2)]

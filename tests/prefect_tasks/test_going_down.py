@@ -123,6 +123,7 @@ def statuses(simulator: Simulator) -> list[str]:
         pytest.param("gathered", signal.SIGINT, 3, 3, marks=SLOW),
         ("chained_in_a_transaction", signal.SIGTERM, 3, 3),
         pytest.param("mapped_wrappers", signal.SIGTERM, 3, 3, marks=SLOW),
+        pytest.param("mapped_hooks", signal.SIGTERM, 3, 3, marks=SLOW),
         pytest.param("subflow_in_a_task", signal.SIGTERM, 3, 3, marks=SLOW),
         ("busy_with_a_rented_number", signal.SIGTERM, 1, 0),
         pytest.param("busy_coroutine_with_a_rented_number", signal.SIGTERM, 1, 0, marks=SLOW),

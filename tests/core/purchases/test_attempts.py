@@ -418,3 +418,10 @@ def test_many_at_once_buy_one_number_each(simulator: Simulator, hook: SmsVerifyH
         thread.join()
     assert len({one.order_id for one in done}) == 5
     assert simulator.balance() == 48
+
+
+def test_a_stop_ends_the_wait_for_the_code(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    stop = threading.Event()
+    with pytest.raises(errors.WaitStoppedError):
+        verify(hook, lambda _: stop.set(), timeout=300, stop=stop)
+    assert statuses(simulator) == ["cancelled"]

@@ -1,0 +1,82 @@
+"""The hook of a block inside of a run: what lasts ends with the run."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any
+
+import pytest
+
+from prefect_smsverify import SmsVerifyCredentials
+from prefect_smsverify.stopping import stopping_waits
+from smsverify import SmsVerifyHook, WaitStoppedError
+from smsverify.simulator import Simulator
+
+WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
+CALLS: dict[str, Callable[[SmsVerifyHook, int], Any]] = {
+    "order": lambda hook, _: hook.order(**WHATSAPP),
+    "rented_number": lambda hook, _: hook.rented_number(**WHATSAPP).__enter__(),
+    "attempts": lambda hook, _: next(hook.attempts(**WHATSAPP)),
+    "verify": lambda hook, _: hook.verify(print, **WHATSAPP, timeout=5),
+    "renew": lambda hook, order_id: hook.renew(order_id),
+    "wait_for_otp": lambda hook, order_id: hook.wait_for_otp(order_id, timeout=5),
+    "await_otp": lambda hook, order_id: asyncio.run(hook.await_otp(order_id, timeout=5)),
+}
+
+
+class Down(BaseException):
+    """The end of a run."""
+
+
+def in_a_run_that_is_down(call: Callable[..., Any], *args: Any) -> Any:
+    context: Context | None = None
+    try:
+        with stopping_waits():
+            context = copy_context()
+            raise Down
+    except Down:
+        assert context is not None
+        return context.run(call, *args)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_ends_with_its_run(name: str, silent: Simulator, account: SmsVerifyCredentials) -> None:
+    hook = account.get_hook()
+    order = hook.order("rent-1day", service="Tinder")
+    with pytest.raises(WaitStoppedError):
+        in_a_run_that_is_down(CALLS[name], hook, order.order_id)
+    assert [one.order_id for one in silent.orders()] == [order.order_id]
+    assert silent.balance() in {50 - order.price, 50}  # a wait gives its number back
+
+
+def test_the_renewal_of_many_rentals_ends_with_its_run(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    hook = account.get_hook()
+    hook.order("rent-1day", service="Tinder")
+    (rental,) = in_a_run_that_is_down(hook.renew_expiring, 86_400).rentals
+    assert rental.outcome == "stopped"
+
+
+def test_a_reconciliation_ends_with_its_run(silent: Simulator, account: SmsVerifyCredentials) -> None:
+    hook = account.get_hook()
+    hook.order(**WHATSAPP)
+    with pytest.raises(WaitStoppedError):
+        in_a_run_that_is_down(lambda: hook.reconcile(cancel_after=0))
+    assert silent.orders()[0].status == "pending"
+
+
+def test_a_stop_of_the_callers_own_holds_alone(silent: Simulator, account: SmsVerifyCredentials) -> None:
+    hook = account.get_hook()
+    order = in_a_run_that_is_down(lambda: hook.order(**WHATSAPP, stop=threading.Event()))
+    assert order.order_id == silent.orders()[0].order_id
+
+
+def test_each_method_shows_the_signature_of_the_core(account: SmsVerifyCredentials) -> None:
+    for name, method in inspect.getmembers(SmsVerifyHook, inspect.isfunction):
+        if name != "__init__":
+            assert inspect.signature(getattr(type(account.get_hook()), name)) == inspect.signature(method)
