@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -14,6 +15,7 @@ from prefect.artifacts import (
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.exceptions import PrefectException
 from prefect.futures import as_completed
 
 from prefect_smsverify.artifacts import publishing
@@ -40,7 +42,8 @@ def publish_progress(verifications: Iterable[PrefectFuture[Verification]]) -> li
 
     Returns:
         what has become of each, in their order: its `Verification`, or the error that it has raised, so that
-        no code is lost when another fails.
+        no code is lost when another fails. Of one that never ran, because a task before it has failed, a
+        `PrefectException`.
     """
     futures = list(verifications)
     artifact_id: UUID | None = None
@@ -79,7 +82,10 @@ def _outcomes_as_they_come(futures: list[PrefectFuture[Verification]]) -> Iterat
 
 
 def _outcome(future: PrefectFuture[Verification]) -> Outcome:
-    return future.result(raise_on_failure=False)
+    try:
+        return future.result(raise_on_failure=False)
+    except (PrefectException, CancelledError) as error:
+        return error  # the task never ran, such as where a task before it has failed
 
 
 def _artifact(ended: Sequence[Outcome], total: int) -> dict[str, Any]:

@@ -6,14 +6,18 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
-from prefect import flow, unmapped
+from prefect import flow, task, unmapped
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.exceptions import UnfinishedRun
+from prefect.futures import PrefectConcurrentFuture
 from prefect.runtime import flow_run
 from prefect.states import State
 
@@ -107,6 +111,43 @@ def test_the_same_for_coroutines(simulator: Simulator, account: SmsVerifyCredent
     check(outcomes)
     (artifact,) = published(flow_run_id)
     assert (artifact.data, artifact.description) == (100, END)
+
+
+@pytest.mark.parametrize("form_of_flow", ["a function", "a coroutine"])
+def test_a_task_that_fails_before_one_of_them_loses_no_code(
+    form_of_flow: str, simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    @task
+    def choose(service: str) -> str:
+        if service == "Google":
+            raise FormDown
+        return service
+
+    @flow
+    def plain() -> list[Any]:
+        chosen = choose.map(["Google", "WhatsApp"])
+        return publish_progress(verify_number.map(*arguments(account, form(simulator)), service=chosen))
+
+    @flow
+    async def coroutine() -> list[Any]:
+        chosen = choose.map(["Google", "WhatsApp"])
+        verified = averify_number.map(*arguments(account, form(simulator)), service=chosen)
+        return await apublish_progress(verified)
+
+    outcomes = plain() if form_of_flow == "a function" else asyncio.run(coroutine())
+    assert [type(one) for one in outcomes] == [UnfinishedRun, Verification]
+
+
+def test_a_task_that_was_cancelled_before_it_ran_loses_no_code(account: SmsVerifyCredentials) -> None:
+    cancelled: Future[Any] = Future()
+    cancelled.cancel()
+    cancelled.set_running_or_notify_cancel()
+
+    @flow
+    def sign_up() -> list[Any]:
+        return publish_progress([PrefectConcurrentFuture(uuid4(), cancelled)])
+
+    assert [type(one) for one in sign_up()] == [CancelledError]
 
 
 def test_it_is_seen_while_others_go_on(simulator: Simulator, account: SmsVerifyCredentials) -> None:
