@@ -12,7 +12,6 @@ from uuid import NAMESPACE_URL, uuid5
 from prefect import flow, get_run_logger
 from prefect.events import Event
 from prefect.events.clients import get_events_client
-from websockets.exceptions import WebSocketException
 
 from prefect_smsverify.arguments import block_of
 from prefect_smsverify.stopping import current_stop
@@ -72,11 +71,11 @@ async def publish_message_events_flow(
             while (
                 batch := await _next(subscription, lambda: stop.is_set() or time.monotonic() >= end)
             ) is not None:
-                await _emit([_event(account, credentials, *one) for one in batch])
+                await _publish([_event(account, credentials, *one) for one in batch])
                 await asyncio.to_thread(subscription.advance, batch[-1][0])
                 count, complaint = count + len(batch), ""
                 logger.info("published %d SMS to Prefect", len(batch))
-        except (SmsVerifyError, WebSocketException, OSError) as error:
+        except (SmsVerifyError, OSError) as error:
             if str(error) != complaint:
                 complaint = str(error)
                 logger.warning("SMS cannot be published now; the next try is in %.0f s: %s", PAUSE, error)
@@ -104,6 +103,14 @@ async def _next(subscription: Subscription, is_over: Callable[[], bool]) -> Batc
             return asked.result()
     asked.cancel()
     return None
+
+
+async def _publish(events: list[Event]) -> None:
+    """Sends events. Raises `SmsVerifyError` where Prefect's server does not take them."""
+    try:
+        await _emit(events)
+    except Exception as error:  # a bare one where the server is being restarted
+        raise SmsVerifyError(f"Prefect's server takes no events ({type(error).__name__}: {error})") from error
 
 
 async def _emit(events: list[Event]) -> None:
