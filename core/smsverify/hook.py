@@ -416,7 +416,8 @@ class SmsVerifyHook(AccountView):
         Returns:
             the subscription: `next()` is a future of the next messages, each with its id,
             `advance(message_id)` moves the cursor behind that one, `close()` ends it. After a restart,
-            everything behind the cursor comes again.
+            everything behind the cursor comes again. Where the service refuses the key, `next()` ends with an
+            `AuthenticationError`: subscribe again, with the key that there is by then.
         """
         name = check_key(f"{self.settings.namespace}:{check_key(consumer, 'consumer')}", "consumer")
         wanted = None if order_ids is None else check_order_ids(order_ids, "order_ids")

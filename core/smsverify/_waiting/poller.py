@@ -83,6 +83,7 @@ class Poller:
         self._store = store
         self._orders = orders
         self._account = account
+        self.refusal: AuthenticationError | None = None  # of this process's key, until it is taken
         self._polls = 0
         self._threads: dict[bool, threading.Thread] = {}
         self._can_start = True
@@ -155,6 +156,7 @@ class Poller:
             try:
                 yield
             except AuthenticationError as error:
+                self.refusal = error
                 self._note_refusal(error)
                 when_asked()
         except (RateLimitedError, StoreError) as error:

@@ -155,16 +155,20 @@ class Subscription:
         self.next_try = 0.0  # to take the place
         self.asked: concurrent.futures.Future[Batch] | None = None
         self.is_over = False
+        self.refusal: BaseException | None = None
         self._consumers = consumers
 
     def next(self) -> concurrent.futures.Future[Batch]:
-        """A future of the next messages, each with its id, the oldest first. It ends as soon as there are any.
+        """A future of the next messages, each with its id, the oldest first. It ends when there are any.
 
-        It ends with a `WaitStoppedError` if another process has taken the consumer's place meanwhile.
+        It ends with a `WaitStoppedError` if another process has taken the consumer's place meanwhile, and
+        with an `AuthenticationError` if the service refuses the key.
         """
         asked: concurrent.futures.Future[Batch] = concurrent.futures.Future()
         self.asked = asked
-        if self.is_over:
+        if self.refusal is not None:
+            self.fail(self.refusal)
+        elif self.is_over:
             self.fail(self._displaced())
         return asked
 
@@ -211,6 +215,12 @@ class Subscription:
         if mine and self.asked is not None:
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 self.asked.set_result(mine)
+
+    def refuse(self, error: BaseException) -> None:
+        """Ends it with an error once what it has delivered is dealt with: until then it keeps its place."""
+        self.refusal = error
+        if self.asked is not None and not self.asked.done():
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Ends it with an error."""
@@ -278,6 +288,11 @@ class Subscriptions:
         for subscription in asking if batch else ():
             if subscription.read_to is not None:
                 subscription.take(batch)
+
+    def refuse(self, error: BaseException) -> None:
+        """Ends all because the service refuses the key."""
+        for subscription in self.current():
+            subscription.refuse(error)
 
     def fail(self, error: BaseException) -> None:
         """Ends all with an error."""

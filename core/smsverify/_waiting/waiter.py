@@ -262,6 +262,10 @@ class Waiter:
             self._next_sign_of_life = time.monotonic() + self._alive / 3
             self._show_alive(current)
             self._subscriptions.show_alive()
+        if self._poller.refusal is not None:
+            # Those who read begin again, with the key that the settings have by then.
+            self._subscriptions.refuse(self._poller.refusal)
+            self._poller.refusal = None
         self._subscriptions.serve()
         glance = self._glance()
         # The process that makes a poll puts it off; nothing but a poll does.

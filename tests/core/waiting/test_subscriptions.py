@@ -328,6 +328,25 @@ def test_a_callback_that_proves_nothing_lets_an_order_of_a_subscription_be_looke
     subscription.close()
 
 
+def test_a_refused_key_ends_it_once_what_it_has_delivered_is_dealt_with(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate()
+    order_id = rent(make_hook(simulator, store_url, account="mine"))
+    hook = make_hook(simulator, store_url, account="mine", api_key="wrong")
+    subscription = started(hook.subscribe("a", order_ids=order_id))
+    put(hook, 1, order_id=order_id)
+    ((message_id, _),) = read(subscription, 1)
+    eventually(lambda: subscription.refusal, "the refusal")
+    subscription.advance(message_id)
+    with pytest.raises(errors.AuthenticationError):
+        subscription.next().result(PATIENT)
+    again = started(hook.subscribe("a", order_ids=order_id))
+    put(hook, 2, order_id=order_id)
+    assert codes(read(again, 1)) == [2]
+    again.close()
+
+
 @pytest.mark.slow
 def test_a_refused_key_is_not_tried_again_and_again(
     simulate: Simulate, make_hook: MakeHook, store_url: str
@@ -336,12 +355,12 @@ def test_a_refused_key_is_not_tried_again_and_again(
     order_id = rent(make_hook(simulator, store_url, account="mine"))
     hook = make_hook(simulator, store_url, account="mine", api_key="wrong")
     subscription = started(hook.subscribe("a", order_ids=order_id))
-    eventually(lambda: refusals(simulator), "the refusal")
+    with pytest.raises(errors.AuthenticationError):
+        subscription.next().result(PATIENT)
+    again = started(hook.subscribe("a", order_ids=order_id))
     time.sleep(2 * simulator.rate_period)
     assert refusals(simulator) == 1
-    put(hook, 1, order_id=order_id)
-    assert codes(read(subscription, 1)) == [1]
-    subscription.close()
+    again.close()
 
 
 def refusals(simulator: Simulator) -> int:

@@ -19,6 +19,7 @@ from smsverify._messages.callbacks import Callback
 from smsverify._store.tables import consumers
 from smsverify.errors import InvalidRequestError, NotFoundError
 from smsverify.simulator import Simulator
+from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.triggers import smsverify as triggers
 from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
 
@@ -275,6 +276,32 @@ def test_two_triggerers_do_not_announce_the_same_sms(hook: Any, order: Any) -> N
 def test_without_callbacks_it_asks_the_service(hook: Any, order: Any, sim: Simulator) -> None:
     async def scenario() -> list[int]:
         triggerer = await start(hook, order_id=order.order_id)
+        await asyncio.to_thread(sim.deliver_sms, order.order_id, otp="471100")
+        await until(triggerer.announced)
+        await triggerer.end()
+        return triggerer.announced()
+
+    (message_id,) = run(scenario())
+    assert hook.get_message(message_id).otp == "471100"
+
+
+def test_it_reads_on_with_the_key_that_the_connection_has_by_now(
+    connection: dict[str, Any], sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify._waiting.pace.REFUSED_PAUSE", 0.0)
+
+    def connect(key: str) -> None:
+        changed = connection | {"password": key, "extra": connection["extra"] | {"account": "wallet"}}
+        monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(changed))
+
+    connect(sim.api_key)
+    hook = SmsVerifyHook()
+    order = hook.order("rent-1day", service="Tinder")
+
+    async def scenario() -> list[int]:
+        triggerer = await start(hook, order_id=order.order_id)
+        connect("rotated-key-1")
+        await asyncio.to_thread(sim.configure, api_key="rotated-key-1")
         await asyncio.to_thread(sim.deliver_sms, order.order_id, otp="471100")
         await until(triggerer.announced)
         await triggerer.end()
