@@ -99,12 +99,12 @@ class Ledger:
         self._records = orders.records
         self.spending = Spending(store, account)
         self.totals = Totals(store, account, self.spending)
-        self.owners = Owners(store, orders.records, account, lease=lease)
+        self.owners = Owners(store, orders.records, account)
         self.renewals = RenewalRecords(store, orders.records, account)
         self._ends = Ends(store, meter or Meter())
         self._lost_calls = LostCalls(store, account)
         self._precedence = Precedence(
-            store, orders.listing, account, namespace, lease=lease, grace=grace, run_ahead=run_ahead
+            store, orders.listing, account, namespace, grace=grace, run_ahead=run_ahead
         )
         self._account = account
         self.namespace = namespace
@@ -234,6 +234,7 @@ class Ledger:
             values = {
                 "state": "sent",
                 "sent_at": self._store.now(connection),
+                "lease": self._lease,
                 "sent_number": sequence.advance(self._store, connection, self._account),
                 "address": self._records.address,
             }

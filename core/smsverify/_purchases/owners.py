@@ -22,14 +22,12 @@ class Owners:
         store: where the paid calls are.
         records: the account's orders.
         account: whose view this is.
-        lease: seconds that one paid call may take.
     """
 
-    def __init__(self, store: Store, records: Records, account: str, *, lease: float) -> None:
+    def __init__(self, store: Store, records: Records, account: str) -> None:
         self._store = store
         self._records = records
         self._account = account
-        self._lease = lease
 
     def lock(self, connection: sa.Connection, *, even_older: bool = False) -> None:
         """Lets one transaction at a time decide whose an order is, over all accounts; see `Store.lock`.
@@ -94,7 +92,7 @@ class Owners:
 
     def _may_have_made(self, call: Any, made_at: float | None) -> bool:
         """Whether an order may be that of a call with the same id: a service may begin anew with its ids."""
-        return made_at is None or call.sent_at - COARSE <= made_at <= call.sent_at + self._lease + COARSE
+        return made_at is None or call.sent_at - COARSE <= made_at <= call.sent_at + call.lease + COARSE
 
     def _buyers(
         self, connection: sa.Connection, order_ids: Sequence[int], whose: sa.ColumnElement[bool]

@@ -24,7 +24,6 @@ class Precedence:
         store: where the calls are.
         listing: what the service's list of orders has shown.
         account, namespace: whose calls are to be sent.
-        lease: seconds that one paid call may take.
         grace: seconds after which the list shows what a call has bought.
         run_ahead: how many purchases may follow one that is not explained.
     """
@@ -36,7 +35,6 @@ class Precedence:
         account: str,
         namespace: str,
         *,
-        lease: float,
         grace: float,
         run_ahead: int = RUN_AHEAD,
     ) -> None:
@@ -44,13 +42,12 @@ class Precedence:
         self._listing = listing
         self._account = account
         self._namespace = namespace
-        self._lease = lease
         self._grace = grace
         self._run_ahead = run_ahead
 
     def is_under_way(self, row: Any, now: float) -> bool:
         """Whether the answer to a call may still come."""
-        return bool(row.state == "sent" and now - self._lease < row.sent_at <= now)
+        return bool(row.state == "sent" and now - row.lease < row.sent_at <= now)
 
     def refuse_while_open(self, connection: sa.Connection, row: Any) -> None:
         """Raises for a call whose outcome is not known.

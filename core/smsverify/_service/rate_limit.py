@@ -56,7 +56,9 @@ def _traffic() -> sa.Select[Any]:
     key = sa.bindparam("key", type_=sa.Text)
     patience = sa.bindparam("patience", type_=sa.Double)
     sent = sa.select(sa.func.count()).where(
-        OF_KEY, slots.c.free_at > NOW, slots.c.free_at <= sa.bindparam("latest", type_=sa.Double)
+        OF_KEY,
+        slots.c.free_at > NOW,
+        slots.c.free_at - slots.c.lease <= sa.bindparam("latest", type_=sa.Double),
     )
     waiting = (
         sa.select(queue.c.priority, sa.func.count().label("waiting"))

@@ -40,7 +40,9 @@ SIGN_OF_LIFE = 3.0
 OF_KEY = sa.and_(slots.c.key_id == sa.bindparam("key"), slots.c.slot < sa.bindparam("most"))
 _LIMIT = sa.select(rate_limits).where(rate_limits.c.key_id == sa.bindparam("key"))
 _LIMIT_LOCKED = _LIMIT.with_for_update()
-_SLOTS = sa.select(slots.c.slot, slots.c.free_at, slots.c.holder, slots.c.priority).where(OF_KEY)
+_SLOTS = sa.select(slots.c.slot, slots.c.free_at, slots.c.lease, slots.c.holder, slots.c.priority).where(
+    OF_KEY
+)
 
 
 def is_alive(now: Any, patience: Any) -> sa.ColumnElement[bool]:
@@ -75,7 +77,7 @@ class Slots:
         key_id: of the key.
         limit: how many there are.
         period: seconds of the service's window; a slot stays taken for a little longer after the reply.
-        lease: seconds for which a request holds a slot at the most, until its reply.
+        lease: seconds for which a request of this process holds a slot at the most, until its reply.
         sharing: how they are shared.
     """
 
@@ -114,7 +116,11 @@ class Slots:
         read_at = boottime()
         now = self._store.now(connection) if now is None else now
         rows = connection.execute(_SLOTS, this).all()
-        if row is None or len(rows) < self._limit or any(row.free_at > self.latest(now) for row in rows):
+        if (
+            row is None
+            or len(rows) < self._limit
+            or any(row.free_at - row.lease > self.latest(now) for row in rows)
+        ):
             return None
         return Snapshot(
             now=now,
@@ -138,7 +144,12 @@ class Slots:
         connection.execute(
             sa.update(slots)
             .where(slots.c.key_id == self._key_id, slots.c.slot == slot.number)
-            .values(free_at=now + self.lease + self.pause, holder=entry.id, priority=int(entry.priority))
+            .values(
+                free_at=now + self.lease + self.pause,
+                lease=self.lease,
+                holder=entry.id,
+                priority=int(entry.priority),
+            )
         )
 
     def free(self, number: int, holder: QueueEntry, *, after: float, is_used: bool = True) -> None:
@@ -176,8 +187,10 @@ class Slots:
         return abs(now - since) > seconds
 
     def latest(self, now: float) -> float:
-        """No slot is free later than this, unless the store is an old copy or the limit was another one."""
-        return now + self.lease + 2 * self.period
+        """No slot is free later than this and its lease, unless the store is an old copy or the limit was
+        another one.
+        """
+        return now + 2 * self.period
 
     def obeyed(self, blocked_until: float, now: float) -> float:
         """Until when a 429 is obeyed."""
@@ -192,8 +205,8 @@ class Slots:
         now = self._store.now(connection)
         connection.execute(
             sa.update(slots)
-            .where(slots.c.key_id == self._key_id, slots.c.free_at > self.latest(now))
-            .values(free_at=now + self.lease + self.pause, holder=None)
+            .where(slots.c.key_id == self._key_id, slots.c.free_at - slots.c.lease > self.latest(now))
+            .values(free_at=now + slots.c.lease + self.pause, holder=None)
         )
 
     def _slot(self, row: Any, now: float) -> Slot:
@@ -203,7 +216,7 @@ class Slots:
         # A slot in use comes back with its reply and is free one period later: no sooner, and rarely as late
         # as its lease would have it.
         free_at = min(row.free_at, now + self.pause)
-        return Slot(row.slot, free_at, row.free_at - self.lease - self.pause, priority)
+        return Slot(row.slot, free_at, row.free_at - row.lease - self.pause, priority)
 
 
 class HeldSlot:

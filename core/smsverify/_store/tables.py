@@ -136,6 +136,8 @@ slots = sa.Table(
     sa.Column("key_id", sa.Text, primary_key=True),
     sa.Column("slot", sa.Integer, primary_key=True),
     sa.Column("free_at", sa.Double, nullable=False),
+    # Seconds for which the last holder could have it until its reply: processes may have other time-outs.
+    sa.Column("lease", sa.Double, nullable=False, default=0.0),
     sa.Column("holder", sa.Text),
     sa.Column("priority", sa.Integer),
 )
@@ -186,6 +188,8 @@ purchases = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("attempt", sa.Text, nullable=False),
     sa.Column("sent_at", sa.Double, nullable=False),
+    # Seconds after that for which its answer may still come: processes may have other time-outs.
+    sa.Column("lease", sa.Double),
     sa.Column("resolved_at", sa.Double),
     # The same by the account's sequence, which says what was first.
     sa.Column("sent_number", sa.BigInteger),

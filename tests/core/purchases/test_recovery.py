@@ -211,6 +211,26 @@ def test_a_purchase_that_died_after_it_was_sent_is_found(
     assert len(simulator.orders()) == 1
 
 
+def test_a_purchase_is_under_way_for_as_long_as_its_own_time_outs_say(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    patient, hasty = (make_hook(simulator, any_store_url, read_timeout=seconds) for seconds in (300, 5))
+    at_the_service: list[bool] = []
+
+    def look(*_: Any, **__: Any) -> None:
+        later(monkeypatch, 600)
+        with store_of(hasty).read() as connection:
+            (call,) = rooms_of(hasty).ledger.open_calls(connection)
+        at_the_service.append(call.under_way)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("smsverify._purchases.ledger.Ledger.record_bought", look)
+    with pytest.raises(KeyboardInterrupt):
+        buy(patient)
+    assert at_the_service == [True]
+
+
 def test_an_order_that_was_found_but_has_failed_is_not_handed_out(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:

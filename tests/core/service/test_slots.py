@@ -179,6 +179,14 @@ def test_an_unanswered_request_may_reach_the_service_a_little_later(any_store_ur
     assert left + (time.monotonic() - began) > 61
 
 
+def test_a_slot_of_a_process_with_longer_time_outs_is_not_taken_for_an_old_one(any_store_url: str) -> None:
+    patient, hasty = make(any_store_url, lease=600.0), make(any_store_url)
+    with patient.acquire(Priority.POLL, deadline=soon()):
+        assert hasty.load().free_in[0] <= MINUTE * LONGER
+        assert hasty.state().available == 0
+    assert refusal(hasty) <= MINUTE * LONGER  # not a lease longer, as where the holder has died
+
+
 def test_what_was_not_sent_costs_nothing(any_store_url: str) -> None:
     rate_limit = make(any_store_url)
     for _ in range(3):
