@@ -6,14 +6,13 @@ the same for every task: so such a text is refused wherever a value is expected.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 # As Jinja, Python, JSON, pandas and shells write nothing.
 _NOTHING: Final = frozenset(
     {"", "none", "null", "nil", "nan", "nat", "<na>", "undefined", "[]", "{}", "()", "set()", "''", '""'}
 )
-_UNRENDERED: Final = re.compile(r"\{\{.*\}\}|\{%.*%\}|\$\{.*\}", re.DOTALL)
+_UNRENDERED: Final = (("{{", "}}"), ("{%", "%}"), ("${", "}"))
 
 
 def is_left_over(value: Any) -> bool:
@@ -21,4 +20,10 @@ def is_left_over(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     text = value.strip()
-    return text.casefold() in _NOTHING or _UNRENDERED.search(text) is not None
+    return text.casefold() in _NOTHING or any(
+        closing in _after(text, begin) for begin, closing in _UNRENDERED
+    )
+
+
+def _after(text: str, begin: str) -> str:
+    return text.partition(begin)[2]

@@ -202,4 +202,7 @@ def _pair(group: Sequence[Open], candidates: dict[int, list[Order]]) -> dict[int
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"\(.*?\)|[^\w]", "", name).casefold()
+    """The letters and digits of a name, without what stands in brackets."""
+    # What is behind the last bracket has none that is closed: looking for its end would take long.
+    noted, closing, rest = name.rpartition(")")
+    return re.sub(r"\([^)]*\)|\W", "", noted + closing).casefold() + re.sub(r"\W", "", rest).casefold()

@@ -29,6 +29,7 @@ from smsverify.text import masked, printable
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a longer one is a mistake
 EXCERPT = 200  # characters of an answer that an error quotes
+LONGEST_TEXT = 1000  # characters of the service's words that say which error it is
 
 # With these the service says that it carried out nothing. Any other status proves nothing about a paid call.
 REJECTIONS = frozenset({400, 401, 402, 403, 404, 422, 429})
@@ -61,7 +62,7 @@ _PARAMETERS = ("service_id", "country_id", "area_code", "duration", "order_id", 
 # What the text of a 4xx, or of `success: false`, means where the status does not say. The first match counts.
 _BY_TEXT: tuple[tuple[str, type[ServiceError]], ...] = (
     (
-        r"(insufficient|not enough)[\s_-]+(\w+[\s_-]+)?(numbers?|stock|inventory|quantity)\b",
+        r"(insufficient|not enough)[\s_-]+([^\W_]+[\s_-]+)?(numbers?|stock|inventory|quantity)\b",
         NotAvailableError,
     ),
     (r"insufficient|not enough (\w+ )?(balance|funds?|credits?|money)", InsufficientBalanceError),
@@ -326,8 +327,9 @@ def _kind(status: int, text: str) -> type[ServiceError]:
         return RateLimitedError
     if status >= 500 or status in (408, 425):
         return ServiceUnavailableError
+    words = text[:LONGEST_TEXT].lower()
     for pattern, kind in _BY_TEXT:
-        if re.search(pattern, text.lower()):
+        if re.search(pattern, words):
             return kind
     return NotFoundError if status == 404 else ServiceError
 

@@ -27,6 +27,7 @@ from smsverify._version import __version__
 from smsverify.settings import Settings
 
 LARGEST_BODY = 10 * 1024 * 1024  # bytes
+LONGEST_REASON = 1000  # characters that are read of what an exception says
 # Seconds for which the record of a request is fresh, at most a quarter of the longest exchange; and how often
 # it is put on record again before the request is given up.
 GOOD_FOR = 2.0
@@ -335,5 +336,7 @@ def _reason(error: Exception) -> str:
     """What went wrong, in the words of the lowest layer, without the addresses of objects."""
     cause: Any = error.args[0] if error.args else error
     cause = getattr(cause, "reason", None) or cause
-    text = re.sub(r"<[^>]*>:? ?|\(?<?urllib3\.\S+ object at 0x[0-9a-f]+>?,? ?", "", str(cause)).strip()
+    # It may quote a line of the answer, of any length.
+    words = str(cause)[:LONGEST_REASON]
+    text = re.sub(r"<[^>]*>:? ?|\(?<?urllib3\.\S+ object at 0x[0-9a-f]+>?,? ?", "", words).strip()
     return f"{type(error).__name__}: {text or type(cause).__name__}"
