@@ -40,8 +40,12 @@ LONGEST_NAME: Final = 200  # characters of what a catalogue's line or country is
 LONGEST_ID: Final = 100  # characters of an id of the catalogue
 
 
+# A comma is read only before a point: without one, it may be either.
 _AMOUNT: Final = re.compile(
-    r"\$?\s*([-+]?[0-9]{1,15}(?:\.[0-9]{1,30})?(?:e[-+]?[0-9]{1,2})?)\s*(?:USD|US\$|\$)?", re.IGNORECASE
+    r"(?:USD|US\$|\$)?\s*"
+    r"([-+]?(?:[0-9]{1,15}(?:\.[0-9]{1,30})?|[0-9]{1,3}(?:,[0-9]{3}){1,4}\.[0-9]{1,30})(?:e[-+]?[0-9]{1,2})?)"
+    r"\s*(?:USD|US\$|\$)?",
+    re.IGNORECASE,
 )
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
@@ -54,7 +58,7 @@ def as_amount(value: Any) -> Any:
     """
     if isinstance(value, str):
         text = _AMOUNT.fullmatch(value.strip())
-        value = Decimal(text[1]) if text else None
+        value = Decimal(text[1].replace(",", "")) if text else None
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return None
     amount = Decimal(str(value))
@@ -85,24 +89,38 @@ def _as_listed_name(value: Any) -> Any:
 
 
 _DATETIME: Final[TypeAdapter[datetime]] = TypeAdapter(datetime)
+_LONGEST_TIME: Final = 64  # characters
+_BASIC: Final = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})[Tt ]([0-9]{2})([0-9]{2})([0-9]{2})(?![0-9])")
+_ZONE: Final = re.compile(r"\s+(?=(?:[Zz]|[-+][0-9]{2}:?[0-9]{2})\Z)")
+# Times that end a day or a minute, and the same without the last hour or second, which comes on top.
+_LAST_HOUR: Final = re.compile(r"(?<=[0-9][Tt ])24(?=:00(?::00(?:[.,]0+)?)?(?![0-9:.,]))")
+_LEAP_SECOND: Final = re.compile(r"(?<=[0-9]:[0-9]{2}:)60(?![0-9])")
 
 
 def as_datetime(value: Any) -> datetime | None:
     """Reads a date and time (ISO 8601, UTC where it names no zone, or seconds or milliseconds since 1970);
     `None` where it is unreadable."""
-    if isinstance(value, str):
-        value = re.sub(r"\s*(UTC|GMT)$", "Z", value.strip())
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not value or (isinstance(value, str) and len(value) > _LONGEST_TIME):
         return None
+    more = timedelta()
+    if isinstance(value, str):
+        value, more = _as_usual(value)
     try:
-        when = _DATETIME.validate_python(value) if value else None
-        if when is None:
-            return None
+        when = _DATETIME.validate_python(value) + more
         when = when.replace(tzinfo=timezone.utc) if when.tzinfo is None else when.astimezone(timezone.utc)
     except (ValidationError, ValueError, OverflowError, OSError):
         return None
     # What lies beyond stands for none, such as year 1 or 9999.
     return when if EARLIEST <= when <= LATEST else None
+
+
+def _as_usual(text: str) -> tuple[str, timedelta]:
+    """A time in the usual spelling of ISO 8601, and what comes on top of it."""
+    text = re.sub(r"\s*(UTC|GMT)$", "Z", text.strip())
+    text = _ZONE.sub("", _BASIC.sub(r"\1-\2-\3T\4:\5:\6", text))
+    text, hours = _LAST_HOUR.subn("23", text)
+    text, seconds = _LEAP_SECOND.subn("59", text)
+    return text, timedelta(hours=hours, seconds=seconds)
 
 
 def as_whole(value: Any) -> Any:
