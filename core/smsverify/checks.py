@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from smsverify._input.actions import is_unawaited, why_not_run
+from smsverify._input.actions import is_generator, is_unawaited, why_not_run
 from smsverify._input.amounts import as_limit, is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.names import plain
@@ -402,6 +402,12 @@ def check_result(result: T, field: str = "action") -> T:
     if is_unawaited(result):
         why = "which is not awaited here, so that nothing has run: write it with def"
         raise InvalidRequestError(f"{field} has returned a {type(result).__name__}, {why}", field=field)
+    if is_generator(result):
+        raise InvalidRequestError(
+            f"{field} returned a generator, whose code nothing runs. Return a value, such as a list. The "
+            "number that it was called with is given back, unless another try uses it",
+            field=field,
+        )
     return result
 
 

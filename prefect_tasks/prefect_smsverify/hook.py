@@ -8,12 +8,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+from prefect_smsverify.actions import check_action, check_result
 from prefect_smsverify.runs import PrefectRun
 from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.waiting import agive_back_unless_decided, give_back_unless_decided
 from smsverify.hook import SmsVerifyHook
-from smsverify.models import Message
+from smsverify.models import Message, Order
 from smsverify.numbers import DEFAULT_TIMEOUT
+from smsverify.verification import Verification
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
@@ -45,11 +47,16 @@ class PrefectHook(SmsVerifyHook):
 
     order = _stopped_with_the_run(SmsVerifyHook.order)
     rented_number = _stopped_with_the_run(SmsVerifyHook.rented_number)
-    attempts = _stopped_with_the_run(SmsVerifyHook.attempts)  # and so `verify`
+    attempts = _stopped_with_the_run(SmsVerifyHook.attempts)
     renew = _stopped_with_the_run(SmsVerifyHook.renew)
     renew_expiring = _stopped_with_the_run(SmsVerifyHook.renew_expiring)
     reconcile = _stopped_with_the_run(SmsVerifyHook.reconcile)
     prune_store = _stopped_with_the_run(SmsVerifyHook.prune_store)
+
+    @_signed_like(SmsVerifyHook.verify)
+    def verify(self, action: Callable[[Order], Any], product: str, **options: Any) -> Verification:
+        check_action(action)
+        return super().verify(lambda order: check_result(action(order)), product, **options)
 
     # A time limit, the end of a run or a failure ends a wait, and its number must not be left behind.
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from prefect_smsverify.actions import check_action, check_result
 from prefect_smsverify.arguments import block_of
 from prefect_smsverify.defining import task
 from prefect_smsverify.paying import PaidCall, apay, pay
 from prefect_smsverify.stopping import current_stop
 from prefect_smsverify.twins import twin_of
 from prefect_smsverify.waiting import await_one, wait_for_one
-from smsverify.checks import check_action, check_pattern, check_result, check_seconds, check_sender
+from smsverify.checks import check_pattern, check_seconds, check_sender
 from smsverify.numbers import Attempt, RentedNumber, errors_logged
 from smsverify.wings import attempts_of
 
@@ -131,6 +132,7 @@ async def averify_number(
                 result = await asyncio.to_thread(action, order)
                 if inspect.isawaitable(result):
                     result = await result
+                check_result(result)
                 message = await await_one(
                     hook, order.order_id, seconds, stop=stop, sender=sender, pattern=pattern
                 )

@@ -86,6 +86,15 @@ def test_an_action_that_returns_a_coroutine_gives_its_number_back(
     assert statuses(simulator) == ["cancelled"]
 
 
+def test_an_action_that_returns_a_generator_gives_its_number_back(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    with pytest.raises(InvalidRequestError, match="generator") as caught:
+        hook.verify(lambda number: (number.phone for _ in "12"), "temporary", **WHATSAPP, timeout=0.6)
+    assert caught.value.field == "action"
+    assert statuses(simulator) == ["cancelled"]
+
+
 def test_a_reason_that_cannot_be_kept_as_it_is_gives_the_number_back(
     simulator: Simulator, make_hook: Callable[..., SmsVerifyHook], any_store_url: str
 ) -> None:

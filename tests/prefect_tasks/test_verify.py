@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
-from prefect import flow, unmapped
+from prefect import flow, task, unmapped
 
 from prefect_smsverify import SmsVerifyCredentials, averify_number, verify_number
 from smsverify import InvalidRequestError, Order, VerificationError
@@ -150,22 +151,97 @@ def yields(number: Order) -> Any:
     yield
 
 
+@task
+def sign_up_task(number: Order) -> None:
+    """Would type the number into a form."""
+
+
+async_task = task(never_awaited)
+async_flow = flow(never_awaited)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        never_awaited,
+        yields,
+        task(yields),
+        async_task,
+        async_task.__call__,
+        async_flow,
+        partial(async_task),
+        sign_up_task.submit,
+        partial(sign_up_task.submit),
+        sign_up_task.map,
+        sign_up_task.delay,
+        async_task.submit,
+    ],
+)
+@pytest.mark.parametrize("form", ["task", "twin", "hook"])
 def test_a_function_that_a_call_does_not_run_buys_nothing(
-    simulator: Simulator, account: SmsVerifyCredentials
+    form: str, action: Any, simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    given = {"action": action, "product": "temporary", **WHATSAPP}
+    if form == "twin" and getattr(action, "func", action) in {
+        never_awaited,
+        async_task,
+        async_task.__call__,
+        async_flow,
+    }:
+        return  # it is awaited there
+    call: dict[str, Callable[[], Any]] = {
+        "task": lambda: verify_number.fn(account, **given),
+        "twin": lambda: asyncio.run(averify_number.fn(account, **given)),
+        "hook": lambda: account.get_hook().verify(**given),
+    }
+    with pytest.raises(InvalidRequestError) as caught:
+        call[form]()
+    assert caught.value.field == "action"
+    assert simulator.requests() == []
+
+
+@pytest.mark.parametrize("form", ["task", "twin", "hook"])
+def test_a_future_and_a_generator_are_no_results(
+    form: str, simulator: Simulator, account: SmsVerifyCredentials
 ) -> None:
     @flow
-    def sign_up() -> None:
-        verify_number(account, never_awaited, "temporary", **WHATSAPP)
+    def sign_up(action: Any) -> None:
+        given = {"action": action, "product": "temporary", **WHATSAPP}
+        if form == "task":
+            verify_number(account, **given)
+        elif form == "twin":
+            asyncio.run(averify_number.fn(account, **given))
+        else:
+            account.get_hook().verify(**given)
+
+    for action in (
+        lambda number: sign_up_task.submit(number.order_id),
+        lambda number: sign_up_task.map([number.order_id]),
+        lambda number: (number.phone for _ in "12"),
+    ):
+        with pytest.raises(InvalidRequestError, match=r"future|generator") as caught:
+            sign_up(action)
+        assert caught.value.field == "action"
+    assert statuses(simulator) == ["cancelled"] * 3
+
+
+def test_a_task_and_a_flow_are_actions(simulator: Simulator, account: SmsVerifyCredentials) -> None:
+    form = Form(simulator, 1, 2, 3, 4)
+
+    async def asubmit(number: Order) -> str:
+        return form.submit(number)
 
     @flow
-    async def asign_up() -> None:
-        await averify_number(account, yields, "temporary", **WHATSAPP)
+    def sign_up() -> list[Any]:
+        actions = [task(form.submit), partial(task(form.submit)), task(form.submit).__call__]
+        return [verify_number(account, action, "temporary", **WHATSAPP).result for action in actions]
 
-    for call in (sign_up, lambda: asyncio.run(asign_up())):
-        with pytest.raises(InvalidRequestError) as caught:
-            call()
-        assert caught.value.field == "action"
-    assert simulator.requests() == []
+    @flow
+    async def asign_up() -> Any:
+        return (await averify_number(account, task(asubmit), "temporary", **WHATSAPP)).result
+
+    assert sign_up() == ["account 1", "account 2", "account 3"]
+    assert asyncio.run(asign_up()) == "account 4"
 
 
 def test_a_function_that_returns_a_coroutine_gives_the_number_back(

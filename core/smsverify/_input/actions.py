@@ -29,6 +29,11 @@ def is_unawaited(result: Any) -> bool:
     return inspect.isawaitable(result)
 
 
+def is_generator(result: Any) -> bool:
+    """Whether a function has returned a generator, whose code runs only where its values are taken."""
+    return inspect.isgenerator(result) or inspect.isasyncgen(result)
+
+
 def _is_any(action: Any, *kinds: Callable[[Any], bool]) -> bool:
     """Whether a function, or what an object or a `partial` calls, is of one of these kinds."""
     while isinstance(action, partial):
