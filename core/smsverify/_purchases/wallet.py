@@ -162,7 +162,8 @@ class Wallet:
         store: where the readings and the paid calls are.
         account: whose it is.
         api: asks the service.
-        note: is given each reading and the one before it, in the transaction that keeps it.
+        note: is given each reading and the one before it, in the transaction that keeps it, unless that one
+            came after this one was asked for.
         meter: shows what it holds.
     """
 
@@ -208,7 +209,8 @@ class Wallet:
                     amount=str(balance.amount),
                 )
             )
-            if before is not None:
+            # An answer that comes after that of a later request shows nothing new.
+            if before is not None and asked.number >= before.number:
                 self._note(connection, before, reading)
             self._forget(connection, number)
         self._meter.gauge(BALANCE, balance.amount)

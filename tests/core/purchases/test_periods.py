@@ -133,6 +133,7 @@ def test_a_renewal_that_does_not_show_is_not_paid_again(
         left = {"expiry_date": (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()}
     url = "http://127.0.0.1:9/api/v1"
     requests_mock.get(f"{url}/balance/", json={"balance": 50})
+    requests_mock.get(f"{url}/orders/", json=[])
     begun = time.monotonic()
 
     def status(*_: Any) -> dict[str, Any]:
@@ -218,6 +219,7 @@ def test_a_rental_that_was_rented_elsewhere_is_paid_once_for_each_period_of_the_
     url = "http://127.0.0.1:9/api/v1"
     left = {"time_left_seconds": 3000.0}
     requests_mock.get(f"{url}/balance/", json={"balance": 500})
+    requests_mock.get(f"{url}/orders/", json=[])
     requests_mock.get(f"{url}/order/7/status/", json=lambda *_: {"order_id": 7, "status": "active", **left})
     answer = {"order_id": 7, "status": "active"}
     renew = requests_mock.post(f"{url}/order/7/renew/", json=answer)

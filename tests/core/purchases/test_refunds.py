@@ -9,9 +9,11 @@ from decimal import Decimal
 import pytest
 from rigs import in_a_day
 from rigs.purchases import buy_number
+from rigs.rooms import rooms_of
 
 from smsverify import errors
 from smsverify.hook import SmsVerifyHook
+from smsverify.models import Balance
 from smsverify.reports import Reconciliation
 from smsverify.simulator import Simulator
 
@@ -72,6 +74,25 @@ def test_a_refund_has_its_time_to_reach_the_wallet(
     assert (report.findings, report.spent_today) == ([], Decimal("0.40"))  # it is no money to spend yet
     hasty = make_hook(simulator, store_url, purchase_grace=HASTY)
     assert [held.order_id for held in await_finding(hasty).missing_refunds] == [lost]
+
+
+def test_an_answer_that_comes_late_shows_no_refund(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    """It says what the wallet held before the number was bought."""
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    lost = []
+
+    def ask() -> Balance:
+        before = Balance(amount=simulator.balance())
+        lost.append(buy_and_cancel(hook, simulator, is_refunded=False))
+        await_finding(hook)
+        return before
+
+    rooms_of(hook).wallet.read(ask)
+    for _ in range(2):
+        assert [held.order_id for held in hook.reconcile().missing_refunds] == lost
 
 
 def test_only_as_many_refunds_are_missing_as_the_wallet_lacks(
