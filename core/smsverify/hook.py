@@ -248,7 +248,7 @@ class SmsVerifyHook(AccountView):
     def release(
         self, order_id: int | str, reason: str, *, waiter: str | None = None, undo: bool = False
     ) -> bool:
-        """Cancels an order that is not needed any more, if it is still pending. Never raises for the service.
+        """Cancels an order that is not needed any more, if it has not ended. Never raises for the service.
 
         What cannot be done now stays on record. A rental in use, an order with a code or one that another
         waiter has claimed meanwhile is left alone.

@@ -136,7 +136,7 @@ class WaitOptions(MessageOptions, total=False):
     """How a wait for an SMS ends, and which SMS is wanted (`MessageOptions`).
 
     Attributes:
-        cancel_on_timeout: whether an order that is still pending at the time-out is cancelled for a refund,
+        cancel_on_timeout: whether an order that has not ended at the time-out is cancelled for a refund,
             by default it is. An order for which any SMS has come is not cancelled, also where that was not
             the wanted one: nothing comes back.
         stop: ends the wait when it is set.

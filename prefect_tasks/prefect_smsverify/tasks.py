@@ -132,7 +132,7 @@ def wait_for_otp(
         credentials: the account, as a block or by its name.
         order_id: the order, or its id.
         timeout: seconds.
-        cancel_on_timeout: whether an order that is still pending then is cancelled for a refund. An order
+        cancel_on_timeout: whether an order that has not ended then is cancelled for a refund. An order
         with
             any SMS is not, also if that was not the one waited for.
         after: waits for an SMS that comes later than this one (a `Message`), or than a time: an aware
@@ -193,7 +193,7 @@ def wait_for_otps(
         credentials: the account, as a block or by its name.
         order_ids: the orders, or their ids.
         timeout: seconds.
-        cancel_on_timeout: whether the orders that are still pending then are cancelled for a refund.
+        cancel_on_timeout: whether the orders that have not ended then are cancelled for a refund.
         after, sender, pattern: which SMS, for all of the orders, as for `wait_for_otp`.
 
     Returns:

@@ -112,7 +112,7 @@ class Cancelling:
         unless_since: tuple[float, float] | None = None,
         stop: threading.Event | None = None,
     ) -> bool:
-        """Cancels an order if it is still pending and no other call needs it; see `SmsVerifyHook.release`."""
+        """Cancels an order if it has not ended and no other call needs it; see `SmsVerifyHook.release`."""
         if not self._releases.request(
             order_id,
             reason,
@@ -204,9 +204,12 @@ class Cancelling:
         if scope == "any":
             return True
         known = self._records.get(status.order_id)
-        if known is not None and known.product == "esim":
+        product = None if known is None else known.product
+        if product == "esim":
             return False
-        return not status.arrived and (scope == "unused" or status.status != "active")
+        # An active rental is in use, and so may be what is not known. Another active number waits for its SMS.
+        is_in_use = status.status == "active" and product in (None, *RENTALS)
+        return not status.arrived and (scope == "unused" or not is_in_use)
 
     def _forget_unless_ours(self, order_id: int) -> None:
         """Takes a mistaken id off the record: there is nothing to try again."""

@@ -24,8 +24,8 @@ class Release:
     Attributes:
         order_id: the order.
         reason: why, for people.
-        scope: what the order may be to be cancelled: `pending` and without an SMS, `unused` (also active,
-            without an SMS), or `any`.
+        scope: what the order may be to be cancelled: `pending` (without an SMS; a rental, and what may be
+            one, not while it is active), `unused` (without an SMS), or `any`.
         is_planned: its time has not come, and a call may need the order until then.
     """
 

@@ -76,7 +76,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     Args:
         order_id: the order (templated).
         timeout: seconds to wait, or a `timedelta` (templated).
-        cancel_on_timeout: cancels the order for a refund where it is still pending at the time-out, or when
+        cancel_on_timeout: cancels the order for a refund where it has not ended at the time-out, or when
             the wait fails and no further try is to come. An order for which any SMS has come is kept, also
             where that was not the one waited for.
         after: waits for an SMS that comes later than this: the `received_at` of an earlier one, or a time

@@ -77,7 +77,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         not_before: when the event may come, by the store's time.
         waiter: names the try of the sensor that has claimed the order, and after an @ the store with that
             claim: the triggerer needs the same store.
-        cancel_on_timeout: cancels the order where it is still pending at the deadline.
+        cancel_on_timeout: cancels the order where it has not ended at the deadline.
         cancel_on_kill: cancels the order where a user marks or clears the task.
         after, sender, pattern: which message, as the sensor takes them; the time in ISO 8601.
         passed_on: further items of the event, for the task that is resumed: `dag.test()` loses the keyword

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,12 +225,17 @@ def test_a_rental_that_is_still_pending_is_given_back(simulator: Simulator, hook
     assert simulator.balance() == Decimal(50)
 
 
-def test_an_order_in_a_state_that_nobody_knows_is_given_back_or_stays_on_record(
-    simulate: Simulate, make_hook: MakeHook, store_url: str
+@pytest.mark.parametrize("status", ["active", "waiting_for_sms"])
+def test_a_number_that_is_active_or_in_an_unknown_state_is_given_back_or_stays_on_record(
+    status: str, simulate: Simulate, make_hook: MakeHook, store_url: str, tmp_path: Path
 ) -> None:
-    simulator = simulate(products={"temporary": {"start_status": "waiting_for_sms"}})
+    simulator = simulate(products={"temporary": {"start_status": status}})
     hook = make_hook(simulator, store_url)
     order_id = buy_number(hook)
+    if status == "active":
+        elsewhere = make_hook(simulator, f"sqlite:///{tmp_path / 'elsewhere.db'}")
+        assert not elsewhere.release(order_id, "not needed")  # there it may be a rental
+        assert "POST order/{id}/cancel/" not in simulator.stats().by_endpoint
     assert not hook.release(order_id, "not needed")  # the simulator cancels what is pending only
     assert simulator.stats().by_endpoint["POST order/{id}/cancel/"] == 1
     assert going_back(hook) == [order_id]
