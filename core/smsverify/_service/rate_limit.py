@@ -138,6 +138,19 @@ class Traffic:
     refusals: int
 
 
+@dataclass(frozen=True)
+class KeyRefusal:
+    """The service refuses an API key.
+
+    Attributes:
+        at: when it has, by the store's clock.
+        text: what it says.
+    """
+
+    at: float
+    text: str
+
+
 class RateLimit:
     """The rate limit of one API key.
 
@@ -274,6 +287,21 @@ class RateLimit:
                 f"{self._utc(until):%Y-%m-%d %H:%M:%S} UTC",
                 seconds,
             )
+
+    def note_key(self, connection: sa.Connection, refusal: KeyRefusal | None) -> None:
+        """Records that the service refuses the key, or accepts it again. Part of the caller's transaction."""
+        at, text = (None, None) if refusal is None else (refusal.at, refusal.text)
+        connection.execute(
+            sa.update(rate_limits).where(self._row).values(key_refused_at=at, key_refusal=text)
+        )
+
+    def key_refusal(self, connection: sa.Connection) -> KeyRefusal | None:
+        """The refusal of the key; `None` where the service accepts it, as far as is known."""
+        query = sa.select(rate_limits.c.key_refused_at, rate_limits.c.key_refusal).where(
+            self._row, rate_limits.c.key_refused_at.is_not(None)
+        )
+        row = connection.execute(query).one_or_none()
+        return None if row is None else KeyRefusal(row.key_refused_at, row.key_refusal)
 
     def state(self) -> RateLimitState:
         """What is left, as of now."""

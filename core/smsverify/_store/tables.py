@@ -112,6 +112,9 @@ rate_limits = sa.Table(
     sa.Column("blocked_until", sa.Double, nullable=False, default=0),
     sa.Column("refusals", sa.Integer, nullable=False, default=0),
     sa.Column("polled_until", sa.Double, nullable=False, default=0),
+    # When the service has refused the key, and with which words; null once it has accepted it again.
+    sa.Column("key_refused_at", sa.Double),
+    sa.Column("key_refusal", sa.Text),
 )
 
 # Where each key was used: one at two addresses may be the service's and a simulator's.
@@ -345,8 +348,6 @@ polls = sa.Table(
     sa.Column("account", sa.Text, primary_key=True),
     sa.Column("next_at", sa.Double, nullable=False),
     sa.Column("list_misses", sa.Integer, nullable=False, default=0),
-    sa.Column("refused_at", sa.Double),
-    sa.Column("refusal", sa.Text),
     # When the secret URL was last called with an SMS of an order that is known.
     sa.Column("callback_at", sa.Double),
     # The secret that it came by, as `name_of_secret` says it.

@@ -31,7 +31,6 @@ from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
     RateLimitedError,
-    ServiceError,
     SmsVerifyError,
     StoreError,
 )
@@ -127,6 +126,7 @@ class Poller:
                     when_asked()
                 else:
                     self._poll(look, look.one_by_one, when_asked)
+            self.schedule.note_acceptance()
 
     def _poll(self, look: Look, one_by_one: int, when_asked: Callable[[], None]) -> None:
         """One poll for all who wait for the orders of a look."""
@@ -157,7 +157,8 @@ class Poller:
                 yield
             except AuthenticationError as error:
                 self.refusal = error
-                self._note_refusal(error)
+                self.schedule.note_refusal(str(error))
+                log.error("The service refuses the API key, so all waits with this key end: %s", error)
                 when_asked()
         except (RateLimitedError, StoreError) as error:
             log.warning("A poll failed; the waits go on with the next one: %s", error)
@@ -294,12 +295,3 @@ class Poller:
         connection.execute(
             insert.on_conflict_do_update(index_elements=[looks.c.account, looks.c.order_id], set_=values)
         )
-
-    def _note_refusal(self, error: ServiceError) -> None:
-        with self._store.write() as connection:
-            connection.execute(
-                sa.update(polls)
-                .where(polls.c.account == self._account)
-                .values(refused_at=self._store.now(connection), refusal=str(error))
-            )
-        log.error("The service refuses the API key, so all waits of this account end: %s", error)

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify._service.rate_limit import Priority, RateLimit
+from smsverify._service.rate_limit import KeyRefusal, Priority, RateLimit
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, orders, polls, waits
 from smsverify._waiting import pace
@@ -93,6 +93,8 @@ class Schedule:
         self._time_scale = rate_limit.period / 60
         self._alive = pace.alive_for(self._time_scale)
         self._reported: set[int] = set()
+        self._refused_pause = pace.REFUSED_PAUSE * self._time_scale
+        self._is_refused = False
 
     # -------------------------------------------------------------- who begins
 
@@ -136,6 +138,28 @@ class Schedule:
     def _ensure(self, connection: sa.Connection) -> None:
         new = self._store.insert(polls).values(account=self._account, next_at=0)
         connection.execute(new.on_conflict_do_nothing())
+
+    # -------------------------------------------------------------- the key
+
+    def key_refusal(self, connection: sa.Connection) -> KeyRefusal | None:
+        """The refusal of this process's key; `None` where the service accepts it, as far as is known."""
+        refusal = self._rate_limit.key_refusal(connection)
+        self._is_refused = refusal is not None
+        return refusal
+
+    def note_refusal(self, text: str) -> None:
+        """The service refuses this process's key. A process with another key makes the next poll at once."""
+        with self._store.write() as connection:
+            self._make_due(connection)
+            self._rate_limit.note_key(connection, KeyRefusal(self._store.now(connection), text))
+        self._is_refused = True
+
+    def note_acceptance(self) -> None:
+        """The service has accepted this process's key."""
+        if self._is_refused:
+            with self._store.write() as connection:
+                self._rate_limit.note_key(connection, None)
+            self._is_refused = False
 
     # -------------------------------------------------------------- what is due
 
@@ -187,7 +211,12 @@ class Schedule:
                 .order_by(looks.c.next_at, looks.c.order_id)
             ).all()
             poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
-        return [] if poll is None else [row for row in rows if self._is_due(row, poll, now)]
+            refusal = self.key_refusal(connection)
+        if poll is None:
+            return []
+        if refusal is not None and not self.is_look_due(refusal.at + self._refused_pause, now):
+            return []  # they are left to processes whose key is accepted
+        return [row for row in rows if self._is_due(row, poll, now)]
 
     def _is_due(self, row: Any, poll: Any, now: float) -> bool:
         times = [row.next_at]
@@ -196,9 +225,8 @@ class Schedule:
         if row.by_secret is None:
             if self._is_over(row):
                 return False
-            refused_until = (poll.refused_at or 0.0) + pace.REFUSED_PAUSE * self._time_scale
             seen_until = (row.status_at or 0.0) + self._subscription_pause(poll, now)
-            times += [seen_until, refused_until, poll.subscription_next_at or 0.0]
+            times += [seen_until, poll.subscription_next_at or 0.0]
         elif not row.tries and row.asked_at is not None:
             times.append(row.asked_at + pace.CALLBACK_PAUSE * self._time_scale)
         return all(self.is_look_due(at, now) for at in times)
@@ -268,8 +296,11 @@ class Schedule:
     def make_due(self) -> None:
         """Has the next poll made at once: the one that was claimed could not be made."""
         with self._store.write() as connection:
-            now = self._store.now(connection)
-            connection.execute(sa.update(polls).where(polls.c.account == self._account).values(next_at=now))
+            self._make_due(connection)
+
+    def _make_due(self, connection: sa.Connection) -> None:
+        now = self._store.now(connection)
+        connection.execute(sa.update(polls).where(polls.c.account == self._account).values(next_at=now))
 
     def _claim_poll(self) -> list[Look]:
         """The poll for all who wait; none where another process was quicker, or it is not time yet."""

@@ -337,7 +337,7 @@ class Waiter:
                     .where(looks.c.account == self._account, looks.c.order_id.in_(order_ids))
                 )
             }
-            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
+            refusal = self._poller.schedule.key_refusal(connection)
         # After the statuses: of an order that was seen to have ended, the message is there already.
         newest = self._inbox.newest(order_ids)
         particular = {wait.order_id for wait in some if wait.wanted.concerns_content}
@@ -355,8 +355,8 @@ class Waiter:
                 end = None  # The end of an earlier wait may be out of date.
             if message is not None:
                 _end(wait, message)
-            elif poll is not None and poll.refused_at is not None and poll.refused_at >= wait.since:
-                _fail(wait, AuthenticationError(poll.refusal, status_code=401))
+            elif refusal is not None and refusal.at >= wait.since:
+                _fail(wait, AuthenticationError(refusal.text, status_code=401))
             elif end is not None and end.status == NOT_FOUND:
                 _fail(
                     wait,

@@ -10,15 +10,24 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from requests_mock import Mocker
 from rigs import await_end_of_waits, eventually
 from rigs.postgres import PrivatePostgres
 from rigs.processes import beside, results_of
-from rigs.rooms import settings_of
+from rigs.rooms import rooms_of, settings_of, store_of
 from rigs.waits import PATIENT, Waiting, buy, status_requests
 
 from smsverify import errors
+from smsverify._messages.callbacks import Callback
+from smsverify._messages.inbox import Inbox
+from smsverify._orders.records import Records
+from smsverify._service.rate_limit import RateLimit
+from smsverify._store.store import open_store
+from smsverify._store.tables import looks, polls, waits
+from smsverify._waiting.schedule import Schedule
 from smsverify.hook import SmsVerifyHook
+from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
@@ -193,6 +202,52 @@ def test_a_refused_key_ends_all_waits_with_its_reason_and_the_asking(
     assert hook.wait_for_otp(order_ids[0], PATIENT).otp == "123456"  # a new wait asks anew
 
 
+def test_a_refused_key_ends_no_wait_with_another_key_of_the_account(
+    simulator: Simulator, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = make_hook(simulator, any_store_url, account="wallet")
+    old = make_hook(simulator, any_store_url, account="wallet", api_key="rotated")
+    order_ids = buy(hook, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(rooms_of(hook).waiter._poller, "ask", lambda *_, **__: None)
+        waiting = Waiting(hook, order_ids)
+        (end,) = Waiting(old, order_ids[:1]).join()
+        assert isinstance(end, errors.AuthenticationError)
+        store = store_of(hook)
+        with store.read() as connection:
+            assert connection.execute(sa.select(polls.c.next_at)).scalar_one() <= store.now(connection)
+        assert waiting.ends == [None, None]
+    for order_id in order_ids:
+        simulator.deliver_sms(order_id, otp="123456")
+    assert waiting.codes() == ["123456"] * 2
+
+
+def test_a_refused_key_takes_no_look_of_others_until_it_is_accepted_again(any_store_url: str) -> None:
+    store = open_store(any_store_url)
+    inbox = Inbox(store, "wallet", retention=1000)
+    good, old = (
+        Schedule(store, RateLimit(store, key, limit=60, period=60.0, lease=5.0), "wallet")
+        for key in ("good", "old")
+    )
+    with store.write() as connection:
+        now = store.now(connection)
+        Records(store, "wallet").put(connection, Order(order_id=1))
+        wait = {"id": "a wait", "account": "wallet", "order_id": 1, "since": now, "seen_at": now}
+        connection.execute(sa.insert(waits).values(**wait))
+        good.expect(connection)
+    old._rate_limit.state()  # which puts the key on record, as its first request does
+    old.note_refusal("Invalid API key")
+    assert inbox.take(Callback(True, "sms", order_id=1, message="Hello")) is not None
+    assert old.claim_due(urgent=True, looks=True, poll=False) == []
+    old.note_acceptance()
+    assert len(old.claim_due(urgent=True, looks=True, poll=False)) == 1
+    assert inbox.take(Callback(True, "sms", order_id=1, message="Hello again")) is not None
+    old.note_refusal("Invalid API key")
+    with store.write() as connection:
+        connection.execute(sa.update(looks).values(asked_at=None))
+    assert len(good.claim_due(urgent=True, looks=True, poll=False)) == 1
+
+
 def test_a_refusal_that_cannot_be_recorded_ends_the_waits_with_the_next_poll(
     simulator: Simulator, hook: SmsVerifyHook, store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -201,8 +256,8 @@ def test_a_refusal_that_cannot_be_recorded_ends_the_waits_with_the_next_poll(
     eventually(lambda: status_requests(simulator) > 0, "polling")
     with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"), timeout=30)) as other:
         other.execute(
-            "CREATE TRIGGER no_refusal BEFORE UPDATE OF refused_at ON smsverify_polls "
-            "WHEN new.refused_at IS NOT NULL BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+            "CREATE TRIGGER no_refusal BEFORE UPDATE OF key_refused_at ON smsverify_rate_limits "
+            "WHEN new.key_refused_at IS NOT NULL BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
         )
         simulator.configure(api_key="rotated")
         eventually(lambda: "the disk is full" in caplog.text, "the failed record", timeout=20)
