@@ -6,10 +6,13 @@ Airflow makes that task. Templates and the results of other tasks are checked in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import reduce
 from operator import getitem
 from typing import Any, ClassVar
+
+from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
 from smsverify.checks import LATER, check_pattern
 from smsverify.errors import InvalidRequestError
@@ -81,6 +84,29 @@ def check_text_pattern(pattern: Any) -> None:
             field="pattern",
         )
     check_pattern(pattern)
+
+
+def check_call(function: Callable[..., Any], args: Collection[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuses a function that cannot be called with these arguments and Airflow's context variables.
+
+    Args:
+        function: the function.
+        args: the number, and what else comes without a name.
+        kwargs: what comes by its name, besides the context variables that the function names.
+
+    Raises:
+        InvalidRequestError: it cannot be called so; `field` is "python_callable".
+    """
+    try:
+        signature = inspect.signature(function)
+        by_name = {name: None for name in signature.parameters if name in (KNOWN_CONTEXT_KEYS | {*kwargs})}
+        signature.bind(*args, **by_name)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"python_callable cannot be called: {error}. Its first parameter is for the number, and has the "
+            "name of none of Airflow's context variables. What follows comes from op_args and op_kwargs",
+            field="python_callable",
+        ) from None
 
 
 class CheckedOperator(FewXComs):

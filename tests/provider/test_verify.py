@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from airflow.models.trigger import Trigger
-from airflow.sdk import DAG, TaskInstanceState, task
+from airflow.sdk import DAG, BaseOperator, TaskInstanceState, task
 from pydantic import BaseModel
 from trigger_runs import event_of
 
@@ -223,6 +223,12 @@ def test_the_class_does_the_same(run_dag: Any, connection: Any, sim: Simulator) 
         ({"alternatives": {"product": "best-temp"}}, "alternatives"),
         ({"python_callable": "print"}, "python_callable"),
         ({"python_callable": never_awaited}, "python_callable"),
+        ({"python_callable": lambda: 1}, "python_callable"),
+        ({"python_callable": lambda number, name: 1}, "python_callable"),
+        ({"python_callable": lambda number: 1, "op_args": ["ada"]}, "python_callable"),
+        ({"python_callable": lambda number, name: 1, "op_kwargs": {"number": 1}}, "python_callable"),
+        ({"python_callable": lambda ti, **context: 1}, "python_callable"),
+        ({"python_callable": dict}, "python_callable"),
     ],
 )
 def test_what_stands_in_the_dag_file_is_checked_when_that_is_parsed(
@@ -237,6 +243,33 @@ def test_a_coroutine_function_is_refused_when_the_dag_file_is_parsed() -> None:
     with DAG("verify_async"), pytest.raises(InvalidRequestError, match="coroutine function") as caught:
         task.smsverify(task_id="sign_up", **WHATSAPP)(never_awaited)()
     assert caught.value.field == "python_callable"
+
+
+def takes_params(params: Any) -> None: ...
+
+
+def takes_run(run_id: Any, ti: Any = None) -> None: ...
+
+
+def takes_name(number: Any, task: Any) -> None: ...
+
+
+@pytest.mark.parametrize("function", [takes_params, takes_run])
+def test_a_function_whose_first_parameter_airflow_fills_is_refused_when_the_dag_file_is_parsed(
+    function: Callable[..., Any],
+) -> None:
+    with DAG("verify_context"), pytest.raises(InvalidRequestError, match="context variables") as caught:
+        task.smsverify(task_id="sign_up", **WHATSAPP)(function)()
+    assert caught.value.field == "python_callable"
+
+
+def test_what_only_the_run_gives_to_a_function_is_no_reason_to_refuse_it() -> None:
+    with DAG("verify_later") as dag:
+        names = BaseOperator(task_id="names").output
+        verifying(takes_name, dag=dag)
+        verifying(print, op_args=[1, names], task_id="a")
+        verifying(lambda number, name: 1, op_kwargs={"name": names}, task_id="b")
+        verifying(lambda number, name: 1, op_kwargs=names, task_id="c")
 
 
 def test_a_function_that_returns_a_coroutine_gives_the_number_back(
@@ -390,7 +423,7 @@ def test_alternatives_may_be_templates_or_none(run_task: Any, connection: Any, s
 
 
 def verifying(function: Callable[..., Any], **arguments: Any) -> SmsVerifyOperator:
-    return SmsVerifyOperator(task_id="sign_up", python_callable=function, **{**WHATSAPP, **arguments})
+    return SmsVerifyOperator(**{"task_id": "sign_up", "python_callable": function, **WHATSAPP, **arguments})
 
 
 def resume(operator: SmsVerifyOperator, event: dict[str, Any]) -> Any:

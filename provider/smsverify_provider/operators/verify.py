@@ -25,7 +25,7 @@ from smsverify.checks import (
 )
 from smsverify.errors import InvalidRequestError, NotFoundError, StoreError, WaitStoppedError
 from smsverify.wings import attempts_of, claim, plan_release, store_name, store_time
-from smsverify_provider.arguments import check_known, check_text_pattern, is_known
+from smsverify_provider.arguments import check_call, check_known, check_text_pattern, is_known
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import decoded, encoded, without_frames
@@ -179,6 +179,8 @@ class SmsVerifyOperator(WaitsForTurn):
         self.op_kwargs = op_kwargs or {}
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
+        if not any(hasattr(given, "resolve") for given in (self.op_args, self.op_kwargs)):
+            check_call(python_callable, ({}, *self._given_args()), self.op_kwargs)
 
     def _check(self, given: Mapping[str, Any]) -> None:
         purchase = {"product": None} | {name: value for name, value in given.items() if name in PURCHASE}
