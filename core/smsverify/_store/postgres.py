@@ -7,13 +7,14 @@ transaction another connection (PgBouncer), where nothing may be prepared or set
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 
-from smsverify._store.tables import schema
+from smsverify._store.tables import schema, shifts
 from smsverify.errors import StoreError
 
 # Any number will do, if no other program uses it in the same database.
@@ -56,6 +57,9 @@ _MADE_AS: sa.ColumnClause[int] = sa.literal_column(
 )  # another number for a table that was made anew
 _ENCODINGS = ("UTF8", "SQL_ASCII")  # SQL_ASCII keeps the bytes as they come
 
+# Takes the database's clock, the number of its last correction and the shift, which a query has read.
+See: TypeAlias = Callable[[float, int, float], None]
+
 
 class PostgresServer:
     """The database of a store, and connections to it.
@@ -71,8 +75,13 @@ class PostgresServer:
         self._place: str | None = None
         self._known: tuple[str, int] | None = None
 
-    def make_engine(self, **options: Any) -> sa.Engine:
-        """An engine whose transactions all are alike."""
+    def make_engine(self, *, watch: Callable[[], See] | None = None, **options: Any) -> sa.Engine:
+        """An engine whose transactions all are alike.
+
+        Args:
+            watch: begins a look at the clock before each transaction.
+            options: of SQLAlchemy.
+        """
         given = {*self._url.query, *(["port"] if self._url.port is not None else [])}
         arguments = {name: value for name, value in _DEFAULTS.items() if name not in given}
         try:
@@ -84,7 +93,11 @@ class PostgresServer:
                 f"a PostgreSQL store needs the driver {error.name}. Install it: pip install "
                 "'smsverify[postgres]'"
             ) from None
-        event.listen(engine, "checkout", self._check_out)
+
+        def check_out(connection: Any, record: Any, proxy: Any) -> None:
+            self._check_out(connection, watch)
+
+        event.listen(engine, "checkout", check_out)
         event.listen(engine, "begin", self._begin)
         return engine
 
@@ -141,11 +154,20 @@ class PostgresServer:
 
     # -------------------------------------------------------------- inside
 
-    def _check_out(self, connection: Any, record: Any, proxy: Any) -> None:
-        """Finds out whether a connection is alive, and leads to the same store as before."""
+    def _check_out(self, connection: Any, watch: Callable[[], See] | None) -> None:
+        """Finds out whether a connection is alive, and leads to the same store as before. Lets the clock be
+        looked at in the same query: who corrects the time needs another connection, and no transaction that
+        holds one may wait for that.
+        """
         look = "SELECT 1"
         if self._known:
-            look = f"SELECT store_id, {_MADE_AS} FROM {self._place}.{schema.name}"  # noqa: S608 (all ours)
+            shift = f"FROM {self._place}.{shifts.name}), 0)"
+            look = (  # numeric: all digits, whatever is set for floats
+                f"SELECT store_id, {_MADE_AS}, extract(epoch FROM clock_timestamp())::numeric, "  # noqa: S608
+                f"coalesce((SELECT version {shift}, coalesce((SELECT seconds::numeric {shift} "
+                f"FROM {self._place}.{schema.name}"
+            )
+        see = watch() if watch and self._known else None
         try:
             with connection.cursor() as cursor:
                 found = cursor.execute(look).fetchone()
@@ -155,8 +177,10 @@ class PostgresServer:
             if getattr(error, "sqlstate", None) in ("42P01", "3F000"):  # no such table, no such schema
                 raise _another("they are gone") from error
             raise
-        if self._known and found != self._known:
+        if self._known and (found is None or found[:2] != self._known):
             raise _another("they were dropped and made again" if found else "they are empty")
+        if see is not None:
+            see(*found[2:])
 
     def _begin(self, connection: sa.Connection) -> None:
         options = connection.get_execution_options()

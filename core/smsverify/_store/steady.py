@@ -260,7 +260,7 @@ class SharedTime:
                 self._base = None
         if self._base is None and last is not None and look.steady < last:
             self._base, self._since = replace(look, database=last - look.shift), last
-        self._checked(look)
+        self._goes_on(look)  # What does not is corrected before the next transaction.
         return True
 
     def begin(self, connection: sa.Connection) -> None:
@@ -298,6 +298,15 @@ class SharedTime:
     def now(self, connection: sa.Connection) -> float:
         """The database's clock, corrected."""
         return self._checked(self._look(connection)).steady
+
+    def watch(self) -> Callable[[float, int, float], None]:
+        """Begins a look, and returns what takes its outcome. Called where no transaction is open."""
+        before = boottime()
+
+        def see(database: float, version: int, shift: float) -> None:
+            self._checked(_Look(before, boottime(), float(database), version, float(shift)))
+
+        return see
 
     def column(self) -> sa.ColumnElement[float]:
         """The same, but for a step that no process has seen yet."""

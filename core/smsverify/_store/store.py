@@ -61,13 +61,15 @@ class Store:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._database: SqliteFile | PostgresServer
         self._time: Time
+        options: dict[str, Any] = {"pool_size": 5, "max_overflow": 15}
         if self.is_sqlite:
             self._database = SqliteFile(storeurl.path_of(self.url), BUSY_TIMEOUT)
             self._time = MachineTime()
         else:
             self._database = PostgresServer(self.url, BUSY_TIMEOUT)
-            self._time = SharedTime(self._begin_aside)
-        self._engine = self._make_engine(pool_size=5, max_overflow=15)
+            shared = self._time = SharedTime(self._begin_aside)
+            options["watch"] = shared.watch
+        self._engine = self._make_engine(**options)
         # The numbers of the locks that this process has held, as of its last commits.
         self._numbers: dict[str, int] = {}
         self._is_ready = False
@@ -253,13 +255,13 @@ class Store:
 
     # -------------------------------------------------------------- inside
 
-    def _make_engine(self, **pool: Any) -> sa.Engine:
+    def _make_engine(self, **options: Any) -> sa.Engine:
         # Parameters stay out of every error text: a code may be among them.
-        return self._database.make_engine(hide_parameters=True, logging_name="smsverify", **pool)
+        return self._database.make_engine(hide_parameters=True, logging_name="smsverify", **options)
 
     @contextmanager
     def _begin_aside(self) -> Iterator[sa.Connection]:
-        """A transaction on a connection of its own, which no holder of another one waits for."""
+        """A transaction on a connection of its own, which looks at no clock when it begins."""
         with self._make_engine(poolclass=sa.NullPool).begin() as connection:
             yield connection
 

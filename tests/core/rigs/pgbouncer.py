@@ -15,6 +15,7 @@ import psycopg
 from rigs.postgres import PASSWORD, PrivatePostgres
 from rigs.wire import closed_port
 
+POOL_SIZE = 6  # connections to the server
 _START_TIMEOUT = 30.0
 
 
@@ -28,7 +29,7 @@ def find_pgbouncer() -> Path | None:
 class PrivatePgBouncer:
     """A pooler in transaction mode: each transaction may have another connection to the server."""
 
-    def __init__(self, program: Path, server: PrivatePostgres, *, pool_size: int = 6) -> None:
+    def __init__(self, program: Path, server: PrivatePostgres) -> None:
         self._user = "nobody" if os.geteuid() == 0 else None  # it refuses root
         self._directory = Path(tempfile.mkdtemp(prefix="smsverify-pgbouncer-"))
         self.port = closed_port()
@@ -40,7 +41,7 @@ class PrivatePgBouncer:
             "[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = scram-sha-256\nauth_file = {users}\n"
-            f"pool_mode = transaction\ndefault_pool_size = {pool_size}\nmax_client_conn = 500\n"
+            f"pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 500\n"
         )
         if self._user:
             for path in (self._directory, users, configuration):

@@ -11,8 +11,9 @@ from contextlib import ExitStack
 
 import pytest
 import sqlalchemy as sa
+from rigs.clocks import DatabaseClock
 from rigs.keys import keys, put
-from rigs.pgbouncer import PrivatePgBouncer
+from rigs.pgbouncer import POOL_SIZE, PrivatePgBouncer
 from rigs.postgres import PrivatePostgres
 from rigs.processes import in_processes
 from rigs.purchases import read_prices
@@ -262,6 +263,29 @@ def test_the_pooler_s_connections_are_left_as_they_were(
     assert other.execute("SHOW lock_timeout").fetchone() == ("0",)
     assert other.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
     other.close()
+
+
+def test_no_transaction_that_has_a_connection_of_the_pooler_waits_for_another_one(
+    postgres: PrivatePostgres, pgbouncer: PrivatePgBouncer, opened: Callable[[str], Store]
+) -> None:
+    """Who corrects the time needs one, and here the others have them all."""
+    direct = postgres.create_database()
+    database_clock = DatabaseClock(direct)
+    store = opened(pgbouncer.url_of(direct))
+    put(store, "a")
+    database_clock.step(3600.0)
+    all_there = threading.Barrier(POOL_SIZE)
+    times: list[float] = []
+
+    def look(_: int) -> None:
+        with store.write() as connection:
+            all_there.wait(30)
+            times.append(store.now(connection))
+
+    in_threads(POOL_SIZE, look)
+    database_clock.close()
+    assert len(times) == POOL_SIZE  # where one waits, the server ends it after a minute
+    assert max(times) - min(times) < 30
 
 
 def test_what_another_client_of_the_pooler_has_set_does_not_matter(
