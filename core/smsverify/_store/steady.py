@@ -397,7 +397,7 @@ class SharedTime:
         rows = connection.execute(sa.select(clocks).where(clocks.c.version == base.version)).all()
         counted = max((row.steady - max(row.since, base.steady) for row in rows), default=0.0)
         surely = counted * (1 - 2 * DRIFT) - HIDDEN  # each of the two may differ from the database
-        if surely <= look.after - base.before:
+        if surely <= boottime() - base.before:  # now: they may have noted it after this look
             return False
         log.warning(
             "This machine was paused: it has missed %.0f s that another one has counted",

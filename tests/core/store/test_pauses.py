@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -196,6 +197,33 @@ def test_a_step_that_a_day_without_a_look_may_hide_proves_no_pause(
     now_of(other)
     machines.on("one")
     assert now_of(one) - began < clock.boottime() - before + SOON / 2
+
+
+def test_what_others_count_while_a_machine_decides_proves_no_pause(
+    machines: Machines,
+    start: Callable[[], Store],
+    database_clock: DatabaseClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machines.on("other")
+    other = start()
+    machines.on("one")
+    one = start()
+    machines.let_pass(500.0)
+    now_of(one)
+    database_clock.step(0.2)  # too short for one that has not looked for so long
+    decide = steady.SharedTime._was_paused
+
+    def decide_late(*args: Any) -> bool:
+        machines.let_pass(20.0)
+        machines.on("other")
+        now_of(other)
+        machines.on("one")
+        return decide(*args)
+
+    monkeypatch.setattr(steady.SharedTime, "_was_paused", decide_late)
+    now_of(one)
+    assert corrections(one) == 1
 
 
 def test_what_is_seen_over_a_slow_connection_lies_never_ahead(
