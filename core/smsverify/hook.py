@@ -303,6 +303,7 @@ class SmsVerifyHook(AccountView):
 
         Raises:
             VerificationError: nothing is left to try; it lists the attempts.
+            PurchaseConflictError: another call still tries a number of this key, and asks for something else.
             SmsVerifyError: as for `order`, but for what is not available or too expensive. The attempts stay
                 on record.
         """

@@ -207,7 +207,7 @@ class Cancelling:
         product = None if known is None else known.product
         if product == "esim":
             return False
-        # An active rental is in use, and so may be what is not known. Another active number waits for its SMS.
+        # An active rental is in use, and so may be what is not known. Another number waits for its SMS.
         is_in_use = status.status == "active" and product in (None, *RENTALS)
         return not status.arrived and (scope == "unused" or not is_in_use)
 

@@ -33,7 +33,8 @@ class Handover:
         self._name = f"{records.store.url!r} {records.account}"  # one of this process's accounts
         self._records = records
         self._releases = releases
-        self._pause = holding.FORGOTTEN * time_scale / 4
+        self._forgotten = holding.FORGOTTEN * time_scale
+        self._pause = self._forgotten / 4
 
     def claim(self, order_id: int, waiter: str) -> None:
         """Records who waits for an order now. A release that an earlier waiter asked for is withdrawn."""
@@ -115,6 +116,13 @@ class Handover:
         with self._store.read() as connection:
             since = self._records.value(connection, order_id, orders.c.unclaimed_since)
             return None if since is None else self._store.now(connection) - since
+
+    def is_in_hand(self, order_id: int) -> bool:
+        """Whether a call that holds an order, or waits for it, has given a sign of life lately."""
+        with self._store.read() as connection:
+            alive_since = self._store.now(connection) - self._forgotten
+            is_held = sa.func.coalesce(orders.c.unclaimed_since, 0.0) > alive_since
+            return bool(self._records.value(connection, order_id, sa.or_(is_held, is_awaited(alive_since))))
 
     def note_reconciled(self, order_id: int) -> None:
         """Records that a reconciliation deals with an order now, so that others come first next time."""

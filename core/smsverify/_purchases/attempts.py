@@ -21,7 +21,13 @@ from smsverify._purchases.run_context import RunContext
 from smsverify._store.store import Store
 from smsverify._store.tables import attempts, purchases
 from smsverify.checks import OrderRequest
-from smsverify.errors import NotAvailableError, OrderEndedError, PriceLimitError, VerificationError
+from smsverify.errors import (
+    NotAvailableError,
+    OrderEndedError,
+    PriceLimitError,
+    PurchaseConflictError,
+    VerificationError,
+)
 from smsverify.models import RENTALS, Message, Order
 from smsverify.text import amount, log_of
 from smsverify.verification import TriedNumber, Verification, summary_of
@@ -341,8 +347,20 @@ class Series:
         """Ends an attempt whose alternative has gone. What it has bought is found out first."""
         order = self._find(row.purchase_key, row.fingerprint)
         if order is not None:
+            self._refuse_to_interfere(order.order_id)
             self._orders.cancelling.release(order.order_id, why, undo=True)
         self._records.decide(row, "given_up", why)
+
+    def _refuse_to_interfere(self, order_id: int) -> None:
+        """Raises where another call, which asks for something else, still tries a number of this key."""
+        handover, release = self._orders.handover, self._orders.releases.of(order_id)
+        if release is None and handover.is_in_hand(order_id):
+            raise PurchaseConflictError(
+                f"the key {self.key!r} stands for another purchase: a call that asks for something else still "
+                f"tries its number, order {order_id}. Nothing was bought or cancelled. Use another key, or "
+                "call again when that call has ended",
+                key=self.key,
+            )
 
     def _about_max_cost(self, left: Decimal | None, request: OrderRequest) -> str:
         """Says so where `max_cost` limits the price of an attempt more than its own `max_price`."""

@@ -78,6 +78,21 @@ def test_the_key_that_an_error_names_goes_on_with_the_same_numbers(
     assert [order.order_id for order in simulator.orders()] == [done.order_id]
 
 
+def test_a_key_with_other_arguments_leaves_the_number_of_a_call_that_still_runs_alone(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook, other = make_hook(simulator, store_url), make_hook(simulator, store_url)
+    for attempt in hook.attempts("temporary", key="sign-up", timeout=20, **WHATSAPP):
+        with attempt as number:
+            with pytest.raises(errors.PurchaseConflictError, match="still tries its number"):
+                verify(other, delivers_to(simulator), service="Telegram")
+            simulator.deliver_sms(number.order_id, otp="545121")
+            assert number.wait_for_otp().otp == "545121"
+    assert statuses(simulator) == ["completed"]
+    done = verify(other, delivers_to(simulator, 1), service="Telegram")  # that series is over
+    assert (done.attempts, statuses(simulator)) == (1, ["completed", "completed"])
+
+
 def test_a_last_attempt_that_an_earlier_call_has_lost_ends_no_further_call(
     simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

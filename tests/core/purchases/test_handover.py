@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from rigs import eventually, let_go_of_all_numbers
 from rigs.clocks import later
+from rigs.purchases import buy_number
 from rigs.rooms import rooms_of
+from rigs.waits import Waiting
 
 from smsverify import errors
 from smsverify._orders import holding
@@ -206,3 +208,12 @@ def test_a_renewal_whose_answer_never_arrived_is_not_paid_again(
     assert simulator.order(order_id).renewals == 1
     hook.renew(order_id)
     assert simulator.order(order_id).renewals == 2
+
+
+def test_an_order_is_in_hand_while_a_call_waits_for_it(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    handover, order_id = rooms_of(hook).orders.handover, buy_number(hook)
+    assert not handover.is_in_hand(order_id)
+    waiting = Waiting(hook, [order_id])
+    eventually(lambda: handover.is_in_hand(order_id), "a wait")
+    simulator.deliver_sms(order_id, otp="123456")
+    waiting.messages()
