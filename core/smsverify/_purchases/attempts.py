@@ -195,6 +195,8 @@ class Series:
             except OrderEndedError as error:
                 self._records.decide(row, "no_code", error.reason)
             except (NotAvailableError, PriceLimitError) as error:
+                if self._has_bought(row):
+                    raise  # That says something of its order: nothing was to be bought.
                 self._has_tried = True
                 is_too_dear = isinstance(error, PriceLimitError)
                 why = f"{self._about_max_cost(left, request) if is_too_dear else ''}{error}"
@@ -327,6 +329,10 @@ class Series:
         # Of what is still possible, a call that has died was about to buy the next.
         return is_exhausted or rows[-1].outcome == "code" or not self._still_possible(rows)
 
+    def _has_bought(self, row: Any) -> bool:
+        """Whether an attempt has an order by now."""
+        return any(one.number == row.number and one.order_id for one in self._records.last_series())
+
     def _still_possible(self, rows: Sequence[Any]) -> list[OrderRequest]:
         """What may be bought next, in the order of preference."""
         unavailable = {row.fingerprint for row in rows if row.outcome == "unavailable"}
@@ -356,9 +362,9 @@ class Series:
         handover, release = self._orders.handover, self._orders.releases.of(order_id)
         if release is None and handover.is_in_hand(order_id):
             raise PurchaseConflictError(
-                f"the key {self.key!r} stands for another purchase: a call that asks for something else still "
-                f"tries its number, order {order_id}. Nothing was bought or cancelled. Use another key, or "
-                "call again when that call has ended",
+                f"the key {self.key!r} stands for another purchase: a call that asks for something else "
+                f"still tries its number, order {order_id}. Nothing was bought or cancelled. Use another "
+                "key, or call again when that call has ended",
                 key=self.key,
             )
 

@@ -249,6 +249,8 @@ def as_error(answer: Answer) -> Any:
         return unexpected(answer)
     message = f"{answer.endpoint} answered {status}: {shown}"
     kind = _kind(status, text or "")
+    if status == 404 and answer.endpoint.endswith("/status/"):
+        kind = NotFoundError  # in whatever words: what it asks for is an order, and nothing is for sale there
     if status in REJECTIONS - {429} and not _is_of_the_service(answer):
         kind = ServiceUnavailableError
         message = (

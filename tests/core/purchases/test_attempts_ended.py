@@ -78,6 +78,23 @@ def test_the_key_that_an_error_names_goes_on_with_the_same_numbers(
     assert [order.order_id for order in simulator.orders()] == [done.order_id]
 
 
+@pytest.mark.parametrize("status", [400, 404])
+def test_an_attempt_that_has_its_number_is_not_decided_by_what_its_status_says_of_numbers(
+    status: int, simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    first, again = make_hook(simulator, store_url), make_hook(simulator, store_url, purchase_grace=0.25)
+    series = first.attempts("temporary", key="sign-up", timeout=0.6, **WHATSAPP)
+    order = next(series).number.order
+    body = '{"success": false, "error": "Number not available"}'
+    says = Fault("error_before", f"order/{order.order_id}/status/", status=status, body=body, times=1)
+    simulator.add_fault(says)
+    if status == 400:
+        with pytest.raises(errors.NotAvailableError):
+            verify(again, delivers_to(simulator))
+    done = verify(again, delivers_to(simulator, 1))
+    assert (done.order_id, done.attempts, len(simulator.orders())) == (order.order_id, 1, 1)
+
+
 def test_a_key_with_other_arguments_leaves_the_number_of_a_call_that_still_runs_alone(
     simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:

@@ -87,6 +87,12 @@ def test_an_error_is_classified_by_status_or_else_by_text(
         assert text in str(error)
 
 
+@pytest.mark.parametrize("text", ["Number not available", "Insufficient balance", "Cannot cancel", "What?"])
+def test_a_404_to_a_status_says_that_there_is_no_such_order_in_whatever_words(text: str) -> None:
+    answer = Answer(404, {}, json.dumps({"error": text}), "GET /api/v1/order/7/status/", "secret")
+    assert type(as_error(answer)) is errors.NotFoundError
+
+
 ENVELOPES: list[tuple[Any, str]] = [
     ({"error": "No luck"}, "No luck"),
     ({"success": False, "error": "No luck"}, "No luck"),
