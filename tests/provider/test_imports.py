@@ -40,7 +40,7 @@ def test_operators_and_sensor_load_no_client_no_database_and_no_server() -> None
     of_the_core = {name.removeprefix("smsverify.") for name in ours if name.startswith("smsverify.")}
     files = ("actions", "amounts", "ids", "names", "patterns", "phones", "templates", "values")
     checks = {"_input", *(f"_input.{name}" for name in files)}
-    threads = {"_runtime", "_runtime.forking", "_runtime.job_thread"}
+    threads = {"_runtime", "_runtime.forking", "_runtime.job_thread", "_runtime.threads"}
     assert of_the_core <= {"_version", "text", "errors", "models", "checks", "wings", *checks, *threads}
     assert "regex" not in ours
 

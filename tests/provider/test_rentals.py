@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import DAG, Context, TaskInstanceState
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
-from smsverify.errors import FindingsError, InvalidRequestError, StoreError
+from smsverify.errors import FindingsError, InvalidRequestError, ServiceError, StoreError
 from smsverify.simulator import Fault, Simulator
 from smsverify_provider.operators.smsverify import SmsVerifyRenewExpiringOperator as RenewExpiring
 from smsverify_provider.sensors.smsverify import SmsVerifyBalanceSensor
@@ -204,6 +204,18 @@ def test_without_time_it_looks_once_and_fails(run_task: Any, connection: Any, si
     assert isinstance(result.error, AirflowSensorTimeout)
     assert str(result.error) == "The wallet holds 100.00 USD, and 101.00 USD are needed"
     assert len(sim.requests()) == 1
+
+
+def test_where_its_last_look_fails_the_task_fails_with_that_error_and_may_be_retried(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    once = {"task_id": "wallet", "minimum": 1, "mode": "poke", "timeout": 0}
+    sim.add_fault(Fault("html", "balance/", times=None))
+    result = run_task(SmsVerifyBalanceSensor(**once, retries=1))
+    assert isinstance(result.error, ServiceError), result.error
+    assert result.state == TaskInstanceState.UP_FOR_RETRY
+    skipped = run_task(SmsVerifyBalanceSensor(**once, soft_fail=True))
+    assert skipped.state == TaskInstanceState.SKIPPED
 
 
 def test_what_may_pass_ends_no_wait_and_a_refused_key_does(

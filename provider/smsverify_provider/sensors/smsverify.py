@@ -24,6 +24,7 @@ from smsverify.errors import (
     NotFoundError,
     OrderEndedError,
     ServiceError,
+    SmsVerifyError,
     StoreError,
 )
 from smsverify.models import Message
@@ -334,7 +335,8 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
     """Waits until the wallet holds enough (`GET /api/v1/balance/`), once in `poke_interval`.
 
     Before tasks that spend money, it waits for a top-up. With `timeout=0` it looks once and fails where the
-    wallet does not hold enough, so that the Dag's alerts reach a person. Errors that may pass never end it.
+    wallet does not hold enough, so that the Dag's alerts reach a person. Errors that may pass never end the
+    wait before its time is over.
 
     Returns a dict (`amount`, `currency`); `amount` is an XCom of its own too.
 
@@ -347,6 +349,8 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
     Raises:
         AirflowSensorTimeout: the wallet did not hold enough in time; with `soft_fail` the task is skipped.
         AirflowFailException: the service refuses the key.
+        SmsVerifyError: the last look before the time-out failed, so nobody knows what the wallet holds. A
+            further try of the task looks again.
     """
 
     template_fields: Sequence[str] = ("minimum", "smsverify_conn_id")
@@ -355,6 +359,7 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
     ui_color = "#dbe6f6"
 
     _seen = ""
+    _error: SmsVerifyError | None = None  # of the last look
 
     def __init__(
         self,
@@ -379,6 +384,8 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
         try:
             return self._returned(context, super().execute(context))
         except (AirflowSensorTimeout, AirflowSkipException) as end:
+            if self._error is not None and isinstance(end, AirflowSensorTimeout):
+                raise without_frames(self._error) from None  # Airflow retries no time-out
             is_timeout = end.__cause__ is None  # otherwise a failure that `soft_fail` makes a skip
             raise without_frames(type(end)(self._seen) if is_timeout and self._seen else end) from None
         except AirflowFailException as end:
@@ -394,6 +401,7 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
         except AuthenticationError as error:
             raise AirflowFailException(str(error)) from None
         except (ServiceError, StoreError) as error:
+            self._error = error
             if str(error) != self._seen:
                 self._seen = str(error)
                 self.log.warning("The balance cannot be read; the wait goes on: %s", error)
@@ -403,5 +411,5 @@ class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
         is_enough = balance.amount >= minimum
         if is_first or is_enough or self._seen not in ("", seen):
             self.log.info("%s", seen)
-        self._seen = seen
+        self._seen, self._error = seen, None
         return PokeReturnValue(is_enough, balance.as_dict())
