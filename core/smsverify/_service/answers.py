@@ -134,7 +134,7 @@ def as_reply(answer: Answer) -> Reply | None:
     """
     if not 200 <= answer.status_code < 300:
         return None
-    body = _parse(answer.text)
+    body = parse(answer.text)
     if isinstance(body, dict) and (
         _is_no(body.get("success")) or (body.get("error") and not body.get("success"))
     ):
@@ -142,7 +142,7 @@ def as_reply(answer: Answer) -> Reply | None:
     return Reply(answer, body)
 
 
-def _parse(text: str) -> Any:
+def parse(text: str) -> Any:
     """Reads JSON. A number that is too long becomes its text; NaN and Infinity become `None`.
 
     Raises:
@@ -186,7 +186,7 @@ def _is_no(value: Any) -> bool:
 def is_rejection(answer: Answer) -> bool:
     """Whether an answer that is an error proves that nothing was carried out."""
     if 200 <= answer.status_code < 300:
-        return _says_nothing_was_bought(_parse(answer.text))
+        return _says_nothing_was_bought(parse(answer.text))
     if answer.status_code == 429:  # requests are counted before they are carried out
         return True
     return answer.status_code in REJECTIONS and _is_of_the_service(answer)
@@ -198,7 +198,7 @@ def _is_of_the_service(answer: Answer) -> bool:
     An answer of a proxy, a firewall or a login page says nothing about the key, the order or the wallet.
     """
     try:
-        body = _parse(answer.text)
+        body = parse(answer.text)
     except ValueError:
         return False
     if isinstance(body, list):
@@ -290,7 +290,7 @@ def redacted_excerpt(text: str, secret: str) -> str:
     """The beginning of an answer: its fields with their types, and only such values as may be quoted."""
     text = text.replace(secret, "***") if secret else text
     try:
-        shown = json.dumps(_outline(_parse(text)), ensure_ascii=False)
+        shown = json.dumps(_outline(parse(text)), ensure_ascii=False)
     except (ValueError, RecursionError):
         text = text[: 100 * EXCERPT]
         # JSON that is cut, or has something before it. Where a value ends is not known.
@@ -339,7 +339,7 @@ def _kind(status: int, text: str) -> type[ServiceError]:
 def _service_text(answer: Answer) -> tuple[str | None, str | None]:
     """The service's own words, and the field that they name; `None` for what is missing."""
     try:
-        return _envelope(_parse(answer.text))
+        return _envelope(parse(answer.text))
     except ValueError:
         return None, None
 

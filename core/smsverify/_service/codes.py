@@ -39,6 +39,9 @@ _WAITING = re.compile(
     r"\s+(?:yet|sms|codes?|otps?|messages?|received|arrived|available|found)[\s.…!]*",
     re.IGNORECASE,
 )
+# Words of a protocol that many such services speak: nothing yet, and what stands before a code.
+_STATUS_NOTHING = re.compile(r"STATUS_(?:WAIT|CANCEL)\w*(?::.*)?", re.IGNORECASE)
+_STATUS_CODE = re.compile(r"\ASTATUS_OK:\s*", re.IGNORECASE)
 _WITHOUT_SMS = (ENDED | {"pending"}) - {"completed"}
 _MAY_BE_CODE = re.compile(r"[0-9]{3,}|[0-9]+(?:[ -][0-9]+)+")
 _DATE = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}")
@@ -96,7 +99,10 @@ def _read(otp: Any, message: Any, phone: Any, *, may_be_word: bool) -> tuple[str
 
 
 def _as_text(value: Any, message: str | None = None) -> str | None:
-    """A value as text. A number loses the fraction of a float, and gets back the zeros that it has lost."""
+    """A value, or the only one of a list, as text. A number loses the fraction of a float, and gets back the
+    zeros that it has lost."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, (float, Decimal)):
         is_whole = 0 <= value < _TOO_LARGE and value == int(value)
         return _with_zeros(int(value), message) if is_whole else None
@@ -106,6 +112,9 @@ def _as_text(value: Any, message: str | None = None) -> str | None:
         return None
     # A text that was cut inside an emoji holds half of it. No database takes that, nor a NUL.
     text = value.replace("\0", "").encode("utf-8", "replace").decode().strip()
+    if _STATUS_NOTHING.fullmatch(text):
+        return None
+    text = _STATUS_CODE.sub("", text)
     number = _FLOAT.fullmatch(text)
     return number[1] if number else text or None
 

@@ -1,11 +1,12 @@
 """The service's endpoints, one method each: what is sent, and the answer as a model.
 
 The documentation has seven shapes of success. Whichever comes, `data` is unwrapped where it is present, and a
-list is found at the top or under its name.
+list is found at the top or under its name. An object may stand under `order`, alone in a list, or as a text.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from smsverify._service.answers import Contradiction, Reply, unexpected
+from smsverify._service.answers import Contradiction, Reply, parse, unexpected
 from smsverify._service.codes import read_fields
 from smsverify._service.rate_limit import Priority
 from smsverify._service.transport import CallOptions, OutcomeUnknown, Transport
@@ -255,10 +256,10 @@ def _object(reply: Reply) -> dict[str, Any]:
     What `data` says counts. Where it names nothing that is required and its envelope does, both count. The
     envelope's own `message`, and a `status` such as "success", are not the order's.
     """
-    body = reply.body
-    inner = body.get("data") if isinstance(body, Mapping) else None
+    body = _unwrapped(reply.body)
+    inner = _order_in(_unwrapped(body.get("data"))) if isinstance(body, Mapping) else None
     if not isinstance(inner, Mapping):
-        parts = [body]
+        parts = [_order_in(body)]
     elif _NAMING.isdisjoint(inner) and _names_something(body):
         parts = [body, inner]
     else:
@@ -269,6 +270,28 @@ def _object(reply: Reply) -> dict[str, Any]:
             return {}
         found |= part
     return found
+
+
+def _unwrapped(value: Any) -> Any:
+    """What stands alone in a list; what is not in a list as it is."""
+    value = _from_text(value)
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _from_text(value: Any) -> Any:
+    """An object or a list that was written as a text; anything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        with contextlib.suppress(ValueError):
+            return parse(value)
+    return value
+
+
+def _order_in(value: Any) -> Any:
+    """What an object that names no order itself has under `order`; any other value as it is."""
+    if not isinstance(value, Mapping) or isinstance(value, Contradiction) or "order_id" in value:
+        return value
+    order = _unwrapped(value.get("order"))
+    return order if isinstance(order, Mapping) else value
 
 
 def _names_something(envelope: Mapping[str, Any]) -> bool:
@@ -304,12 +327,14 @@ def _why(error: ValueError) -> str:
 
 def _rows(body: Any) -> list[Any] | None:
     """The list of an answer: the answer itself, its `data`, or what either has under a known name."""
+    body = _from_text(body)
     if isinstance(body, list):
         return body
     if isinstance(body, Mapping):
         for name in ("data", *_LIST_NAMES):
-            if isinstance(body.get(name), (list, Mapping)):
-                return _rows(body[name])
+            inner = _from_text(body.get(name))
+            if isinstance(inner, (list, Mapping)):
+                return _rows(inner)
     return None
 
 

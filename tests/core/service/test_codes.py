@@ -36,6 +36,10 @@ URL = "http://127.0.0.1:9"
         ("123 456", "123 456"),
         ("A7K2Q9", "A7K2Q9"),
         ("QWXZP", "QWXZP"),  # which can be no word
+        (["548921"], "548921"),
+        ([548921], "548921"),
+        ("STATUS_OK:548921", "548921"),
+        ("status_ok: 548921", "548921"),
     ],
 )
 def test_a_code_is_handed_out_as_it_stands(otp: Any, code: str) -> None:
@@ -82,6 +86,7 @@ def test_a_code_is_handed_out_as_it_stands(otp: Any, code: str) -> None:
             "SMS not received yet",
         ),
         *("Please wait for the SMS", "Still waiting for message\u2026", "0", "00", "\0"),
+        *("STATUS_WAIT_CODE", "STATUS_WAIT_RETRY:548920", "STATUS_CANCEL", [], ["waiting"], [None]),
     ],
 )
 @pytest.mark.parametrize("status", ["pending", "active", "completed"])
@@ -134,7 +139,18 @@ def test_a_text_that_may_hold_a_code_is_an_sms_in_any_status(text: str) -> None:
             float("inf"),
             Decimal("1E+999999"),
         ),
-        *(["548921"], {"code": "548921"}, "completed", "error", "hello", "x" * 5000, "9" * 5000, 10**400),
+        *(
+            [],
+            [["548921"]],
+            ["548921", "548922"],
+            {"code": "548921"},
+            "completed",
+            "error",
+            "hello",
+            "x" * 5000,
+            "9" * 5000,
+            10**400,
+        ),
     ],
 )
 def test_what_can_be_no_code_is_none(otp: Any) -> None:
@@ -165,6 +181,13 @@ def test_a_number_that_has_lost_its_zeros_gets_them_back() -> None:
 def test_a_sentence_is_the_text_and_its_code_is_read(sentence: str, code: str | None) -> None:
     assert read_fields(sentence, None) == (code, sentence)
     assert read_fields(sentence, "Another text") == (code, "Another text")
+
+
+def test_a_text_may_stand_alone_in_a_list() -> None:
+    text = "Your code is 012345"
+    assert read_fields([12345], [text], status="completed") == ("012345", text)
+    assert read_fields(None, [text], status="completed") == (None, text)
+    assert read_fields(f"STATUS_OK:{text}", None, status="completed") == ("012345", text)
 
 
 def test_words_are_an_sms_only_where_the_status_vouches_for_it() -> None:

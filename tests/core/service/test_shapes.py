@@ -29,12 +29,17 @@ LIST_SHAPES: dict[str, Callable[[list[Any]], Any]] = {
     "data and orders": lambda rows: {"data": {"orders": rows, "count": len(rows)}},
     "flat with success": lambda rows: {"success": True, "plans": rows},
     "pages": lambda rows: {"count": len(rows), "next": None, "previous": None, "results": rows},
+    "data as a text": lambda rows: {"success": True, "data": json.dumps({"services": rows})},
 }
 OBJECT_SHAPES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "flat": lambda row: row,
     "flat with success": lambda row: {"success": True, **row},
     "success and data": lambda row: {"success": True, "data": row},
     "data alone": lambda row: {"data": row},
+    "array": lambda row: [row],
+    "data with an array": lambda row: {"success": True, "data": [row]},
+    "data as a text": lambda row: {"success": True, "data": json.dumps(row)},
+    "data as a text with an array": lambda row: {"success": True, "data": json.dumps([row])},
     "with more": lambda row: {
         "success": True,
         "request_id": "r-1",
@@ -278,6 +283,34 @@ def test_an_object_is_read_in_every_shape(shape: str, offline: SmsVerifyHook, re
     assert offline.cancel(7).cancelled
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda row: {"success": True, "order": row},
+        lambda row: {"status": "success", "message": "Done", "order": row},
+        lambda row: {"success": True, "data": {"order": row}},
+        lambda row: {"status": "active", "message": "Done", "data": [{"order": [row]}]},
+        lambda row: {"success": True, "data": json.dumps({"order": row})},
+    ],
+)
+def test_an_order_is_read_where_it_stands_under_its_name(
+    form: Callable[[dict[str, Any]], Any], offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    mock_catalogue(requests_mock)
+    order_id = next(UNSEEN)
+    row = {"order_id": order_id, "status": "pending", "phone": PHONE}
+    requests_mock.post(address("order/temporary/"), json=form(row))
+    assert offline.order("temporary", service="X").order_id == order_id
+    url = address(f"order/{order_id}/status/")
+    requests_mock.get(url, json=form(row))
+    assert (offline.get_status(order_id).status, offline.get_status(order_id).message) == ("pending", None)
+    requests_mock.get(url, json=form({**row, "status": "completed", "otp": ["548921"]}))
+    assert offline.get_status(order_id).otp == "548921"
+    requests_mock.get(url, json=form({**row, "order_id": order_id + 1}))
+    with pytest.raises(UnexpectedResponseError):
+        offline.get_status(order_id)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("status_code", [200, 201, 202])
 @pytest.mark.parametrize("shape", OBJECT_SHAPES)
@@ -370,7 +403,10 @@ def test_a_purchase_without_an_order_id_may_have_been_one(
         {},
         {"order_id": 8, "status": "pending"},
         {"order_id": 7},
-        {"success": True, "data": [{"order_id": 7, "status": "pending"}]},
+        {"success": True, "data": [{"order_id": 8, "status": "pending"}]},
+        {"success": True, "data": [{"order_id": 7, "status": "pending"}] * 2},
+        {"success": True, "order": {"order_id": 8, "status": "pending"}},
+        {"success": True, "data": "order 7 is pending"},
         [],
     ],
 )
