@@ -331,7 +331,9 @@ def is_foreign(
     is_paid = orders.c.status.not_in(constants([*CANCELLED, "failed"]))
     # None of them was seen before it was made; by this, the index finds them.
     is_new = orders.c.first_seen_at >= now - within
-    return sa.and_(orders.c.key.is_(None), is_paid, is_recent, is_new)
+    # An id that a caller has named by mistake has a row, too.
+    is_there = orders.c.seen_number.is_not(None)
+    return sa.and_(orders.c.key.is_(None), is_there, is_paid, is_recent, is_new)
 
 
 def utc_of(when: float | None) -> datetime | None:

@@ -340,3 +340,15 @@ def test_cancellations_that_are_refused_take_turns_with_the_others(
         )
     cancelled = [order_id for _ in range(2) for order_id in hook.reconcile().cancelled]
     assert cancelled == [last]
+
+
+def test_an_id_that_the_service_does_not_know_is_no_order_from_elsewhere(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    with pytest.raises(errors.NotFoundError):
+        hook.cancel(999_999)
+    with pytest.raises(errors.NotFoundError):
+        hook.wait_for_otp(999_998, timeout=0.3)
+    assert not hook.release(999_997, "not needed")
+    report = hook.reconcile()
+    assert (report.foreign, report.findings) == ([], [])
