@@ -177,7 +177,7 @@ class Parts:
 
     @cached_property
     def decisions(self) -> Decisions:
-        return Decisions(self.store, self.ledger, self.orders)
+        return Decisions(self.store, self.ledger, self.orders, self.refunds)
 
     @cached_property
     def reconciler(self) -> Reconciler:

@@ -201,6 +201,16 @@ class SmsVerifyHook(AccountView):
         """
         self._parts.decisions.resolve(check_key(key), None if order_id is None else check_order_id(order_id))
 
+    def resolve_refund(self, order_id: int | str) -> None:
+        """Takes a person's word that the refund of a cancelled order has come, where the wallet cannot show it.
+
+        That is so where it came together with other money, such as a deposit.
+
+        Args:
+            order_id: the order, as `reconcile` names it in `missing_refunds`. It counts as refunded again.
+        """
+        self._parts.decisions.resolve_refund(check_order_id(order_id))
+
     # -------------------------------------------------------------- setting right
 
     def reconcile(

@@ -1,4 +1,4 @@
-"""What a person decides about a paid call whose outcome could not be found out."""
+"""What a person decides where the service's answers do not: on paid calls, and on refunds."""
 
 from __future__ import annotations
 
@@ -9,23 +9,40 @@ import sqlalchemy as sa
 from smsverify._orders.orders import Orders
 from smsverify._purchases.calls import OpenCall
 from smsverify._purchases.ledger import Ledger
+from smsverify._purchases.refunds import Refunds
 from smsverify._store.store import Store
 from smsverify.errors import InvalidRequestError, NotFoundError
 
 
 class Decisions:
-    """The decisions that persons make about the open calls of one account.
+    """The decisions that persons make about the open calls and the missing refunds of one account.
 
     Args:
         store: where the calls are.
         ledger: the account's paid calls.
         orders: the account's orders.
+        refunds: which of its refunds are missing.
     """
 
-    def __init__(self, store: Store, ledger: Ledger, orders: Orders) -> None:
+    def __init__(self, store: Store, ledger: Ledger, orders: Orders, refunds: Refunds) -> None:
         self._store = store
         self._ledger = ledger
         self._orders = orders
+        self._refunds = refunds
+
+    def resolve_refund(self, order_id: int) -> None:
+        """Records a person's word that a refund has come; see `SmsVerifyHook.resolve_refund`.
+
+        Raises:
+            InvalidRequestError: the refund of that order is not missing.
+        """
+        with self._store.write() as connection:
+            self._ledger.lock(connection)
+            if not self._refunds.settle(connection, order_id):
+                raise InvalidRequestError(
+                    f"no refund of order {order_id} is missing: `smsverify reconcile` names those that are",
+                    field="order_id",
+                )
 
     def resolve(self, key: str, order_id: int | None) -> None:
         """Records what a person says of a call whose outcome is unknown; see `SmsVerifyHook.resolve`.

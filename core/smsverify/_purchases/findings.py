@@ -28,11 +28,6 @@ from smsverify.reports import HeldOrder, UnknownCall
 
 TO_KEEP = (*RENTALS, "esim")  # products that are bought to be kept: no call has to wait for these
 
-NEVER_CAME = (
-    "it is listed as cancelled, but its refund has not reached the wallet, or not all of it: it counts as "
-    "spent. Ask the service"
-)
-
 HeldKind = Literal[
     "not_given_back", "planned", "not_used", "refund_missing", "overcharged", "bought_elsewhere"
 ]
@@ -176,7 +171,7 @@ def _reason(kind: HeldKind, row: Any) -> str:
         return f"it is to be cancelled ({row.reason})"
     if kind == "not_used":
         return why_unclaimed(as_order(row)) if row.product in TO_KEEP else _why_unused(row.status)
-    return NEVER_CAME if kind == "refund_missing" else "it was not bought through this store"
+    return _why_missing(row.order_id) if kind == "refund_missing" else "it was not bought through this store"
 
 
 ALL = 1_000_000  # of a kind, for a report that leaves none out
@@ -323,6 +318,14 @@ def why_unclaimed(order: Order) -> str:
         f"it was bought, but never handed over to its buyer{code}. Call again with its key {order.key!r} to "
         f"get it, keep it with `smsverify status {order.order_id}`, or give it back with "
         f"`smsverify cancel {order.order_id}`"
+    )
+
+
+def _why_missing(order_id: int) -> str:
+    return (
+        "it is listed as cancelled, but its refund has not reached the wallet, or not all of it: it counts as "
+        "spent. Ask the service. If the money is there, because it came together with other money, run "
+        f"`smsverify resolve --refunded {order_id}`"
     )
 
 

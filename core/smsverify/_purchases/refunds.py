@@ -58,6 +58,17 @@ class Refunds:
         if comparison.is_short and (cut := _that_cover(comparison.expected[0] - then.amount, came)):
             self._mark(connection, cut, then.read_at)
 
+    def settle(self, connection: sa.Connection, order_id: int) -> bool:
+        """Records a person's word that a missing refund has come. Returns whether it was missing.
+
+        Args:
+            connection: of a transaction that decides on the account's paid calls, see `Ledger.lock`.
+            order_id: the order that it is for.
+        """
+        missing = [one for one in self._missing(connection) if one.order_id == order_id]
+        self._mark(connection, missing, None)
+        return bool(missing)
+
     # -------------------------------------------------------------- inside
 
     def _open(self, connection: sa.Connection) -> list[Movement]:

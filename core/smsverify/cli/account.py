@@ -73,8 +73,9 @@ def reconcile(
 def resolve(
     common: Common,
     key: Annotated[
-        str, typer.Argument(help="The call's key, as reconcile names it.", metavar="KEY", show_default=False)
-    ],
+        str | None,
+        typer.Argument(help="The call's key, as reconcile names it.", metavar="KEY", show_default=False),
+    ] = None,
     order: Annotated[
         str | None,
         typer.Option(
@@ -82,10 +83,21 @@ def resolve(
         ),
     ] = None,
     not_made: Annotated[bool, flag("--not-made", "The call was not carried out.")] = False,
+    refunded: Annotated[
+        str | None,
+        typer.Option(
+            help="Without a key: the refund of this order has come.", metavar="ORDER_ID", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """Record what became of an unknown paid call."""
-    if (order is None) == (not not_made):
-        raise typer.BadParameter("give either --order or --not-made")
+    """Record what became of an unknown paid call, or of a missing refund."""
+    if refunded is not None and key is None and order is None and not not_made:
+        common.hook().resolve_refund(refunded)
+        found = {"order_id": refunded, "refunded": True}
+        output.say(json.dumps(found) if common.json else f"order {printable(refunded)} is refunded")
+        return
+    if key is None or refunded is not None or (order is None) == (not not_made):
+        raise typer.BadParameter("give a key with either --order or --not-made, or --refunded alone")
     common.hook().resolve(key, order_id=order)
     outcome = "was not carried out" if order is None else f"is order {order}"
     text = json.dumps({"key": key, "order_id": order}) if common.json else f"{printable(key)} {outcome}"

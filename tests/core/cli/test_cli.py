@@ -135,6 +135,20 @@ def test_a_person_says_what_became_of_a_purchase(
     assert run(capsys, "order", "temporary", "--service", "WhatsApp", "--key", "k")[0] == 0
 
 
+def test_a_person_says_that_a_refund_has_come(
+    environment: Simulator, hook: SmsVerifyHook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook.get_balance()
+    order_id = hook.order("temporary", service="WhatsApp").order_id
+    paid = environment.balance()
+    hook.cancel(order_id)
+    environment.set_balance(paid)
+    hook.reconcile()
+    assert run(capsys, "resolve", "k", "--refunded", str(order_id))[0] == 2
+    assert run(capsys, "resolve", "--refunded", str(order_id)) == (0, f"order {order_id} is refunded\n", "")
+    assert run(capsys, "resolve", "--refunded", str(order_id))[0] == 2
+
+
 def test_a_budget_is_kept_on_the_command_line_too(
     environment: Simulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

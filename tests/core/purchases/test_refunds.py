@@ -95,6 +95,24 @@ def test_an_answer_that_comes_late_shows_no_refund(
         assert [held.order_id for held in hook.reconcile().missing_refunds] == lost
 
 
+def test_a_person_says_that_a_refund_has_come_which_the_wallet_cannot_show(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    """Because it came together with a deposit."""
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url, purchase_grace=HASTY)
+    lost = buy_and_cancel(hook, simulator, is_refunded=False)
+    assert f"`smsverify resolve --refunded {lost}`" in await_finding(hook).findings[0]
+    simulator.set_balance(simulator.balance() + Decimal("25.40"))
+    assert [held.order_id for held in hook.reconcile().missing_refunds] == [lost]
+    hook.resolve_refund(lost)
+    for _ in range(2):
+        report = hook.reconcile()
+        assert (report.findings, report.spent_today, report.refunded) == ([], Decimal(0), Decimal("0.40"))
+    with pytest.raises(errors.InvalidRequestError, match="no refund of order"):
+        hook.resolve_refund(lost)
+
+
 def test_only_as_many_refunds_are_missing_as_the_wallet_lacks(
     simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:
