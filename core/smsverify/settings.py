@@ -58,6 +58,12 @@ _WRITTEN = {
     "daily_budget": _USD,
     "run_budget": _USD,
 }
+_BOUNDS = ("ge", "le", "max_length")
+_FITS = {
+    "daily_budget": _USD[1].removeprefix("must be "),
+    "run_budget": _USD[1].removeprefix("must be "),
+    "callback_secrets": "a text with commas between the secrets, or a list of them",
+}
 _OTHERWISE = (r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "must be a number, such as 60 or 0.5")
 CALLBACK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
@@ -417,4 +423,22 @@ def _as_invalid(error: ValidationError) -> InvalidRequestError:
         message = f"is missing: give it, or set {ENVIRONMENT_PREFIX}{field.upper()}"
     elif problem["type"] == "extra_forbidden":
         message = _why_unknown(field)
+    elif problem["type"] != "value_error":
+        message = f"must be {_what_fits(field)}"
     return InvalidRequestError(f"{field} {message}", field=field)
+
+
+def _what_fits(field: str) -> str:
+    """What a setting may be, from its type and its bounds. The texts of pydantic are for programmers."""
+    if field in _FITS:
+        return _FITS[field]
+    kind = Settings.model_fields[field]
+    if kind.annotation is bool:
+        return "true or false"
+    bounds = {name: getattr(one, name) for one in kind.metadata for name in _BOUNDS if hasattr(one, name)}
+    if "max_length" in bounds:
+        return f"a text of at most {bounds['max_length']} characters"
+    if {"ge", "le"} <= bounds.keys():
+        whole = "a whole number " if kind.annotation is int else ""
+        return f"{whole}from {bounds['ge']:.12g} to {bounds['le']:.12g}"
+    return f"at most {bounds['le']:.12g}" if "le" in bounds else "a text"

@@ -57,7 +57,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "run_budget": _number("Run budget", "USD that one Dag run may spend. Blank: any amount.", minimum=0),
     "callback_secrets": _text(
         "Callback secrets",
-        "Secrets of the callback URL, separated by commas, each of 16 or more letters, digits, - or _. "
+        "Secrets of the callback URL, separated by commas, each of 16 to 200 letters, digits, - or _. "
         "Several are valid at once. Blank: no callbacks.",
         format="password",
     ),

@@ -210,6 +210,27 @@ def test_a_missing_key_says_where_to_put_it() -> None:
     assert caught.value.field == "api_key"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"rate_limit": 10_001}, "rate_limit must be a whole number from 1 to 10000"),
+        ({"rate_limit": 1.5}, "rate_limit must be a whole number from 1 to 10000"),
+        ({"rate_period": 0}, "rate_period must be from 0.001 to 86400"),
+        ({"purchase_grace": 1e9}, "purchase_grace must be at most 31536000"),
+        ({"account": "a" * 101}, "account must be a text of at most 100 characters"),
+        ({"exclusive_account": "maybe"}, "exclusive_account must be true or false"),
+        ({"daily_budget": -1}, "daily_budget must be USD, zero or more, such as 5 or 0.50"),
+        (
+            {"callback_secrets": 5},
+            "callback_secrets must be a text with commas between the secrets, or a list of them",
+        ),
+        ({"api_key": 5}, "api_key must be a text"),
+    ],
+)
+def test_what_a_setting_may_be_is_said_in_plain_words(wrong: dict[str, Any], text: str) -> None:
+    assert str(refused(**wrong)) == text
+
+
 def test_an_unknown_setting_names_those_that_exist() -> None:
     error = refused(rate_limits=3)
     assert error.field == "rate_limits"
