@@ -146,8 +146,8 @@ class OrderRequest(BaseModel):
         for nth, request in enumerate(requests[1:], 1):
             if any(_differ_in_price_only(request, other) for other in requests[:nth]):
                 raise InvalidRequestError(
-                    f"alternatives: number {nth} is what was asked for before, with another max_price: give "
-                    "the higher one at once, or ask for something else",
+                    f"alternatives: number {nth} differs from an earlier one in max_price only. Give the "
+                    "earlier one the higher max_price, and leave this one out",
                     field="alternatives",
                 )
         if any(request.product == "esim" for request in requests):
@@ -274,7 +274,7 @@ def check_order_id(value: Any, field: str = "order_id") -> int:
         )
     order_id = order_id_of(value)
     if order_id is None:
-        raise _refused(field, value, "is malformed: it must be a positive whole number, as an order has it")
+        raise _refused(field, value, "is malformed: it must be a positive whole number, such as 458731")
     return order_id
 
 
@@ -287,7 +287,9 @@ def check_key(value: Any, field: str = "key") -> str:
         raise _refused(field, value, "is malformed: it must be a text that is not empty")
     # Of two keys that differ in these alone, one would stand for the other's purchase if they were left out.
     if "\0" in key or any(unicodedata.category(char) == "Cs" for char in key):
-        raise _refused(field, value, "is malformed: it has a NUL or half a character, which cannot be kept")
+        raise _refused(
+            field, value, "is malformed: it has a NUL or half a character, which no store can keep"
+        )
     if len(key) <= LONGEST_KEY:
         return key
     return f"{key[:LONGEST_KEY]}…{hashlib.sha256(key.encode()).hexdigest()}"
@@ -318,7 +320,7 @@ def check_price_limit(value: Any, field: str = "max_price") -> Decimal:
     except InvalidOperation:
         amount = Decimal("NaN")
     if is_absurd(amount) or amount < 0:
-        raise _refused(field, value, "is not an amount: it must be USD, from 0 to 15 digits, such as 0.50")
+        raise _refused(field, value, "is not an amount: it must be USD, zero or more, such as 0.50")
     return amount
 
 
@@ -398,10 +400,14 @@ def check_action(value: Any, field: str = "action", *, may_be_async: bool = Fals
 
 
 def check_result(result: T, field: str = "action") -> T:
-    """What an action has returned; `InvalidRequestError` where that is a coroutine, which has not run."""
+    """What an action has returned. A coroutine, whose code did not run, is an `InvalidRequestError`."""
     if is_unawaited(result):
-        why = "which is not awaited here, so that nothing has run: write it with def"
-        raise InvalidRequestError(f"{field} has returned a {type(result).__name__}, {why}", field=field)
+        raise InvalidRequestError(
+            f"{field} returned a {type(result).__name__}, and this call does not await it, so its code did "
+            "not run. Write it with `def`. The number that it was called with is given back, unless another "
+            "try uses it",
+            field=field,
+        )
     if is_generator(result):
         raise InvalidRequestError(
             f"{field} returned a generator, whose code nothing runs. Return a value, such as a list. The "

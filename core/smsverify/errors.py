@@ -2,7 +2,8 @@
 
 ```
 SmsVerifyError
-├── InvalidRequestError    the input is wrong; `field` names it. Nothing was sent.
+├── InvalidRequestError    the input is wrong; `field` names it. Nothing was bought: it was not sent, or the
+│                          service refused it (`status_code`).
 ├── StoreError             the store cannot be used. Without it, no paid call is sent.
 │   └── SettingsUnavailableError  the account's settings cannot be read now.
 ├── PriceLimitError        the price is above `max_price`, or unknown. Nothing was sent.
@@ -36,6 +37,7 @@ from typing import Any
 
 from smsverify.text import printable
 
+ORDER_ANOTHER = "Order another number"
 _LONGEST = 10_000  # characters of a message
 
 
@@ -51,7 +53,7 @@ class InvalidRequestError(SmsVerifyError, ValueError):
 
     Attributes:
         field: the name of the parameter or setting that is wrong, where known.
-        status_code: as in `ServiceError`, where the service refused the value.
+        status_code: as in `ServiceError`, if the service refused the value; `None` if it was not sent.
         service_message: likewise.
         endpoint: likewise.
     """
@@ -214,8 +216,8 @@ class OrderEndedError(SmsVerifyError):
 
     @property
     def reason(self) -> str:
-        """The message without the order's name."""
-        return "it " + str(self).removeprefix(f"order {self.order_id} ")
+        """The message without the order's name and what to do next."""
+        return "it " + str(self).removeprefix(f"order {self.order_id} ").removesuffix(f". {ORDER_ANOTHER}")
 
 
 class FindingsError(SmsVerifyError):

@@ -120,7 +120,8 @@ class SmsVerifyHook(AccountView):
             the order; an eSIM's `activation_code` is in it, and can be read again with `get_order`.
 
         Raises:
-            InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
+            InvalidRequestError: a parameter is wrong; `field` names it. Nothing was bought: the request was
+                not sent, or the service refused it (`status_code`).
             NotAvailableError: no such service, country or plan is in stock.
             PriceLimitError: too expensive. Nothing was sent.
             SpendingLimitError: a budget would be exceeded. Nothing was sent.
@@ -314,8 +315,8 @@ class SmsVerifyHook(AccountView):
         Raises:
             VerificationError: nothing is left to try; it lists the attempts.
             PurchaseConflictError: another call still tries a number of this key, and asks for something else.
-            SmsVerifyError: as for `order`, but for what is not available or too expensive. The attempts stay
-                on record.
+            SmsVerifyError: as for `order`, except what is not available or too expensive. The attempts stay
+                on record, and an error of the block gives its number back.
         """
         seconds = check_seconds(timeout, "timeout")
         return attempts_in(self._parts.checkout.attempts(product, attempts, **purchase), self, seconds)
@@ -347,6 +348,8 @@ class SmsVerifyHook(AccountView):
 
         Raises:
             VerificationError: as for `attempts`; so are the others.
+            InvalidRequestError: an argument is wrong, so nothing was bought; or `action` returned a
+                coroutine, which does not run: its number is given back.
         """
         which: MessageOptions = {"sender": sender, "pattern": pattern}
         check_action(action)

@@ -347,8 +347,8 @@ class Reconciliation(_Report):
                 *lines,
                 *(call.as_text() for call in self.resolved),
                 *(f"cancelled: order {order_id}" for order_id in self.cancelled),
-                *(f"open: {finding}" for finding in findings),
-                f"{len(findings)} to look at" if findings else "all is accounted for",
+                *(f"needs attention: {finding}" for finding in findings),
+                f"findings: {len(findings) or 'none'}",
             ]
         )
 

@@ -41,7 +41,8 @@ def reconcile_flow(
     with publishing("The findings"):
         create_table_artifact(
             key="smsverify-reconciliation",
-            table=[{"to look at": finding} for finding in report.findings] or [{"to look at": "nothing"}],
+            table=[{"needs attention": finding} for finding in report.findings]
+            or [{"needs attention": "nothing"}],
             description=report.as_text().partition("\n")[0],
         )
     with publishing("The overview"):

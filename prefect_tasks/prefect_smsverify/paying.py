@@ -121,18 +121,18 @@ def _undo(paying: Future[T], undo: Callable[[T], object] | None) -> None:
 def _refuse_if_stopped(stop: Stop) -> None:
     if stop.is_set():
         raise WaitStoppedError(
-            "the run is shutting down, or its transaction was rolled back: nothing is bought, and what was "
-            "bought meanwhile is given back"
+            "the run is shutting down, or its transaction was rolled back. Nothing was bought, or what was "
+            "just bought is given back. Start the run again to buy"
         )
 
 
 def _refuse_if_rolled_back() -> None:
     if any(transaction.is_rolled_back() for transaction in transactions()):
         raise WaitStoppedError(
-            "nothing was sent: an earlier step of this transaction has failed (each task run is a "
-            "transaction), and Prefect has rolled it back, so it would not give a new number back. Order "
-            "before the steps that may fail, use rented_number, or call the steps whose errors are caught, "
-            "or that are retried, from the flow"
+            "nothing was sent. An earlier step of this transaction has failed, and Prefect has rolled the "
+            "transaction back (each task run is one). So Prefect would not give a new number back. Order "
+            "before the steps that may fail, or use rented_number. If you catch or retry the errors of a "
+            "step, call that step from the flow"
         )
 
 

@@ -76,7 +76,8 @@ def order_number(
         the order: `order_id`, `phone`, `price`, `status`, `expires_at`, …
 
     Raises:
-        InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
+        InvalidRequestError: a parameter is wrong; `field` names it. Nothing was bought: the request was not
+            sent, or the service refused it (`status_code`).
         WaitStoppedError: the run is going down, or its transaction was rolled back. Nothing was bought, or it
             is given back.
         SmsVerifyError: see `SmsVerifyHook.order`.

@@ -77,6 +77,8 @@ def verify_number(
 
     Raises:
         VerificationError: no number has its code; it lists the attempts.
+        InvalidRequestError: an argument is wrong, so nothing was bought; or `action` returned a coroutine,
+            which does not run: its number is given back.
         SmsVerifyError: what else `SmsVerifyHook.verify` raises.
     """
     check_action(action)

@@ -48,7 +48,7 @@ def find_connection(conn_id: str, look_up: Callable[[str], Connection]) -> Conne
     except StopIteration as end:  # it has nothing to wait for
         connection: Connection | None = end.value
         return connection
-    raise RuntimeError("what is asked for here and now cannot wait")
+    raise RuntimeError("a lookup in this thread must not wait")
 
 
 async def find_connection_on_loop(
@@ -166,7 +166,7 @@ async def _ask_server(conn_id: str, way: _Here | _OnLoop) -> None:
     if conf.get("workers", "secrets_backend", fallback="") and conf.get("secrets", "backend", fallback=""):
         # The server has a secrets backend of its own, and its answer does not show a failure of that.
         raise _unavailable(
-            conn_id, "the API server has a secrets backend, and its answer does not show whether that failed"
+            conn_id, "the API server asks a secrets backend of its own, and does not say whether that failed"
         )
     try:
         # The server answers "not found" also when its database is out of reach: so ask the database first.
@@ -176,13 +176,13 @@ async def _ask_server(conn_id: str, way: _Here | _OnLoop) -> None:
         raise _unavailable(conn_id, f"the API server: {type(error).__name__}") from error
     is_missing = isinstance(answer, ErrorResponse) and answer.error.name == "CONNECTION_NOT_FOUND"
     if isinstance(database, ErrorResponse) or not is_missing:
-        raise _unavailable(conn_id, "the API server could not search for it")
+        raise _unavailable(conn_id, "the API server could not look it up")
 
 
 def _unavailable(conn_id: str, why: str) -> SettingsUnavailableError:
     return SettingsUnavailableError(
-        f"the connection {conn_id!r} cannot be read now ({why}), and it may name another wallet than the "
-        "environment does. Nothing was sent; try again"
+        f"the connection {conn_id!r} cannot be read now ({why}). Nothing was sent, because the environment "
+        "may name another wallet. Try again. If there is no such connection, create it"
     )
 
 

@@ -80,7 +80,7 @@ def test_an_action_that_returns_a_coroutine_gives_its_number_back(
     def submit(number: Order) -> Coroutine[Any, Any, None]:
         return never_awaited(number)
 
-    with pytest.raises(InvalidRequestError, match="not awaited") as caught:
+    with pytest.raises(InvalidRequestError, match="does not await it") as caught:
         hook.verify(submit, "temporary", **WHATSAPP, timeout=0.6)
     assert caught.value.field == "action"
     assert statuses(simulator) == ["cancelled"]

@@ -78,7 +78,7 @@ def run(**parameters: Any) -> tuple[Any, Any]:
 
 
 def lines(artifact: Any) -> list[str]:
-    return [row["to look at"] for row in json.loads(artifact.data)]
+    return [row["needs attention"] for row in json.loads(artifact.data)]
 
 
 def test_where_all_is_accounted_for_the_flow_says_so(simulator: Simulator) -> None:

@@ -254,7 +254,7 @@ def test_a_function_that_returns_a_coroutine_gives_the_number_back(
     def sign_up() -> None:
         verify_number(account, submit, "temporary", **WHATSAPP)
 
-    with pytest.raises(InvalidRequestError, match="not awaited") as caught:
+    with pytest.raises(InvalidRequestError, match="does not await it") as caught:
         sign_up()
     assert caught.value.field == "action"
     assert statuses(simulator) == ["cancelled"]

@@ -16,9 +16,12 @@ def why_not_run(action: Any, *, may_be_async: bool) -> str | None:
         may_be_async: whether the caller awaits what it returns.
     """
     if _is_any(action, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
-        return "has a yield, so that a call does not run it: write it without"
+        return "has a `yield`, so a call does not run its code. Write it without `yield`. Nothing was sent"
     if not may_be_async and _is_any(action, inspect.iscoroutinefunction):
-        return "is a coroutine function, which is not awaited here: write it with def"
+        return (
+            "is a coroutine function, and this call does not await it. Write it with `def`, not `async def`. "
+            "Nothing was sent"
+        )
     return None
 
 

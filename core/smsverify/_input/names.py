@@ -72,9 +72,9 @@ def pick(
         )
     names = [printable(described(entry)[1]) for entry in entries]
     close = difflib.get_close_matches(str(wanted), names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {len(names)} others"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"the catalogue has {len(names)} others"
     if unreadable:
-        hint += f"; or it is one of {unreadable} lines that cannot be read"
+        hint += f". The catalogue also has {unreadable} entries that cannot be read"
     raise NotAvailableError(
         f"{field} {shown(wanted)} is not in the catalogue (misspelt, or out of stock): {hint}"
     )
@@ -104,17 +104,17 @@ def _ambiguous(wanted: int | str, field: str, found: list[tuple[int | str | None
         + f" ({price})" * bool(price)
         for entry_id, name, price in found
     )
-    text = f"{field} {shown(wanted)} stands for several ({listed})"
+    text = f"{field} {shown(wanted)} fits several entries of the catalogue ({listed}). Nothing was sent"
     if len(set(ids)) < len(ids):
         return (
-            f"{text}, and there is no way to name one of them: what the service would sell cannot be "
-            "known. Nothing was sent; choose another one, or ask the service why it lists this several times"
+            f"{text}, because no id tells these entries apart, and the service might sell any of them. "
+            f"Choose another {field}, or ask the service why it lists this one several times"
         )
     if str(wanted) in ids:
         other = next(entry_id for entry_id in ids if entry_id != str(wanted))
         name = next(printable(name) for entry_id, name, _ in found if str(entry_id) == str(wanted))
         return (
-            f"{text}, as it is the id of one and the name of another: give {name!r} for the one or {other} "
-            f"for the other. The number {wanted}, where it is not a text, is always an id. Nothing was sent"
+            f"{text}, because it is the id of one and the name of another. Give {name!r} for the first or "
+            f"{other} for the second. The number {wanted}, if it is not a text, is always an id"
         )
-    return f"{text}: name one by its id ({', '.join(ids)}). Nothing was sent"
+    return f"{text}. Choose one by its id ({', '.join(ids)})"

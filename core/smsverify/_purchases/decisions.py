@@ -74,7 +74,8 @@ class Decisions:
                     self._orders.records.assign(connection, order_id, key, call.request, call.price)
                 return
         raise InvalidRequestError(
-            f"key {key!r} has no call to resolve: its outcome is known, or its answer may still arrive",
+            f"the call {key!r} needs no decision: there is no such call, its outcome is known, or it is "
+            "still running",
             field="key",
         )
 
@@ -82,13 +83,13 @@ class Decisions:
         """Raises where an order cannot be what a call has bought or renewed."""
         number, why = self._orders.records.number_of(connection, order_id), None
         if number is None:
-            why = "has never been seen"
+            why = "is unknown to this store and to the service"
         elif call.kind == "renewal":
             if call.request["order_id"] != order_id:
-                why = f"is not what {call.key!r} was to renew: that was {call.request['order_id']}"
+                why = f"is the wrong order: {call.key!r} renews order {call.request['order_id']}"
         elif (owner := self._ledger.owners.key_of(connection, order_id)) is not None:
             why = f"belongs to {owner!r}"
         elif number < call.number:
-            why = f"cannot be {call.key!r}: it was there before that was sent"
+            why = f"existed before the call {call.key!r} was sent, so {call.key!r} cannot have bought it"
         if why is not None:
             raise InvalidRequestError(f"order_id {order_id} {why}", field="order_id")

@@ -279,7 +279,10 @@ class Ledger:
             if row.state == "bought" and row.order_id != order.order_id:
                 if impossible is None:
                     log.warning(
-                        "The answer to %s came late: order %d has no owner yet", intent.key, order.order_id
+                        "The answer to %s came late: the call has another order by now, and no call owns "
+                        "order %d. `smsverify reconcile` will name it",
+                        intent.key,
+                        order.order_id,
                     )
                     self._records.put(connection, order.model_copy(update={"key": None}))
                 return self._records.row(connection, row.order_id)

@@ -29,9 +29,9 @@ def note_account(store: Store, key_id: str, account: str) -> None:
     _noted.add(noted)
     if others:
         log.warning(
-            "This API key pays as the account %r, and has paid in this store as %s. Each has its own "
-            "purchases, budgets and messages, so the key of a purchase buys once under each. To keep what is "
-            "on record, set account to the earlier name",
+            "This API key pays as the account %r, and has paid in this store as %s. Each name has its own "
+            "purchases, budgets and messages, so the same purchase key may pay once under each name. To keep "
+            "the earlier records, set account to the earlier name",
             account,
             printable(", ".join(map(repr, others))),
         )

@@ -22,6 +22,7 @@ from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.endpoints import ServiceApi
 from smsverify.checks import OrderRequest
 from smsverify.errors import (
+    ORDER_ANOTHER,
     AuthenticationError,
     NotFoundError,
     OrderEndedError,
@@ -111,7 +112,7 @@ class Purchases:
                 return self._orders.status.get(planned.order_id)
             if not again:
                 raise OrderEndedError(
-                    f"order {planned.order_id} is over ({planned.status})",
+                    f"order {planned.order_id} has ended ({planned.status}). {ORDER_ANOTHER}",
                     order_id=planned.order_id,
                     status=planned.status,
                 )

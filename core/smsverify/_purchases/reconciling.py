@@ -102,7 +102,7 @@ class Reconciler:
         for kind, found in report.findings_by_kind.items():
             self._meter.gauge(FINDINGS[kind], len(found))
         for finding in report.findings:
-            log.warning("To look at: %s", finding)
+            log.warning("Needs attention: %s", finding)
         return report
 
     def _cancel_again(self, stop: threading.Event) -> Iterator[int]:

@@ -239,7 +239,7 @@ class Rentals:
         if not dry_run:
             self._kept.note(kept, caps.task)
         for finding in report.findings:
-            log.warning("To look at: %s", finding)
+            log.warning("Needs attention: %s", finding)
         return report
 
     def _balance(self) -> Decimal | None:

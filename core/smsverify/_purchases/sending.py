@@ -107,7 +107,10 @@ class Sender:
         """Waits a moment for a call that another process makes: how it ends is on record soon."""
         log.debug("%s is being sent by another process", key)
         if (stop or threading.Event()).wait(LOOK):
-            raise WaitStoppedError(f"stopped while another process was sending {key}; nothing was sent")
+            raise WaitStoppedError(
+                f"this call was stopped while another process was sending {key}. This call sent nothing. "
+                "Call again with the same key to get the outcome"
+            )
 
     def pauses(self, stop: threading.Event | None, seconds: Sequence[float] = LOOKS) -> Iterator[float]:
         """The pauses before the looks for what has become of a call, each after it is over.
@@ -131,7 +134,7 @@ class Sender:
         turn again at its old place in the queue. Then the ledger records that it leaves.
         """
         if stop is not None and stop.is_set():
-            raise WaitStoppedError("stopped before it was sent; nothing was sent")
+            raise WaitStoppedError("the call was stopped before it was sent. Nothing was sent: call it again")
         if call.quote is not None and call.intent.purchase.caps.is_set:
             now = self._catalogue.kept(call.quote)
             if now is None:

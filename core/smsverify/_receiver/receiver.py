@@ -281,8 +281,11 @@ def _about(callback: Callback, states: Sequence[str | None]) -> tuple[int, tuple
     if VERIFIED in states:
         return logging.INFO, ("A callback has brought the message of order %d", callback.order_id)
     if UNVERIFIED in states:
-        text = "A callback speaks of order %d, but proves nothing: its status decides"
+        text = "A callback about order %d is unverified: only the status of the order counts"
         return logging.INFO, (text, callback.order_id)
     if OPEN in states:
-        return logging.INFO, ("A callback speaks of order %d, which is not known (yet)", callback.order_id)
-    return logging.WARNING, ("A callback that is not understood was stored",)
+        return logging.INFO, (
+            "A callback is about order %d, which is not known yet. It is kept until then",
+            callback.order_id,
+        )
+    return logging.WARNING, ("A callback in an unknown form was stored, and has no effect",)

@@ -18,7 +18,7 @@ from smsverify.text import amount
 
 # Ctrl-C, a supervisor that ends the command, and a terminal that is closed.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-FIRST = "stopping: what is under way is finished first; once more to leave at once"
+FIRST = "stopping after the current request. Press Ctrl-C again to stop now"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -44,7 +44,7 @@ def interrupts(how_to_go_on: str) -> Iterator[threading.Event]:
             stop.set()
             _say(FIRST)
         else:
-            raise Interrupted(f"left at once. {how_to_go_on}")
+            raise Interrupted(f"stopped now, perhaps during a request. {how_to_go_on}")
 
     with _handled_by(handle):
         try:

@@ -207,8 +207,8 @@ class Transport:
                 if time.monotonic() > deadline:
                     raise ServiceUnavailableError(
                         f"{call.endpoint} was not sent within call_timeout={self._settings.call_timeout:g} "
-                        "s: each time that it could leave, what it depends on, such as its price, had to be "
-                        "read again. Try again later",
+                        "s. Each time its turn came, its price was too old and had to be read again. Try "
+                        "again later, or set a longer call_timeout",
                         endpoint=call.endpoint,
                     ) from None
                 _prepare(not_ready)
@@ -286,7 +286,7 @@ def _prepare(not_ready: NotReady) -> None:
 
 def _sleep(seconds: float, call: _Call) -> None:
     if (call.stop or threading.Event()).wait(seconds):
-        raise WaitStoppedError(f"{call.endpoint} was stopped before it was repeated")
+        raise WaitStoppedError(f"{call.endpoint} failed, and was stopped before it was sent again")
 
 
 def _log_repetition(state: tenacity.RetryCallState) -> None:

@@ -385,7 +385,7 @@ class SharedTime:
             connection.execute(sa.update(shifts).values(**values))
             self._put_down(connection, corrected, since)
         log.warning(
-            "The database's clock was set by %+.3f s. What takes its time goes on as if it had not been",
+            "The database's clock was set by %+.3f s. smsverify corrects its time: no wait or pause changes",
             look.shift - corrected.shift,
         )
         return corrected
@@ -400,7 +400,7 @@ class SharedTime:
         if surely <= boottime() - base.before:  # now: they may have noted it after this look
             return False
         log.warning(
-            "This machine was paused: it has missed %.0f s that another one has counted",
+            "This machine was paused: it missed %.0f s that another machine counted",
             look.steady - base.steady - (look.before - base.after),
         )
         return True

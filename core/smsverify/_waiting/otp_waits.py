@@ -16,7 +16,7 @@ from smsverify._runtime.threads import result_of
 from smsverify._service.rate_limit import Priority
 from smsverify._waiting.waiter import Wait, Waiter
 from smsverify.checks import check_stop, check_waiter
-from smsverify.errors import NotFoundError, OrderEndedError, SmsVerifyError, WaitTimeoutError
+from smsverify.errors import ORDER_ANOTHER, NotFoundError, OrderEndedError, SmsVerifyError, WaitTimeoutError
 from smsverify.metrics import TIMEOUTS, Meter
 from smsverify.models import Message, gets_no_more
 from smsverify.options import MessageOptions
@@ -164,14 +164,15 @@ class OtpWaits:
             return message
         if there and not wanted.may_still_pass(there):
             raise OrderEndedError(
-                f"order {order_id} is {status.status}. A message has come, but none that this wait asks for",
+                f"order {order_id} has ended ({status.status}). An SMS has come, but none that this wait "
+                f"asks for. {ORDER_ANOTHER}",
                 order_id=order_id,
                 status=status.status,
             )
         # A completed order without its code may show it at the next look.
         if not status.arrived and status.status.strip().lower() != "completed":
             raise OrderEndedError(
-                f"order {order_id} is {status.status}, and no code has come",
+                f"order {order_id} has ended ({status.status}) without a code. {ORDER_ANOTHER}",
                 order_id=order_id,
                 status=status.status,
             )
@@ -191,7 +192,9 @@ class OtpWaits:
             TIMEOUTS, product=order.product if order else None, service=order.service if order else None
         )
         what, but = self._what_came(order_id, wanted)
-        end = f"cancelled{refund(order)}" if is_cancelled else "it is not cancelled"
+        end = f"it is cancelled{refund(order)}. {ORDER_ANOTHER}"
+        if not is_cancelled:
+            end = "it is not cancelled. Wait again, or cancel it"
         return f"{what} for {named(order_id, order)}{but}: {end}"
 
     def _what_came(self, order_id: int, wanted: MessageFilter | None) -> tuple[str, str]:

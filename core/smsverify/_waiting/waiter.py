@@ -34,6 +34,7 @@ from smsverify._waiting.poller import Poller
 from smsverify._waiting.schedule import NOT_FOUND
 from smsverify._waiting.subscriptions import Subscription, Subscriptions
 from smsverify.errors import (
+    ORDER_ANOTHER,
     AuthenticationError,
     NotFoundError,
     OrderEndedError,
@@ -247,7 +248,7 @@ class Waiter:
                     )
             except Exception as error:
                 # After any error: a wait that no thread serves any more must not hang.
-                log.exception("Waiting came to an unexpected end")
+                log.exception("An unexpected error ended all waits of this process. No order was cancelled")
                 for wait in current:
                     _fail(wait, error)
                 self._subscriptions.fail(error)
@@ -291,7 +292,10 @@ class Waiter:
             if _is_stopped(wait):
                 _fail(
                     wait,
-                    WaitStoppedError(f"the wait for order {wait.order_id} was stopped"),
+                    WaitStoppedError(
+                        f"the wait for order {wait.order_id} was stopped. The wait did not cancel the order: "
+                        "wait again, or cancel it"
+                    ),
                 )
             elif time.monotonic() > wait.deadline:
                 _fail(
@@ -366,7 +370,7 @@ class Waiter:
                 _fail(
                     wait,
                     OrderEndedError(
-                        f"order {wait.order_id} is {end.status}, and no code has come",
+                        f"order {wait.order_id} has ended ({end.status}) without a code. {ORDER_ANOTHER}",
                         order_id=wait.order_id,
                         status=end.status,
                     ),
@@ -375,8 +379,8 @@ class Waiter:
                 _fail(
                     wait,
                     OrderEndedError(
-                        f"order {wait.order_id} is {end.status}. A message has come, but none that this wait "
-                        "asks for",
+                        f"order {wait.order_id} has ended ({end.status}). An SMS has come, but none that "
+                        f"this wait asks for. {ORDER_ANOTHER}",
                         order_id=wait.order_id,
                         status=end.status,
                     ),

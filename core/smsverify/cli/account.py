@@ -64,7 +64,7 @@ def reconcile(
 
     The exit code is 4 where a person should look at something.
     """
-    with interrupts("`smsverify reconcile` goes on") as stop:
+    with interrupts("Run `smsverify reconcile` again to go on") as stop:
         report = common.hook().reconcile(cancel_after=cancel_after, stop=stop)
     output.say(json.dumps(report.as_dict()) if common.json else report.as_text())
     return FINDINGS if report.findings else 0

@@ -58,8 +58,7 @@ def wait(
     go_on = f"{again} waits on, {give_back} gives it back"
     hook = common.hook()
     try:
-        kept = interrupts(f"Order {order_id} is kept: {go_on}")
-        with kept as stop, progress(f"order {order_id}", seconds, lambda: _waits(hook)):
+        with interrupts(go_on) as stop, progress(f"order {order_id}", seconds, lambda: _waits(hook)):
             came = hook.wait_for_otp(
                 order_id,
                 seconds,
@@ -71,7 +70,7 @@ def wait(
             )
     except WaitTimeoutError as error:
         if not error.cancelled:
-            error.args = (f"{error}. {go_on}",)
+            error.args = (f"{error}: {go_on}",)
         raise
     if message and not common.json:
         output.say(printable(came.message or came.otp or "", LONGEST_SMS))
@@ -100,7 +99,7 @@ def status(common: Common, order_id: OrderId) -> None:
 
 def cancel(common: Common, order_id: OrderId) -> None:
     """Cancel an order for a refund."""
-    with interrupts(f"{common.again('cancel', order_id)} tries again, which is harmless"):
+    with interrupts(f"Run {common.again('cancel', order_id)} again: to cancel twice is harmless"):
         found = common.hook().cancel(order_id)
     output.show(found, f"order {found.order_id}  {found.status}", as_json=common.json)
 

@@ -59,7 +59,7 @@ def prune(
 
     hook = common.hook()
     with (
-        interrupts("What is removed is removed; the same command goes on") as stop,
+        interrupts("The rows that were removed stay removed. Run the same command again to go on") as stop,
         progress("prune", None, lambda: f"{done:,} of {total:,} rows", lambda: done / total),
     ):
         report = hook.prune_store(timedelta(days=older_than), dry_run=not yes, stop=stop, on_progress=note)

@@ -83,7 +83,8 @@ class SmsVerifyOrderOperator(WaitsForTurn):
     When Airflow kills the task before its end, it gives the number back, unless a further try is to come.
 
     Raises:
-        InvalidRequestError: a parameter is wrong; `field` names it. Nothing was sent.
+        InvalidRequestError: a parameter is wrong; `field` names it. Nothing was bought: the request was not
+            sent, or the service refused it (`status_code`).
         SmsVerifyError: what `SmsVerifyHook.order` raises.
     """
 

@@ -90,7 +90,8 @@ class SmsVerifyOperator(WaitsForTurn):
         smsverify_conn_id: the connection (templated).
 
     Raises:
-        InvalidRequestError: an argument is wrong; `field` names it. Nothing was sent.
+        InvalidRequestError: an argument is wrong; `field` names it. Nothing was bought, or the number
+            that was bought is given back.
         VerificationError: no number has its code; it lists the attempts. A further try tries new numbers.
         NotFoundError: the service does not know the order any more.
         AirflowFailException: waiting makes no sense: the service refuses the key in the triggerer, or that
@@ -220,7 +221,7 @@ class SmsVerifyOperator(WaitsForTurn):
             self._check(self._arguments())
         except InvalidRequestError:
             # The templates have been rendered anew, and the number is bought.
-            self._give_back("an argument of its task is wrong by now")
+            self._give_back("an argument of its task has become wrong since the purchase")
             raise
         with self._attempts(event["key"]) as series:
             if not series.has_bought(order_id):
@@ -247,7 +248,7 @@ class SmsVerifyOperator(WaitsForTurn):
             with self._attempts(self.key) as series:
                 for order in map(series.resume, [one.order_id for one in series.tried() if one.order_id]):
                     if order is not None:
-                        series.give_up(order, "no trigger has said how the wait for its code ended")
+                        series.give_up(order, "its trigger failed before the end of the wait")
             raise
 
     def on_kill(self) -> None:

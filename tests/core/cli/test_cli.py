@@ -101,7 +101,7 @@ def test_no_code_in_time_is_a_code_of_its_own(
     environment: Simulator, hook: SmsVerifyHook, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for options, status, said in (
-        (["--keep"], "pending", "is not cancelled. `smsverify wait"),
+        (["--keep"], "pending", "is not cancelled. Wait again, or cancel it: `smsverify wait"),
         ([], "cancelled", "cancelled for a refund of 0.40 USD"),
     ):
         order_id = hook.order("temporary", service="WhatsApp").order_id

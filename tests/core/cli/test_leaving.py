@@ -154,7 +154,7 @@ def test_a_wait_that_is_interrupted_says_what_becomes_of_the_number(
     process.send_signal(sent)
     got, out, err = ended(process)
     assert (got, out) == (code, "")
-    assert f"Order {order_id} is kept" in err
+    assert f"order {order_id} was stopped. The wait did not cancel the order" in err
     assert f"`smsverify cancel {order_id}` gives it back" in err
     assert environment.order(order_id).status == "pending"
 

@@ -47,10 +47,13 @@ def test_the_end_of_a_wait_says_what_became_of_the_money(
     name = f"order {order.order_id} (WhatsApp, {order.phone})"
     with pytest.raises(WaitTimeoutError) as kept:
         hook.wait_for_otp(order.order_id, 0, cancel_on_timeout=False)
-    assert str(kept.value) == f"no code came in time for {name}: it is not cancelled"
+    assert (
+        str(kept.value) == f"no code came in time for {name}: it is not cancelled. Wait again, or cancel it"
+    )
     with pytest.raises(WaitTimeoutError) as cancelled:
         hook.wait_for_otp(order.order_id, 0)
-    assert str(cancelled.value) == f"no code came in time for {name}: cancelled for a refund of 0.40 USD"
+    end = "it is cancelled for a refund of 0.40 USD. Order another number"
+    assert str(cancelled.value) == f"no code came in time for {name}: {end}"
     assert f"Cancelled {name} for a refund of 0.40 USD: no code came in time" in caplog.messages
 
 

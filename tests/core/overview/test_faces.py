@@ -56,7 +56,7 @@ def test_the_command_line_top_and_the_report_show_the_same_figures(
         assert account.missing_in(live.splitlines()) == []
 
         report = account.report.as_text()
-        for figure in ("wallet 46.40 USD; spent today 13.60 USD", "refunded 0.40 USD", "2 to look at"):
+        for figure in ("wallet 46.40 USD; spent today 13.60 USD", "refunded 0.40 USD", "findings: 2"):
             assert figure in report
         seen = hook.overview()
         assert [call.key for call in account.report.unknown] == [

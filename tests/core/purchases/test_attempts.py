@@ -84,9 +84,9 @@ def test_the_error_says_what_is_not_refunded_and_who_gives_it_back(
 def test_the_error_says_where_another_sms_came_or_the_order_ended(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:
-    with pytest.raises(VerificationError, match="A message has come, but none that this wait asks for"):
+    with pytest.raises(VerificationError, match="An SMS has come, but none that this wait asks for"):
         verify(hook, delivers_to(simulator, 1), attempts=1, pattern="Telegram")
-    with pytest.raises(VerificationError, match=r"\): it is cancelled, and no code has come$"):
+    with pytest.raises(VerificationError, match=r"\): it has ended \(cancelled\) without a code$"):
         verify(hook, lambda number: hook.cancel(number.order_id), attempts=1)
 
 

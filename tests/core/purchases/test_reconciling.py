@@ -63,7 +63,7 @@ def test_where_all_is_well_there_is_nothing_to_look_at(
         Decimal("4.40"),
         Decimal("0.40"),
     )
-    assert "all is accounted for" in report.as_text()
+    assert "findings: none" in report.as_text()
     assert json.loads(json.dumps(report.as_dict()))["findings"] == []
 
 

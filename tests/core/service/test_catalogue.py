@@ -197,7 +197,7 @@ def test_names_that_differ_in_the_case_only_are_distinguished_by_it(
 def test_what_is_listed_twice_without_ids_says_so(offline: SmsVerifyHook, requests_mock: Mocker) -> None:
     twins = [{"name": "WhatsApp", "price_3days": 4}, {"name": "WhatsApp", "price_3days": 5}]
     sells(requests_mock, *twins, product="rental")
-    with pytest.raises(InvalidRequestError, match=r"4\.00.*5\.00.*no way.*Nothing was sent") as caught:
+    with pytest.raises(InvalidRequestError, match=r"4\.00.*5\.00.*Nothing was sent, because no id") as caught:
         offline.order("rental", service="WhatsApp", duration=3)
     assert "None" not in str(caught.value)
     assert ordered(requests_mock) == []
