@@ -89,7 +89,7 @@ test-all: $(ENVS:%=test-%) ## run all tests, the oldest versions and the real st
 test-core: $(VENV)/core/installed ## test the core and the simulator alone
 	$(CORE)/python -m pytest $(SELECTION) tests/core --numprocesses $(WORKERS) --dist worksteal
 
-test-airflow: $(VENV)/airflow/installed ## test the Airflow wing and the example DAGs
+test-airflow: $(VENV)/airflow/installed ## test the Airflow wing and the example Dags
 	$(AIRFLOW)/python -m pytest $(SELECTION) tests/provider --numprocesses 2 --dist loadfile
 
 # What an older Airflow could do otherwise: its own names, the triggerer, a kill.

@@ -2,9 +2,9 @@
 
     .venv/core/bin/python benchmarks/real_airflow.py [--numbers 50] [--ways task,http] [--write]
 
-Scheduler, triggerer, API server and DAG processor run as they do in production, but on one machine, with the
+Scheduler, triggerer, API server and Dag processor run as they do in production, but on one machine, with the
 LocalExecutor, eight workers and SQLite; each way has a simulator of its own with the limit of 60 requests a
-minute enforced. The ways run one after the other. The DAGs are in `airflow_dags/`, in a file each, since
+minute enforced. The ways run one after the other. The Dags are in `airflow_dags/`, in a file each, since
 Airflow reads it for each task that it runs. A code is in hand when the task that waits for it has ended:
 whatever uses it can start then.
 
@@ -54,7 +54,7 @@ class Way:
 
     Attributes:
         name: for the table.
-        dag_id: its DAG.
+        dag_id: its Dag.
         orders: the task that orders the number, without its place.
         ends: the task that has ended when the code is in hand.
         settings: of smsverify.
@@ -100,7 +100,7 @@ class Result:
 
 @dataclass
 class Watch:
-    """What the tasks of a DAG do, as Airflow's database has it.
+    """What the tasks of a Dag do, as Airflow's database has it.
 
     Attributes:
         seconds: of each task and state.
@@ -152,7 +152,7 @@ class Watch:
 
 
 def measure(airflow: AirflowStack, simulator: SimulatorProcess, way: Way, count: int) -> Result:
-    """Runs a DAG to its end."""
+    """Runs a Dag to its end."""
     control, seen = simulator.control(), 0
 
     def show(states: dict[str, str]) -> None:

@@ -268,7 +268,7 @@ def story(cluster: Cluster) -> list[tuple[float, str, Callable[[], None]]]:
         (0.4, "PostgreSQL restarts", cluster.restart_database),
         (0.5, "a worker of Prefect is killed, with its flow runs", cluster.kill_flows),
         (0.6, "Prefect's server is killed", cluster.kill_prefect_server),
-        (0.65, "the DAG processor is killed", lambda: cluster.kill("dag-processor")),
+        (0.65, "the Dag processor is killed", lambda: cluster.kill("dag-processor")),
         (0.75, "the API server is killed", lambda: cluster.kill("api-server")),
     ]
 

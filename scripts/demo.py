@@ -49,7 +49,7 @@ from stacks.processes import python_of  # noqa: E402
 from terminal import Progress, table, width  # noqa: E402
 
 DAGS = ROOT / "example_dags"
-NAME = "provision_account"  # of the DAG and of the flow
+NAME = "provision_account"  # of the Dag and of the flow
 FLOW = ROOT / "prefect_tasks" / "examples" / "provision_account.py"
 BLOCK = "smsverify-demo"
 
@@ -185,10 +185,10 @@ class Demo:
         airflow.migrate()
         self._progress.say("airflow", "database made")
         airflow.start()
-        self._progress.wait("Airflow's API server, scheduler, triggerer and DAG processor")
+        self._progress.wait("Airflow's API server, scheduler, triggerer and Dag processor")
         airflow.wait_until_ready()
         self._progress.say("airflow", f"API server, scheduler, triggerer, DAG processor at {airflow.url}")
-        self._progress.wait(f"the DAG {NAME}")
+        self._progress.wait(f"the Dag {NAME}")
         airflow.wait_for_dag(NAME)
         return airflow
 

@@ -89,7 +89,7 @@ class OrderRequest(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """What makes two requests the same: everything as it was asked for, but the price limit."""
+        """What makes two requests the same: everything as it was asked for, except the price limit."""
         asked = self.model_dump(exclude={"max_price"})
         folded = {name: str(value).casefold() for name, value in asked.items() if value is not None}
         return hashlib.sha256(json.dumps(folded, sort_keys=True).encode()).hexdigest()

@@ -304,7 +304,7 @@ class SmsVerifyHook(AccountView):
         same key, the attempts go on where they were, with the same number while that is alive.
 
         Args:
-            product: as for `order`, but `esim`.
+            product: as for `order`, except `esim`.
             attempts: how many numbers may be tried.
             timeout: seconds that a wait in the block waits, unless it is given others.
             **purchase: see `smsverify.options.AttemptOptions`.
@@ -337,7 +337,7 @@ class SmsVerifyHook(AccountView):
         Args:
             action: called with each number that is tried, such as to type it into a form; not a coroutine
                 function, which nothing awaits here. An error of its own gives the number back, and is raised.
-            product: as for `order`, but `esim`.
+            product: as for `order`, except `esim`.
             attempts: how many numbers may be tried.
             timeout: seconds to wait for the code of each, from the end of `action` on.
             sender, pattern: which SMS, see `smsverify.options.MessageOptions`.

@@ -25,7 +25,7 @@ class NumberOptions(TypedDict, total=False):
         duration: 3 or 30 days, for `rental`.
         max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown. The
             price is checked again when the call leaves: a list older than 20 s is read anew.
-        run_budget: most that may be spent, in USD, by the run that this call is a part of: a DAG run, a flow
+        run_budget: most that may be spent, in USD, by the run that this call is a part of: a Dag run, a flow
             run with its subflows, otherwise this program. This purchase is included; refunds are taken off
             when the service's list shows them. The stricter of this and the setting of that name holds, and
             the setting `daily_budget` besides.

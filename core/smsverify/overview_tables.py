@@ -211,7 +211,7 @@ def _level_of(used: float, most: float) -> str:
 
 
 def tables(overview: Overview) -> Iterator[Table]:
-    """The sections that are lists, empty ones left out but for the orders."""
+    """The sections that are lists, empty ones left out except the orders."""
     if overview.needs.rows:
         yield _needs_table(overview)
     if overview.waits.rows:

@@ -129,7 +129,7 @@ class Settings(BaseModel):
             owner and fits is taken as the purchase whose answer was lost. Otherwise it is only reported.
         daily_budget: USD that the account may spend in a day (UTC), for all who share the store. A refund
             counts when the service's list shows it.
-        run_budget: USD that one run may spend: a DAG run, a flow run with its subflows, otherwise a program.
+        run_budget: USD that one run may spend: a Dag run, a flow run with its subflows, otherwise a program.
         allow_unshared_store: allows paid calls with a SQLite store where tasks run on several machines.
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds to wait for the next bytes of an answer.

@@ -89,5 +89,5 @@ class Verification(BaseModel):
     result: Any = None
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON but for `result`, which stays what it is."""
+        """All fields, ready for JSON except `result`, which stays what it is."""
         return self.model_dump(mode="json", exclude={"result"}) | {"result": self.result}

@@ -6,7 +6,7 @@ from smsverify import SmsVerifyHook
 
 
 def run_my_pipeline() -> None:
-    """Stands for your DAG or flow."""
+    """Stands for your Dag or flow."""
     hook = SmsVerifyHook()
     order = hook.order("temporary", service="WhatsApp")
     hook.cancel(order.order_id)

@@ -102,7 +102,7 @@ async def await_several(
     hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, stop: Stop, **options: Any
 ) -> list[Outcome]:
     """Waits for all at once. An error of one order is its outcome. So is any other error where a code has
-    come, which must not be lost; but for the end of the run.
+    come, which must not be lost. The end of the run is raised.
     """
     outcomes = await asyncio.gather(
         *(await_one(hook, order_id, timeout, stop=stop, **options) for order_id in order_ids),

@@ -1,4 +1,4 @@
-"""A real Airflow: API server, scheduler, triggerer and DAG processor, each as a process of its own."""
+"""A real Airflow: API server, scheduler, triggerer and Dag processor, each as a process of its own."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ USER = "stacks"
 
 @dataclass(frozen=True)
 class Run:
-    """A DAG run.
+    """A Dag run.
 
     Attributes:
-        dag_id: the DAG.
+        dag_id: the Dag.
         run_id: the run.
         state: the run's state when it was looked at.
     """
@@ -74,7 +74,7 @@ class AirflowStack:
     Args:
         processes: starts and ends its processes.
         environment: a virtual environment with Airflow and smsverify.
-        dags: the folder of the DAG files.
+        dags: the folder of the Dag files.
         home: `AIRFLOW_HOME`: takes database and logs; made where it is missing.
         variables: environment variables for all components, such as a connection.
         options: Airflow's options, such as `core__executor`.
@@ -235,13 +235,13 @@ class AirflowStack:
         self._processes.stop(self._running.values())
         self._running.clear()
 
-    # -------------------------------------------------------------- DAG runs
+    # -------------------------------------------------------------- Dag runs
 
     def wait_for_dag(self, dag_id: str, timeout: float = 120.0) -> None:
-        """Waits until a DAG is known.
+        """Waits until a Dag is known.
 
         Raises:
-            ProcessFailed: it does not appear, or a DAG file cannot be imported.
+            ProcessFailed: it does not appear, or a Dag file cannot be imported.
         """
 
         def known() -> bool:
@@ -258,21 +258,21 @@ class AirflowStack:
                 return False
             return True
 
-        self._processes.wait_until(known, timeout, f"the DAG {dag_id}", self._running.values())
+        self._processes.wait_until(known, timeout, f"the Dag {dag_id}", self._running.values())
 
     def trigger_dag(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
-        """Starts a run of a DAG, which it waits for to be known and unpauses. No other DAG runs.
+        """Starts a run of a Dag, which it waits for to be known and unpauses. No other Dag runs.
 
         Args:
-            dag_id: the DAG.
-            conf: the run's configuration, which overrides the DAG's params.
+            dag_id: the Dag.
+            conf: the run's configuration, which overrides the Dag's params.
         """
         self.unpause(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})}
         return _run_of(self.rest.post(f"/api/v2/dags/{quote(dag_id)}/dagRuns", body))
 
     def unpause(self, dag_id: str) -> None:
-        """Lets the schedule of a DAG run it, which it waits for to be known."""
+        """Lets the schedule of a Dag run it, which it waits for to be known."""
         self.wait_for_dag(dag_id)
         self._insist(f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False}, f"{dag_id} to be unpaused")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,30 @@ def test_every_setting_is_described_with_its_variable() -> None:
     described = re.findall(r"^\| `(\w+)`<br>`(\w+)` \|", text, flags=re.M)
     assert described == [(name, f"SMSVERIFY_{name.upper()}") for name, _ in described]
     assert {name for name, _ in described} == set(Settings.model_fields)
+
+
+def prose_of(path: Path) -> Iterator[str]:
+    """What a file says to people: a page without its code, comments and texts of a module."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        yield re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
+        return
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)):
+            yield token.string
+
+
+@pytest.mark.parametrize(
+    "folder", ["core", "provider", "prefect_tasks", "example_dags", "docs", "scripts", "benchmarks", "."]
+)
+def test_a_dag_is_written_as_airflow_3_writes_it(folder: str) -> None:
+    find = Path.glob if folder == "." else Path.rglob
+    paths = [path for end in ("*.md", "*.py") for path in find(ROOT / folder, end)]
+    assert paths
+    for path in paths:
+        for text in prose_of(path):
+            # The class is DAG still, also in code that is a text.
+            assert not re.search(r"(?<!import )(?<!, )\bDAGs?\b(?![(,])", text), path
 
 
 def test_the_reference_names_public_modules_only() -> None:

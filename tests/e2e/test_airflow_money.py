@@ -1,7 +1,7 @@
 """Every way in which a task of a real Airflow can end, and what becomes of the number that it holds.
 
-One stack for all: scheduler, triggerer, API server and DAG processor, and two simulated services, one for the
-operators of smsverify, one for the same DAGs with the operators for HTTP. The last test prints what either
+One stack for all: scheduler, triggerer, API server and Dag processor, and two simulated services, one for the
+operators of smsverify, one for the same Dags with the operators for HTTP. The last test prints what either
 lost.
 """
 
@@ -77,7 +77,7 @@ ENDS = {
 
 @dataclass
 class Side:
-    """One of the two ways to write the DAGs: its service, and what has become of its runs."""
+    """One of the two ways to write the Dags: its service, and what has become of its runs."""
 
     prefix: str
     simulator: SimulatorProcess
@@ -126,7 +126,7 @@ class Story:
                 side.runs[scenario] = self.start_dag(f"{side.prefix}_{scenario}")
 
     def start_dag(self, dag_id: str) -> Run:
-        """Starts a run of a DAG."""
+        """Starts a run of a Dag."""
         return self._despite_locks(lambda: self._airflow.trigger_dag(dag_id))
 
     def _despite_locks(self, act: Callable[[], T]) -> T:

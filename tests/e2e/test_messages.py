@@ -250,7 +250,7 @@ def test_an_sms_starts_a_run_of_a_dag_soon(runs: Runs, airflow: AirflowStack, se
         _until(lambda began=began: runs.newest() > began, f"a run for SMS {number}")
         took.append(runs.newest() - began)
         _until(lambda number=number: runs.look()[number], f"SMS {number} among the events of its run")
-    _print(f"SMS to DAG run: {_summary(took)}")
+    _print(f"SMS to Dag run: {_summary(took)}")
     assert runs.handled() == runs.look() == Counter(service.sent)
 
 
@@ -263,7 +263,7 @@ def test_each_of_a_burst_is_in_one_run(runs: Runs, service: Service) -> None:
     rest = _until(lambda: sum(runs.look().values()) >= len(service.sent), "every SMS in a run")
     assert runs.look() == Counter(service.sent)
     count = len(runs.runs()) - before
-    _print(f"{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later all were in {count} DAG runs")
+    _print(f"{BURST} SMS twice in {posted:.1f} s; {rest:.1f} s later all were in {count} Dag runs")
     assert runs.handled() == Counter(service.sent)
 
 

@@ -141,7 +141,7 @@ def scaled(text: str, changes: dict[str, str]) -> str:
 
 
 def on_airflow(base: Path) -> Evidence:
-    """The example DAG as it stands, but for its times."""
+    """The example Dag as it stands, except for its times."""
     dags = base / "dags"
     dags.mkdir()
     changes = {
@@ -185,7 +185,7 @@ def on_airflow(base: Path) -> Evidence:
 
 
 def on_prefect(base: Path) -> Evidence:
-    """The deployment of `prefect.yaml` as it stands, but for its times."""
+    """The deployment of `prefect.yaml` as it stands, except for its times."""
     folder = base / "examples"
     folder.mkdir()
     examples = ROOT / "prefect_tasks" / "examples"

@@ -1,4 +1,4 @@
-"""The DAG of the README runs as it stands."""
+"""The Dag of the README runs as it stands."""
 
 from __future__ import annotations
 

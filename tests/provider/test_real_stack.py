@@ -1,8 +1,8 @@
 """The main job on a real Airflow, and what it leaves behind in the metadata database and in the logs.
 
-One stack for all tests: API server, scheduler, triggerer and DAG processor as processes, the simulator as
+One stack for all tests: API server, scheduler, triggerer and Dag processor as processes, the simulator as
 another. The examples run with a code that comes, in one task and in several, and with one that never does; a
-DAG file beside them handles the other secrets.
+Dag file beside them handles the other secrets.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ METRICS = [
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the runs have left behind: states and results of tasks by DAG run, orders by service, …"""
+    """What the runs have left behind: states and results of tasks by Dag run, orders by service, …"""
 
     states: dict[str, dict[str, str]]
     results: dict[str, dict[str, Any]]

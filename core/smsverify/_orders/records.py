@@ -112,7 +112,7 @@ class Records:
         return [order for _, order in found if order.order_id not in over]
 
     def _close_rentals(self, rows: Sequence[Any]) -> None:
-        """Records that rentals are over, but for those of which something new is on record by now."""
+        """Records that rentals are over, except those of which something new is on record by now."""
         this = sa.and_(
             orders.c.account == self.account,
             orders.c.order_id == sa.bindparam("of"),

@@ -32,7 +32,7 @@ class Fit(enum.IntEnum):
 
     NOT = 0  # another service at another price, of another kind of number
     STRANGE = 1  # by its name or its time it is another one, and both may be wrong
-    LOOSE = 2  # but for its price or its area
+    LOOSE = 2  # except its price or its area
     EXACT = 3
 
 

@@ -3,7 +3,7 @@ the time left on renewals, and the wallet on both.
 
 The store's sequence, never a clock, says what was known before a call. `matching` says which orders of the
 list may belong to which purchases. A purchase was not made when its grace is over, the list reaches back to
-it and shows no order that could be it, but the one that was bought last before it, and the wallet does
+it and shows no order that could be it, except the one that was bought last before it, and the wallet does
 not speak against it.
 """
 

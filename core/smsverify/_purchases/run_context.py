@@ -26,7 +26,7 @@ class RunContext:
         """Refuses a paid call where it would be repeated again and again.
 
         Raises:
-            InvalidRequestError: for example while a DAG file is imported. Nothing was sent.
+            InvalidRequestError: for example while a Dag file is imported. Nothing was sent.
         """
         surroundings.refuse_in_import()
 

@@ -85,7 +85,7 @@ class Fault:
     status_lag          yes                   the order bought answers 404 for `seconds`
     ==================  ============  ======  ========================================================
 
-    One request meets at most one fault (the first one added that matches), but for the two lags, which come
+    One request meets at most one fault (the first one added that matches), except the two lags, which come
     on top of it.
 
     Attributes:

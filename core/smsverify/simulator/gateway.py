@@ -36,7 +36,7 @@ class Exchange:
 
 
 class Gateway:
-    """The whole service but for the socket."""
+    """The whole service except the socket."""
 
     def __init__(self, settings: Settings) -> None:
         self._initial = settings

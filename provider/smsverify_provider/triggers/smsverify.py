@@ -119,7 +119,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         self._hook: SmsVerifyHook | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments; nothing secret is among them, but what `passed_on` may hold."""
+        """The class and its arguments; nothing secret is among them, except what `passed_on` may hold."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "order_id": self.order_id,
             "deadline": self.deadline,

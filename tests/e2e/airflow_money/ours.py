@@ -1,4 +1,4 @@
-"""DAGs that end in all the ways a task can end, with the operators of smsverify; see test_airflow_money.py.
+"""Dags that end in all the ways a task can end, with the operators of smsverify; see test_airflow_money.py.
 
 The area code of the number names the scenario, at the simulator too.
 """

@@ -1,4 +1,4 @@
-"""The same DAGs as in ours.py as one writes them with the operators for HTTP; see test_airflow_money.py."""
+"""The same Dags as in ours.py as one writes them with the operators for HTTP; see test_airflow_money.py."""
 
 from __future__ import annotations
 
