@@ -432,7 +432,7 @@ class Ledger:
         ).one_or_none()
 
     def _stands(self, connection: sa.Connection, last: Any, purchase: Purchase, after: int | None) -> bool:
-        """Whether the key's last call has bought anything except `after`. Raises where nothing may be sent."""
+        """Whether the key's last call bought anything except `after`. Raises where nothing may be sent."""
         if last is None:
             return False
         if last.fingerprint != purchase.fingerprint:

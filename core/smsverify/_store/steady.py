@@ -14,7 +14,7 @@ happens while no process runs is not seen.
 
 A machine's uptime (`_runtime.clock.boottime`) is that of its own oscillator. NTP slews the system's other
 clocks and that of the database, by up to a twelfth, but not this one. It never counts more time than has
-passed, except for the error of the oscillator, some 100 microseconds in a second. What two clocks may differ by
+passed, except for the oscillator's error, some 100 microseconds in a second. What two clocks may differ by
 hides a step of 0.05 s in a minute, so the slots of the rate limit stay taken for a tenth of a second longer.
 
 An uptime counts less time than has passed where a virtual machine was paused or copied. So a database that
