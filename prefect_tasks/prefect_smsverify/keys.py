@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import weakref
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from prefect_smsverify.plain import plain
 from smsverify.errors import InvalidRequestError
 from smsverify.wings import ProcessLock
 
-REMEMBERED = 10_000  # places, which is more than are alive at any time
+SWEEP = 10_000  # calls until the places that are over are forgotten
 
 Context = TypeVar("Context", FlowRunContext, TaskRunContext)
 
@@ -38,11 +39,22 @@ class Place:
         id: of the run.
         attempt: which attempt of it.
         call: what runs, and with what.
+        context: lives as long as the attempt.
     """
 
     id: UUID
     attempt: int
     call: str
+    context: weakref.ref[Any]
+
+
+@dataclass
+class _Attempt:
+    """The calls of one attempt of a place."""
+
+    attempt: int
+    slots: dict[Hashable, int]
+    context: weakref.ref[Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class RunKey:
                 slots.pop(slot, None)
 
 
-_attempts: dict[tuple[UUID, str], tuple[int, dict[Hashable, int]]] = {}
+_attempts: dict[tuple[UUID, str], _Attempt] = {}
+_calls = itertools.count(1)
 _lock = ProcessLock()
 
 
@@ -99,18 +112,25 @@ def _number(places: list[Place], digest: str) -> list[tuple[dict[Hashable, int],
     slot: Hashable = object()  # in the innermost place, each call is another one
     with _lock:
         for place in places:
-            attempt, slots = _attempts.pop((place.id, digest), (place.attempt, {}))
-            if attempt != place.attempt:
-                slots = {}
-            _attempts[place.id, digest] = place.attempt, slots
+            known = _attempts.get((place.id, digest))
+            if known is None or known.attempt != place.attempt:
+                known = _attempts[place.id, digest] = _Attempt(place.attempt, {}, place.context)
+            known.context = place.context
+            slots = known.slots
             if slot not in slots:
                 taken = set(slots.values())
                 slots[slot] = next(number for number in itertools.count() if number not in taken)
             numbers.append((slots, slot))
             slot = (place.id, slots[slot])
-        while len(_attempts) > REMEMBERED:
-            del _attempts[next(iter(_attempts))]
+        if next(_calls) % SWEEP == 0:
+            _forget_what_is_over()
     return numbers
+
+
+def _forget_what_is_over() -> None:
+    # Never what still runs, however many calls it makes: the next equal call would get the key of the first.
+    for place in [place for place, known in _attempts.items() if known.context() is None]:
+        del _attempts[place]
 
 
 def _places() -> Iterator[Place]:
@@ -120,10 +140,12 @@ def _places() -> Iterator[Place]:
     for flow_id in flows or [None]:
         for task_id, task in tasks.items():
             if task.task_run.flow_run_id == flow_id:
-                yield Place(task_id, task.task_run.run_count, _call(task.task.name, task.parameters))
+                call = _call(task.task.name, task.parameters)
+                yield Place(task_id, task.task_run.run_count, call, weakref.ref(task))
         if flow_id is not None:
             run, flow = flows[flow_id]
-            yield Place(flow_id, run.run_count, _call(flow.flow.name if flow.flow else "", flow.parameters))
+            call = _call(flow.flow.name if flow.flow else "", flow.parameters)
+            yield Place(flow_id, run.run_count, call, weakref.ref(flow))
 
 
 def enclosing(kind: type[Context]) -> Iterator[Context]:

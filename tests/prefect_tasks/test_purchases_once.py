@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from prefect.utilities.annotations import quote
 from pydantic import BaseModel
 
-from prefect_smsverify import SmsVerifyCredentials, aorder_number, order_number, renew_rental
+from prefect_smsverify import SmsVerifyCredentials, aorder_number, keys, order_number, renew_rental
 from smsverify import InvalidRequestError, NotAvailableError, Order, PurchaseUnknownError
 from smsverify.simulator import Fault, Simulator
 
@@ -335,3 +336,31 @@ def test_without_a_key_nothing_is_bought_in_another_process_than_the_flows(
         assert isinstance(refused, InvalidRequestError)
         assert refused.field == "key"
     assert bought(silent) == [order.order_id]
+
+
+def test_an_equal_call_after_thousands_of_others_is_another_purchase(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SWEEP", "REMEMBERED"):
+        monkeypatch.setattr(keys, name, 10, raising=False)
+    monkeypatch.setattr(keys, "_attempts", {})
+
+    @task
+    def key_of(user: str) -> str:
+        key = keys.run_key("a number")
+        assert key is not None
+        return key.text
+
+    @flow
+    def many() -> tuple[str, str]:
+        first = key_of("ada")
+        for number in range(20):
+            key_of(f"user {number}")
+        return first, key_of("ada")
+
+    first, second = many()
+    assert first != second
+    for _ in range(2):
+        many()
+    gc.collect()
+    many()
+    places_of_a_run = 2 * 22
+    assert len(keys._attempts) <= 2 * places_of_a_run
