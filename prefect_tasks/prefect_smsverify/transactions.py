@@ -144,19 +144,27 @@ _held_by: dict[Any, list[Held]] = {}
 
 def _at_end_of(flow: Any, run_id: Any, held: Held) -> None:
     _held_by.setdefault(run_id, []).append(held)
-    if hand_over_orders not in flow.on_completion_hooks:
-        flow.on_completion_hooks.append(hand_over_orders)
-        for hooks in (flow.on_failure_hooks, flow.on_cancellation_hooks, flow.on_crashed_hooks):
-            hooks.append(let_orders_go)
+    # Each list by itself: a flow that `with_options` has made shares some with the one before.
+    _append_once(flow.on_completion_hooks, hand_over_orders)
+    for hooks in (flow.on_failure_hooks, flow.on_cancellation_hooks, flow.on_crashed_hooks):
+        _append_once(hooks, let_orders_go)
 
 
-def hand_over_orders(_flow: Any, flow_run: Any, _state: Any) -> None:
+def _append_once(hooks: list[Any], hook: Any) -> None:
+    if hook not in hooks:
+        hooks.append(hook)
+
+
+# Prefect's runner gives the parameters of a flow hook by these names.
+
+
+def hand_over_orders(flow: Any, flow_run: Any, state: Any) -> None:
     """A flow hook: the run has completed, so its orders are handed over."""
     for held in _held_by.pop(flow_run.id, []):
         held.hand_over()
 
 
-def let_orders_go(_flow: Any, flow_run: Any, _state: Any) -> None:
+def let_orders_go(flow: Any, flow_run: Any, state: Any) -> None:
     """A flow hook: the run has not completed, so its orders are let go."""
     for held in _held_by.pop(flow_run.id, []):
         held.let_go()

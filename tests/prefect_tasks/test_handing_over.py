@@ -10,9 +10,12 @@ import textwrap
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import flow, task
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed
 from prefect.transactions import transaction
 
 from prefect_smsverify import (
@@ -22,6 +25,7 @@ from prefect_smsverify import (
     averify_number,
     order_number,
     rented_number,
+    transactions,
     wait_for_otp,
     wait_for_otps,
 )
@@ -115,6 +119,22 @@ def test_a_rental_that_was_bought_in_what_has_failed_is_named_and_not_renewed(
     finding, outcome = findings(account)
     assert str(silent.orders()[0].order_id) in finding
     assert outcome == "unclaimed"
+
+
+def test_a_flow_with_other_options_lets_its_orders_go_too(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    """It shares some of its hooks with the flow that it was made of, which has run before."""
+    first = flow(in_the_flow)
+    first(account, False)
+    with pytest.raises(Boom):
+        first.with_options(on_failure=[lambda *_: None])(account, True)
+    assert transactions._held_by == {}
+
+
+@pytest.mark.parametrize("hook", [transactions.hand_over_orders, transactions.let_orders_go])
+def test_the_hooks_of_a_flow_take_what_prefects_runner_gives(hook: Any) -> None:
+    hook(flow=flow(in_the_flow), flow_run=FlowRun(flow_id=uuid4()), state=Completed())
 
 
 def by_the_number(account: SmsVerifyCredentials, number: RentedNumber) -> None:
