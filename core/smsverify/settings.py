@@ -186,7 +186,7 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            raise _as_invalid(error) from None
+            raise invalid_setting(error) from None
         refuse_what_is_not_allowed(settings, environ)
         return settings
 
@@ -411,9 +411,12 @@ def _why_unknown(name: str) -> str:
     return f"is not a setting{_closest(name, Settings.model_fields)}; the settings are {known}"
 
 
-def _as_invalid(error: ValidationError) -> InvalidRequestError:
+def invalid_setting(error: ValidationError) -> InvalidRequestError:
     """The first problem, as our own error: the text of pydantic could quote a secret."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    problem = error.errors(include_url=False, include_input=False)[0]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidRequestError):
+        return cause
     message = problem["msg"].removeprefix("Value error, ")
     if problem["loc"]:
         field = str(problem["loc"][0])

@@ -8,11 +8,13 @@ from typing import Any, cast
 
 import httpx
 from prefect.futures import PrefectFuture
+from pydantic import ValidationError
 
 from prefect_smsverify.credentials import SmsVerifyCredentials
 from smsverify.checks import check_order_id, check_order_ids, refuse_left_over
 from smsverify.errors import InvalidRequestError, SettingsUnavailableError
 from smsverify.models import Order
+from smsverify.settings import invalid_setting
 
 
 def block_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyCredentials:
@@ -20,7 +22,7 @@ def block_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyCredentials:
 
     Raises:
         InvalidRequestError: there is no such block, or the value is neither a block nor a name; `field` is
-            "credentials".
+            "credentials". Or a field of the block has a value that is not allowed; `field` names it.
         SettingsUnavailableError: Prefect's server does not answer.
     """
     if isinstance(credentials, SmsVerifyCredentials):
@@ -42,6 +44,15 @@ def block_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyCredentials:
             f"the block {credentials!r} cannot be read now ({type(error).__name__}). Nothing was sent; try "
             "again"
         ) from error
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        wrong = invalid_setting(error.__cause__)
+        raise InvalidRequestError(
+            f"the block {credentials!r} has a wrong value: {wrong}. Nothing was sent. Correct it in "
+            "Prefect's UI, or save the block again",
+            field=wrong.field,
+        ) from None
     except ValueError as error:
         if isinstance(error, InvalidRequestError):
             raise

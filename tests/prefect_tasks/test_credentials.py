@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
 from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
 from pydantic import SecretStr, ValidationError
 
 from prefect_smsverify import SmsVerifyCredentials, aorder_number, cancel_order, get_balance, order_number
@@ -122,8 +125,6 @@ def test_a_saved_block_is_found_by_its_name_in_flows_of_both_kinds(simulator: Si
         # A task that is a function, in the event loop's own thread.
         return get_balance("by-name"), nested()
 
-    import asyncio
-
     assert plain().amount == 50
     assert [balance.amount for balance in asyncio.run(coroutine())] == [50, 50]
 
@@ -143,6 +144,33 @@ def test_a_misspelt_field_is_refused_with_the_one_that_was_meant(simulator: Simu
 def test_what_only_python_takes_for_a_number_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match="must be"):
         SmsVerifyCredentials(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "why"),
+    [
+        ({"run_budget": "1_000"}, "run_budget", "must be USD"),
+        ({"rate_limit": True}, "rate_limit", "must be a whole number"),
+        ({"daily_bugdet": "5"}, "daily_bugdet", "did you mean daily_budget"),
+        ({"api_key": ["hidden-key"]}, "api_key", "valid string"),
+    ],
+)
+def test_a_saved_value_that_is_refused_is_named(
+    value: dict[str, Any], field: str, why: str, simulator: Simulator
+) -> None:
+    saved = SmsVerifyCredentials().save("refused", overwrite=True)
+
+    async def edit() -> None:
+        async with get_client() as client:
+            await client.update_block_document(saved, BlockDocumentUpdate(data=value))
+
+    asyncio.run(edit())
+    with pytest.raises(InvalidRequestError, match="'refused' has a wrong value") as caught:
+        get_balance.fn("refused")
+    assert caught.value.field == field
+    assert why in str(caught.value)
+    assert "hidden-key" not in str(caught.value)
+    assert simulator.requests() == []
 
 
 @pytest.mark.parametrize("given", ["not-there", "None", "", None, 7, ("api_key", SecretStr("s3cret"))])
