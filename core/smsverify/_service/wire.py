@@ -234,8 +234,8 @@ class WatchedConnection(HTTPConnection):
             exchange.check()
         except BaseException as error:
             raise _KeptBack(error) from error
-        exchange.may_have_left = True
         _abort_without_an_answer(_tcp(self.sock), exchange.timeout)
+        exchange.may_have_left = True
         self.send(whole)
 
     def send(self, data: Any) -> None:

@@ -151,7 +151,7 @@ class WireServer:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
         self.connections = 0
-        self._tls = tls
+        self.context = tls
         self._behaviours: dict[str, list[Behaviour]] = {
             "GET": [answer(200, TEMPORARY)],
             "CONNECT": [answer(502)],
@@ -204,10 +204,10 @@ class WireServer:
             if self._on_accept:
                 self._on_accept.pop(0)(connection, self._stopping)
                 return
-            if self._tls is None:
+            if self.context is None:
                 self._exchange(connection)
                 return
-            with self._tls.wrap_socket(connection, server_side=True) as wrapped:
+            with self.context.wrap_socket(connection, server_side=True) as wrapped:
                 self._exchange(wrapped)
 
     def _exchange(self, connection: socket.socket) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,7 +196,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-@pytest.fixture(params=["plain", "TLS", "plain through a proxy", "TLS through a proxy"])
+WAYS = ["plain", "TLS", "plain through a proxy", "TLS through a proxy"]
+
+
+@pytest.fixture(params=WAYS)
 def way(
     request: pytest.FixtureRequest,
     wire: WireServer,
@@ -211,7 +215,7 @@ def way(
     if not request.param.endswith("proxy"):
         yield server, lambda **settings: make_transport(server.url, **settings)
         return
-    proxy = WireServer() if server is tls else server
+    proxy = WireServer(tls.context if "TLS proxy" in request.param else None) if server is tls else server
     proxy.on("CONNECT", tunnels_to(server.port))
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -337,6 +341,7 @@ def test_an_exchange_that_succeeds_ends_as_usual(stays: bool, way: Any) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+@pytest.mark.parametrize("way", [*WAYS, "TLS through a TLS proxy"], indirect=True)
 def test_the_kernel_gives_a_request_up_when_a_stopped_process_cannot(
     way: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +350,9 @@ def test_the_kernel_gives_a_request_up_when_a_stopped_process_cannot(
 
     def send(connection: WatchedConnection, data: Any) -> None:
         if connection._collected is None and data.startswith(b"POST"):
-            limits.append(connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+            tcp = socket.socket(fileno=os.dup(connection.sock.fileno()))
+            limits.append(tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+            tcp.close()
         right(connection, data)
 
     monkeypatch.setattr(WatchedConnection, "send", send)
