@@ -22,6 +22,7 @@ from smsverify._messages import purging
 from smsverify._messages.callbacks import KEPT, OPEN, UNVERIFIED, VERIFIED, Callback
 from smsverify._messages.filters import MessageFilter
 from smsverify._messages.same_sms import Sms, find_same, has_code, has_same_content
+from smsverify._runtime.clock import boottime
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import (
@@ -69,8 +70,14 @@ class Inbox:
 
     # -------------------------------------------------------------- the ways in
 
-    def put(self, message: Message) -> bool:
-        """Stores what an order's status shows; `False` where the message is there already."""
+    def put(self, message: Message, *, asked_at: float | None = None) -> bool:
+        """Stores what an order's status shows; `False` where the message is there already.
+
+        Args:
+            message: as the status shows it.
+            asked_at: `boottime()` when the service was asked, now by default. A callback that came later may
+                be about another SMS.
+        """
         with self._store.write() as connection:
             now = self._begin(connection)
             seen = Sms.shown(message)
@@ -86,13 +93,8 @@ class Inbox:
             else:
                 seen = seen.completed(Sms.called(called))
                 self._insert(connection, seen, came_at=now, called_at=called.received_at)
-            # What an unverified callback has asked to look for has been read now.
-            is_followed = looks.c.followed_at.is_not(None)
-            connection.execute(
-                sa.update(looks)
-                .where(self._look(message.order_id))
-                .values(by_secret=None, next_at=sa.case((is_followed, looks.c.next_at)))
-            )
+            ago = 0.0 if asked_at is None else boottime() - asked_at
+            self._end_look(connection, message.order_id, now - ago)
             return True
 
     def take(self, callback: Callback) -> str | None:
@@ -361,6 +363,18 @@ class Inbox:
                 # Strangers can send those without a secret; they change nothing about one that is open.
                 where=None if row.by_secret else looks.c.by_secret.is_(None),
             )
+        )
+
+    def _end_look(self, connection: sa.Connection, order_id: int, asked_at: float) -> None:
+        """What an unverified callback has asked to look for has been read, if it came before the question."""
+        is_followed = looks.c.followed_at.is_not(None)
+        # As long as no look was made for it, a callback's look is due when it came.
+        since = sa.case((looks.c.tries > 0, looks.c.asked_at), else_=looks.c.next_at)
+        is_later = sa.and_(looks.c.by_secret.is_not(None), since > asked_at)
+        connection.execute(
+            sa.update(looks)
+            .where(self._look(order_id), sa.not_(sa.func.coalesce(is_later, sa.false())))
+            .values(by_secret=None, next_at=sa.case((is_followed, looks.c.next_at)))
         )
 
     def _note_arrival(self, connection: sa.Connection, now: float, secret: str | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.listing import Listing, OrderList
 from smsverify._orders.records import Records
+from smsverify._runtime.clock import boottime
 from smsverify._service.endpoints import ServiceApi
 from smsverify._service.rate_limit import Priority
 from smsverify.errors import NotFoundError
@@ -64,10 +65,11 @@ class StatusReader:
         def ask() -> OrderStatus:
             return self._api.get_status(order_id, priority=priority, stop=stop, hasty=hasty)
 
+        asked_at = boottime()
         status = self.while_fresh(order_id, ask) if patient else ask()
         self._records.put_status(status)
         if status.arrived:
-            self._inbox.put(_message(status))
+            self._inbox.put(_message(status), asked_at=asked_at)
         return status
 
     def read_list(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,13 +11,15 @@ import sqlalchemy as sa
 
 from smsverify._messages.callbacks import UNVERIFIED, Callback
 from smsverify._messages.inbox import Inbox
+from smsverify._orders.listing import OrderList
 from smsverify._orders.records import Records
+from smsverify._orders.status import StatusReader
 from smsverify._service.rate_limit import Priority, RateLimit
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import looks, polls, waits
 from smsverify._waiting.pace import CALLBACK_LOOKS
 from smsverify._waiting.schedule import AT_ONCE, Schedule
-from smsverify.models import Order
+from smsverify.models import Order, OrderStatus
 
 MINUTE = 60.0  # the period of a service whose minute lasts a minute: nothing becomes due during a test
 MOMENT = 6e-5  # and of one where everything is due at once
@@ -130,6 +133,36 @@ def test_many_orders_are_looked_at_a_few_at_a_time(store: Store, inbox: Inbox) -
     for order_id in range(1, AT_ONCE + 4):
         receive(inbox, order_id)
     assert [len(take_due(store)) for _ in range(3)] == [AT_ONCE, 3, 0]
+
+
+class Service:
+    """A service whose answer shows an SMS; meanwhile the callback for the next one comes."""
+
+    def __init__(self, shown: str, meanwhile: Callable[[], None]) -> None:
+        self._shown = shown
+        self._meanwhile = meanwhile
+
+    def get_status(self, order_id: int, **_: Any) -> OrderStatus:
+        self._meanwhile()
+        return OrderStatus(order_id=order_id, status="active", message=self._shown)
+
+
+def read(store: Store, inbox: Inbox, shown: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+    records: Any = Records(store, "wallet")
+    api: Any = Service(shown, meanwhile)
+    StatusReader(api, records, OrderList(records), inbox, time_scale=1.0).read(1)
+
+
+def test_a_callback_that_comes_while_a_look_is_under_way_has_one_of_its_own(
+    store: Store, inbox: Inbox
+) -> None:
+    know(store, 1)
+    receive(inbox, 1, "Welcome")
+    assert len(take_due(store)) == 1
+    read(store, inbox, "Welcome", meanwhile=lambda: receive(inbox, 1, "Your parcel is here"))
+    assert take_due(store, MOMENT) == [(1, Priority.RELEASE)]
+    read(store, inbox, "Your parcel is here")
+    assert take_due(store, MOMENT) == []
 
 
 def test_a_stranger_changes_nothing_about_a_callback_with_a_secret(store: Store, inbox: Inbox) -> None:
