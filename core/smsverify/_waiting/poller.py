@@ -209,8 +209,7 @@ class Poller:
     def _misses(self) -> int:
         """How often in a row the list has not shown news; `PROVEN` where it has shown them last."""
         with self._store.read() as connection:
-            misses = sa.select(polls.c.list_misses).where(polls.c.account == self._account)
-            return int(connection.execute(misses).scalar_one())
+            return self.schedule.list_misses(connection)
 
     def _judge_list(self, *, has_shown: bool) -> None:
         """Remembers whether the list has shown what an order's status did."""

@@ -102,7 +102,7 @@ class Schedule:
         """Notes a new wait in the caller's transaction: when its first poll is, and what that needs."""
         called = self._first_safety_poll(connection)
         first_at = self._store.now(connection) + (called or pace.FIRST_SAFETY_POLL * self._time_scale)
-        self._ensure(connection)
+        self.ensure(connection)
         is_later = polls.c.next_at > first_at
         connection.execute(
             sa.update(polls).where(polls.c.account == self._account, is_later).values(next_at=first_at)
@@ -113,7 +113,7 @@ class Schedule:
     def follow(self, connection: sa.Connection, order_ids: Iterable[int]) -> None:
         """A subscription follows these orders, and shows that it is alive, in the caller's transaction."""
         now = self._store.now(connection)
-        self._ensure(connection)
+        self.ensure(connection)
         for order_id in order_ids:
             insert = self._store.insert(looks).values(account=self._account, order_id=order_id)
             values = {"followed_at": now, "next_at": sa.func.coalesce(looks.c.next_at, now)}
@@ -135,7 +135,8 @@ class Schedule:
             .values(followed_at=None, next_at=sa.case((looks.c.by_secret.is_not(None), looks.c.next_at)))
         )
 
-    def _ensure(self, connection: sa.Connection) -> None:
+    def ensure(self, connection: sa.Connection) -> None:
+        """Makes the account's row, if it is not there, in the caller's transaction."""
         new = self._store.insert(polls).values(account=self._account, next_at=0)
         connection.execute(new.on_conflict_do_nothing())
 
@@ -245,7 +246,9 @@ class Schedule:
         """Takes a look, if no other process was quicker, and puts on record when the next one is."""
         with self._store.write() as connection:
             now = self._store.now(connection)
-            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one()
+            poll = connection.execute(sa.select(polls).where(polls.c.account == self._account)).one_or_none()
+            if poll is None:  # the database goes on with an older state
+                return False
             values: dict[str, Any] = {"asked_at": now, "tries": row.tries + 1, "next_at": None}
             if row.is_followed:
                 values["next_at"] = now + self._subscription_pause(poll, now)
@@ -321,9 +324,7 @@ class Schedule:
         with self._store.read() as connection:
             awaited = self._awaited(connection)
             first_poll = self._first_safety_poll(connection)
-            misses = connection.execute(
-                sa.select(polls.c.list_misses).where(polls.c.account == self._account)
-            ).scalar_one()
+            misses = self.list_misses(connection)
         rentals = frozenset(one.order_id for one in awaited if one.is_rental)
         look = Look(by_turn(awaited), Priority.POLL, rentals=rentals)
         plan = pace.next_poll(
@@ -336,6 +337,11 @@ class Schedule:
             sharing=self._rate_limit.sharing,
         )
         return plan, look, first_poll
+
+    def list_misses(self, connection: sa.Connection) -> int:
+        """How often in a row the list has not shown news; see `Poller`."""
+        query = sa.select(polls.c.list_misses).where(polls.c.account == self._account)
+        return connection.execute(query).scalar() or 0
 
     def _awaited(self, connection: sa.Connection) -> list[Awaited]:
         now = self._store.now(connection)

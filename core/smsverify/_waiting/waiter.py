@@ -397,18 +397,7 @@ class Waiter:
     def _register(self, wait: Wait) -> None:
         with self._store.write() as connection:
             wait.since = self._store.now(connection)
-            connection.execute(
-                sa.insert(waits).values(
-                    id=wait.id,
-                    account=self._account,
-                    order_id=wait.order_id,
-                    since=wait.since,
-                    seen_at=wait.since,
-                    until=wait.since + max(wait.deadline - time.monotonic(), 0.0),
-                    cancels=wait.cancels,
-                    task=None if wait.task is None else wait.task.model_dump_json(),
-                )
-            )
+            connection.execute(sa.insert(waits).values(self._row_of(wait, wait.since)))
             self._poller.schedule.expect(connection)
 
     def _unregister(self, over: list[Wait]) -> None:
@@ -421,7 +410,25 @@ class Waiter:
             return
         with self._store.write() as connection:
             now = self._store.now(connection)
-            connection.execute(sa.update(waits).where(self._among(current)).values(seen_at=now))
+            shown = connection.execute(sa.update(waits).where(self._among(current)).values(seen_at=now))
+            self._poller.schedule.ensure(connection)
+            if shown.rowcount < len(current):
+                # The database goes on with an older state, which does not know these waits.
+                rows = [self._row_of(wait, now) for wait in current]
+                connection.execute(self._store.insert(waits).on_conflict_do_nothing(), rows)
+                self._poller.schedule.expect(connection)
+
+    def _row_of(self, wait: Wait, now: float) -> dict[str, Any]:
+        return {
+            "id": wait.id,
+            "account": self._account,
+            "order_id": wait.order_id,
+            "since": wait.since,
+            "seen_at": now,
+            "until": now + max(wait.deadline - time.monotonic(), 0.0),
+            "cancels": wait.cancels,
+            "task": None if wait.task is None else wait.task.model_dump_json(),
+        }
 
     def _among(self, some: list[Wait]) -> sa.ColumnElement[bool]:
         return waits.c.id.in_([wait.id for wait in some])
