@@ -58,11 +58,14 @@ class _Question:
         order_id: of the order.
         priority: of the request.
         is_news: whether the list has shown news of the order; `None` where nothing is to be concluded.
+        listed: the status that the list shows, where that is news. It is on record only when it has led to an
+            answer: another poll must see the news otherwise.
     """
 
     order_id: int
     priority: Priority
     is_news: bool | None = None
+    listed: str | None = None
 
 
 class Poller:
@@ -196,7 +199,12 @@ class Poller:
         checked = unchanged[:1] if not self._polls % self._checks_every() else []
         return [
             *(
-                _Question(order_id, Priority.RELEASE, is_news=None if order_id in look.rentals else True)
+                _Question(
+                    order_id,
+                    Priority.RELEASE,
+                    is_news=None if order_id in look.rentals else True,
+                    listed=listed[order_id],
+                )
                 for order_id in changed
             ),
             *(_Question(order_id, Priority.POLL) for order_id in by_turn[:one_by_one]),
@@ -224,7 +232,9 @@ class Poller:
             )
 
     def _note_listed(self, awaited: Sequence[int], listed: dict[int, str]) -> dict[int, str]:
-        """Keeps what the list says of these orders; returns what it said before."""
+        """Keeps what the list says of those of these orders that it has not shown before; what it said of all
+        the others.
+        """
         mine = sa.and_(looks.c.account == self._account, looks.c.order_id.in_(awaited))
         with self._store.write() as connection:
             before = {
@@ -233,7 +243,7 @@ class Poller:
                 if row.listed_status is not None
             }
             for order_id in awaited:
-                if order_id in listed and listed[order_id] != before.get(order_id):
+                if order_id in listed and order_id not in before:
                     self._put(connection, order_id, listed_status=listed[order_id])
         return before
 
@@ -251,8 +261,9 @@ class Poller:
             if order_id not in self._unreadable:
                 self._unreadable.add(order_id)
                 log.warning("The status of order %d cannot be read; the wait goes on: %s", order_id, error)
-            # Noted as seen, so that it does not stand in the way of the others.
-            self._note(order_id)
+            # Noted as seen, so that it does not stand in the way of the others, and without a status: the
+            # one of an earlier answer may be out of date.
+            self._note(order_id, status=None)
             return
         self._unreadable.discard(order_id)
         word = status.status.strip().lower()
@@ -264,7 +275,8 @@ class Poller:
         is_check = question.is_news is False and time.monotonic() - listed_at <= CHECKED_WITHIN
         if is_check and (word == "completed" or self._newest_message(order_id) != before):
             self._judge_list(has_shown=False)
-        self._note(order_id, status=word, is_empty_end=self._is_empty_end(status))
+        listed = {} if question.listed is None else {"listed_status": question.listed}
+        self._note(order_id, status=word, is_empty_end=self._is_empty_end(status), **listed)
 
     def _newest_message(self, order_id: int) -> int | None:
         of_order = sa.and_(messages.c.account == self._account, messages.c.order_id == order_id)

@@ -135,6 +135,36 @@ def has_checked(simulator: Simulator, times: int) -> bool:
     return len(status_requests(simulator)) >= times
 
 
+@pytest.mark.parametrize("lost", ["its read fails", "the poller dies"])
+def test_news_of_the_list_stay_news_until_they_were_read(
+    lost: str,
+    simulate: Callable[..., Simulator],
+    make_hook: Callable[..., SmsVerifyHook],
+    store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(poller, "CHECKS", 1000)
+    simulator = simulate(balance="100", rate_limit=None, products={"temporary": {"sms_status": "active"}})
+    hook = make_hook(simulator, store_url, rate_limit=1000)
+    order_ids = awaited(hook)
+    poll_for_all(hook)
+    simulator.deliver_sms(order_ids[3], otp="424242")
+    if lost == "its read fails":
+        simulator.add_fault(Fault("error_before", path="order/*/status/", times=None))
+        poll_for_all(hook)
+        simulator.clear_faults()
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(poller, "for_each", lambda *_, **__: None)
+            poll_for_all(hook)
+    assert with_codes(hook, order_ids) == set()
+    for _ in range(2):
+        before = len(status_requests(simulator))
+        poll_for_all(hook)
+    assert with_codes(hook, order_ids) == {order_ids[3]}
+    assert len(status_requests(simulator)) == before
+
+
 # ------------------------------------------------------------------ what the list says nothing of
 
 

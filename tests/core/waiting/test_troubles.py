@@ -278,6 +278,53 @@ def test_an_order_that_does_not_exist_ends_the_wait_but_not_a_later_one(
     assert hook.wait_for_otp(order_id, PATIENT).otp == "123456"
 
 
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ({"status_code": 404, "json": {"error": "Order not found"}}, errors.NotFoundError),
+        ({"json": {"order_id": 7, "status": "expired"}}, errors.OrderEndedError),
+    ],
+    ids=["unknown", "ended"],
+)
+def test_a_read_that_fails_does_not_make_an_earlier_end_a_new_one(
+    end: dict[str, Any], how: type[Exception], requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    url = "http://127.0.0.1:9/api/v1/order/7/status/"
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    requests_mock.get(url, **end)
+    with pytest.raises(how):
+        hook.wait_for_otp(7, PATIENT)
+    await_end_of_waits()
+    requests_mock.get(url, status_code=503)
+    waiting = Waiting(hook, [7])
+    eventually(lambda: requests_mock.call_count > 12, "polling")
+    assert waiting.ends == [None]
+    requests_mock.get(url, json={"order_id": 7, "status": "active", "otp": "123456"})
+    assert waiting.codes() == ["123456"]
+
+
+@pytest.mark.parametrize("lost", [[waits], [waits, polls]], ids=["waits", "waits and polls"])
+def test_waits_that_an_older_state_of_the_store_does_not_know_go_on(
+    lost: list[sa.Table], simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_ids = buy(hook, 2)
+    waiting = Waiting(hook, order_ids)
+    eventually(lambda: simulator.stats().by_endpoint.get("GET orders/", 0) > 3, "polling")
+    with store_of(hook).write() as connection:
+        for table in lost:
+            connection.execute(sa.delete(table))
+
+    def are_there() -> bool:
+        with store_of(hook).read() as connection:
+            return len(connection.execute(sa.select(waits)).all()) == 2
+
+    eventually(are_there, "new rows", timeout=30)
+    assert waiting.ends == [None, None]
+    for order_id in order_ids:
+        simulator.deliver_sms(order_id, otp="123456")
+    assert waiting.codes() == ["123456"] * 2
+
+
 @pytest.mark.parametrize("seconds", [0, 30], ids=["right clock", "buyer's clock is off"])
 def test_an_order_of_ours_that_the_service_does_not_show_yet_is_waited_for(
     seconds: int,
