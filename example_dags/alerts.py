@@ -1,4 +1,4 @@
-"""Alert a person where a finding needs one, and where the wallet is nearly empty.
+"""Alert a person if a finding needs one, and if the wallet is nearly empty.
 
 Each of the two tasks fails then, and Airflow calls its notifier with the reason. `LogNotifier` writes the
 alert to the task's log, so that the example runs as it stands. Put a notifier that reaches you in its place,
@@ -49,14 +49,14 @@ def alerts() -> None:
         task_id="reconcile",
         cancel_after=3600,
         on_failure_callback=LogNotifier("{{ ti.task_id }}: {{ exception }}"),
-        doc_md="Fails where a finding needs a person. The result has all findings, with what resolves each.",
+        doc_md="Fails if a finding needs a person. The result has all findings, with what resolves each.",
     )
     SmsVerifyBalanceSensor(
         task_id="wallet",
         minimum="{{ params.minimum }}",
         timeout=0,  # looks once
         on_failure_callback=LogNotifier("{{ ti.task_id }}: {{ exception }}"),
-        doc_md="Fails where the wallet holds less than the minimum.",
+        doc_md="Fails if the wallet holds less than the minimum.",
     )
 
 

@@ -1,7 +1,7 @@
 """Keep all rented numbers of the account alive: every hour, those that end within four hours are renewed.
 
 Each renewal is on record by rental and period, so catch-up, overlapping runs, retries and a second Dag with
-the same rentals pay nothing twice. Where a rental could not be renewed, or the wallet does not hold enough to
+the same rentals pay nothing twice. If a rental could not be renewed, or the wallet does not hold enough to
 renew each rental once more, the run fails and alerts a person.
 """
 
@@ -23,7 +23,7 @@ def alert(context: Any) -> None:
 
 
 @dag(
-    description="Renews the rentals that end soon, and fails where one is not kept",
+    description="Renews the rentals that end soon, and fails if one is not kept",
     doc_md=__doc__,
     schedule=timedelta(hours=1),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
@@ -49,7 +49,7 @@ def keep_rentals_alive() -> None:
         task_id="wallet_lasts",
         minimum=renew.output["next_cost"],
         timeout=0,  # looks once; a longer time waits for a top-up
-        doc_md="Fails where the wallet does not hold enough to renew each rental once more.",
+        doc_md="Fails if the wallet does not hold enough to renew each rental once more.",
     )
     renew >> lasts
 

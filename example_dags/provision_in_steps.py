@@ -1,6 +1,6 @@
 """Provision a test account in several tasks, for pipelines that need the number before its code has come.
 
-Where one task is enough, see `provision_account.py`. Needs the connection `smsverify_default` and nothing
+If one task is enough, see `provision_account.py`. Needs the connection `smsverify_default` and nothing
 else. The two tasks that stand for your own application, `sign_up` and `confirm`, touch no network; put your
 form there.
 """
@@ -56,7 +56,7 @@ def provision_in_steps() -> None:
         order_id=order.output["order_id"],
         timeout="{{ params.timeout }}",
         deferrable=True,  # waits in the triggerer: no worker is held
-        doc_md="Waits for the SMS. Where none comes in time, the number is cancelled for a refund.",
+        doc_md="Waits for the SMS. If none comes in time, the number is cancelled for a refund.",
     )
 
     @task
@@ -70,7 +70,7 @@ def provision_in_steps() -> None:
     cancel = SmsVerifyCancelOrderOperator(
         task_id="cancel_number",
         order_id=order.output["order_id"],
-        doc_md="Gives the number back where its code was not used.",
+        doc_md="Gives the number back if its code was not used.",
     )
 
     account = sign_up(order.output["phone"])

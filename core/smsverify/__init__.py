@@ -1,7 +1,7 @@
 """Rent phone numbers and receive the one-time codes (OTPs) sent to them.
 
 `SmsVerifyHook` is the face of it all. Names are loaded when they are first used, so that importing this
-package costs nothing where a Dag file only needs to name an operator.
+package costs nothing if a Dag file only needs to name an operator.
 """
 
 from __future__ import annotations

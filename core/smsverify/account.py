@@ -73,16 +73,16 @@ class AccountView:
         return self._parts.orders.status.read_list().rows
 
     def rate_limit(self) -> RateLimitState:
-        """What is left of the requests per minute that all users of the key share. Costs no request."""
+        """How many requests all users of the key may still send now. Sends no request."""
         return self._parts.rate_limit.state()
 
     def delivery(self, days: int = 30) -> list[Delivery]:
-        """Which numbers deliver: an entry for each product, service, country and area code, from the store.
+        """Shows which numbers deliver, for each product, service, country and area code. Sends no request.
 
-        Costs no request. Of a long time, the newest 20,000 purchases count.
+        It reads the store, and counts the newest 20,000 purchases at most.
 
         Args:
-            days: how far back.
+            days: how many days to look back.
         """
         return self._parts.deliveries.of_last(check_count(days, "days"))
 

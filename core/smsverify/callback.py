@@ -69,7 +69,7 @@ def make_app(
 
     Args:
         accounts: whose callbacks are taken. A function is called in a thread for each request, and may raise
-            where they are not known now; `None` stands for one that is not. Then the answer
+            if they are not known now; `None` stands for one that is not. Then the answer
             makes the service try again, unless it is one of the others. A secret that two accounts have is
             refused, and the others work on.
         meter: counts what is refused; by default with OpenTelemetry, if its API is installed. What is taken
@@ -152,7 +152,7 @@ def _usable(hooks: Sequence[SmsVerifyHook]) -> list[Account]:
     """The accounts that callbacks can be taken for.
 
     Raises:
-        SmsVerifyError: what is wrong, where that is so with all of them.
+        SmsVerifyError: what is wrong, if that is so with all of them.
     """
     accounts: list[Account] = []
     troubles: list[SmsVerifyError] = []

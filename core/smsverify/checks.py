@@ -240,7 +240,7 @@ def refuse_left_over(value: Any, field: str) -> None:
 
 
 def check_product(value: Any) -> Product:
-    """The API's word for a kind of number; `InvalidRequestError` where it is none."""
+    """The API's word for a kind of number; `InvalidRequestError` if it is none."""
     value = _unwrapped(value, "product")
     for product in PRODUCTS:
         if isinstance(value, str) and value == product:
@@ -265,7 +265,7 @@ def check_listed_product(value: Any) -> Product:
 
 
 def check_order_id(value: Any, field: str = "order_id") -> int:
-    """An order's id, given as a number or as its digits; `InvalidRequestError` where it is none."""
+    """An order's id, given as a number or as its digits; `InvalidRequestError` if it is none."""
     value = _unwrapped(value, field)
     if isinstance(value, Mapping) and "order_id" in value:
         raise InvalidRequestError(
@@ -279,7 +279,7 @@ def check_order_id(value: Any, field: str = "order_id") -> int:
 
 
 def check_key(value: Any, field: str = "key") -> str:
-    """The name of a paid call, or another one, as it is kept; `InvalidRequestError` where it is none."""
+    """The name of a paid call, or another one, as it is kept; `InvalidRequestError` if it is none."""
     value = _unwrapped(value, field)
     refuse_left_over(value, field)
     key = _word(value)
@@ -296,7 +296,7 @@ def check_key(value: Any, field: str = "key") -> str:
 
 
 def check_waiter(value: Any) -> str | None:
-    """Who waits for an order, as it is kept; `None` for none. `InvalidRequestError` where it is no name."""
+    """Who waits for an order, as it is kept; `None` for none. `InvalidRequestError` if it is no name."""
     return None if value is None else check_key(value, "waiter")
 
 
@@ -313,7 +313,7 @@ def check_reason(value: Any, field: str = "reason") -> str:
 
 
 def check_price_limit(value: Any, field: str = "max_price") -> Decimal:
-    """An amount of USD, zero or more; `InvalidRequestError` where it is none."""
+    """An amount of USD, zero or more; `InvalidRequestError` if it is none."""
     value = _unwrapped(value, field)
     try:
         amount = as_limit(Decimal(number_text(value) or "NaN"))
@@ -359,7 +359,7 @@ def check_count(value: Any, field: str) -> int:
 
 
 def check_seconds(value: Any, field: str) -> float:
-    """A time span in seconds, zero or more, or a `timedelta`; `InvalidRequestError` where it is none."""
+    """A time span in seconds, zero or more, or a `timedelta`; `InvalidRequestError` if it is none."""
     value = _unwrapped(value, field)
     given = value.total_seconds() if isinstance(value, timedelta) else value
     try:

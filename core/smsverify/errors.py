@@ -42,7 +42,7 @@ _LONGEST = 10_000  # characters of a message
 
 
 class SmsVerifyError(Exception):
-    """Base of all errors of this package. Its message is one line, also where it quotes a text."""
+    """Base of all errors of this package. Its message is one line, even if it quotes a text."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(printable(message, _LONGEST))
@@ -52,7 +52,7 @@ class InvalidRequestError(SmsVerifyError, ValueError):
     """A value is missing, malformed, or does not fit the others.
 
     Attributes:
-        field: the name of the parameter or setting that is wrong, where known.
+        field: the name of the parameter or setting that is wrong, if known.
         status_code: as in `ServiceError`, if the service refused the value; `None` if it was not sent.
         service_message: likewise.
         endpoint: likewise.
@@ -105,10 +105,10 @@ class ServiceError(SmsVerifyError):
     """The service refused a request.
 
     Attributes:
-        status_code: the HTTP status, `None` where there was no answer.
+        status_code: the HTTP status, `None` if there was no answer.
         service_message: the service's own text.
         endpoint: method and path, e.g. `POST /api/v1/order/temporary/`.
-        retry_after: seconds after which it makes sense to try again, where known.
+        retry_after: seconds after which it makes sense to try again, if known.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class PurchaseUnknownError(SmsVerifyError):
 
     Attributes:
         key: the purchase's key.
-        order_ids: the orders that may be this purchase, where there are several.
+        order_ids: the orders that may be this purchase, if there are several.
     """
 
     def __init__(self, message: str, *, key: str | None = None, order_ids: tuple[int, ...] = ()) -> None:

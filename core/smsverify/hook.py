@@ -63,7 +63,7 @@ class SmsVerifyHook(AccountView):
         **settings: any other of `smsverify.settings.Settings`.
 
     What is not given comes from the environment (`SMSVERIFY_API_KEY`, …), otherwise it has its default. Every
-    method raises `InvalidRequestError` for a setting or an argument that is not allowed, `StoreError` where
+    method raises `InvalidRequestError` for a setting or an argument that is not allowed, `StoreError` if
     the store cannot be used, and a `ServiceError` for what the service answers, such as `NotFoundError`.
     """
 
@@ -101,7 +101,7 @@ class SmsVerifyHook(AccountView):
         return Parts(self.settings, self._run_context)
 
     def _named(self, order_id: int | str) -> int:
-        """The id of an order, checked. A caller who names an order has it."""
+        """Checks the id of an order, and records that the caller has that order."""
         checked = check_order_id(order_id)
         self._parts.orders.handover.refer_to(checked)
         return checked
@@ -144,7 +144,7 @@ class SmsVerifyHook(AccountView):
             **renewal: `max_price`, `run_budget`, `key`, `stop`: see `smsverify.options.RenewalOptions`.
 
         Returns:
-            the order with its new expiry; `expires_estimated` where the service does not show it.
+            the order with its new expiry; `expires_estimated` if the service does not show it.
 
         Raises:
             NotFoundError: there is no such order.
@@ -175,9 +175,9 @@ class SmsVerifyHook(AccountView):
 
         Made to be run on a schedule, several times in `within`: what is not due is left alone, and runs that
         overlap renew nothing twice. However long `within` is, no more than one period is paid ahead. The
-        rental that ends soonest comes first. One that cannot be renewed never stops the others: where the
+        rental that ends soonest comes first. One that cannot be renewed never stops the others: if the
         wallet or a budget is too small for it, a cheaper one that ends later is renewed. A rental whose end
-        is unknown is only named: `renew` renews it, or `exclude` leaves it out. Where the service says whole
+        is unknown is only named: `renew` renews it, or `exclude` leaves it out. If the service says whole
         days only, a rental counts as if the last of them were over.
 
         Args:
@@ -193,19 +193,19 @@ class SmsVerifyHook(AccountView):
         return self._parts.checkout.renew_expiring(within, **selection)
 
     def resolve(self, key: str, *, order_id: int | str | None) -> None:
-        """Takes a person's decision on a paid call whose outcome could not be found out.
+        """Records what a person found out about a paid call whose outcome is unknown.
 
         Args:
             key: the call's, as `PurchaseUnknownError` and `reconcile` name it.
-            order_id: the order that it has bought or renewed; `None` where it was not carried out: then its
-                key may try again.
+            order_id: the order that it has bought or renewed; `None` if it was not carried out. Then its
+                key may buy again.
         """
         self._parts.decisions.resolve(check_key(key), None if order_id is None else check_order_id(order_id))
 
     def resolve_refund(self, order_id: int | str) -> None:
-        """Takes a person's word that the refund of a cancelled order has come, where the wallet cannot show it.
+        """Records that a person has seen the refund of a cancelled order, which the wallet cannot show.
 
-        That is so where it came together with other money, such as a deposit.
+        The wallet cannot show a refund that came together with other money, such as a deposit.
 
         Args:
             order_id: the order, as `reconcile` names it in `missing_refunds`. It counts as refunded again.
@@ -217,7 +217,7 @@ class SmsVerifyHook(AccountView):
     def reconcile(
         self, *, cancel_after: float | None = None, stop: threading.Event | None = None
     ) -> Reconciliation:
-        """Compares what is on record with the service, and sets right what can be.
+        """Compares the records with the service, and corrects what it can.
 
         It finds out what became of paid calls whose answer was lost (`GET /api/v1/orders/`, and the status of
         renewed rentals), tries again to cancel orders, and reports the rest. It costs a handful of requests.
@@ -228,7 +228,7 @@ class SmsVerifyHook(AccountView):
             stop: ends it between two requests when it is set.
 
         Returns:
-            what was found and done; `findings` is empty where nothing needs a person.
+            what was found and done; `findings` is empty if nothing needs a person.
         """
         seconds = None if cancel_after is None else check_seconds(cancel_after, "cancel_after")
         return self._parts.reconciler.run(cancel_after=seconds, stop=check_stop(stop))
@@ -332,7 +332,7 @@ class SmsVerifyHook(AccountView):
         pattern: str | re.Pattern[str] | None = None,
         **purchase: Unpack[AttemptOptions],
     ) -> Verification:
-        """Gets a code with the first number that one comes for.
+        """Tries numbers until one receives a code.
 
         Args:
             action: called with each number that is tried, such as to type it into a form; not a coroutine
@@ -376,7 +376,7 @@ class SmsVerifyHook(AccountView):
                 see `smsverify.options.WaitOptions`.
 
         Returns:
-            the message; `otp` is `None` where its text holds no code that can be read with certainty.
+            the message; `otp` is `None` if its text holds no code that can be read with certainty.
 
         Raises:
             WaitTimeoutError: nothing that fits came in time; `cancelled` says whether the order was.
@@ -400,7 +400,7 @@ class SmsVerifyHook(AccountView):
 
         Args:
             order_id: the order.
-            ask: whether the service is asked where the inbox has nothing, which costs a request.
+            ask: whether the service is asked if the inbox has nothing, which costs a request.
             **wanted: `after`, `sender`, `pattern`: see `smsverify.options.MessageOptions`.
 
         Returns:
@@ -430,7 +430,7 @@ class SmsVerifyHook(AccountView):
         Returns:
             the subscription: `next()` is a future of the next messages, each with its id,
             `advance(message_id)` moves the cursor behind that one, `close()` ends it. After a restart,
-            everything behind the cursor comes again. Where the service refuses the key, `next()` ends with an
+            everything behind the cursor comes again. If the service refuses the key, `next()` ends with an
             `AuthenticationError`: subscribe again, with the key that there is by then.
         """
         name = check_key(f"{self.settings.namespace}:{check_key(consumer, 'consumer')}", "consumer")

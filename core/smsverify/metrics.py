@@ -160,7 +160,7 @@ def _instrument(metric: Metric) -> Any:
 
 @cache
 def installed_metrics() -> Metrics | None:
-    """OpenTelemetry where its API is installed; `None` where it is not."""
+    """OpenTelemetry if its API is installed; `None` if it is not."""
     return OpenTelemetry() if find_spec("opentelemetry") else None
 
 

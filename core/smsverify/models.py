@@ -52,7 +52,7 @@ LATEST: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
 
 
 def as_amount(value: Any) -> Any:
-    """A number or an amount of USD from JSON, or its text; `None` where it is none, or absurd.
+    """A number or an amount of USD from JSON, or its text; `None` if it is none, or absurd.
 
     A float never comes in, the transport reads decimals.
     """
@@ -69,7 +69,7 @@ def as_amount(value: Any) -> Any:
 
 
 def as_price(value: Any) -> Any:
-    """A price in USD from JSON, zero or more; `None` where it is none."""
+    """A price in USD from JSON, zero or more; `None` if it is none."""
     amount = as_amount(value)
     return None if amount is None or amount < 0 else amount
 
@@ -98,8 +98,8 @@ _LEAP_SECOND: Final = re.compile(r"(?<=[0-9]:[0-9]{2}:)60(?![0-9])")
 
 
 def as_datetime(value: Any) -> datetime | None:
-    """Reads a date and time (ISO 8601, UTC where it names no zone, or seconds or milliseconds since 1970);
-    `None` where it is unreadable."""
+    """Reads a date and time (ISO 8601, UTC if it names no zone, or seconds or milliseconds since 1970);
+    `None` if it is unreadable."""
     if isinstance(value, bool) or not value or (isinstance(value, str) and len(value) > _LONGEST_TIME):
         return None
     more = timedelta()
@@ -242,7 +242,7 @@ class Service(_Answer):
         name: the service's name; the plan's, for `esim`.
         price: USD; `None` for a rental, which has one price for each duration.
         prices: USD by duration in days, for a rental.
-        highest_price, highest_prices: the same, the larger one where the service states two that differ.
+        highest_price, highest_prices: the same, the larger one if the service states two that differ.
         country_id, country_name: for `global`.
     """
 
@@ -257,11 +257,11 @@ class Service(_Answer):
     country_name: Text = None
 
     def price_of(self, duration: int | None) -> Decimal | None:
-        """The price in USD, for `duration` days where that matters; `None` where it is unknown."""
+        """The price in USD, for `duration` days if that matters; `None` if it is unknown."""
         return self.price if duration is None else self.prices.get(duration)
 
     def highest_price_of(self, duration: int | None) -> Decimal | None:
-        """The price in USD that a limit has to be checked against; `None` where it is unknown."""
+        """The price in USD that a limit has to be checked against; `None` if it is unknown."""
         return self.highest_price if duration is None else self.highest_prices.get(duration)
 
 
@@ -279,7 +279,7 @@ class Order(_OfAnOrder):
     """A number (or eSIM) that was bought.
 
     Attributes:
-        order_id: the service's id of it.
+        order_id: the id that the service gave it.
         product: the API's word; `None` in the list of orders, which does not say.
         service: the service's name; the plan's for an eSIM.
         country: the country's name, for `global`.
@@ -288,7 +288,7 @@ class Order(_OfAnOrder):
         price: USD that it cost, by the answer, otherwise by the catalogue.
         status: the service's own word.
         duration: days, for `rental`.
-        created_at, expires_at: UTC, `None` where the service does not say.
+        created_at, expires_at: UTC, `None` if the service does not say.
         expires_estimated: whether `expires_at` is reckoned rather than answered.
         activation_code: of an eSIM; a secret. It stays in this process: neither JSON nor a pickle has it, in
             which Prefect keeps parameters and results. `SmsVerifyHook.get_order` reads it again.
@@ -312,7 +312,7 @@ class Order(_OfAnOrder):
         written: dict[str, Any] = serialize(self)
         if self.activation_code is None:
             return written
-        # What an eSIM's answer has besides may be its code in another form.
+        # Any other field of an eSIM's answer may hold the code in another form.
         return {name: value for name, value in written.items() if name in type(self).model_fields}
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -343,12 +343,12 @@ class Rental(_OfAnOrder):
         phone: the number as the service writes it.
         status: the service's own word, as last seen.
         duration: days, for `rental`.
-        price: USD that renewing it once costs now; `None` where it is not known.
-        expires_at: UTC; `None` where the service does not say.
+        price: USD that renewing it once costs now; `None` if it is not known.
+        expires_at: UTC; `None` if the service does not say.
         expires_estimated: whether `expires_at` is reckoned from an earlier end rather than answered.
         time_left_seconds: seconds until then.
         renewals: how often it was renewed through this store.
-        note: what more there is to know, for people.
+        note: further information for people.
     """
 
     product: Product | None = None
@@ -368,7 +368,7 @@ class Message(_OfAnOrder):
 
     Attributes:
         order_id: the order.
-        otp: the code, as the service gives it or as read from the text; `None` where there is none.
+        otp: the code, as the service gives it or as read from the text; `None` if there is none.
         message: the text.
         sender: who sent it, known from a callback only.
         phone: the number that it was sent to.
@@ -386,7 +386,7 @@ class OrderStatus(Message):
 
     Attributes:
         status: the service's own word.
-        time_left_seconds: seconds until a rental ends, `None` where the service does not say; where it shows
+        time_left_seconds: seconds until a rental ends, `None` if the service does not say; if it shows
             a date alone, reckoned from that.
         expires_at: UTC; from the answer, or reckoned from the time left.
     """
@@ -444,7 +444,7 @@ def with_leading_zeros(otp: int, message: str | None) -> str:
 
 
 def period_of(order: Order, renewals: int) -> timedelta | None:
-    """For how long one renewal extends a `rental`; `None` where it is not known.
+    """For how long one renewal extends a `rental`; `None` if it is not known.
 
     That is its duration, unless its first expiry has shown that the service gives much less.
 
@@ -463,7 +463,7 @@ def period_of(order: Order, renewals: int) -> timedelta | None:
 
 
 def seconds_left(status: OrderStatus) -> float | None:
-    """For how many more seconds a rental lasts, as its status says; `None` where it does not.
+    """For how many more seconds a rental lasts, as its status says; `None` if it does not.
 
     No time left of a pending one means that its time has not begun.
     """
@@ -474,7 +474,7 @@ def seconds_left(status: OrderStatus) -> float | None:
 
 
 def reckon_expiry(status: OrderStatus, now: datetime) -> datetime | None:
-    """When an order ends: the date where it is given, otherwise now and the time left."""
+    """When an order ends: the date if it is given, otherwise now and the time left."""
     if status.expires_at is not None:
         return status.expires_at
     left = seconds_left(status)

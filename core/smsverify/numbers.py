@@ -41,7 +41,7 @@ class RentedNumber:
 
     Attributes:
         order: the order.
-        timeout: seconds to wait for its code where a wait is given none.
+        timeout: seconds to wait for its code if a wait is given none.
     """
 
     _hook: _Waits = field(repr=False)
@@ -86,7 +86,7 @@ class _Series(Protocol):
 
 @contextmanager
 def errors_logged(order_id: int) -> Iterator[None]:
-    """Lets the error that a block has raised through, where its number cannot be given back then."""
+    """Lets the error that a block has raised through, if its number cannot be given back then."""
     try:
         yield
     except StoreError as error:
@@ -146,7 +146,7 @@ class Attempt:
 
 
 def attempts_in(opening: AbstractContextManager[_Series], hook: _Waits, timeout: float) -> Iterator[Attempt]:
-    """The attempts of a series, until one is done; `VerificationError` where nothing is left to try."""
+    """The attempts of a series, until one is done; `VerificationError` if nothing is left to try."""
     with opening as series:
         while True:
             attempt = Attempt(RentedNumber(hook, series.next_number(), timeout), series)

@@ -23,7 +23,7 @@ class NumberOptions(TypedDict, total=False):
         country: id, name or ISO code, for `global`, likewise.
         area_code: three digits of the USA, for `temporary`.
         duration: 3 or 30 days, for `rental`.
-        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown. The
+        max_price: most that may be paid, in USD. Nothing is sent if the price is higher or unknown. The
             price is checked again when the call leaves: a list older than 20 s is read anew.
         run_budget: most that may be spent, in USD, by the run that this call is a part of: a Dag run, a flow
             run with its subflows, otherwise this program. This purchase is included; refunds are taken off
@@ -58,7 +58,7 @@ class AttemptOptions(NumberOptions, total=False):
     """What the purchases of several attempts may be given: `NumberOptions`, and besides:
 
     Attributes:
-        alternatives: what is bought instead where a number is not available, or too expensive: each a dict of
+        alternatives: what is bought instead if a number is not available, or too expensive: each a dict of
             `product`, `service`, `country`, `area_code`, `duration`, tried in their order. What one leaves
             out is as in the call; an option that its product does not have is left out too. `"best"` is for
             `temporary` and `best-temp`: both are tried, and with an `area_code` also without it, in the order
@@ -74,7 +74,7 @@ class RenewalOptions(TypedDict, total=False):
     """What the renewal of a rental may be given.
 
     Attributes:
-        max_price: most that may be paid, in USD. Nothing is sent where the price is higher or unknown, as it
+        max_price: most that may be paid, in USD. Nothing is sent if the price is higher or unknown, as it
             is for an order that was not bought through this store.
         run_budget: most that this run may spend, in USD, as for a purchase.
         key: names this renewal. Default: derived from the task that runs, otherwise the order and the count
@@ -124,7 +124,7 @@ class MessageOptions(TypedDict, total=False):
             never passes.
         pattern: only an SMS whose text this regular expression finds something in: its first group, otherwise
             the whole match, is the code. It is searched in the text without invisible marks and with ASCII
-            digits; in the code, where the service shows no text.
+            digits; in the code, if the service shows no text.
     """
 
     after: Message | datetime | str | None
@@ -137,7 +137,7 @@ class WaitOptions(MessageOptions, total=False):
 
     Attributes:
         cancel_on_timeout: whether an order that has not ended at the time-out is cancelled for a refund,
-            by default it is. An order for which any SMS has come is not cancelled, also where that was not
+            by default it is. An order for which any SMS has come is not cancelled, even if that was not
             the wanted one: nothing comes back.
         stop: ends the wait when it is set.
         waiter: names who waits, for `release`; random by default.

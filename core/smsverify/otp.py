@@ -51,7 +51,7 @@ def extract_otp(text: str, *, pattern: str | re.Pattern[str] | None = None) -> s
     """Reads the one-time code out of the text of an SMS, in any language.
 
     Digits of every script come back as ASCII digits, grouped ones joined (`123-456` as `123456`), without a
-    prefix such as `G-`; leading zeros stay. Where nothing is clearly the code, or two are equally, there is
+    prefix such as `G-`; leading zeros stay. If nothing is clearly the code, or two are equally, there is
     none.
 
     Args:
@@ -278,8 +278,8 @@ class _Reading:
     def _stands_for(self, one: Candidate, other: Candidate) -> bool | None:
         """Whether a number only names the next: "the code for order: 4417 is 48213", "TAN 123: 48213".
 
-        Not where it is itself called the code, right behind the word ("code: 48213: 4417") or by a verb.
-        `None` where either could be the code: "the code for order: 4417 - 48213".
+        Not if it is itself called the code, right behind the word ("code: 48213: 4417") or by a verb.
+        `None` if either could be the code: "the code for order: 4417 - 48213".
         """
         keyword = self._keyword_before(one)
         said = self._said(keyword, one) if keyword else None

@@ -55,7 +55,7 @@ class Task(_Row):
 
     @classmethod
     def read(cls, text: str | None) -> Task | None:
-        """The task that JSON names; `None` where there is none."""
+        """The task that JSON names; `None` if there is none."""
         return None if text is None else cls.model_validate_json(text)
 
     def as_text(self) -> str:
@@ -86,10 +86,10 @@ class Need(_Row):
     Attributes:
         kind: what it is.
         text: what is known of it, for people.
-        order_id: the order that it is about; `None` where that is the question.
+        order_id: the order that it is about; `None` if that is the question.
         key: of the purchase; `None` where it was not bought through this store.
-        task: has made the purchase, or should have kept the rental; `None` where that is unknown.
-        command: resolves it, for the command line; `None` where no command does.
+        task: has made the purchase, or should have kept the rental; `None` if that is unknown.
+        command: resolves it, for the command line; `None` if no command does.
     """
 
     kind: NeedKind
@@ -156,7 +156,7 @@ class Requests(_Row):
         period: seconds.
         waiting: by purpose (`release`, `poll`, `read`, `purchase`), how many wait for their turn.
         refusals: how often the service has answered 429 so far.
-        blocked_until: UTC; nothing is sent before. `None` where requests may be sent.
+        blocked_until: UTC; nothing is sent before. `None` if requests may be sent.
     """
 
     sent: int
@@ -191,7 +191,7 @@ class Waits(Section[WaitRow]):
 
     Attributes:
         longest_since: UTC, since when the longest one waits.
-        next_poll_at: UTC, when the service is asked for all of them; `None` where that is not planned.
+        next_poll_at: UTC, when the service is asked for all of them; `None` if that is not planned.
     """
 
     longest_since: datetime | None = None
@@ -202,16 +202,16 @@ class Callbacks(_Row):
     """The callbacks that have come.
 
     Attributes:
-        state: `off` without a secret, `none_yet`, `silent` where the newest SMS came without one, or
+        state: `off` without a secret, `none_yet`, `silent` if the newest SMS came without one, or
             `healthy`.
-        last_at: UTC, when the last one came by the secret address; `None` where none has.
-        last_secret: which of the settings' `callback_secrets` that one came by, counted from 1; `None` where
+        last_at: UTC, when the last one came by the secret address; `None` if none has.
+        last_secret: which of the settings' `callback_secrets` that one came by, counted from 1; `None` if
             none has come, or it is not among them any more.
         secrets: how many are valid at the moment.
         by_secret: how many came by the secret address in the last 24 hours.
         without_secret: how many came without; they are never believed.
         refused: how many the receivers have refused in the last 24 hours, by whole hours.
-        refused_at: UTC, when the last one was refused; `None` where none was.
+        refused_at: UTC, when the last one was refused; `None` if none was.
         refused_why: the reason of that, for people.
     """
 
@@ -252,13 +252,13 @@ class RentalRow(_Row):
     Attributes:
         order_id, phone, service, product: of the order.
         duration: days, for `rental`.
-        expires_at: UTC; `None` where the service does not say.
+        expires_at: UTC; `None` if the service does not say.
         expires_estimated: whether that is calculated.
         renewals: how often it was renewed through this store.
-        price: USD that renewing it once cost when that was last looked at; `None` where it is unknown.
-        last_sms_at: UTC; `None` where none has come.
+        price: USD that renewing it once cost when that was last looked at; `None` if it is unknown.
+        last_sms_at: UTC; `None` if none has come.
         outcome: what the newest run of `renew_expiring` has done for it, in the words of
-            `smsverify.KeptRental`; `None` where none has.
+            `smsverify.KeptRental`; `None` if none has.
         reason: the same for people.
         kept_by: the task that has run it, otherwise the one that has renewed it last.
     """
@@ -282,13 +282,13 @@ class OrderRow(_Row):
     """A purchase of the last 24 hours.
 
     Attributes:
-        order_id: `None` where it is not known what was bought.
+        order_id: `None` if it is not known what was bought.
         phone, service: of the order.
-        price: USD that it cost or may have cost; `None` where that is unknown.
+        price: USD that it cost or may have cost; `None` if that is unknown.
         state: what became of it.
-        status: the service's own word; `None` where it is not known.
+        status: the service's own word; `None` if it is not known.
         bought_at: UTC.
-        seconds_to_code: from the purchase to its first SMS; `None` where none has come.
+        seconds_to_code: from the purchase to its first SMS; `None` if none has come.
         task: has bought it; `None` for a program of its own.
     """
 
@@ -322,16 +322,16 @@ class Delivery(_Row):
 
     Attributes:
         product, service, service_id, country, country_id, area_code: what was bought, as the catalogue names
-            it; `None` where it has none.
+            it; `None` if it has none.
         bought: how many numbers.
         decided: those of them that have had an SMS, or have ended without one. A number that was given back
             before its SMS could come is one of them.
         codes: those that have had an SMS.
-        rate: `codes` of `decided`; `None` where nothing is decided.
+        rate: `codes` of `decided`; `None` if nothing is decided.
         rate_low, rate_high: the interval that holds the true rate with a certainty of 95 % (Wilson).
         p50_seconds, p95_seconds: in which half and 95 % of the codes had come, from the purchase on.
         cost: USD that all of them cost, without refunds.
-        cost_per_code: USD; `None` where there was none.
+        cost_per_code: USD; `None` if there was none.
         refunds: how many numbers were refunded.
     """
 
@@ -379,7 +379,7 @@ class Overview(_Row):
         store: where the records are, without a secret.
         schema_version: of the store.
         needs: what needs a person.
-        wallet: as last read; `None` where it never was.
+        wallet: as last read; `None` if it never was.
         spend: today.
         requests: of the last period.
         waits: for codes.

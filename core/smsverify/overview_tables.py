@@ -79,9 +79,9 @@ class Fact:
     Attributes:
         name: what it is.
         figure: without its limit.
-        limit: `of` the most that it may be; empty where it has no limit.
+        limit: `of` the most that it may be; empty if it has no limit.
         note: what there is to say besides; may be empty.
-        used, most: figure and limit as numbers, for a meter; `most` is 0 where there is no limit.
+        used, most: figure and limit as numbers, for a meter; `most` is 0 if there is no limit.
         level: `bad`, `warn`, `ok` or an empty text.
     """
 
@@ -393,14 +393,14 @@ def gives_up(wait: WaitRow, at: datetime) -> str:
 
 
 def time_left(rental: RentalRow, at: datetime) -> str:
-    """How long a rental lasts; `≈` where that is calculated."""
+    """How long a rental lasts; `≈` if that is calculated."""
     if rental.expires_at is None:
         return "unknown"
     return f"{'≈ ' if rental.expires_estimated else ''}{length(rental.expires_at - at)}"
 
 
 def outcome(rental: RentalRow) -> str:
-    """What the newest run of `renew_expiring` has done for a rental; empty where none has."""
+    """What the newest run of `renew_expiring` has done for a rental; empty if none has."""
     return (rental.outcome or "").replace("_", " ")
 
 

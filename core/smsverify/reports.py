@@ -50,7 +50,7 @@ class _Report(_Row, ABC):
     @property
     @abstractmethod
     def findings(self) -> list[str]:
-        """What a person should look at, one line each; empty where all is well."""
+        """What a person should look at, one line each; empty if all is well."""
 
     @abstractmethod
     def as_text(self) -> str:
@@ -61,7 +61,7 @@ class _Report(_Row, ABC):
         return self.model_dump(mode="json") | {"findings": self.findings}
 
     def raise_if_failed(self) -> None:
-        """Raises `FindingsError`, which carries this report, where a person should look at something."""
+        """Raises `FindingsError`, which carries this report, if a person should look at something."""
         if findings := self.findings:
             raise FindingsError("; ".join(findings), report=self)
 
@@ -95,10 +95,10 @@ class KeptRental(_Row):
               again.
             - `failed`: the service or the store did not work, nothing was paid. The next run tries again.
             - `stopped`: the run was stopped before it came to this rental.
-        reason: the same for people, where there is more to say.
-        price: USD that renewing it once costs; `None` where that is unknown.
-        cost: USD that were paid just now; `None` where that is unknown.
-        expires_before, expires_at: UTC, its end before and now; `None` where that is unknown.
+        reason: the same for people, if there is more to say.
+        price: USD that renewing it once costs; `None` if that is unknown.
+        cost: USD that were paid just now; `None` if that is unknown.
+        expires_before, expires_at: UTC, its end before and now; `None` if that is unknown.
         expires_estimated: whether `expires_at` is calculated, because the service does not say it.
     """
 
@@ -139,7 +139,7 @@ class RentalsReport(_Report):
         rentals: one entry for each rental, the one that ends soonest first.
         cost: USD that were paid, as far as prices are known; in a dry run, that would have been paid.
         unpriced: how many renewals were paid at an unknown price.
-        balance: USD in the wallet: what it held, less what was paid; `None` where it could not be read.
+        balance: USD in the wallet: what it held, less what was paid; `None` if it could not be read.
         next_cost: USD that it costs to renew each rental that goes on once more, as far as prices are known.
     """
 
@@ -189,7 +189,7 @@ class ResolvedCall(_Row):
     Attributes:
         key, kind: of the call; `order` or `renewal`.
         outcome: `bought` or `not made`.
-        order_id: the order that it bought or renewed; `None` where the call was not made.
+        order_id: the order that it bought or renewed; `None` if the call was not made.
     """
 
     key: str
@@ -209,8 +209,8 @@ class UnknownCall(_Row):
     Attributes:
         namespace, key, kind: of the call; `order` or `renewal`.
         sent_at: UTC.
-        price: USD that it would have cost; `None` where that is unknown.
-        order_ids: the orders that it may have bought, where a person has to decide; for a renewal, its order.
+        price: USD that it would have cost; `None` if that is unknown.
+        order_ids: the orders that it may have bought, if a person has to decide; for a renewal, its order.
         overdue: whether only a person can resolve it.
         task: has made the call; `None` for a program of its own.
     """
@@ -240,8 +240,8 @@ class HeldOrder(_Row):
 
     Attributes:
         order_id, service, phone, status: as last seen.
-        price: USD; `None` where that is unknown.
-        created_at: UTC; `None` where that is unknown.
+        price: USD; `None` if that is unknown.
+        created_at: UTC; `None` if that is unknown.
         key: of its purchase; `None` where it was not bought through this store.
         reason: why it is in the report, for people.
     """
@@ -272,7 +272,7 @@ class Reconciliation(_Report):
 
     Attributes:
         checked_at: UTC.
-        balance: the wallet, USD; `None` where it could not be read.
+        balance: the wallet, USD; `None` if it could not be read.
         spent_today: USD spent since midnight (UTC), less refunds.
         spent: USD spent since the store exists, less refunds.
         refunded: USD that came back, as the service's list shows it.
@@ -287,11 +287,11 @@ class Reconciliation(_Report):
         missing_refunds: orders that the list shows as cancelled, while the wallet has not shown their refund.
             They count as spent until it does.
         foreign: orders of the last day in the service's list that cost money and were not bought through this
-            store. Where others buy on the account too, they are no finding.
+            store. If others buy on the account too, they are no finding.
         overcharged: purchases of the last day that cost more than `max_price`, or more than a budget allowed.
         unpriced: how many paid calls have no known price, and are not in `spent`.
         blocked_until: UTC; until then nothing is sent, because the service has refused further requests
-            (429). `None` where it has not.
+            (429). `None` if it has not.
         foreign_is_fine: whether others buy on the account too. It is not in `as_dict`.
     """
 

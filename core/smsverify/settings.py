@@ -69,7 +69,7 @@ CALLBACK_SECRET = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 
 def default_store_url() -> str:
-    """The store where none is named: one fixed file, so that all processes of the user share it.
+    """The store if none is named: one fixed file, so that all processes of the user share it.
 
     Raises:
         InvalidRequestError: this process has no home directory.
@@ -117,7 +117,7 @@ class Settings(BaseModel):
             All who use the same account must use the same store.
         rate_limit: requests that the service allows in `rate_period`.
         rate_period: length of the service's minute in seconds. All pauses and intervals are relative to it.
-        code_latency: seconds, where `rate_period` is 60, that a code may lie at the service while requests
+        code_latency: seconds, if `rate_period` is 60, that a code may lie at the service while requests
             are scarce. The longer, the rarer are polls and the more codes come in a minute. From 30 on,
             numbers are also ordered ahead on idle requests.
         account: name of the wallet; keeps ledger and inbox when the key is rotated. Default: derived from the
@@ -130,7 +130,7 @@ class Settings(BaseModel):
         daily_budget: USD that the account may spend in a day (UTC), for all who share the store. A refund
             counts when the service's list shows it.
         run_budget: USD that one run may spend: a Dag run, a flow run with its subflows, otherwise a program.
-        allow_unshared_store: allows paid calls with a SQLite store where tasks run on several machines.
+        allow_unshared_store: allows paid calls with a SQLite store if tasks run on several machines.
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds to wait for the next bytes of an answer.
         call_timeout: seconds that one call may take in all, with retries and the wait for the rate limit.
@@ -352,14 +352,14 @@ def refuse_what_is_not_allowed(settings: Settings, environ: Mapping[str, str]) -
     url = settings.store_url.get_secret_value()
     if not settings.store_is_a_file and url != environ.get(f"{ENVIRONMENT_PREFIX}STORE_URL"):
         raise InvalidRequestError(
-            f"store_url is not allowed here: where {ONLY} is set, a store on a server has to be the one in "
+            f"store_url is not allowed here: if {ONLY} is set, a store on a server has to be the one in "
             f"{ENVIRONMENT_PREFIX}STORE_URL",
             field="store_url",
         )
 
 
 def _canonical(address: str) -> str:
-    """The one spelling of an address. Raises `ValueError` where the address cannot be used."""
+    """The one spelling of an address. Raises `ValueError` if the address cannot be used."""
     if any(char.isspace() or not char.isprintable() for char in address) or "\\" in address:
         raise ValueError("must be an address without spaces, backslashes and control characters")
     try:
@@ -381,7 +381,7 @@ def _canonical(address: str) -> str:
 
 
 def _host(name: str) -> str:
-    """The one spelling of a host, IPv6 in brackets. Raises `ValueError` where it is not a host."""
+    """The one spelling of a host, IPv6 in brackets. Raises `ValueError` if it is not a host."""
     try:
         number = ip_address(name)
     except ValueError:

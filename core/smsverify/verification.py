@@ -15,7 +15,7 @@ class TriedNumber(BaseModel):
     """One attempt: a number that was tried, or an alternative that was not available.
 
     Attributes:
-        order_id, phone: of the number; `None` where none was bought.
+        order_id, phone: of the number; `None` if none was bought.
         product, service: what was asked for.
         price: USD that it cost.
         refunded: whether the price has come back.
@@ -71,7 +71,7 @@ class Verification(BaseModel):
 
     Attributes:
         order_id, phone: of the number.
-        otp: the code; `None` where the text holds none that can be read with certainty.
+        otp: the code; `None` if the text holds none that can be read with certainty.
         message: the text of the SMS.
         attempts: how many numbers were tried, this one included.
         cost: USD that all of them cost together, without what was refunded.

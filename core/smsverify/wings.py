@@ -102,7 +102,7 @@ def keep_place(hook: SmsVerifyHook, place: Place, *, lead: float) -> Future[None
         lead: seconds before its turn at which the task should come back.
 
     Returns:
-        a future that is done then. Where the task does not come within ten seconds, the next one has the
+        a future that is done then. If the task does not come within ten seconds, the next one has the
         turn.
     """
     return hook._parts.keeper.keep(place, lead)
@@ -126,7 +126,7 @@ def plan_release(
         patience: seconds.
 
     Returns:
-        whether it is on record: `False` where another waiter has the order, or its code was handed out.
+        whether it is on record: `False` if another waiter has the order, or its code was handed out.
     """
     order_id, seconds = check_order_id(order_id), check_seconds(patience, "patience")
     return hook._parts.orders.releases.request(

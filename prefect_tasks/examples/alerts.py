@@ -1,6 +1,6 @@
-"""Alerts a person where a finding needs one, and where the wallet is nearly empty, while this program runs.
+"""Alerts a person if a finding needs one, and if the wallet is nearly empty, while this program runs.
 
-A flow looks every quarter of an hour. Where a person is needed, its run fails with the reason, and an
+A flow looks every quarter of an hour. If a person is needed, its run fails with the reason, and an
 automation on its failed runs calls a notification block. The block here posts to `ALERT_URL`, which may be an
 incoming webhook of Slack. Prefect has others, such as for mail, Teams and PagerDuty.
 """
@@ -21,7 +21,7 @@ BLOCK = "smsverify-alerts"
 
 @flow(persist_result=False)
 def alerts(credentials: str, minimum: float = 5) -> State[None]:
-    """Fails where a person is needed, and names each reason.
+    """Fails if a person is needed, and names each reason.
 
     Args:
         credentials: name of a saved block.

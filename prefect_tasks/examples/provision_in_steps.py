@@ -1,6 +1,6 @@
 """Provisions a test account step by step, for flows that need the number before its code has come.
 
-Where one task is enough, see `provision_account.py`. Runs as it stands, as that one does.
+If one task is enough, see `provision_account.py`. Runs as it stands, as that one does.
 """
 
 from prefect import flow, task

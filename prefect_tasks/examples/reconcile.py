@@ -1,6 +1,6 @@
 """Compares the records with the service every quarter of an hour, until it is stopped.
 
-Runs as it stands, against a simulator or the service, as `provision_account.py` does. A run fails where a
+Runs as it stands, against a simulator or the service, as `provision_account.py` does. A run fails if a
 person should look at a finding; let an automation on failed runs of this deployment alert you.
 """
 

@@ -1,4 +1,4 @@
-"""Artifacts show people what a run has done. Where Prefect's server does not take one, the run goes on."""
+"""Artifacts show people what a run has done. If Prefect's server does not take one, the run goes on."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class SmsVerifyCredentials(CredentialsBlock):
     )
     allow_unshared_store: bool | None = Field(
         default=None,
-        description="Allows paid calls with a SQLite store where a work pool runs tasks on other machines.",
+        description="Allows paid calls with a SQLite store if a work pool runs tasks on other machines.",
     )
     connect_timeout: float | None = Field(default=None, description="Seconds to wait for a connection.")
     read_timeout: float | None = Field(

@@ -106,7 +106,7 @@ async def _next(subscription: Subscription, is_over: Callable[[], bool]) -> Batc
 
 
 async def _publish(events: list[Event]) -> None:
-    """Sends events. Raises `SmsVerifyError` where Prefect's server does not take them."""
+    """Sends events. Raises `SmsVerifyError` if Prefect's server does not take them."""
     try:
         await _emit(events)
     except Exception as error:  # a bare one where the server is being restarted

@@ -97,7 +97,7 @@ def renew_expiring_rentals(
 
     Returns:
         an entry for each rental with what was done or why not, the cost, and the wallet; `raise_if_failed`
-        raises where a rental is not kept.
+        raises if a rental is not kept.
 
     Raises:
         SmsVerifyError: see `SmsVerifyHook.renew_expiring`.

@@ -107,7 +107,7 @@ def _end(bought: Bought) -> None:
 
 
 def _end_after_error(bought: Bought) -> None:
-    """`_end` where the error of the block goes on, whatever the store says."""
+    """`_end` if the error of the block goes on, whatever the store says."""
     if bought.order is not None:
         with errors_logged(bought.order.order_id):
             _end(bought)

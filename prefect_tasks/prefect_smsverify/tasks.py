@@ -122,11 +122,11 @@ def wait_for_otp(
     """Waits for the SMS of an order. All waits on the account share one poll.
 
     The wait ends, and the order is cancelled for a refund, when the run goes down: on SIGTERM, SIGINT and
-    cancellation, also where the task was submitted or mapped; and when another step of its transaction has
+    cancellation, even if the task was submitted or mapped; and when another step of its transaction has
     failed. In another process than the flow's (`ProcessPoolTaskRunner`) it ends when the flow run is
     cancelled and when the flow's process is gone; a signal to that process alone does not end it.
 
-    Where the wait fails otherwise, such as with a refused key, the order is given back like at the time-out,
+    If the wait fails otherwise, such as with a refused key, the order is given back like at the time-out,
     but kept for the next attempt of the task or flow, if there is one.
 
     Args:
@@ -135,7 +135,7 @@ def wait_for_otp(
         timeout: seconds.
         cancel_on_timeout: whether an order that has not ended then is cancelled for a refund. An order
         with
-            any SMS is not, also if that was not the one waited for.
+            any SMS is not, even if that was not the one waited for.
         after: waits for an SMS that comes later than this one (a `Message`), or than a time: an aware
             datetime, or that in ISO 8601. Without it, a rental that has had an SMS before gives that one
             again.
@@ -145,7 +145,7 @@ def wait_for_otp(
             otherwise the whole match, is the code.
 
     Returns:
-        the message: `otp`, `message`, `phone`, `received_at`. `otp` is `None` where the text holds no code
+        the message: `otp`, `message`, `phone`, `received_at`. `otp` is `None` if the text holds no code
         that can be read with certainty.
 
     Raises:
@@ -199,12 +199,12 @@ def wait_for_otps(
 
     Returns:
         what has become of each order, in their order: its message, or the error that `wait_for_otp` would
-        have raised for it (`WaitTimeoutError`, `OrderEndedError`, `NotFoundError`; where the code of another
+        have raised for it (`WaitTimeoutError`, `OrderEndedError`, `NotFoundError`; if the code of another
         has come, any error), so that no code is lost when another fails.
 
     Raises:
         WaitStoppedError: the run is going down.
-        SmsVerifyError: what concerns all of them, such as a refused key, where no code has come.
+        SmsVerifyError: what concerns all of them, such as a refused key, if no code has come.
     """
     hook, stop, ids = block_of(credentials).get_hook(), current_stop(), ids_of(order_ids)
     return waiting.wait_for_several(

@@ -49,10 +49,10 @@ def verify_number(
     run_budget: Decimal | float | str | None = None,
     key: str | None = None,
 ) -> Verification:
-    """Gets a code with the first number that one comes for.
+    """Tries numbers until one receives a code.
 
     It buys a number, calls the function with it (such as to type it into a form), and waits for the code.
-    Where none comes in `timeout`, the number is cancelled for a refund, and the next one is tried. Safe to
+    If none comes in `timeout`, the number is cancelled for a refund, and the next one is tried. Safe to
     run again, as `order_number` is: a further attempt of the run goes on with the same number while that
     lives, otherwise with the next.
 
@@ -64,7 +64,7 @@ def verify_number(
         service, country, area_code, duration, max_price: as for `order_number`.
         attempts: how many numbers may be tried.
         timeout: seconds to wait for the code of each, from the end of `action` on.
-        alternatives: what is bought instead where a number is not available or too expensive: dicts of
+        alternatives: what is bought instead if a number is not available or too expensive: dicts of
             `product`, `service`, …, tried in their order; or `"best"`, as for `SmsVerifyHook.verify`.
         max_cost: most that all attempts may cost together, in USD, without refunds.
         sender, pattern: which SMS is wanted, as for `wait_for_otp`.

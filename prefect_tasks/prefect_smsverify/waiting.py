@@ -101,7 +101,7 @@ def wait_for_several(
 async def await_several(
     hook: SmsVerifyHook, order_ids: Sequence[int], timeout: float, *, stop: Stop, **options: Any
 ) -> list[Outcome]:
-    """Waits for all at once. An error of one order is its outcome. So is any other error where a code has
+    """Waits for all at once. An error of one order is its outcome. So is any other error if a code has
     come, which must not be lost. The end of the run is raised.
     """
     outcomes = await asyncio.gather(

@@ -58,7 +58,7 @@ def is_nothing(value: Any) -> bool:
 
 
 def check_known(value: Any, check: Callable[[Any], Any]) -> None:
-    """Checks an optional value where it is given and known."""
+    """Checks an optional value if it is given and known."""
     if value is not None and value is not LATER:
         check(value)
 

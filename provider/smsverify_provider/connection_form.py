@@ -123,7 +123,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     ),
     "allow_unshared_store": _switch(
         "Allow unshared store",
-        "Allows purchases with a SQLite store where the executor runs tasks on other machines. Set it only "
+        "Allows purchases with a SQLite store if the executor runs tasks on other machines. Set it only "
         "where all of them see that one file.",
         default=False,
         section=ADVANCED,

@@ -18,7 +18,7 @@ class SmsVerifyOrderLink(BaseOperatorLink):
     name = "Order"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The address of the row; empty where the task has no order."""
+        """The address of the row; empty if the task has no order."""
         order_id = getattr(operator, "_order_id", None) or getattr(operator, "order_id", None)
         if not str(order_id or "").isdecimal():
             return ""

@@ -9,7 +9,7 @@ from smsverify_provider.versions import Stats
 
 
 class AirflowMetrics:
-    """Hands on to Airflow's `Stats`, which adds its prefix, and takes the tags where the backend has any."""
+    """Hands on to Airflow's `Stats`, which adds its prefix, and takes the tags if the backend has any."""
 
     def count(self, metric: Counter, amount: float, tags: Mapping[str, str]) -> None:
         """Adds to a counter."""

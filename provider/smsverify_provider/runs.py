@@ -74,7 +74,7 @@ class AirflowRun(RunContext):
     def next_try_within(self) -> float | None:
         """The delay until the next try of the task, with the time that it may be queued.
 
-        None comes after an error that ends the task for good, where such a one is being handled.
+        None comes after an error that ends the task for good, if such a one is being handled.
         """
         ti = running_ti()
         is_last = isinstance(sys.exc_info()[1], FOR_GOOD) or not has_tries_left(ti)

@@ -296,7 +296,7 @@ class RateLimit:
         )
 
     def key_refusal(self, connection: sa.Connection) -> KeyRefusal | None:
-        """The refusal of the key; `None` where the service accepts it, as far as is known."""
+        """The refusal of the key; `None` if the service accepts it, as far as is known."""
         query = sa.select(rate_limits.c.key_refused_at, rate_limits.c.key_refusal).where(
             self._row, rate_limits.c.key_refused_at.is_not(None)
         )

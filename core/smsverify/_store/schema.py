@@ -21,10 +21,10 @@ class StoreState:
 
     Attributes:
         state: `ok`, `missing` (not made yet), `older` or `newer` than this version of smsverify.
-        schema: the version of its tables; `None` where it is missing.
+        schema: the version of its tables; `None` if it is missing.
         known: the version that this version of smsverify works with.
         place: where it is, without the password.
-        mode: the file's permissions, such as `0600`; `None` where it is no file.
+        mode: the file's permissions, such as `0600`; `None` if it is no file.
         store_id: names this store, also after it was moved.
         rows: how many rows each table has.
     """
@@ -71,7 +71,7 @@ class StoreState:
 
 
 def version_of(connection: sa.Connection) -> int | None:
-    """The version of the tables; `None` where there are none, or they are being made."""
+    """The version of the tables; `None` if there are none, or they are being made."""
     if not sa.inspect(connection).has_table(schema.name):
         return None
     return connection.execute(sa.select(schema.c.version)).scalar()
@@ -83,7 +83,7 @@ def store_id_of(connection: sa.Connection) -> str | None:
 
 
 def refuse_another(version: int | None, place: str) -> None:
-    """Raises where another version of smsverify made the tables."""
+    """Raises if another version of smsverify made the tables."""
     if version not in (None, SCHEMA_VERSION):
         raise StoreError(
             f"the store {place} has schema {version}, and this version of smsverify can use only schema "

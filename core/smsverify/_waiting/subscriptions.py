@@ -3,7 +3,7 @@
 A consumer has a name, under which the store keeps its cursor. One process at a time has its place: a process
 that starts while another still shows signs of life waits for its turn. So two triggerers, or a service that
 is started twice, do not read the same messages. The service is asked for their orders now and then, much more
-rarely than for orders whose code is waited for, and hardly at all where callbacks bring the messages.
+rarely than for orders whose code is waited for, and hardly at all if callbacks bring the messages.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Consumers:
         """Takes a consumer's place; a new consumer begins with what comes from now on.
 
         Returns:
-            the id of the last message that it has read; `None` where another holder is alive.
+            the id of the last message that it has read; `None` if another holder is alive.
         """
         newest = sa.select(sa.func.coalesce(sa.func.max(messages.c.id), 0)).where(
             messages.c.account == self._account
@@ -100,7 +100,7 @@ class Consumers:
             return True
 
     def advance(self, name: str, holder: str, message_id: int) -> bool:
-        """Notes how far a consumer has read; `False` where its place is another holder's by now."""
+        """Notes how far a consumer has read; `False` if its place is another holder's by now."""
         mine = sa.and_(self._consumer(name), consumers.c.holder == holder)
         with self._store.write() as connection:
             moved = connection.execute(
@@ -187,7 +187,7 @@ class Subscription:
         self.is_over = True
 
     def serve(self) -> None:
-        """Takes the consumer's place where that is free; otherwise this is tried again after a while."""
+        """Takes the consumer's place if that is free; otherwise this is tried again after a while."""
         if self.read_to is not None or time.monotonic() < self.next_try:
             return
         self.read_to = self._consumers.take(self.consumer, self.id)

@@ -60,9 +60,9 @@ def reconcile(
         ),
     ] = None,
 ) -> int:
-    """Compare the records with the service. Settles open calls and cancellations where it can.
+    """Compare the records with the service. Settles open calls and cancellations if it can.
 
-    The exit code is 4 where a person should look at something.
+    The exit code is 4 if a person should look at something.
     """
     with interrupts("Run `smsverify reconcile` again to go on") as stop:
         report = common.hook().reconcile(cancel_after=cancel_after, stop=stop)
@@ -79,7 +79,9 @@ def resolve(
     order: Annotated[
         str | None,
         typer.Option(
-            help="The order that the call has bought or renewed.", metavar="ORDER_ID", show_default=False
+            help="The id of the order that the call bought or renewed.",
+            metavar="ORDER_ID",
+            show_default=False,
         ),
     ] = None,
     not_made: Annotated[bool, flag("--not-made", "The call was not carried out.")] = False,

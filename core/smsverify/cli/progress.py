@@ -75,9 +75,9 @@ def progress(
 
     Args:
         what: what goes on.
-        seconds: how long it may take; `None` where only the user ends it.
+        seconds: how long it may take; `None` if only the user ends it.
         facts: gives its state at the moment; called once a second, in a thread.
-        share: how much of it is done, from 0 to 1, where that is known better than by the time.
+        share: how much of it is done, from 0 to 1, if that is known better than by the time.
     """
     console = to_people()
     if not console.is_terminal or _is_in_background():

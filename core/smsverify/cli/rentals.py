@@ -72,7 +72,7 @@ def _row_of(rental: Rental) -> tuple[str, ...]:
 
 
 def _time_left(rental: Rental) -> str:
-    """As people say it; `~` where it is an estimate."""
+    """As people say it; `~` if it is an estimate."""
     if rental.time_left_seconds is None:
         return "unknown"
     minutes = int(rental.time_left_seconds // 60)
@@ -111,7 +111,7 @@ def renew_expiring(
 ) -> int:
     """Renew the rentals that end soon. Pays for each period once, however often it runs.
 
-    Let cron run it several times within --within. The exit code is 4 where a rental was not kept.
+    Let cron run it several times within --within. The exit code is 4 if a rental was not kept.
     """
     with interrupts("The same command goes on, and renews nothing twice") as stop:
         report = common.hook().renew_expiring(

@@ -25,7 +25,7 @@ PANEL = "Services"
 def serve(
     common: Common,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
 ) -> int:
     """Receive the callbacks of SMSVERIFY_CALLBACK_SECRETS."""
     try:

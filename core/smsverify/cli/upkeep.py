@@ -19,13 +19,13 @@ PANEL = "Upkeep"
 
 
 def upgrade(common: Common) -> int:
-    """Make the store's tables where they are missing."""
+    """Make the store's tables if they are missing."""
     common.hook().upgrade_store()
     return check(common)
 
 
 def check(common: Common) -> int:
-    """Look at the store. Changes nothing; the exit code is 1 where it is missing, older or newer."""
+    """Look at the store. Changes nothing; the exit code is 1 if it is missing, older or newer."""
     state = common.hook().check_store()
     code = 0 if state.is_ok else ERROR
     if common.json:
@@ -45,7 +45,11 @@ def prune(
     older_than: Annotated[
         int,
         typer.Option(
-            help="Remove only what is older.", metavar="DAYS", min=1, max=36_500, show_default=False
+            help="Remove only what is older than this many days.",
+            metavar="DAYS",
+            min=1,
+            max=36_500,
+            show_default=False,
         ),
     ],
     yes: Annotated[bool, flag("--yes", "Remove the rows. Without it, they are only counted.")] = False,

@@ -150,7 +150,7 @@ def going_on(how: str) -> Iterator[None]:
 
 @contextmanager
 def paid(what: str) -> Iterator[None]:
-    """Prints on standard error what was paid for, where standard output cannot be written."""
+    """Prints on standard error what was paid for, if standard output cannot be written."""
     try:
         yield
     except output.UnwritableError:

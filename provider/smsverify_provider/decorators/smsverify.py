@@ -49,7 +49,7 @@ def smsverify_task(
     """Makes a task of a function that is called with each number that is tried.
 
     Args:
-        python_callable: the function, given by Python where the decorator has no arguments.
+        python_callable: the function, given by Python if the decorator has no arguments.
         multiple_outputs: whether each field of the result is an XCom of its own.
         **kwargs: those of `SmsVerifyOperator`.
     """

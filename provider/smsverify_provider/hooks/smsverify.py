@@ -52,8 +52,8 @@ class SmsVerifyHook(CoreHook, BaseHook):
 
     The settings come from a connection of type `smsverify`: the password is the API key, the host the base
     URL, and the extras are the other settings by name. What is left blank counts as not given: then the
-    environment (`SMSVERIFY_API_KEY`, …) decides, otherwise the default. Where the default connection does not
-    exist, arguments and environment decide alone. A connection with another name has to exist. Where a
+    environment (`SMSVERIFY_API_KEY`, …) decides, otherwise the default. If the default connection does not
+    exist, arguments and environment decide alone. A connection with another name has to exist. If a
     connection cannot be read now, nothing is done: the environment may hold another wallet.
 
     Inside a task, a purchase without a key gets one from the task (Dag, run, task, map index; not the try),

@@ -185,7 +185,7 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
 
         order.as_setup() >> work >> cancel.as_teardown(setups=order)
 
-    Returns the order's status as a dict, without code and text; `None` where there was no order.
+    Returns the order's status as a dict, without code and text; `None` if there was no order.
 
     Args:
         order_id: the order (templated).
@@ -301,7 +301,7 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
     renewed never stops the others; the task fails at its end, so that the Dag's alerts reach a person.
 
     Returns the report as a dict (`rentals` with an `outcome` for each, `cost`, `balance`, `next_cost`,
-    `lasts`, `findings`), also where it fails. `findings` and `next_cost` are XComs of their own too;
+    `lasts`, `findings`), even if it fails. `findings` and `next_cost` are XComs of their own too;
     `next_cost` is what `SmsVerifyBalanceSensor(minimum=…)` takes, to alert when the wallet will not last the
     next period.
 
@@ -387,14 +387,14 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
 
 
 class SmsVerifyReconcileOperator(CheckedOperator):
-    """Compares what is on record with the service, and sets right what can be (`GET /api/v1/orders/`).
+    """Compares the records with the service, and corrects what it can (`GET /api/v1/orders/`).
 
     Run it on a schedule. It finds out what became of purchases whose answer was lost, tries again to cancel
     orders whose cancellation failed, and fails when a finding needs a person, so that the Dag's alerts reach
     one. It costs a handful of requests, however much was bought.
 
     Returns the report as a dict (`balance`, `spent_today`, `resolved`, `unknown`, `cancelled`, `to_cancel`,
-    `leaks`, `foreign`, `findings`, …), also where it fails. `findings` and `balance` are XComs of their own
+    `leaks`, `foreign`, `findings`, …), even if it fails. `findings` and `balance` are XComs of their own
     too.
 
     Args:

@@ -53,19 +53,19 @@ BACKSTOP = 600.0  # seconds that Airflow waits beyond the trigger's own deadline
 
 
 class SmsVerifyOperator(WaitsForTurn):
-    """Gets a code with the first number that one comes for. The class of `@task.smsverify`.
+    """Tries numbers until one receives a code. The class of `@task.smsverify`.
 
     It buys a number, calls the function with it (such as to type it into a form), and waits for the code.
-    Where none comes in `timeout`, the number is cancelled for a refund, and the next one is tried. A worker
+    If none comes in `timeout`, the number is cancelled for a refund, and the next one is tried. A worker
     is held while it buys and while the function runs; the waits for the rate limit and for the code are in
     the triggerer. Safe to retry: a further try goes on with the same number while that lives, otherwise with
     the next.
 
     The function is called with the order as a dict (`order_id`, `phone`, `service`, …), then with `op_args`
-    and `op_kwargs`; it may also name Airflow's context variables. What it returns has to be what an XCom may
-    be: anything else is refused before the wait. An error of its own, or any other than that no code has
-    come, fails the task, and gives the number back unless a further try is to come. What it returns stands in
-    no log of the triggerer.
+    and `op_kwargs`; it may also name Airflow's context variables. What it returns has to fit into an
+    XCom: anything else is refused before the wait. If the function raises an error, or the wait fails other
+    than by a time-out, the task fails, and gives the number back unless Airflow tries the task again. The
+    triggerer does not log what the function returns.
 
     Returns a dict: `order_id`, `phone`, `otp`, `message`, `attempts` (how many numbers were tried), `cost`
     (USD that all of them cost, without refunds) and `result`, what the function has returned. `order_id`,
@@ -78,7 +78,7 @@ class SmsVerifyOperator(WaitsForTurn):
         service, country, area_code, duration, max_price: as for `SmsVerifyOrderOperator` (templated).
         attempts: how many numbers may be tried (templated).
         timeout: seconds to wait for the code of each, or a `timedelta` (templated).
-        alternatives: what is bought instead where a number is not available or too expensive: dicts of
+        alternatives: what is bought instead if a number is not available or too expensive: dicts of
             `product`, `service`, …, tried in their order; or `"best"`, as for `SmsVerifyHook.verify`
             (templated).
         max_cost: most that all attempts may cost together, in USD, without refunds (templated).
@@ -240,7 +240,7 @@ class SmsVerifyOperator(WaitsForTurn):
             return self._try_numbers(series, context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Gives the number back where no event comes: the trigger has failed, or none has run."""
+        """Gives the number back if no event comes: the trigger has failed, or none has run."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):

@@ -71,28 +71,28 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
 
     Returns a dict (`order_id`, `otp`, `message`, `sender`, `phone`, `received_at`). `otp` and `received_at`
     are XComs of their own too, so that `sensor.output["otp"]` works; with `multiple_outputs=True`, each field
-    is. `otp` is `None` where no code can be read in the text with certainty. Code and text are masked in the
+    is. `otp` is `None` if no code can be read in the text with certainty. Code and text are masked in the
     task's log as far as Airflow masks: by default nothing below five characters.
 
     Args:
         order_id: the order (templated).
         timeout: seconds to wait, or a `timedelta` (templated).
-        cancel_on_timeout: cancels the order for a refund where it has not ended at the time-out, or when
-            the wait fails and no further try is to come. An order for which any SMS has come is kept, also
-            where that was not the one waited for.
+        cancel_on_timeout: cancels the order for a refund if it has not ended at the time-out, or when
+            the wait fails and no further try is to come. An order for which any SMS has come is kept, even
+            if the wait was for another SMS.
         after: waits for an SMS that comes later than this: the `received_at` of an earlier one, or a time
             with a zone, as a datetime or in ISO 8601 (templated). Without it, a rental returns its last SMS
             again.
         sender: waits for an SMS from this name or number (templated). Only callbacks name the sender: a
             message that is known from the order's status alone never passes.
         pattern: waits for an SMS whose text matches this regular expression somewhere. Its first group, or
-            the whole match where it has none, is the code (templated).
-        cancel_on_kill: cancels the order where Airflow or a user ends the task while it waits. A task that
+            the whole match if it has none, is the code (templated).
+        cancel_on_kill: cancels the order if Airflow or a user ends the task while it waits. A task that
             will run again (it was cleared, has tries left, or its worker shuts down) keeps the order for its
             next try; if that never comes, the order is cancelled later.
         deferrable: waits in the triggerer. Default: the deployment's `[operators] default_deferrable`.
             Airflow applies `execution_timeout` to what runs on a worker, not to this wait: `timeout` ends it.
-        poke_interval: seconds between two looks where it is not deferrable.
+        poke_interval: seconds between two pokes of a sensor that is not deferrable.
         smsverify_conn_id: the connection (templated).
 
     Raises:
@@ -334,7 +334,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
 class SmsVerifyBalanceSensor(CheckedOperator, BaseSensorOperator):
     """Waits until the wallet holds enough (`GET /api/v1/balance/`), once in `poke_interval`.
 
-    Before tasks that spend money, it waits for a top-up. With `timeout=0` it looks once and fails where the
+    Before tasks that spend money, it waits for a top-up. With `timeout=0` it looks once and fails if the
     wallet does not hold enough, so that the Dag's alerts reach a person. Errors that may pass never end the
     wait before its time is over.
 

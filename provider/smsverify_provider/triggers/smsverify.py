@@ -68,7 +68,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
     """Waits until the SMS of an order is in the inbox, by the one poll that all waits share.
 
     Its event says how the wait ended, never what the SMS says: `order_id`, `outcome` (`arrived`, `timeout`,
-    `ended`, `not_found` or `refused`), and where nothing has arrived a `detail` for people; after a time-out,
+    `ended`, `not_found` or `refused`), and if nothing has arrived a `detail` for people; after a time-out,
     whether the order was `cancelled`.
 
     Args:
@@ -77,11 +77,11 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         not_before: when the event may come, by the store's time.
         waiter: names the try of the sensor that has claimed the order, and after an @ the store with that
             claim: the triggerer needs the same store.
-        cancel_on_timeout: cancels the order where it has not ended at the deadline.
-        cancel_on_kill: cancels the order where a user marks or clears the task.
+        cancel_on_timeout: cancels the order if it has not ended at the deadline.
+        cancel_on_kill: cancels the order if a user marks or clears the task.
         after, sender, pattern: which message, as the sensor takes them; the time in ISO 8601.
         passed_on: further items of the event, for the task that is resumed: `dag.test()` loses the keyword
-            arguments of a deferral. Texts only: the triggerer decodes all else, and ends where it cannot.
+            arguments of a deferral. Texts only: the triggerer decodes all else, and ends if it cannot.
         smsverify_conn_id: the connection.
     """
 
@@ -146,7 +146,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Gives the order back after a user has marked the task, unless another call waits or will wait.
 
-        Airflow also calls this where the task was cleared and will run again, and on a triggerer that counts
+        Airflow also calls this if the task was cleared and will run again, and on a triggerer that counts
         as dead, for a trigger that has moved to another one.
         """
         if self.cancel_on_kill:
@@ -269,7 +269,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
     """Keeps a task's place in the queue for the rate limit. The task comes back to pay when its turn is near.
 
     Nothing is sent or bought here: a trigger may run twice, and a purchase must not. Its event names the
-    place; where the triggerer has another store than the worker, it has a `detail`.
+    place; if the triggerer has another store than the worker, it has a `detail`.
 
     Args:
         place, arrived_at: of the place.
@@ -397,7 +397,7 @@ class SmsVerifyMessageTrigger(BaseEventTrigger):
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """The same where Airflow confirms no events: an event that it takes then counts as confirmed."""
+        """The same if Airflow confirms no events: an event that it takes then counts as confirmed."""
         stream = MessageStream(self.order_id, self.smsverify_conn_id)
         try:
             async for payload, message_id in stream.open_stream():
