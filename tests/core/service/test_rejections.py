@@ -1,0 +1,82 @@
+"""Which errors with a 2xx prove that nothing was bought: the service may have bought before it failed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from smsverify._service.answers import Answer, is_rejection
+
+
+def answer(status: int, body: Any) -> Answer:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return Answer(status, {}, text, "POST /api/v1/order/temporary/", "key")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Insufficient balance",
+        "INSUFFICIENT_FUNDS",
+        "Not enough credits in your wallet.",
+        "No numbers available",
+        "No numbers at the moment",
+        "Numbers not available for this country right now",
+        "Service not available",
+        "Service not found",
+        "Out of stock!",
+    ],
+)
+def test_a_success_may_say_in_a_few_words_that_nothing_was_bought(text: str) -> None:
+    for body in ({"success": False, "error": text, "data": None}, {"detail": [text], "success": "false"}):
+        assert is_rejection(answer(201, body))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Provider failed, your order was cancelled, refund pending",
+        "Provider unavailable, please check your order later",
+        "Upstream: too many requests, order queued",
+        "Too many requests",
+        "Provider API key invalid",
+        "Order not found",
+        "Order cannot be cancelled",
+        "Service temporarily unavailable",
+        "No numbers available, your order is queued",
+        "Number not available, trying the next provider",
+        "Insufficient balance at the provider",
+        "Insufficient balance for order 458731",
+        "Insufficient balance" + " " * 5000 + "your order is queued",
+        "not available",
+        "",
+    ],
+)
+def test_a_success_with_any_other_error_may_be_a_purchase(text: str) -> None:
+    assert not is_rejection(answer(201, {"success": False, "error": text}))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"order": {"order_id": 5}},
+        {"order": 5},
+        {"id": 5, "phone": "+1415"},
+        {"data": {"number": "16095170503"}},
+        {"data": [{"result": {"orderId": 5}}]},
+        {"activation_code": "SIM-1"},
+        {"data": '{"order_id": 5}'},
+        {"message": "Your order is queued"},
+        {"detail": {"message": "Refund pending"}},
+    ],
+    ids=str,
+)
+def test_a_success_that_refuses_and_speaks_of_an_order_may_be_a_purchase(more: dict[str, Any]) -> None:
+    assert not is_rejection(answer(201, {"success": False, "error": "No numbers available", **more}))
+
+
+def test_a_success_that_contradicts_itself_may_be_a_purchase() -> None:
+    twice = '{"success": false, "error": "No numbers available", "data": {"id": 5, "id": null}}'
+    assert not is_rejection(answer(201, twice))
