@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +11,14 @@ from smsverify._input.ids import order_id_of
 from smsverify._messages.callbacks import Callback
 
 LONGEST_NUMBER = 30  # digits; a longer one names nothing
-MOST_ORDERS = 20  # that one body is taken to speak of
+MOST_ORDERS = 20  # that one body may speak of: each is stored by itself, in the time that an answer has
 
 _ORDER_ID_NAMES = ("order_id", "orderId", "orderid", "order")
 _DEEPEST = 4  # levels of a payload that are searched for an order
+
+
+class TooManyOrders(ValueError):
+    """A body speaks of more than `MOST_ORDERS` orders."""
 
 
 def load(body: bytes) -> Any:
@@ -51,7 +56,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_sms(payload: Any, body: bytes, *, by_secret: bool) -> list[Callback]:
-    """What can be read of a callback about an SMS. What has not the documented shape is kept as it is."""
+    """What can be read of a callback about an SMS. What has not the documented shape is kept as it is.
+
+    Raises:
+        TooManyOrders: it can be kept for some of its orders only.
+    """
     message = payload.get("message") if isinstance(payload, dict) else None
     if isinstance(message, dict) and payload.get("event") == "incoming_message":
         order_id, phone, text = (
@@ -63,6 +72,8 @@ def read_sms(payload: Any, body: bytes, *, by_secret: bool) -> list[Callback]:
             sender = _as_text(message.get("sender"))
             return [Callback(by_secret, "sms", True, order_id, phone, sender, text)]
     order_ids: list[int | None] = [*_find_order_ids(payload)] or [None]
+    if len(order_ids) > MOST_ORDERS:
+        raise TooManyOrders(f"it speaks of more than {MOST_ORDERS} orders")
     return [Callback(by_secret, "unknown", order_id=order_id, body=_decoded(body)) for order_id in order_ids]
 
 
@@ -73,7 +84,7 @@ def read_wallet(_payload: Any, body: bytes, *, by_secret: bool) -> list[Callback
 
 def _find_order_ids(payload: Any) -> list[int]:
     """What a payload calls an order's id, in the uppermost level that has any."""
-    level = [payload]
+    level = [_from_text(payload)]
     for _ in range(_DEEPEST):
         named = [
             one[name] for one in level if isinstance(one, dict) for name in _ORDER_ID_NAMES if name in one
@@ -81,9 +92,17 @@ def _find_order_ids(payload: Any) -> list[int]:
         several = [value for one in named for value in (one if isinstance(one, list) else [one])]
         found = dict.fromkeys(order_id for value in several if (order_id := _as_id(value)) is not None)
         if found:
-            return list(found)[:MOST_ORDERS]
-        level = [child for one in level for child in _children(one)]
+            return list(found)
+        level = [_from_text(child) for one in level for child in _children(one)]
     return []
+
+
+def _from_text(value: Any) -> Any:
+    """JSON that was written as a text once more; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        with contextlib.suppress(ValueError):
+            return _parsed(value)
+    return value
 
 
 def _children(value: Any) -> Iterator[Any]:

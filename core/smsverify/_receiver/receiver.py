@@ -19,7 +19,7 @@ from smsverify._messages.inbox import Inbox
 from smsverify._receiver.accounts import Account, merged, with_secret
 from smsverify._receiver.limits import COMPLAIN_PAUSE, Allowance, Complaints, log
 from smsverify._receiver.masking import mask
-from smsverify._receiver.payloads import load, read_sms, read_wallet
+from smsverify._receiver.payloads import TooManyOrders, load, read_sms, read_wallet
 from smsverify._receiver.refusals import Refusals
 from smsverify._receiver.writing import Writer
 from smsverify.errors import SmsVerifyError, StoreError
@@ -160,13 +160,15 @@ class Receiver:
         if body is None:
             return self._refuse(413, f"its body has more than {longest} bytes", accounts)
         try:
-            payload = load(body)
-        except ValueError:
-            return self._refuse(400, "its body is not JSON", accounts)
+            callbacks = read(load(body), body, by_secret=secret is not None)
+        except ValueError as error:
+            is_json = isinstance(error, TooManyOrders)
+            status, why = (413, str(error)) if is_json else (400, "its body is not JSON")
+            return self._refuse(status, why, accounts)
         name = None if secret is None else name_of_secret(secret)
         try:
             with fail_after(STORE_TIMEOUT):
-                for callback in read(payload, body, by_secret=secret is not None):
+                for callback in callbacks:
                     if not await self._store(accounts, replace(callback, secret=name)):
                         return answer(503)
         except TimeoutError:

@@ -132,6 +132,13 @@ class TestTooLarge:
         assert rows(hook) == []
 
 
+def test_a_body_that_speaks_of_too_many_orders_is_refused(receiver: Receiver, hook: SmsVerifyHook) -> None:
+    assert receiver.post(json.dumps({"order_id": [*range(1, 22)]}).encode()) == 413
+    assert rows(hook) == []
+    assert receiver.post(json.dumps({"order_id": [*range(1, 21)]}).encode()) == 200
+    assert len(rows(hook)) == 20
+
+
 def test_a_body_in_pieces_without_a_length_is_taken(
     receiver: Receiver, hook: SmsVerifyHook, order: Order
 ) -> None:
