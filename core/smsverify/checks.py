@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from smsverify._input.actions import is_generator, is_unawaited, why_not_run
+from smsverify._input.actions import why_not_done, why_not_run
 from smsverify._input.amounts import as_limit, is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.names import plain
@@ -400,21 +400,15 @@ def check_action(value: Any, field: str = "action", *, may_be_async: bool = Fals
 
 
 def check_result(result: T, field: str = "action") -> T:
-    """What an action has returned. A coroutine, whose code did not run, is an `InvalidRequestError`."""
-    if is_unawaited(result):
-        raise InvalidRequestError(
-            f"{field} returned a {type(result).__name__}, and this call does not await it, so its code did "
-            "not run. Write it with `def`. The number that it was called with is given back, unless another "
-            "try uses it",
-            field=field,
-        )
-    if is_generator(result):
-        raise InvalidRequestError(
-            f"{field} returned a generator, whose code nothing runs. Return a value, such as a list. The "
-            "number that it was called with is given back, unless another try uses it",
-            field=field,
-        )
-    return result
+    """What an action has returned; `InvalidRequestError` where that shows that its code did not run."""
+    why = why_not_done(result)
+    if why is None:
+        return result
+    raise InvalidRequestError(
+        f"{field} returned a {type(result).__name__}, {why}. The number that it was called with is given "
+        "back, unless another try uses it",
+        field=field,
+    )
 
 
 def check_after(value: Any) -> datetime:

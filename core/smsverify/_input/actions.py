@@ -25,16 +25,18 @@ def why_not_run(action: Any, *, may_be_async: bool) -> str | None:
     return None
 
 
-def is_unawaited(result: Any) -> bool:
-    """Whether a function has returned a coroutine or the like instead of running. A coroutine is closed."""
+def why_not_done(result: Any) -> str | None:
+    """Why a function has not run, judged by what it returned, and what to do; `None` where it has.
+
+    A coroutine is closed.
+    """
     if inspect.iscoroutine(result):
         result.close()
-    return inspect.isawaitable(result)
-
-
-def is_generator(result: Any) -> bool:
-    """Whether a function has returned a generator, whose code runs only where its values are taken."""
-    return inspect.isgenerator(result) or inspect.isasyncgen(result)
+    if inspect.isawaitable(result):
+        return "and this call does not await it, so its code did not run. Write it with `def`"
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        return "whose code nothing runs. Return a value, such as a list"
+    return None
 
 
 def _is_any(action: Any, *kinds: Callable[[Any], bool]) -> bool:
