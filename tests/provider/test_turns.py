@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -232,6 +233,21 @@ def test_a_triggerer_with_another_store_keeps_no_place(
     assert event["detail"] == OTHER_STORE
     with pytest.raises(AirflowFailException, match="different stores"):
         buy.execute_complete({}, event)  # type: ignore[arg-type]
+
+
+def test_a_store_that_fails_for_a_while_is_logged_once(
+    run_task: Any, connection: dict[str, Any], use_up: Callable[[], None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("smsverify_provider.triggers.smsverify.STORE_PAUSE", 0.05)
+    monkeypatch.setattr(SmsVerifyTurnTrigger, "log", logging.getLogger(__name__))
+    use_up()
+    trigger = trigger_of(run_task(SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)).msg)
+    connection["extra"]["store_url"] = f"sqlite:///{__file__}/smsverify.db"  # no folder
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection))
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(event_of(trigger), 1))
+    assert caplog.text.count("cannot be kept at the moment") == 1
 
 
 def test_the_deployments_default_decides_unless_a_function_is_called() -> None:

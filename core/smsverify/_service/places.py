@@ -117,6 +117,7 @@ class Keeper:
         self._changed = threading.Event()
         self._kept: dict[str, tuple[Place, float, Future[None]]] = {}
         self._thread: threading.Thread | None = None
+        self._complaint = ""
 
     def keep(self, place: Place, lead: float) -> Future[None]:
         """Keeps a place until its turn is near, or the future is cancelled.
@@ -148,12 +149,21 @@ class Keeper:
             pause = TROUBLE
             try:
                 pause = self._look_for(kept)
-            except StoreError as error:
-                log.warning("Places in the queue cannot be kept at the moment: %s", error)
-            except Exception:
+                self._complaint = ""
+            except Exception as error:
                 # After any error: those whose places are kept would wait for ever without this thread.
-                log.exception("Keeping places in the queue failed unexpectedly; it is tried again")
+                self._complain(error)
             self._changed.wait(pause)
+
+    def _complain(self, error: Exception) -> None:
+        """Logs an error, unless the look before ended with the same."""
+        if repr(error) == self._complaint:
+            return
+        self._complaint = repr(error)
+        if isinstance(error, StoreError):
+            log.warning("Places in the queue cannot be kept at the moment: %s", error)
+        else:
+            log.error("Keeping places in the queue failed unexpectedly; it is tried again", exc_info=error)
 
     def _look_for(self, kept: list[tuple[Place, float, Future[None]]]) -> float:
         """One look for these places, which ends those whose turn is near; returns the seconds to the next."""

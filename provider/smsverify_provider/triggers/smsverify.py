@@ -7,10 +7,11 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 log = log_of(__name__)
+
+_Result = TypeVar("_Result")
 
 OTHER_STORE = (
     "the worker and the triggerer have different stores, so neither sees the other's records. Give both the "
@@ -200,13 +203,13 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         """Waits until the code is there, the time is over, or waiting makes no sense any more."""
         # By this machine's calendar, until the store's time is known.
         end = time.monotonic() + max(0.0, self.deadline - time.time())
-        refused_key, refusal = None, ""
+        refused_key, refusal, complaint = None, "", ""
         while True:
             try:
                 hook = self._hook = await self._make_hook()
                 if hook.settings.api_key == refused_key:
                     return {"outcome": "refused", "detail": refusal}
-                left = await asyncio.to_thread(self._claim, hook)
+                left = await _in_own_thread(self._claim, hook)
                 if left is None:
                     return {"outcome": "other_store", "detail": OTHER_STORE}
                 end = time.monotonic() + left
@@ -239,7 +242,9 @@ class SmsVerifyOtpTrigger(BaseTrigger):
             except StoreError as error:
                 if time.monotonic() > end:
                     raise
-                self.log.warning("The wait for order %d has to begin again: %s", self.order_id, error)
+                if str(error) != complaint:
+                    complaint = str(error)
+                    self.log.warning("The wait for order %d has to begin again: %s", self.order_id, error)
                 await asyncio.sleep(STORE_PAUSE)
 
     def _claim(self, hook: SmsVerifyHook) -> float | None:
@@ -318,16 +323,19 @@ class SmsVerifyTurnTrigger(BaseTrigger):
         yield TriggerEvent(event | ({"detail": detail} if detail else {}))  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> str | None:
+        complaint = ""
         while True:
             try:
                 hook = await _hook_on(self.smsverify_conn_id)
-                kept = await asyncio.to_thread(self._keep, hook)
+                kept = await _in_own_thread(self._keep, hook)
                 if kept is None:
                     return OTHER_STORE
                 await asyncio.wrap_future(kept)
                 return None
             except StoreError as error:
-                self.log.warning("The place in the queue cannot be kept at the moment: %s", error)
+                if str(error) != complaint:
+                    complaint = str(error)
+                    self.log.warning("The place in the queue cannot be kept at the moment: %s", error)
                 await asyncio.sleep(STORE_PAUSE)
 
     def _keep(self, hook: SmsVerifyHook) -> Future[None] | None:
@@ -426,7 +434,7 @@ class MessageStream(SharedStreamProducer):
         while True:
             try:
                 hook = await _hook_on(self._conn_id)
-                subscription = self._subscription = await asyncio.to_thread(self._start, hook)
+                subscription = self._subscription = await _in_own_thread(self._start, hook)
                 while True:
                     batch = await asyncio.wrap_future(subscription.next())
                     complaint = ""
@@ -451,7 +459,7 @@ class MessageStream(SharedStreamProducer):
     async def confirm(self, message_id: int) -> None:
         """Moves the cursor: all messages up to this one are announced."""
         if self._subscription is not None:
-            await asyncio.to_thread(self._subscription.advance, message_id)
+            await _in_own_thread(self._subscription.advance, message_id)
         self._is_confirmed.set()
 
     async def aclose(self) -> None:
@@ -495,6 +503,16 @@ async def _look_up(conn_id: str) -> SmsVerifyHook:
     hooks = await asyncio.to_thread(import_module, "smsverify_provider.hooks.smsverify")
     hook: SmsVerifyHook = await hooks.SmsVerifyHook.on_event_loop(conn_id)
     return hook
+
+
+# The loop's own threads are few, and Airflow needs them also while a store does not answer.
+_threads = ThreadPoolExecutor(10, thread_name_prefix="smsverify-trigger")
+
+
+async def _in_own_thread(work: Callable[..., _Result], *arguments: Any) -> _Result:
+    """As `asyncio.to_thread`, for what asks the store."""
+    call = partial(copy_context().run, work, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
 
 def _given(state: str | Exception | None, _ti: Any) -> str | None:

@@ -125,8 +125,11 @@ def test_one_thread_keeps_all_places_until_their_turn_is_near(any_store_url: str
     ],
     ids=["store", "other", "answer"],
 )
-def test_a_keeper_goes_on_after_any_error(first: Any, said: str, caplog: pytest.LogCaptureFixture) -> None:
-    looks: list[Any] = [first, {"mine": 0.0}]
+def test_a_keeper_goes_on_after_any_error(
+    first: Any, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify._service.places.TROUBLE", 0.01)
+    looks: list[Any] = [first, first, first, {"mine": 0.0}]
 
     def look(_places: list[Place]) -> dict[str, float]:
         found = looks.pop(0)
@@ -137,6 +140,7 @@ def test_a_keeper_goes_on_after_any_error(first: Any, said: str, caplog: pytest.
 
     assert Keeper(look).keep(Place("mine", 1.0), lead=0.0).result(timeout=20) is None
     assert said in caplog.text
+    assert len(caplog.records) == 1  # of the three looks that ended so
 
 
 # ------------------------------------------------------------------ what buys

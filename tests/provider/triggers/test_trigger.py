@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +57,19 @@ def test_no_event_comes_before_a_worker_has_let_go_of_the_task(make: Any, hook: 
 
 
 @NEVER
-def test_a_store_that_fails_for_a_while_does_not_end_the_wait(
-    make: Any, sim: Simulator, order: Order, connection: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+def test_a_store_that_fails_for_a_while_does_not_end_the_wait_and_is_logged_once(
+    make: Any,
+    sim: Simulator,
+    order: Order,
+    connection: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(triggers, "STORE_PAUSE", 0.05)
+    monkeypatch.setattr(triggers.SmsVerifyOtpTrigger, "log", logging.getLogger(__name__))
     good = os.environ["AIRFLOW_CONN_SMSVERIFY_DEFAULT"]
-    connection["extra"]["store_url"] = f"sqlite:///{tmp_path}/missing/smsverify.db"
+    connection["extra"]["store_url"] = f"sqlite:///{__file__}/smsverify.db"  # no folder
     monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection))
 
     async def scenario() -> dict[str, Any]:
@@ -73,6 +82,28 @@ def test_a_store_that_fails_for_a_while_does_not_end_the_wait(
         return await running
 
     assert run(scenario())["outcome"] == "arrived"
+    assert caplog.text.count("has to begin again") == 1
+
+
+@NEVER
+def test_a_store_that_does_not_answer_leaves_airflow_its_threads(
+    make: Any, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(
+        triggers.SmsVerifyOtpTrigger, "_claim", lambda _trigger, _hook: answers.wait(30) and None
+    )
+
+    async def scenario() -> str:
+        waits = [asyncio.create_task(event_of(make())) for _ in range(50)]
+        await asyncio.sleep(0.3)
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 5)
+        finally:
+            answers.set()
+            await asyncio.gather(*waits)
+
+    assert run(scenario()) == "done"
 
 
 @NEVER
