@@ -39,18 +39,15 @@ class Look:
         order_ids: one order, or all that are waited for, the longest unseen for their age first.
         priority: of the request.
         one_by_one: of a poll, how many orders may be asked for by their status; `None` for one order's look.
-        rentals: of a poll, the orders that may get several SMS; the list shows nothing of most of those.
+        rentals: of a poll, the orders that may get several SMS; the list shows the first one at the most.
+        is_list_worth: of a poll, whether the list may show news of two orders or more.
     """
 
     order_ids: Sequence[int]
     priority: Priority
     one_by_one: int | None = None
     rentals: frozenset[int] = frozenset()
-
-    @property
-    def is_list_worth(self) -> bool:
-        """Whether one read of the list of orders may stand for several reads of a status."""
-        return len(self.order_ids) - len(self.rentals) > 1
+    is_list_worth: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,14 @@ class Awaited:
         age: seconds since its first wait began.
         unseen: seconds since its status was last asked for, by any process.
         is_rental: whether it may get several SMS.
+        is_pending: whether it has no SMS yet, as far as is known.
     """
 
     order_id: int
     age: float
     unseen: float
     is_rental: bool = False
+    is_pending: bool = True
 
 
 def by_turn(awaited: list[Awaited]) -> list[int]:
@@ -326,7 +325,8 @@ class Schedule:
             first_poll = self._first_safety_poll(connection)
             misses = self.list_misses(connection)
         rentals = frozenset(one.order_id for one in awaited if one.is_rental)
-        look = Look(by_turn(awaited), Priority.POLL, rentals=rentals)
+        listed = sum(one.is_pending or not one.is_rental for one in awaited)
+        look = Look(by_turn(awaited), Priority.POLL, rentals=rentals, is_list_worth=listed > 1)
         plan = pace.next_poll(
             self._rate_limit.limit,
             self._rate_limit.period,
@@ -348,7 +348,7 @@ class Schedule:
         same = sa.and_(looks.c.account == waits.c.account, looks.c.order_id == waits.c.order_id)
         this = sa.and_(orders.c.account == waits.c.account, orders.c.order_id == waits.c.order_id)
         rows = connection.execute(
-            sa.select(waits.c.order_id, waits.c.since, looks.c.status_at, orders.c.product)
+            sa.select(waits.c.order_id, waits.c.since, looks.c.status_at, orders.c.product, orders.c.status)
             .outerjoin(looks, same)
             .outerjoin(orders, this)
             .where(
@@ -365,6 +365,7 @@ class Schedule:
                 age=max(now - row.since, 0.0),
                 unseen=max(now - (row.since if row.status_at is None else row.status_at), 0.0),
                 is_rental=may_get_several(row.product),
+                is_pending=row.status in (None, "pending"),
             )
             for row in first.values()
         ]
