@@ -208,6 +208,16 @@ def first_safety_poll(
     return (PROVEN_SAFETY_POLL if is_recent and is_proven else FIRST_SAFETY_POLL) * period / MINUTE
 
 
+def doubts_at(period: float, *, callback_at: float | None, newest: Sequence[Arrival]) -> float | None:
+    """When callbacks are not relied on any more, because one has not come by then; `None` where all have.
+
+    Args:
+        period, callback_at, newest: as for `first_safety_poll`.
+    """
+    missed = [one.came_at for one in newest if one.called_at is None and one.came_at >= (callback_at or 0.0)]
+    return min(missed) + CALLBACK_LATE * period / MINUTE if missed else None
+
+
 def is_due(next_at: float, now: float, farthest: float) -> bool:
     """Whether a look on record for `next_at` is due. A time that lies farther ahead than any pause was noted
     by a clock that was set while no process looked.

@@ -287,13 +287,26 @@ class Schedule:
         Its requests have changed what others leave, and may have waited long for their turn.
         """
         plan, look, first_poll = self._plan()
-        if not look.order_ids or first_poll is not None:
+        if not look.order_ids:
+            return
+        if first_poll is not None:
+            self._poll_in_doubt()
             return
         pause = max(plan.pause - seconds_ago, 0.0) if plan.is_made else plan.pause
         with self._store.write() as connection:
             this = polls.c.account == self._account
             next_at = self._store.now(connection) + pause
             connection.execute(sa.update(polls).where(this).values(next_at=next_at))
+
+    def _poll_in_doubt(self) -> None:
+        """Has the next poll made when the callback for a code that a poll has found is late."""
+        with self._store.read() as connection:
+            callback_at, newest = self._callbacks(connection)
+        doubts_at = pace.doubts_at(self._rate_limit.period, callback_at=callback_at, newest=newest)
+        if doubts_at is not None:
+            with self._store.write() as connection:
+                is_later = sa.and_(polls.c.account == self._account, polls.c.next_at > doubts_at)
+                connection.execute(sa.update(polls).where(is_later).values(next_at=doubts_at))
 
     def make_due(self) -> None:
         """Has the next poll made at once: the one that was claimed could not be made."""
@@ -372,6 +385,17 @@ class Schedule:
 
     def _first_safety_poll(self, connection: sa.Connection) -> float | None:
         """What `pace` says of the callbacks that have come, and of what they have not brought."""
+        callback_at, newest = self._callbacks(connection)
+        return pace.first_safety_poll(
+            self._rate_limit.period,
+            now=self._store.now(connection),
+            callback_at=callback_at,
+            newest=newest,
+            is_configured=not self._rate_limit.sharing.expects_polls,
+        )
+
+    def _callbacks(self, connection: sa.Connection) -> tuple[float | None, list[pace.Arrival]]:
+        """When the last callback came, and the newest messages."""
         last = sa.select(polls.c.callback_at).where(polls.c.account == self._account)
         newest = connection.execute(
             sa.select(messages.c.called_at, messages.c.came_at)
@@ -379,10 +403,5 @@ class Schedule:
             .order_by(messages.c.id.desc())
             .limit(max(self._rate_limit.limit, pace.PROOF))
         )
-        return pace.first_safety_poll(
-            self._rate_limit.period,
-            now=self._store.now(connection),
-            callback_at=connection.execute(last).scalar(),
-            newest=[pace.Arrival(row.came_at, row.called_at) for row in newest],
-            is_configured=not self._rate_limit.sharing.expects_polls,
-        )
+        arrivals = [pace.Arrival(row.came_at, row.called_at) for row in newest]
+        return connection.execute(last).scalar(), arrivals

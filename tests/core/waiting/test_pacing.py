@@ -296,14 +296,14 @@ class Account:
         with self.store.write() as connection:
             self.schedule.expect(connection)
 
-    def wait(self, *ages: float, product: Product | None = "temporary") -> None:
+    def wait(self, *ages: float, product: Product | None = "temporary", status: str = "pending") -> None:
         """Somebody has waited for so many seconds, for an order of his own each."""
         records = Records(self.store, self.name)
         with self.store.write() as connection:
             now = self.store.now(connection)
             for age in ages:
                 order_id = uuid.uuid4().int % 10**9
-                records.put(connection, Order(order_id=order_id, product=product))
+                records.put(connection, Order(order_id=order_id, product=product, status=status))
                 row = {"id": uuid.uuid4().hex, "account": self.name, "order_id": order_id}
                 connection.execute(sa.insert(waits).values(**row, since=now - age, seen_at=now))
 
@@ -389,13 +389,13 @@ def test_orders_that_are_asked_for_one_by_one_share_what_is_left(account: Accoun
 def test_orders_that_may_get_several_sms_are_asked_for_one_by_one(
     product: Product | None, account: Account
 ) -> None:
-    account.wait(*range(100, 120), product=product)
-    account.wait(100)
+    account.wait(*range(100, 120), product=product, status="active")
+    account.wait(100, product=product)
     assert account.poll() == (21, 4.2)  # four at a time, and no list: 57 in a minute
     assert account.one_by_one == 4
     account.wait(100)
-    account.schedule.unlisted = 20
-    assert account.poll() == (22, 5.3)  # the list for two, and four at a time
+    account.schedule.unlisted = 21
+    assert account.poll() == (22, 5.3)  # the list for the two that are pending, and four at a time
 
 
 def test_fresh_orders_are_asked_for_more_often_than_old_ones() -> None:
@@ -463,6 +463,19 @@ def test_when_callbacks_stop_polls_are_fast_again_until_they_come_back(account: 
     assert account.poll() == (1, 1.5)
     account.receive(ago=0, called=True)
     assert account.poll() == (1, 20)
+
+
+def test_a_poll_that_finds_what_no_callback_has_brought_is_followed_as_soon_as_that_is_late(
+    account: Account,
+) -> None:
+    account.receive(ago=50, called=True)
+    account.wait(60, 70)
+    assert account.poll() == (2, 60)
+    account.schedule.has_polled(0.1)
+    assert account.next_poll() == 60
+    account.receive(ago=1, called=False)
+    account.schedule.has_polled(0.1)
+    assert account.next_poll() == 4
 
 
 def test_purchases_leave_nothing_for_reads_while_callbacks_come(account: Account) -> None:
