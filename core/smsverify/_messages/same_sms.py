@@ -75,7 +75,12 @@ class Sms:
         )
         if self.otp is None and self.message is None:
             return both  # purged, and to remain so
-        both = replace(both, phone=self.phone or other.phone, otp=self.otp or other.otp)
+        otp = self.otp or other.otp
+        if self.shown_as is None and other.message is not None and has_same_content(self, other):
+            otp = (
+                other.otp or otp
+            )  # the status shows the service's own code, and a callback's is read from the text
+        both = replace(both, phone=self.phone or other.phone, otp=otp)
         if self.message is not None or other.message is None:
             return both
         return replace(

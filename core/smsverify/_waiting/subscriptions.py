@@ -211,10 +211,12 @@ class Subscription:
             for message_id, message in batch
             if message_id > read_to and (self.order_ids is None or message.order_id in self.order_ids)
         ]
-        self.read_to = max(read_to, batch[-1][0])
         if mine and self.asked is not None:
-            with contextlib.suppress(concurrent.futures.InvalidStateError):
+            try:
                 self.asked.set_result(mine)
+            except concurrent.futures.InvalidStateError:
+                return  # its caller has given up at this very moment; the next question gets them
+        self.read_to = max(read_to, batch[-1][0])
 
     def refuse(self, error: BaseException) -> None:
         """Ends it with an error once what it has delivered is dealt with: until then it keeps its place."""

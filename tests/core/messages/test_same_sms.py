@@ -155,6 +155,16 @@ def test_a_status_repeats_the_sms_of_a_callback_in_other_words_or_without() -> N
         assert one.completed(seen).otp == seen.completed(one).otp or seen.message is not None
 
 
+def test_the_code_that_a_status_shows_replaces_what_was_read_from_the_same_text() -> None:
+    text = "Your code is 545678"
+    by_callback, in_status = called(text, "545678"), shown(text, "0545678")
+    for sightings in ([by_callback, in_status], [in_status, by_callback]):
+        (known,) = arrive(sightings)
+        assert known.otp == "0545678"
+    (known,) = arrive([called("Your code is 0545678", "0545678"), shown(None, "545678")])
+    assert known.otp == "0545678"  # a status without the text may have lost the zero
+
+
 def test_one_text_of_two_senders_is_two_and_a_status_may_show_either() -> None:
     one, other = called("Hello", sender="8843"), called("Hello", sender="PayPal")
     assert not is_same_sms(one, other)

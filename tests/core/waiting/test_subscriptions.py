@@ -114,6 +114,18 @@ def test_it_gets_the_messages_of_its_orders_only(hook: SmsVerifyHook) -> None:
     assert codes(read(two, 2)) == [2, 3]
 
 
+def test_what_comes_when_its_caller_gives_up_is_there_for_the_next_question() -> None:
+    no_consumers: Any = None
+    subscription, batch = Subscription(no_consumers, "a consumer", None), [(1, Message(order_id=7))]
+    subscription.read_to = 0
+    subscription.next().cancel()
+    subscription.take(batch)
+    asked = subscription.next()
+    subscription.take(batch)
+    assert asked.result(timeout=0) == batch
+    assert subscription.read_to == 1
+
+
 def test_a_second_one_of_the_same_name_waits_until_the_first_has_ended(hook: SmsVerifyHook) -> None:
     first = started(hook.subscribe("a"))
     put(hook, 1)
