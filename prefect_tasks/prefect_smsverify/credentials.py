@@ -125,9 +125,9 @@ class SmsVerifyCredentials(CredentialsBlock):
         """The client of this account. Nothing is connected before its first call.
 
         Inside a flow run, a purchase without a key gets one from the run, so that a retry is handed the order
-        that it has bought already, and what the client logs goes to the run's logs. Purchases, renewals, waits
-        and reconciliations end when the run goes down, in submitted and mapped tasks too, unless they are given
-        a `stop` of your own.
+        that it has bought already, and what the client logs goes to the run's logs. Purchases, renewals,
+        waits and reconciliations end when the run goes down, in submitted and mapped tasks too, unless they
+        are given a `stop`.
         """
         from prefect_smsverify.hook import PrefectHook
         from prefect_smsverify.logs import show_in_runs
