@@ -23,7 +23,7 @@ ENVIRONMENTS = ROOT / ".venv" / "matrix"
 HEAD = """# Tested versions
 
 Written by `make matrix`. Each row has run as it stands here. `make test-all` runs the newest and the oldest
-versions with every change.
+versions with every change. A row counts the tests that there were when it ran: later rows have more.
 
 | framework | Python | SQLAlchemy | tests | passed | failed | on |
 |---|---|---|---|---|---|---|
