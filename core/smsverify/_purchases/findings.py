@@ -323,8 +323,8 @@ def why_unclaimed(order: Order) -> str:
 
 def _why_missing(order_id: int) -> str:
     return (
-        "it is listed as cancelled, but its refund has not reached the wallet, or not all of it: it counts as "
-        "spent. Ask the service. If the money is there, because it came together with other money, run "
+        "it is listed as cancelled, but its refund has not reached the wallet, or not all of it. It counts "
+        "as spent. Ask the service. If the money is there, because it came together with other money, run "
         f"`smsverify resolve --refunded {order_id}`"
     )
 
