@@ -247,7 +247,8 @@ class SharedTime:
         seen = connection.execute(newest).all()
         look = self._look(connection)
         last = next((steady for version, steady in seen if version == look.version), None)
-        if row is not None and row.version == look.version and row.boottime <= look.after:
+        # A correction since then has let the time go on, so this machine's look can still be compared.
+        if row is not None and row.version <= look.version and row.boottime <= look.after:
             self._base = replace(
                 look,
                 before=row.boottime - SHORT_LOOK / 2,

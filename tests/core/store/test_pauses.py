@@ -182,6 +182,21 @@ def test_a_new_machine_does_not_prove_that_a_step_was_right(
     assert corrections(old) == 1
 
 
+def test_a_step_after_a_correction_is_seen_by_a_machine_that_has_not_looked_since(
+    machines: Machines, start: Callable[[], Store], database_clock: DatabaseClock
+) -> None:
+    machines.on("one")
+    began = now_of(start())
+    machines.on("other")
+    other = start()
+    database_clock.step(DAY)
+    now_of(other)
+    database_clock.step(DAY)
+    machines.on("one")
+    assert 0 <= now_of(start()) - began < SOON
+    assert corrections(other) == 2
+
+
 def test_a_step_that_a_day_without_a_look_may_hide_proves_no_pause(
     machines: Machines, start: Callable[[], Store], database_clock: DatabaseClock
 ) -> None:
