@@ -232,7 +232,8 @@ class SmsVerifyHook(CoreHook, BaseHook):
             triggering_asset_events: the task's context variable of that name, by asset.
 
         Returns:
-            the messages of the account of this connection, without those whose text has been purged.
+            the messages of this connection, without those whose text has been purged. Where all events are of
+            other connections, a warning names these.
         """
         ti = get_current_context()["ti"]
         payloads = [
@@ -240,14 +241,17 @@ class SmsVerifyHook(CoreHook, BaseHook):
             for events in triggering_asset_events.values()
             for event in events
         ]
-        ids = [
-            announced["message_id"]
-            for payload in payloads
-            if isinstance(payload, dict) and payload.get("smsverify_conn_id") == self.smsverify_conn_id
-            for announced in payload["messages"]
-        ]
-        mine = assign_messages(self, ids, handler=f"airflow:{ti.dag_id}", run=ti.run_id)
-        return [_masked(message) for _, message in mine]
+        ours = [one for one in payloads if isinstance(one, dict) and "smsverify_conn_id" in one]
+        mine = [one for one in ours if one["smsverify_conn_id"] == self.smsverify_conn_id]
+        if ours and not mine:
+            log.warning(
+                "No SMS is read: the watcher has the connection %s, and this hook has %s. Give both the same",
+                " and ".join(sorted({repr(one["smsverify_conn_id"]) for one in ours})),
+                repr(self.smsverify_conn_id),
+            )
+        ids = [announced["message_id"] for payload in mine for announced in payload["messages"]]
+        assigned = assign_messages(self, ids, handler=f"airflow:{ti.dag_id}", run=ti.run_id)
+        return [_masked(message) for _, message in assigned]
 
     @_signed_like(CoreHook.rented_number)
     @contextmanager

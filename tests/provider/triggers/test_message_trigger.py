@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -350,6 +351,25 @@ def test_a_store_that_cannot_be_used_is_logged_once_and_tried_again(
 
     run(scenario())
     assert caplog.text.count("the store is not there") == 1
+
+
+def test_a_hook_on_another_connection_than_the_watcher_reads_nothing_and_says_so(
+    hook: Any, order: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    called(hook, order, 471_100)
+    ((message_id, _),) = rooms_of(hook).inbox.since(0)
+    context = {"ti": SimpleNamespace(dag_id="dag", run_id="run")}
+    monkeypatch.setattr("smsverify_provider.hooks.smsverify.get_current_context", lambda: context)
+
+    def read(conn_id: str) -> list[Any]:
+        payload = {"smsverify_conn_id": conn_id, "messages": [{"message_id": message_id}]}
+        return hook.messages_of({"sms": [SimpleNamespace(extra={"payload": payload})]})
+
+    assert hook.messages_of({"other": [SimpleNamespace(extra={"payload": "none of ours"})]}) == []
+    assert not caplog.records
+    assert read("wallet_2") == []
+    assert "the connection 'wallet_2', and this hook has 'smsverify_default'" in caplog.text
+    assert [message.otp for message in read("smsverify_default")] == ["471100"]
 
 
 def test_equal_watchers_are_one_trigger_and_hold_nothing_secret() -> None:
