@@ -463,12 +463,25 @@ def test_a_wait_may_be_longer_than_the_calendar(
     assert result.msg.trigger_timeout < timedelta(days=40_000)
 
 
+@pytest.mark.parametrize(
+    "rendered_anew",
+    [
+        {},
+        {"pattern": "("},
+        {"timeout": None},
+        {"attempts": 0},
+        {"max_cost": "much"},
+        {"max_price": ""},
+        {"alternatives": "worst"},
+    ],
+)
 def test_a_trigger_that_fails_gives_the_number_back(
-    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator
+    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator, rendered_anew: dict[str, Any]
 ) -> None:
     wait = verifying(print, key="mine")
     trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
     trigger._claim(hook)  # which takes the planned release off the record
+    vars(wait).update(rendered_anew)
     with pytest.raises(Exception, match="Trigger failure"):
         wait.resume_execution("__fail__", {"error": "Trigger failure"}, {})  # type: ignore[arg-type]
     assert [order.status for order in sim.orders()] == ["cancelled"]

@@ -244,8 +244,8 @@ class SmsVerifyOperator(WaitsForTurn):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):
-            self._begin(context)
-            with self._attempts(self.key) as series:
+            self._open(context)
+            with self._attempts_so_far() as series:
                 for order in map(series.resume, [one.order_id for one in series.tried() if one.order_id]):
                     if order is not None:
                         series.give_up(order, "its trigger failed before the end of the wait")
@@ -410,6 +410,12 @@ class SmsVerifyOperator(WaitsForTurn):
             stop=self._stop,
             **{name: value for name, value in purchase.items() if value is not None},
         )
+
+    def _attempts_so_far(self) -> Any:
+        """Those of the task, whatever its arguments have become by now that say what to try next."""
+        names = [name for name in PURCHASE if name != "max_price" and getattr(self, name) is not None]
+        purchase = {name: getattr(self, name) for name in names}
+        return attempts_of(self._hook, limit=1, key=self.key, stop=self._stop, **purchase)
 
     def _give_back(self, reason: str = "the task that tried it was killed") -> None:
         if self._ti is not None:
