@@ -198,7 +198,7 @@ def after_trouble(purpose: str, otherwise: str) -> str:
     """
     return (
         f"It is not sent again. As soon as the store works again, call again with the same key to {purpose}. "
-        "But where the store has lost this call (a replica took over, a backup was put back, or its file was "
+        "But if the store has lost this call (a replica took over, a backup was put back, or its file was "
         f"replaced), the same key would pay a second time: {otherwise}"
     )
 
