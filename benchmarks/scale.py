@@ -204,7 +204,7 @@ class Cluster:
         self._database.restart()
 
     def kill_flows(self) -> None:
-        """Kills a worker of Prefect with its flow runs; their second tries begin elsewhere."""
+        """Kills a worker of Prefect with its flow runs. They count as crashed, and begin again elsewhere."""
         host = self.flow_hosts[0]
         begun = self._begun_runs()
         self._processes.stop([self.workers[host]], kill=True)
@@ -213,7 +213,8 @@ class Cluster:
         for run_id in begun & self._begun_runs():
             pid = self.prefect.run_process(run_id)
             if pid is None or not Path("/proc", str(pid)).exists():
-                self.prefect.set_run_state(run_id, "SCHEDULED", "AwaitingRetry")
+                # No worker takes a run that its own process was to try again, unless it has ended.
+                self.prefect.set_run_state(run_id, "CRASHED", "Crashed")
 
     def _begun_runs(self) -> set[str]:
         return {run_id for kind in ("PENDING", "RUNNING") for run_id in self.prefect.runs_in_state(kind)}
