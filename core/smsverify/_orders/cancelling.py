@@ -242,8 +242,8 @@ class Cancelling:
             return self._status_after_refusal(order_id, ServiceError(text))
         known = self._records.get(order_id)
         status = OrderStatus(order_id=order_id, status=answer.status, phone=known.phone if known else None)
+        self._releases.close(order_id, is_cancelled=True)  # first: it looks whether the order was over before
         self._records.put_status(status)
-        self._releases.close(order_id, is_cancelled=True)
         log.info("Cancelled %s%s: %s", named(order_id, known), refund(known), reason)
         return status
 

@@ -87,13 +87,14 @@ class Releases:
             now = self._store.now(connection)
             known = connection.execute(sa.select(releases.c.scope).where(self._is_of(order_id))).scalar()
             values: dict[str, Any] = {
-                "asked_at": now,
                 "reason": reason,
                 "scope": max(scope, known or scope, key=SCOPES.index),
                 "planned": is_planned,
                 "next_at": now + patience,
             }
-            first = {"account": self._account, "order_id": order_id, "tries": 0, "tried_at": now}
+            # When it was asked for first stays: from then on, it may have been cancelled.
+            first = {"account": self._account, "order_id": order_id, "asked_at": now}
+            first |= {"tries": 0, "tried_at": now}
             connection.execute(
                 self._store.insert(releases)
                 .values(**first, **values)
@@ -155,8 +156,11 @@ class Releases:
             self._records.lock(connection, order_id)
             asked_at = self.withdraw(connection, order_id)
             if is_cancelled and asked_at is not None:
-                # The money has come back after that, however long the answer took.
-                self._records.update(connection, order_id, cancelled_at=asked_at)
+                # The money has come back after that, however long the answer took, unless the order was
+                # over before.
+                is_end = orders.c.ended_number.is_(None)
+                since = sa.case((is_end, asked_at), else_=orders.c.cancelled_at)
+                self._records.update(connection, order_id, cancelled_at=since)
 
     def withdraw(
         self, connection: sa.Connection, order_id: int, *, scopes: tuple[str, ...] = SCOPES

@@ -123,7 +123,7 @@ class Wishes(RuleBasedStateMachine):
             old = known.wish or Wish(reason, scope, is_planned, self.time, self.time, self.time)
             widest = max(old.scope, scope, key=SCOPES.index)
             next_at = self.time + patience
-            known.wish = Wish(reason, widest, is_planned, self.time, next_at, old.tried_at, old.tries)
+            known.wish = Wish(reason, widest, is_planned, old.asked_at, next_at, old.tried_at, old.tries)
 
     @rule(order_id=IDS, waiter=WAITERS)
     def somebody_waits_for_it(self, order_id: int, waiter: str) -> None:

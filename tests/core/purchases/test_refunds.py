@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -15,7 +16,7 @@ from smsverify import errors
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Balance
 from smsverify.reports import Reconciliation
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
@@ -63,6 +64,37 @@ def test_a_refund_that_never_came_is_named_and_counts_as_spent_until_the_wallet_
     report = hook.reconcile()
     assert (report.findings, report.spent_today, report.refunded) == ([], Decimal(0), Decimal("0.80"))
     buy_number(in_a_day(hook, "0.50"))
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_refund_that_the_wallet_has_shown_before_its_cancellation_was_answered_is_not_missing(
+    is_listed: bool, simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    order_id = buy_number(hook)
+    hook.get_balance()
+    simulator.add_fault(Fault("lost_answer", "order/*/cancel/", times=None))
+    simulator.add_fault(Fault("error_before", "order/*/status/", times=None))
+    with pytest.raises(errors.ServiceError):
+        hook.cancel(order_id)
+    assert hook.get_balance().amount == 50
+    simulator.clear_faults()
+    body = json.dumps({"success": True, "data": {"order_id": order_id, "status": "cancelled"}})
+    simulator.add_fault(Fault("error_before", "order/*/cancel/", status=200, body=body))
+    releases = rooms_of(hook).orders.releases
+    if is_listed:  # while another process is about to cancel it
+        releases.close(order_id)
+        releases.request(order_id, "cancel was called", scope="any")
+        hook.list_orders()
+        rooms_of(hook).orders.cancelling._send_cancellation(order_id, "cancel was called")
+    else:
+        assert hook.cancel(order_id).cancelled
+    hook.list_orders()
+    hook.get_balance()
+    time.sleep(HASTY + 0.1)
+    report = hook.reconcile()
+    assert (report.missing_refunds, report.spent_today) == ([], 0)
 
 
 def test_a_refund_has_its_time_to_reach_the_wallet(
