@@ -113,7 +113,8 @@ class Periods:
                     purchases.c.account == self._account,
                     purchases.c.kind == RENEWAL,
                     purchases.c.fingerprint == renewal_of(order.order_id),
-                    purchases.c.state.in_(("planned", "sent", "unknown", "bought")),
+                    # One that is only planned is not paid, and its caller may have died.
+                    purchases.c.state.in_(("sent", "unknown", "bought")),
                 )
             ).scalar_one()
             return self._store.now(connection) > bought_at + (1 + renewals) * days * DAY + ROUNDED

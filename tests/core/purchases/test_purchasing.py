@@ -13,13 +13,16 @@ import sqlalchemy as sa
 from requests_mock import Mocker
 from rigs import API_KEY, eventually
 from rigs.clocks import later
+from rigs.money import Died
 from rigs.processes import in_processes
 from rigs.purchases import BOUGHT, buy, make_again, posts, read_prices, states
 from rigs.rooms import hold_up, settings_of, store_of
+from rigs.sign_ups import die
 from rigs.waits import Waiting, status_requests
 from rigs.wire import WireServer, answer
 
 from smsverify import errors
+from smsverify._purchases.sending import Sender
 from smsverify._runtime.clock import DAY
 from smsverify._store.tables import purchases
 from smsverify.hook import SmsVerifyHook
@@ -146,6 +149,24 @@ def test_a_completed_rental_whose_end_is_not_shown_is_over_when_all_that_was_pai
     assert hook.order(product, **given, key="k").order_id == first
     later(monkeypatch, (days + 2) * DAY)
     assert hook.order(product, **given, key="k").order_id != first
+
+
+def test_a_renewal_that_a_call_has_planned_before_it_died_pays_for_no_period(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate(products={"rental": {"sms_status": "completed"}})
+    hook = make_hook(simulator, store_url)
+    wanted = {"product": "rental", "service": "WhatsApp", "duration": 3, "key": "k"}
+    first = hook.order(**wanted).order_id
+    simulator.deliver_sms(first, otp="123456")
+    hook.get_status(first)
+    with monkeypatch.context() as patched:
+        patched.setattr(Sender, "send", die)
+        with pytest.raises(Died):
+            hook.renew(first)
+    assert states(store_url) == ["bought", "planned"]
+    later(monkeypatch, 5 * DAY)
+    assert hook.order(**wanted).order_id != first
 
 
 def test_an_esim_is_handed_out_again_with_its_activation_code(
