@@ -12,10 +12,10 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from smsverify._input.phones import phone_digits
 from smsverify._orders.records import Seen
@@ -126,6 +126,63 @@ class Matching:
 
     adopted: dict[int, Order]
     doubtful: dict[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the list says of an open purchase.
+
+    Attributes:
+        what: `bought`; `doubtful`, which a person has to decide; `absent` where no order can be it; `open`
+            where the list says nothing yet.
+        order_ids: the order that it has bought, or those that it may have bought.
+    """
+
+    what: Literal["bought", "doubtful", "absent", "open"]
+    order_ids: tuple[int, ...] = ()
+
+
+def judge(
+    opens: Sequence[Open],
+    unowned: Sequence[Seen],
+    skew: float | None,
+    *,
+    first_under_way: int | None,
+    is_exclusive: bool,
+    should_show: Callable[[Open], bool],
+) -> list[tuple[Open, Verdict]]:
+    """Says of each open purchase what the list shows of it.
+
+    Args:
+        opens: the purchases whose outcome is unknown.
+        unowned: orders without an owner.
+        skew: seconds that the service's clock is ahead of the store's, where that is known.
+        first_under_way: the number of the first purchase whose answer may still arrive, if there is one.
+        is_exclusive: whether all purchases on the account are ours. Otherwise a person decides.
+        should_show: whether the list is late enough to show what a purchase has bought.
+    """
+    # An order that may also belong to a call under way decides nothing until that call has ended.
+    free = [seen for seen in unowned if first_under_way is None or seen.number < first_under_way]
+    matching = match(opens, free, skew)
+    taken = {order.order_id for order in matching.adopted.values()}
+    left = [seen for seen in unowned if seen.order.order_id not in taken]
+
+    def verdict(purchase: Open) -> Verdict:
+        if purchase.id in matching.adopted:
+            what: Literal["bought", "doubtful"] = "bought" if is_exclusive else "doubtful"
+            return Verdict(what, (matching.adopted[purchase.id].order_id,))
+        may_be = [seen for seen in left if purchase.fit(seen, skew) > Fit.NOT]
+        if purchase.id not in matching.doubtful:
+            if not should_show(purchase):
+                return Verdict("open")
+            if not may_be:
+                return Verdict("absent")
+            if not all(seen in free for seen in may_be):
+                return Verdict("open")
+        # A person chooses from all orders that it may be, also from those that seem to be another thing.
+        return Verdict("doubtful", tuple(seen.order.order_id for seen in may_be if seen in free))
+
+    return [(purchase, verdict(purchase)) for purchase in opens]
 
 
 def match(opens: Sequence[Open], listed: Sequence[Seen], skew: float | None) -> Matching:

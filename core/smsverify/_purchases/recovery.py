@@ -21,7 +21,7 @@ from smsverify._orders.orders import Orders
 from smsverify._purchases.calls import WALLET_IS_SHORT, WALLET_IS_UNCLEAR, OpenCall
 from smsverify._purchases.expiry import Expiry
 from smsverify._purchases.ledger import Ledger
-from smsverify._purchases.matching import Fit, Open, match
+from smsverify._purchases.matching import Open, Verdict, judge
 from smsverify._purchases.wallet import Comparison, Reading, Wallet
 from smsverify._runtime.clock import MINUTE
 from smsverify._store.store import Store
@@ -149,47 +149,14 @@ class Recovery:
         with self._store.write() as connection:
             self._ledger.lock(connection)
             self._ledger.owners.lock(connection)
-            calls = [call for call in self._ledger.open_calls(connection) if call.kind == "order"]
-            opens = {call.id: call for call in calls if not call.under_way}
-            if not opens:
-                return [], False
-            purchases = [
-                Open(call.id, call.key, call.request, call.price, call.number, call.sent_at)
-                for call in opens.values()
-            ]
-            # The records, not the list alone: they keep what the list has shown once.
-            unowned = self._ledger.owners.unowned(connection, min(purchase.number for purchase in purchases))
-            # An order that may also belong to a call under way decides nothing until that call has ended.
-            first_under_way = min((call.number for call in calls if call.under_way), default=None)
-            free = [seen for seen in unowned if first_under_way is None or seen.number < first_under_way]
-            matching = match(purchases, free, listing.skew)
-            taken = {order.order_id for order in matching.adopted.values()}
-            for purchase in purchases:
-                call = opens[purchase.id]
-                may_be = [
-                    seen
-                    for seen in unowned
-                    if seen.order.order_id not in taken and purchase.fit(seen, listing.skew) > Fit.NOT
-                ]
-                if purchase.id in matching.adopted:
-                    found = matching.adopted[purchase.id]
-                    resolved.append(
-                        self._adopt(connection, call, found)
-                        if self._is_exclusive
-                        else self._doubt(connection, call, [found.order_id])
-                    )
-                elif purchase.id in matching.doubtful:
-                    # A person chooses from all orders that it may be, also from those that seem to be another
-                    # thing.
-                    ids = [seen.order.order_id for seen in may_be if seen in free]
-                    resolved.append(self._doubt(connection, call, ids))
-                elif not self._should_show(connection, listing, call):
-                    continue
-                elif may_be:
-                    if all(seen in free for seen in may_be):
-                        ids = [seen.order.order_id for seen in may_be]
-                        resolved.append(self._doubt(connection, call, ids))
-                elif not self._orders.listing.is_late(connection, listing, call.number):
+            for call, verdict in self._verdicts(connection, listing):
+                if verdict.what == "bought":
+                    resolved.append(self._adopt(connection, call, verdict.order_ids[0]))
+                elif verdict.what == "doubtful":
+                    resolved.append(self._doubt(connection, call, verdict.order_ids))
+                elif verdict.what == "absent" and not self._orders.listing.is_late(
+                    connection, listing, call.number
+                ):
                     first = self._wallet.before(connection, call.number)
                     if first is not None and reading is None:
                         is_wallet_needed = True
@@ -199,6 +166,26 @@ class Recovery:
                         why = "the list of orders does not show it"
                         resolved.append(self._give_up(connection, call, why))
         return resolved, is_wallet_needed
+
+    def _verdicts(self, connection: sa.Connection, listing: Listing) -> list[tuple[OpenCall, Verdict]]:
+        """The purchases whose answer cannot arrive any more, and what the list says of each."""
+        calls = [call for call in self._ledger.open_calls(connection) if call.kind == "order"]
+        opens = {call.id: call for call in calls if not call.under_way}
+        if not opens:
+            return []
+        verdicts = judge(
+            [
+                Open(call.id, call.key, call.request, call.price, call.number, call.sent_at)
+                for call in opens.values()
+            ],
+            # The records, not the list alone: they keep what the list has shown once.
+            self._ledger.owners.unowned(connection, min(call.number for call in opens.values())),
+            listing.skew,
+            first_under_way=min((call.number for call in calls if call.under_way), default=None),
+            is_exclusive=self._is_exclusive,
+            should_show=lambda purchase: self._should_show(connection, listing, opens[purchase.id]),
+        )
+        return [(opens[purchase.id], verdict) for purchase, verdict in verdicts]
 
     def _should_show(self, connection: sa.Connection, listing: Listing, call: OpenCall) -> bool:
         """Whether a list is late enough to show what a call has bought."""
@@ -246,14 +233,14 @@ class Recovery:
         log.warning("%s was not made: %s", call.key, why)
         return Resolved(call.key, call.kind, "not made")
 
-    def _adopt(self, connection: sa.Connection, call: OpenCall, found: Order) -> Resolved:
+    def _adopt(self, connection: sa.Connection, call: OpenCall, order_id: int) -> Resolved:
         now, note = self._store.now(connection), "found in the list of orders"
-        self._ledger.close(connection, call, "bought", now, note, order_id=found.order_id)
-        self._orders.records.assign(connection, found.order_id, call.key, call.request, call.price)
-        log.warning("%s has bought order %d, as the list of orders shows", call.key, found.order_id)
+        self._ledger.close(connection, call, "bought", now, note, order_id=order_id)
+        self._orders.records.assign(connection, order_id, call.key, call.request, call.price)
+        log.warning("%s has bought order %d, as the list of orders shows", call.key, order_id)
         if call.request["product"] == "esim":
-            log.warning("The activation code of order %d is lost; the dashboard has it", found.order_id)
-        return Resolved(call.key, call.kind, "bought", (found.order_id,))
+            log.warning("The activation code of order %d is lost; the dashboard has it", order_id)
+        return Resolved(call.key, call.kind, "bought", (order_id,))
 
     # -------------------------------------------------------------- renewals
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smsverify._orders.records import Seen
-from smsverify._purchases.matching import Fit, Matching, Open, match
+from smsverify._purchases.matching import Fit, Matching, Open, Verdict, judge, match
 from smsverify.models import Order
 
 NOW = 1_800_000_000.0
@@ -29,6 +29,24 @@ def listed(order_id: int, *, created: float | None = 0.5, seen: int = 1, **field
 
 def outcome(matching: Matching) -> tuple[dict[int, int], dict[int, tuple[int, ...]]]:
     return {id_: order.order_id for id_, order in matching.adopted.items()}, matching.doubtful
+
+
+def judged(
+    orders: list[Seen],
+    *,
+    first_under_way: int | None = None,
+    is_exclusive: bool = True,
+    should_show: bool = False,
+) -> Verdict:
+    ((_, verdict),) = judge(
+        [an_open(1)],
+        orders,
+        0.0,
+        first_under_way=first_under_way,
+        is_exclusive=is_exclusive,
+        should_show=lambda _: should_show,
+    )
+    return verdict
 
 
 @pytest.mark.parametrize(
@@ -79,6 +97,40 @@ def test_the_rule(
     # Purchases of the same thing are interchangeable.
     assert (sorted(found.values()), reported) == (sorted(adopted.values()), doubtful)
     assert len(found) == len(adopted)
+
+
+EARLIER = listed(7, created=-60)  # fits but for its time
+
+
+@pytest.mark.parametrize(
+    ("orders", "is_late_enough", "verdict"),
+    [
+        ([listed(7)], False, Verdict("bought", (7,))),
+        ([listed(7), listed(8)], False, Verdict("doubtful", (7, 8))),
+        ([], False, Verdict("open")),
+        ([], True, Verdict("absent")),
+        ([listed(7, seen=-1)], True, Verdict("absent")),
+        ([EARLIER], False, Verdict("open")),
+        ([EARLIER], True, Verdict("doubtful", (7,))),
+        # With those that seem to be another thing.
+        ([listed(8), listed(9), EARLIER], False, Verdict("doubtful", (8, 9, 7))),
+    ],
+)
+def test_a_late_list_that_shows_no_order_says_that_nothing_was_bought(
+    orders: list[Seen], is_late_enough: bool, verdict: Verdict
+) -> None:
+    assert judged(orders, should_show=is_late_enough) == verdict
+
+
+def test_a_person_decides_where_others_buy_on_the_account() -> None:
+    assert judged([listed(7)], is_exclusive=False) == Verdict("doubtful", (7,))
+
+
+@pytest.mark.parametrize("is_late_enough", [False, True])
+def test_an_order_that_a_call_under_way_may_have_bought_decides_nothing(is_late_enough: bool) -> None:
+    (seen,) = orders = [listed(7)]
+    judgement = judged(orders, first_under_way=seen.number, should_show=is_late_enough)
+    assert judgement == Verdict("open")
 
 
 @pytest.mark.parametrize(
