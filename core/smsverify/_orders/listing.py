@@ -157,9 +157,7 @@ class OrderList:
         )
         connection.execute(sa.update(purchases).where(its_purchase).values(charge=price))
         allowed = connection.execute(sa.select(purchases.c.max_price).where(its_purchase)).scalar()
-        if allowed is not None and Decimal(price) > Decimal(allowed):
-            charged, most = amount(Decimal(price)), amount(Decimal(allowed))
-            log.warning("Order %d was charged %s USD, more than max_price=%s", order_id, charged, most)
+        warn_if_overcharged(order_id, Decimal(price), None if allowed is None else Decimal(allowed))
 
     def _count_refund(self, row: Any, price: str | None) -> None:
         what = {"product": row.product, "service": row.service}
@@ -229,6 +227,19 @@ class OrderList:
             return bool(
                 connection.execute(sa.update(accounts).where(self._this, is_free).values(**values)).rowcount
             )
+
+
+def warn_if_overcharged(order_id: int, charged: Decimal | None, most: Decimal | None) -> None:
+    """Logs where an order has cost more than its caller allowed.
+
+    Args:
+        order_id: the order.
+        charged: USD that it has cost; `None` where that is unknown.
+        most: USD that it was allowed to cost; `None` for any price.
+    """
+    if charged is not None and most is not None and charged > most:
+        text = "Order %d was charged %s USD, more than max_price=%s"
+        log.warning(text, order_id, amount(charged), amount(most))
 
 
 def _made_at(order: Order, skew: float | None) -> float | None:

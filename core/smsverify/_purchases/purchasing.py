@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
 
+from smsverify._orders.listing import warn_if_overcharged
 from smsverify._orders.orders import Orders
 from smsverify._orders.records import is_cut_off
 from smsverify._orders.wording import named
@@ -16,7 +17,7 @@ from smsverify._purchases.calls import Intent, Purchase, UnderWay
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.recovery import Recovery
-from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, after_trouble, check_price, prices
+from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, check_price, prices, recording
 from smsverify._purchases.spending import Caps
 from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.endpoints import ServiceApi
@@ -31,7 +32,6 @@ from smsverify.errors import (
     PurchaseUnverifiableError,
     ServiceError,
     SmsVerifyError,
-    StoreError,
 )
 from smsverify.models import RENTALS, Order, OrderStatus, Service
 from smsverify.text import amount, log_of
@@ -96,50 +96,26 @@ class Purchases:
             stop: ends the waiting for the rate limit when it is set.
         """
         self._orders.cancelling.retry_releases()
-        caps = replace(caps, price=request.max_price)
-        purchase = Purchase(key, "order", request.fingerprint, caps)
-        ended: int | None = None
+        purchase = Purchase(key, "order", request.fingerprint, replace(caps, price=request.max_price))
         while True:
-            planned = self._plan(purchase, request, ended, stop)
-            if isinstance(planned, PlannedCall):
+            planned = self._plan_unless_bought(purchase, request, again=again, stop=stop)
+            if isinstance(planned, Order):
+                return planned
+            try:
+                order = self._send(planned, request, stop)
                 break
-            self._refuse_another_service(request, planned, key)
-            if self._can_still_serve(planned, stop, even_used=not again):
-                log.info(
-                    "Nothing is paid again: the key %s has bought %s", key, named(planned.order_id, planned)
-                )
-                self._orders.handover.hand_out_again(planned.order_id)
-                return self._orders.status.get(planned.order_id)
-            if not again:
-                raise OrderEndedError(
-                    f"order {planned.order_id} has ended ({planned.status}). {ORDER_ANOTHER}",
-                    order_id=planned.order_id,
-                    status=planned.status,
-                )
-            ended = planned.order_id
-        try:
-            order = self._send(planned, request, stop)
-        except UnderWay:
-            # Another process took the plan over before it was sent.
-            return self.buy(request, key, caps=caps, again=again, stop=stop)
-        except PurchaseUnknownError:
-            found = self._find_out(purchase, stop)
-            if found is None:
-                raise
-            if found.ended and found.status != "completed":
-                raise OrderEndedError(
-                    f"order {found.order_id} was bought, and the service lists it as {found.status}. Call "
-                    "again with the same key to buy another",
-                    order_id=found.order_id,
-                    status=found.status,
-                ) from None
-            return found
+            except UnderWay:
+                continue  # Another process took the plan over before it was sent.
+            except PurchaseUnknownError:
+                found = self._find_out(purchase, stop)
+                if found is None:
+                    raise
+                _refuse_ended(found)
+                return found
         order = self._with_phone(order)
         price = "an unknown price" if order.price is None else f"{amount(order.price)} USD"
         log.info("Bought %s for %s", named(order.order_id, order), price)
-        if request.max_price is not None and order.price is not None and order.price > request.max_price:
-            charged, most = amount(order.price), amount(request.max_price)
-            log.warning("Order %d was charged %s USD, more than max_price=%s", order.order_id, charged, most)
+        warn_if_overcharged(order.order_id, order.price, request.max_price)
         return order
 
     def find(self, key: str, fingerprint: str, *, stop: threading.Event | None = None) -> Order | None:
@@ -168,6 +144,29 @@ class Purchases:
                 return
 
     # -------------------------------------------------------------- inside
+
+    def _plan_unless_bought(
+        self, purchase: Purchase, request: OrderRequest, *, again: bool, stop: threading.Event | None
+    ) -> PlannedCall[Quote] | Order:
+        """The plan of a purchase, or what its key has bought already where that can be returned again."""
+        ended: int | None = None
+        while True:
+            planned = self._plan(purchase, request, ended, stop)
+            if isinstance(planned, PlannedCall):
+                return planned
+            self._refuse_another_service(request, planned, purchase.key)
+            if self._can_still_serve(planned, stop, even_used=not again):
+                what = named(planned.order_id, planned)
+                log.info("Nothing is paid again: the key %s has bought %s", purchase.key, what)
+                self._orders.handover.hand_out_again(planned.order_id)
+                return self._orders.status.get(planned.order_id)
+            if not again:
+                raise OrderEndedError(
+                    f"order {planned.order_id} has ended ({planned.status}). {ORDER_ANOTHER}",
+                    order_id=planned.order_id,
+                    status=planned.status,
+                )
+            ended = planned.order_id
 
     def _plan(
         self, purchase: Purchase, request: OrderRequest, ended: int | None, stop: threading.Event | None
@@ -209,15 +208,9 @@ class Purchases:
         """Sends a purchase, and returns the order that its key has."""
         answer = self._sender.send(call, partial(self._api.post_order, request, call.quote.entry), stop)
         order = _completed(answer, request, call.quote.entry)
-        try:
+        otherwise = f"use order {order.order_id} by its id"
+        with recording(call.intent, order.order_id, "bought", purpose="get it", otherwise=otherwise):
             return self._ledger.record_bought(call.intent, order)
-        except StoreError as error:
-            raise PurchaseUnknownError(
-                f"order {order.order_id} was bought, but could not be recorded: {error}. "
-                + after_trouble("get it", f"use order {order.order_id} by its id"),
-                key=call.intent.key,
-                order_ids=(order.order_id,),
-            ) from error
 
     def _refuse_another_service(self, request: OrderRequest, order: Order, key: str) -> None:
         """A number is an id: it does not stand for what was bought when the same digits were a name."""
@@ -307,6 +300,17 @@ class Purchases:
             return False
         # Of whole days, the last one may still run. Where the status shows no time, what was paid for counts.
         return self._periods.is_used_up(order)
+
+
+def _refuse_ended(found: Order) -> None:
+    """Raises `OrderEndedError` where an order that was found after its answer was lost has ended."""
+    if found.ended and found.status != "completed":
+        raise OrderEndedError(
+            f"order {found.order_id} was bought, and the service lists it as {found.status}. Call again with "
+            "the same key to buy another",
+            order_id=found.order_id,
+            status=found.status,
+        ) from None
 
 
 def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:

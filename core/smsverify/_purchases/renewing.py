@@ -11,11 +11,11 @@ from typing import Any
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import named
 from smsverify._purchases.calls import Intent, Purchase, UnderWay, renewal_of
-from smsverify._purchases.expiry import Sight
+from smsverify._purchases.expiry import Expiry, Sight
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.recovery import Recovery
-from smsverify._purchases.sending import PlannedCall, Sender, after_trouble, check_price, prices
+from smsverify._purchases.sending import PlannedCall, Sender, check_price, prices, recording
 from smsverify._purchases.spending import Caps
 from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.endpoints import ServiceApi
@@ -46,6 +46,31 @@ class Renewal:
     order: Order
     is_new: bool = False
     price: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A renewal that is to be paid.
+
+    Attributes:
+        purchase: its key, and what may be spent.
+        order: the rental.
+        sight: what its status said before.
+        before: its end before; `None` where that is unknown.
+        quote: the line of the catalogue; `None` where that is unknown.
+        price: USD that it costs; `None` where that is unknown.
+        highest: the same, which limits hold for.
+        what: is paid for, for people.
+    """
+
+    purchase: Purchase
+    order: Order
+    sight: Sight
+    before: Expiry | None
+    quote: Quote | None
+    price: Decimal | None
+    highest: Decimal | None
+    what: str
 
 
 class Renewals:
@@ -143,73 +168,23 @@ class Renewals:
             stop: ends the waiting for the rate limit when it is set.
         """
         key = key or f"renew:{order_id}:{count}"
-        caps = replace(caps, price=limit)
-        purchase = Purchase(key, "renewal", renewal_of(order_id), caps, count)
+        purchase = Purchase(key, "renewal", renewal_of(order_id), replace(caps, price=limit), count)
         done = self._renewal_on_record(order_id, purchase, stop)
         if done is not None:
             log.info("Nothing is paid again: the key %s has renewed order %d", key, order_id)
             return Renewal(done)
-        sight = sight or self.sight(order_id, stop=stop)
-        order = self._orders.status.get(order_id)
-        refuse_other_products(order)
-        what = f"renewing order {order_id}"
-        quote = self._quote(order, stop, is_strict=caps.is_set)
-        price, highest = (None, None) if quote is None else prices(quote.entry, order.duration)
-        check_price(highest, limit, what)
-        self._recovery.introduce_rental(order, stop)
-        # If the answer is lost, this shows afterwards whether the renewal was carried out.
-        before = sight.expiry or self._periods.expiry(order.expires_at)
-        request = {
-            "order_id": order_id,
-            "product": order.product,
-            "name": order.service,
-            **sight.moment.for_record(),
-            "expiry": None if before is None else before.for_record(),
-        }
-        while True:
-            try:
-                intent = self._ledger.plan(purchase, request, price, charge=highest)
-                if not isinstance(intent, Intent):
-                    log.info(
-                        "Nothing is paid again: another call with the key %s has renewed order %d",
-                        key,
-                        order_id,
-                    )
-                    return Renewal(intent)
-                call = PlannedCall(intent, quote, order.duration, what)
-                answer = self._sender.send(call, partial(self._api.post_renewal, order_id), stop)
-                break
-            except UnderWay:
-                self._sender.wait_for_another(key, stop)
-            except PurchaseUnknownError as error:
-                if error.key != key and self._recovery.resolve_renewals(order_id):
-                    continue  # Another renewal of this order was open, and is not any more.
-                found = self._find_out(order_id, purchase, error, stop)
-                if found is None:
-                    raise
-                return Renewal(found, is_new=error.key == key, price=price)
-        renewed = _extended(order, sight.status, count)
-        answered = self._periods.expiry(answer.expires_at)
-        if answered is not None and (before is None or answered.latest > before.latest):
-            renewed = renewed.model_copy(update={"expires_at": answer.expires_at, "expires_estimated": False})
-        try:
-            # First, because what follows may take long or fail.
-            self._ledger.record_renewed(call.intent, renewed)
-        except StoreError as error:
-            raise PurchaseUnknownError(
-                f"order {order_id} was renewed, but that could not be recorded: {error}. "
-                + after_trouble("find out", "do not renew it again for this period"),
-                key=key,
-                order_ids=(order_id,),
-            ) from error
-        renewed = self._with_shown_end(renewed)
+        due = self._priced(order_id, purchase, sight or self.sight(order_id, stop=stop), stop)
+        sent = self._sent_once(due, stop)
+        if isinstance(sent, Renewal):
+            return sent
+        renewed = self._with_shown_end(self._recorded(due, *sent))
         log.info(
             "Renewed %s until %s for %s",
             named(order_id, renewed),
             "an unknown time" if renewed.expires_at is None else f"{renewed.expires_at:%Y-%m-%d %H:%M} UTC",
-            "an unknown price" if price is None else f"{amount(price)} USD",
+            "an unknown price" if due.price is None else f"{amount(due.price)} USD",
         )
-        return Renewal(renewed, is_new=True, price=price)
+        return Renewal(renewed, is_new=True, price=due.price)
 
     def prices(
         self, order: Order, stop: threading.Event | None = None
@@ -219,6 +194,56 @@ class Renewals:
         return (None, None) if quote is None else prices(quote.entry, order.duration)
 
     # -------------------------------------------------------------- inside
+
+    def _priced(self, order_id: int, purchase: Purchase, sight: Sight, stop: threading.Event | None) -> _Due:
+        """A renewal with its price. Raises where that is too high, or where its order is no rental."""
+        order = self._orders.status.get(order_id)
+        refuse_other_products(order)
+        quote = self._quote(order, stop, is_strict=purchase.caps.is_set)
+        price, highest = (None, None) if quote is None else prices(quote.entry, order.duration)
+        what = f"renewing order {order_id}"
+        check_price(highest, purchase.caps.price, what)
+        self._recovery.introduce_rental(order, stop)
+        # If the answer is lost, this shows afterwards whether the renewal was carried out.
+        before = sight.expiry or self._periods.expiry(order.expires_at)
+        return _Due(purchase, order, sight, before, quote, price, highest, what)
+
+    def _sent_once(self, due: _Due, stop: threading.Event | None) -> tuple[Intent, OrderStatus] | Renewal:
+        """Sends a renewal; returns its answer, or the renewal that was made without one."""
+        key, order_id = due.purchase.key, due.order.order_id
+        while True:
+            try:
+                intent = self._ledger.plan(due.purchase, _request_of(due), due.price, charge=due.highest)
+                if not isinstance(intent, Intent):
+                    log.info(
+                        "Nothing is paid again: another call with the key %s has renewed order %d",
+                        key,
+                        order_id,
+                    )
+                    return Renewal(intent)
+                call = PlannedCall(intent, due.quote, due.order.duration, due.what)
+                answer = self._sender.send(call, partial(self._api.post_renewal, order_id), stop)
+                return call.intent, answer
+            except UnderWay:
+                self._sender.wait_for_another(key, stop)
+            except PurchaseUnknownError as error:
+                if error.key != key and self._recovery.resolve_renewals(order_id):
+                    continue  # Another renewal of this order was open, and is not any more.
+                found = self._find_out(order_id, due.purchase, error, stop)
+                if found is None:
+                    raise
+                return Renewal(found, is_new=error.key == key, price=due.price)
+
+    def _recorded(self, due: _Due, intent: Intent, answer: OrderStatus) -> Order:
+        """The order with its new end, which is on record. What follows may take long or fail."""
+        renewed = _extended(due.order, due.sight.status, due.purchase.count)
+        answered = self._periods.expiry(answer.expires_at)
+        if answered is not None and (due.before is None or answered.latest > due.before.latest):
+            renewed = renewed.model_copy(update={"expires_at": answer.expires_at, "expires_estimated": False})
+        otherwise = "do not renew it again for this period"
+        with recording(intent, renewed.order_id, "renewed", purpose="find out", otherwise=otherwise):
+            self._ledger.record_renewed(intent, renewed)
+        return renewed
 
     def _quote(self, order: Order, stop: threading.Event | None, *, is_strict: bool = False) -> Quote | None:
         """The line that a rental is renewed by; `None` where that is unknown."""
@@ -274,6 +299,17 @@ class Renewals:
         if after.expires_at is not None:
             values |= {"expires_at": after.expires_at, "expires_estimated": False}
         return renewed.model_copy(update=values)
+
+
+def _request_of(due: _Due) -> dict[str, Any]:
+    """What is on record of a renewal before it is sent."""
+    return {
+        "order_id": due.order.order_id,
+        "product": due.order.product,
+        "name": due.order.service,
+        **due.sight.moment.for_record(),
+        "expiry": None if due.before is None else due.before.for_record(),
+    }
 
 
 def refuse_other_products(order: Order) -> None:

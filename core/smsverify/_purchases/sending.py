@@ -189,6 +189,30 @@ class Sender:
         return None
 
 
+@contextmanager
+def recording(intent: Intent, order_id: int, done: str, *, purpose: str, otherwise: str) -> Iterator[None]:
+    """Says what to do where a `with` block cannot record a paid call that was carried out.
+
+    Args:
+        intent: of the call.
+        order_id: what it has bought or renewed.
+        done: `bought` or `renewed`.
+        purpose, otherwise: as in `after_trouble`.
+
+    Raises:
+        PurchaseUnknownError: the store has not taken it.
+    """
+    try:
+        yield
+    except StoreError as error:
+        raise PurchaseUnknownError(
+            f"order {order_id} was {done}, but that could not be recorded: {error}. "
+            + after_trouble(purpose, otherwise),
+            key=intent.key,
+            order_ids=(order_id,),
+        ) from error
+
+
 def after_trouble(purpose: str, otherwise: str) -> str:
     """What to do after a call whose outcome could not be recorded, for people.
 
