@@ -38,6 +38,7 @@ from typing import Any
 from smsverify.text import printable
 
 ORDER_ANOTHER = "Order another number"
+NO_CODE = "no code came in time"  # why most waits end without one
 _LONGEST = 10_000  # characters of a message
 
 
@@ -264,7 +265,7 @@ class WaitTimeoutError(SmsVerifyError, TimeoutError):
         *,
         order_id: int | None = None,
         cancelled: bool = False,
-        reason: str = "no code came in time",
+        reason: str = NO_CODE,
     ) -> None:
         super().__init__(message)
         self.order_id = order_id

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from smsverify.checks import check_key, check_order_id, check_reason, check_seconds, check_waiter
+from smsverify.errors import NO_CODE
 
 if TYPE_CHECKING:
     from smsverify._input.phones import phone_digits
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from smsverify.models import Message
 
 __all__ = [
+    "NO_CODE",
     "Batch",
     "Handover",
     "Held",

@@ -93,8 +93,7 @@ def _no_kill_outlives_its_store(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow in one process has not the race that deferred tasks avoid."""
-    for module in ("sensors.smsverify", "operators.verify"):
-        monkeypatch.setattr(f"smsverify_provider.{module}.RESUME_GAP", 0.0)
+    monkeypatch.setattr("smsverify_provider.deferring.RESUME_GAP", 0.0)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,13 +22,13 @@ from smsverify.checks import (
     check_seconds,
     check_sender,
 )
-from smsverify.errors import InvalidRequestError, NotFoundError, StoreError, WaitStoppedError
-from smsverify.wings import attempts_of, claim, plan_release, store_name, store_time
+from smsverify.errors import InvalidRequestError, NotFoundError, WaitStoppedError
+from smsverify.wings import attempts_of, claim
 from smsverify_provider.arguments import check_call, check_known, check_text_pattern, is_known
+from smsverify_provider.deferring import brought, defer, new_waiter, plan_giving_back
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import decoded, encoded, without_frames
-from smsverify_provider.resuming import RESUME_GAP, longest_deferral
 from smsverify_provider.turns import WaitsForTurn
 from smsverify_provider.versions import (
     AirflowFailException,
@@ -328,13 +327,7 @@ class SmsVerifyOperator(WaitsForTurn):
         """The SMS whose coming an event says."""
         if event["outcome"] == "not_found":
             raise without_frames(NotFoundError(event["detail"]))
-        message = self._look(event["order_id"])
-        if message is None:
-            raise StoreError(
-                f"the code of order {event['order_id']} has come, but this worker cannot see it. Give the "
-                "triggerer and the workers the same store_url"
-            )
-        return message
+        return brought(self._look(event["order_id"]), event["order_id"])
 
     def _end_without_records(self, order_id: int) -> NoReturn:
         """Gives back an order that was bought with what the connection held before. It buys no other one."""
@@ -352,37 +345,22 @@ class SmsVerifyOperator(WaitsForTurn):
         return self._hook.check_otp(order_id, ask=ask, sender=self.sender, pattern=self.pattern)
 
     def _defer(self, order_id: int, series: Series, result: str) -> NoReturn:
-        from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
-
         seconds = check_seconds(self.timeout, "timeout")
-        waiter = f"{uuid.uuid4().hex}@{store_name(self._hook)}"
+        waiter = new_waiter(self._hook)
         claim(self._hook, order_id, waiter)
-        now = store_time(self._hook)
-        # Airflow calls nothing when it ends a task before its trigger has started: the number is then
-        # given back when the wait would have ended. The trigger's claim takes this off the record.
-        plan_release(
+        plan_giving_back(self._hook, order_id, waiter=waiter, patience=seconds + START)
+        series.let_go()
+        defer(
+            self,
             self._hook,
             order_id,
-            "its task was ended before its wait began",
             waiter=waiter,
-            patience=seconds + START,
-        )
-        series.let_go()
-        self.defer(
-            trigger=SmsVerifyOtpTrigger(
-                order_id=order_id,
-                deadline=now + seconds,
-                not_before=now + RESUME_GAP,
-                waiter=waiter,
-                cancel_on_timeout=True,
-                cancel_on_kill=True,
-                sender=self.sender,
-                pattern=self.pattern,
-                passed_on={"key": series.key, "result": result},
-                smsverify_conn_id=self.smsverify_conn_id,
-            ),
-            method_name="execute_complete",
-            timeout=longest_deferral(seconds + BACKSTOP),
+            seconds=seconds,
+            backstop=BACKSTOP,
+            sender=self.sender,
+            pattern=self.pattern,
+            passed_on={"key": series.key, "result": result},
+            smsverify_conn_id=self.smsverify_conn_id,
         )
 
     # -------------------------------------------------------------- the hook and the end

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
@@ -29,12 +28,12 @@ from smsverify.errors import (
 )
 from smsverify.models import Message
 from smsverify.text import amount
-from smsverify.wings import claim, log_wait, missing_code, plan_release, store_name, store_time
+from smsverify.wings import NO_CODE, claim, log_wait, missing_code
 from smsverify_provider.arguments import CheckedOperator, check_known, check_text_pattern
+from smsverify_provider.deferring import brought, defer, new_waiter, plan_giving_back
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
-from smsverify_provider.resuming import RESUME_GAP, longest_deferral
 from smsverify_provider.versions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
-
-NO_CODE = "no code came in time"
 
 # Seconds after the end of a wait at which a number is given back whose trigger has never started.
 START = 60.0
@@ -164,7 +161,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         order_id = check_order_id(self.order_id)
         self._ti = context.get("ti")
         hook = self._hook = self._make_hook()
-        self._waiter = f"{uuid.uuid4().hex}@{store_name(hook)}"
+        self._waiter = new_waiter(hook)
         try:
             self._check(self._arguments())
             self.timeout = check_seconds(self.timeout, "timeout")
@@ -188,16 +185,21 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             return self._returned(context, message.as_dict())
         if self.deferrable:
             if self.cancel_on_timeout:
-                # Airflow calls nothing when it ends a task before its trigger has started. The order is then
-                # given back when the wait would have ended. The trigger's claim takes this off the record.
-                plan_release(
-                    hook,
-                    order_id,
-                    "its task was ended before its wait began",
-                    waiter=waiter,
-                    patience=self.timeout + START,
-                )
-            self._defer(hook, order_id, waiter)
+                plan_giving_back(hook, order_id, waiter=waiter, patience=self.timeout + START)
+            defer(
+                self,
+                hook,
+                order_id,
+                waiter=waiter,
+                seconds=self.timeout,
+                backstop=self._backstop,
+                cancel_on_timeout=self.cancel_on_timeout,
+                cancel_on_kill=self.cancel_on_kill,
+                after=self.after,
+                sender=self.sender,
+                pattern=self.pattern,
+                smsverify_conn_id=self.smsverify_conn_id,
+            )
         if not context.get("task_reschedule_count"):
             log_wait(hook, order_id, self.timeout)
         try:
@@ -247,19 +249,11 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             if event["outcome"] != "arrived":
                 raise AirflowFailException(event["detail"])
             self._check(self._arguments())
-            return self._returned(context, self._arrived().as_dict())
+            message = brought(self._look(self._make_hook()), self.order_id)
+            return self._returned(context, message.as_dict())
         except Exception as error:
             self._give_back_after(error)
             raise
-
-    def _arrived(self) -> Message:
-        message = self._look(self._make_hook())
-        if message is None:
-            raise StoreError(
-                f"the code of order {self.order_id} has come, but this worker cannot see it. Give the "
-                "triggerer and the workers the same store_url"
-            )
-        return message
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Releases the order when Airflow has ended the wait."""
@@ -302,27 +296,6 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     def _look(self, hook: SmsVerifyHook, *, ask: bool = True) -> Message | None:
         return hook.check_otp(
             self.order_id, ask=ask, after=self.after, sender=self.sender, pattern=self.pattern
-        )
-
-    def _defer(self, hook: SmsVerifyHook, order_id: int, waiter: str) -> NoReturn:
-        from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
-
-        now = store_time(hook)
-        self.defer(
-            trigger=SmsVerifyOtpTrigger(
-                order_id=order_id,
-                deadline=now + self.timeout,
-                not_before=now + RESUME_GAP,
-                waiter=waiter,
-                cancel_on_timeout=self.cancel_on_timeout,
-                cancel_on_kill=self.cancel_on_kill,
-                after=None if self.after is None else check_after(self.after).isoformat(),
-                sender=self.sender,
-                pattern=self.pattern,
-                smsverify_conn_id=self.smsverify_conn_id,
-            ),
-            method_name="execute_complete",
-            timeout=longest_deferral(self.timeout + self._backstop),
         )
 
     def _make_hook(self) -> SmsVerifyHook:

@@ -29,7 +29,7 @@ def deferred(
     order: Order, run_task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., SmsVerifyOtpTrigger]:
     """Defers a task on a worker whose clock is so much ahead; gives the trigger as the triggerer makes it."""
-    for module in ("resuming", "sensors.smsverify", "operators.verify"):
+    for module in ("resuming", "deferring"):
         monkeypatch.setattr(f"smsverify_provider.{module}.RESUME_GAP", GAP)
 
     def defer(kind: str, ahead: float, timeout: float) -> SmsVerifyOtpTrigger:
