@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from smsverify._store import sequence
 from smsverify._store.store import Store
-from smsverify._store.tables import constants, orders, waits
+from smsverify._store.tables import constants, is_order, orders, waits
 from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, period_of
 
 # Of an order that is cancelled now: what it was before, where the service has shown that.
@@ -248,7 +248,7 @@ class Records:
 
     def is_order(self, order_id: int) -> sa.ColumnElement[bool]:
         """Picks the row of an order."""
-        return sa.and_(orders.c.account == self.account, orders.c.order_id == order_id)
+        return is_order(self.account, order_id)
 
     def value(self, connection: sa.Connection, order_id: int, of: sa.ColumnElement[Any]) -> Any | None:
         """What a column of an order's row says; `None` where there is no row."""

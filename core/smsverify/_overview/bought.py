@@ -22,7 +22,7 @@ from smsverify._purchases.spending import (
 )
 from smsverify._purchases.wallet import Wallet
 from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL
-from smsverify._store.tables import ARRIVED_AT, constants, kept, messages, orders, purchases
+from smsverify._store.tables import ARRIVED_AT, constants, is_order, kept, messages, orders, purchases
 from smsverify.models import ENDED, has_ended, was_cancelled
 from smsverify.overview import (
     DELIVERY_DAYS,
@@ -39,10 +39,6 @@ from smsverify.overview import (
     WalletSeen,
     WorkflowSpend,
 )
-
-
-def _order_of(purchase: sa.FromClause) -> sa.ColumnElement[bool]:
-    return sa.and_(orders.c.account == ACCOUNT, orders.c.order_id == purchase.c.order_id)
 
 
 def _rentals() -> sa.Select[Any]:
@@ -136,7 +132,7 @@ def _last_day() -> sa.Select[Any]:
     }
     columns = [column.label(name) for name, column in {**groups, **counts}.items()]
     # Nothing came back before it was bought: an index finds these orders, which are few.
-    came_back = sa.and_(_order_of(purchases), orders.c.refunded_at >= DAY_AGO)
+    came_back = sa.and_(is_order(ACCOUNT, purchases.c.order_id), orders.c.refunded_at >= DAY_AGO)
     calls = purchases.outerjoin(orders, came_back).outerjoin(came, came.c.order_id == purchases.c.order_id)
     return sa.select(*columns).select_from(calls).where(*_OF_LAST_DAY).group_by(*groups.values())
 

@@ -12,13 +12,13 @@ from smsverify._messages.inbox import HOUR
 from smsverify._overview.view import ALIVE_UNTIL, DAY_AGO, View, first, more_than
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE
-from smsverify._store.tables import callbacks, messages, orders, polls, refusals, releases, waits
+from smsverify._store.tables import callbacks, is_order, messages, orders, polls, refusals, releases, waits
 from smsverify.overview import Callbacks, ReleaseRow, Requests, Section, Task, WaitRow, Waits
 
 
 def _with_order(rows: sa.Subquery, *order_by: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """These rows with the number and the service of their orders."""
-    its_order = sa.and_(orders.c.account == ACCOUNT, orders.c.order_id == rows.c.order_id)
+    its_order = is_order(ACCOUNT, rows.c.order_id)
     return sa.select(rows, orders.c.phone, orders.c.service).outerjoin(orders, its_order).order_by(*order_by)
 
 

@@ -16,7 +16,7 @@ from smsverify._runtime.clock import DAY
 from smsverify._store.parameters import ACCOUNT
 from smsverify._store.rows import named
 from smsverify._store.store import Store
-from smsverify._store.tables import messages, orders, purchases
+from smsverify._store.tables import is_order, messages, orders, purchases
 from smsverify.checks import OrderRequest
 from smsverify.models import has_ended
 from smsverify.overview import Delivery
@@ -60,7 +60,6 @@ def newest_bought(
         messages.c.order_id == newest.c.order_id,
         messages.c.came_at >= newest.c.sent_at,
     )
-    its_order = sa.and_(orders.c.account == ACCOUNT, orders.c.order_id == newest.c.order_id)
     return sa.select(
         newest.c.request,
         *(newest.c[column.name] for column in of_purchase),
@@ -69,7 +68,7 @@ def newest_bought(
         IS_REFUNDED.label("is_refunded"),
         seconds.scalar_subquery().label("seconds"),
         *of_order,
-    ).join(orders, its_order)
+    ).join(orders, is_order(ACCOUNT, newest.c.order_id))
 
 
 _BOUGHT = newest_bought(sa.bindparam("since", type_=sa.Double), sa.bindparam("most", type_=sa.Integer))

@@ -21,7 +21,7 @@ from smsverify._runtime.clock import DAY
 from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL, values_of
 from smsverify._store.rows import named
 from smsverify._store.store import Store
-from smsverify._store.tables import NOT_ENDED, constants, orders, purchases, releases
+from smsverify._store.tables import NOT_ENDED, constants, is_order, orders, purchases, releases
 from smsverify.models import CANCELLED, RENTALS, Order
 from smsverify.overview import Task
 from smsverify.reports import HeldOrder, UnknownCall
@@ -144,10 +144,9 @@ def _held(kinds: tuple[HeldKind, ...], *, has_candidates: bool) -> sa.Select[Any
         purchases.c.order_id == found.c.order_id
     )
     columns = [column for column in _COLUMNS if column is not orders.c.order_id]
-    its_order = sa.and_(orders.c.account == ACCOUNT, orders.c.order_id == found.c.order_id)
     return (
         sa.select(found, *columns, task.scalar_subquery().label("task"))
-        .join(orders, its_order)
+        .join(orders, is_order(ACCOUNT, found.c.order_id))
         .order_by(found.c.rank, found.c.place, found.c.order_id)
     )
 

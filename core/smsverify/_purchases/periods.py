@@ -15,7 +15,7 @@ from smsverify._purchases.moments import Moment
 from smsverify._runtime.clock import DAY
 from smsverify._service.service_clock import ServiceClock
 from smsverify._store.store import Store
-from smsverify._store.tables import RENEWAL, orders, purchases
+from smsverify._store.tables import RENEWAL, is_order, orders, purchases
 from smsverify.models import Order, OrderStatus, period_of
 
 NAMED_DAYS: Final = {"rent-1day": 1, "rent-30days": 30}
@@ -195,9 +195,9 @@ class Periods:
 
     def _first_seen_at(self, order_id: int) -> float:
         with self._store.read() as connection:
-            this = sa.and_(orders.c.account == self._account, orders.c.order_id == order_id)
-            seen_at = connection.execute(sa.select(orders.c.first_seen_at).where(this)).scalar()
-            return self._store.now(connection) if seen_at is None else float(seen_at)
+            seen_at = sa.select(orders.c.first_seen_at).where(is_order(self._account, order_id))
+            found = connection.execute(seen_at).scalar()
+            return self._store.now(connection) if found is None else float(found)
 
 
 def _made(row: Any, now: Moment, least: float) -> MadeRenewal:

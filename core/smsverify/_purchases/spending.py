@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from smsverify._orders.records import IS_REFUNDED
 from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
-from smsverify._store.tables import orders, purchases
+from smsverify._store.tables import is_order, orders, purchases
 from smsverify.errors import PriceLimitError, SpendingLimitError
 from smsverify.overview import Task
 from smsverify.text import amount
@@ -36,7 +36,7 @@ MAY_BE_TOO_MUCH = sa.and_(
     ),
 )
 
-_ITS_ORDER = sa.and_(orders.c.account == purchases.c.account, orders.c.order_id == purchases.c.order_id)
+_ITS_ORDER = is_order(purchases.c.account, purchases.c.order_id)
 # Of a paid call; where it has no order this is false, and not unknown.
 HAS_COME_BACK = sa.and_(purchases.c.kind == "order", IS_REFUNDED)
 

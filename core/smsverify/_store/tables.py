@@ -474,3 +474,10 @@ handled = sa.Table(
     sa.Column("since", sa.Double, nullable=False),
     sa.Index("smsverify_handled_since", "account", "since"),
 )
+
+
+def is_order(
+    account: str | sa.ColumnElement[str], order_id: int | sa.ColumnElement[int]
+) -> sa.ColumnElement[bool]:
+    """Picks the row of an account's order."""
+    return sa.and_(orders.c.account == account, orders.c.order_id == order_id)
