@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from smsverify.errors import FindingsError
 from smsverify.models import Order
 from smsverify.overview import Task
-from smsverify.text import amount, printable
+from smsverify.text import amount, printable, usd
 
 Outcome = Literal[
     "renewed",
@@ -122,8 +122,7 @@ class KeptRental(_Row):
     def as_text(self) -> str:
         """What was done for it, in a line."""
         what = ", ".join(filter(None, (self.service, self.product, self.phone))) or "not bought here"
-        cost = "an unknown amount" if self.cost is None else f"{amount(self.cost)} USD"
-        paid = f" for {cost}" if self.outcome == "renewed" else ""
+        paid = f" for {usd(self.cost, 'an unknown amount')}" if self.outcome == "renewed" else ""
         about = "about " if self.expires_estimated else ""
         end = "unknown" if self.expires_at is None else f"{about}{_utc(self.expires_at)}"
         reason = f" ({self.reason})" if self.reason else ""
@@ -172,7 +171,7 @@ class RentalsReport(_Report):
     def as_text(self) -> str:
         outcomes = Counter(rental.outcome for rental in self.rentals)
         counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "no rentals"
-        held = "an unknown amount" if self.balance is None else f"{amount(self.balance)} USD"
+        held = usd(self.balance, "an unknown amount")
         head = (
             f"{counts}; that {'would cost' if self.dry_run else 'cost'} {amount(self.cost)} USD, and the "
             f"wallet holds {held}; to renew each rental once more costs {amount(self.next_cost)} USD"
@@ -227,9 +226,10 @@ class UnknownCall(_Row):
     def as_text(self) -> str:
         """What is known of the call, and what a person can do, in a line."""
         named = ", ".join(map(str, self.order_ids))
+        price = usd(self.price, "unknown price")
         candidates = f". It may have bought order {named}: decide with `smsverify resolve`"
         return printable(
-            f"{self.key} ({self.kind}, {_price(self.price)}) was sent at {_utc(self.sent_at)}, and it is "
+            f"{self.key} ({self.kind}, {price}) was sent at {_utc(self.sent_at)}, and it is "
             "unknown whether it was carried out; it is not sent again"
             f"{candidates if named and self.kind == 'order' else ''}"
         )
@@ -263,7 +263,7 @@ class HeldOrder(_Row):
 
     def as_text(self) -> str:
         """The order and the reason, in a line."""
-        what = f"{self.service or '-'}, {_price(self.price)}, {self.status}"
+        what = f"{self.service or '-'}, {usd(self.price, 'unknown price')}, {self.status}"
         return printable(f"order {self.order_id} ({what}): {self.reason}")
 
 
@@ -331,7 +331,7 @@ class Reconciliation(_Report):
         }
 
     def as_text(self) -> str:
-        balance = "unknown" if self.balance is None else f"{amount(self.balance)} USD"
+        balance = usd(self.balance, "unknown")
         unpriced = f"; {self.unpriced} calls of unknown price" if self.unpriced else ""
         lines = [
             f"wallet {balance}; spent today {amount(self.spent_today)} USD, in all {amount(self.spent)} USD; "
@@ -392,10 +392,6 @@ class PruneReport(_Row):
 
 
 # ------------------------------------------------------------------ words
-
-
-def _price(price: Decimal | None) -> str:
-    return "unknown price" if price is None else f"{amount(price)} USD"
 
 
 def _utc(when: datetime) -> str:

@@ -79,6 +79,11 @@ def amount(usd: Decimal) -> str:
     return cents if Decimal(cents) == usd else f"{usd:f}"
 
 
+def usd(given: Decimal | None, unknown: str = "an unknown price") -> str:
+    """An amount with its currency, such as `0.40 USD`; other words where it is not known."""
+    return unknown if given is None else f"{amount(given)} USD"
+
+
 def visible(text: str) -> str:
     """Drops bidi marks and whatever else has no width; makes the digits of every script ASCII."""
     return "".join(

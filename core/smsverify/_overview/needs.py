@@ -12,7 +12,7 @@ from smsverify._runtime.interrupts import command
 from smsverify.models import has_ended
 from smsverify.overview import SHOWN, Need, NeedKind, RentalRow, Section
 from smsverify.reports import KEPT, UnknownCall
-from smsverify.text import amount, printable
+from smsverify.text import printable, usd
 
 URGENCY: Final[dict[NeedKind, int]] = {kind: place for place, kind in enumerate(get_args(NeedKind))} | {
     "renewal_unknown": 0
@@ -54,8 +54,7 @@ def _unknown(call: UnknownCall) -> Need:
     ids = call.order_ids
     given = str(ids[0]) if len(ids) == 1 else "ORDER_ID"
     what = "a purchase" if call.kind == "order" else f"a renewal of order {ids[0]}"
-    price = "an unknown price" if call.price is None else f"{amount(call.price)} USD"
-    text = f"{what} for {price} was sent at {call.sent_at:%H:%M} UTC, and its outcome is unknown"
+    text = f"{what} for {usd(call.price)} was sent at {call.sent_at:%H:%M} UTC, and its outcome is unknown"
     if call.kind == "order" and ids:
         text += f"; it may be order {' or '.join(map(str, ids))}"
     return Need(

@@ -34,7 +34,7 @@ from smsverify.errors import (
     SmsVerifyError,
 )
 from smsverify.models import RENTALS, Order, OrderStatus, Service
-from smsverify.text import amount, log_of
+from smsverify.text import log_of, usd
 
 log = log_of(__name__)
 
@@ -113,8 +113,7 @@ class Purchases:
                 _refuse_ended(found)
                 return found
         order = self._with_phone(order)
-        price = "an unknown price" if order.price is None else f"{amount(order.price)} USD"
-        log.info("Bought %s for %s", named(order.order_id, order), price)
+        log.info("Bought %s for %s", named(order.order_id, order), usd(order.price))
         warn_if_overcharged(order.order_id, order.price, request.max_price)
         return order
 

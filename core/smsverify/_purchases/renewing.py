@@ -28,7 +28,7 @@ from smsverify.errors import (
     StoreError,
 )
 from smsverify.models import RENTALS, Order, OrderStatus, period_of
-from smsverify.text import amount, log_of
+from smsverify.text import log_of, usd
 
 log = log_of(__name__)
 
@@ -182,7 +182,7 @@ class Renewals:
             "Renewed %s until %s for %s",
             named(order_id, renewed),
             "an unknown time" if renewed.expires_at is None else f"{renewed.expires_at:%Y-%m-%d %H:%M} UTC",
-            "an unknown price" if due.price is None else f"{amount(due.price)} USD",
+            usd(due.price),
         )
         return Renewal(renewed, is_new=True, price=due.price)
 

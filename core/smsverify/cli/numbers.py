@@ -12,7 +12,7 @@ from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import Key, MaxPrice, OrderId, Product, flag
 from smsverify.cli.verbs import Common, going_on, paid
-from smsverify.text import amount, printable
+from smsverify.text import printable, usd
 
 PANEL = "Numbers"
 
@@ -77,7 +77,7 @@ def order(
     go_on = f"{again} goes on with it, and pays nothing twice"
     with going_on(go_on), interrupts(go_on) as stop:
         bought = common.hook().order(product, **wanted, key=key, stop=stop)
-    price = "-" if bought.price is None else f"{amount(bought.price)} USD"
+    price = usd(bought.price, "-")
     with paid(f"order {bought.order_id} is bought: {again} prints it"):
         text = f"order {bought.order_id}  {bought.phone or '-'}  {bought.status}  {price}"
         output.show(bought, text, as_json=common.json)
