@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from smsverify._parts import Parts
+from smsverify._runtime.clock import DAY
 from smsverify._runtime.properties import cached_property
 from smsverify._service.rate_limit import RateLimitState
 from smsverify._store.schema import StoreState
@@ -18,8 +19,8 @@ from smsverify.reports import PruneReport
 
 __all__ = ["AccountView", "RateLimitState", "StoreState"]
 
-YOUNGEST = 86_400.0  # seconds; younger rows are never removed from the store
-OLDEST = 100 * 366 * 86_400.0  # seconds; no row is older
+YOUNGEST = DAY  # seconds; younger rows are never removed from the store
+OLDEST = 100 * 366 * DAY  # seconds; no row is older
 
 
 class AccountView:

@@ -23,6 +23,7 @@ from pydantic import (
 from smsverify._input.amounts import FINEST, MOST_DIGITS, is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.phones import phone_digits
+from smsverify._runtime.clock import DAY
 
 Product = Literal["temporary", "best-temp", "rental", "rent-1day", "rent-30days", "global", "esim"]
 PRODUCTS: Final[tuple[Product, ...]] = get_args(Product)
@@ -469,7 +470,7 @@ def seconds_left(status: OrderStatus) -> float | None:
     """
     left = status.time_left_seconds
     if left is None and status.days_left is not None:
-        left = float(status.days_left) * 86_400
+        left = float(status.days_left) * DAY
     return None if left is not None and left <= 0 and status.status == "pending" else left
 
 

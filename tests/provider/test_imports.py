@@ -40,8 +40,8 @@ def test_operators_and_sensor_load_no_client_no_database_and_no_server() -> None
     of_the_core = {name.removeprefix("smsverify.") for name in ours if name.startswith("smsverify.")}
     files = ("actions", "amounts", "ids", "names", "patterns", "phones", "templates", "values")
     checks = {"_input", *(f"_input.{name}" for name in files)}
-    threads = {"_runtime", "_runtime.forking", "_runtime.job_thread", "_runtime.threads"}
-    assert of_the_core <= {"_version", "text", "errors", "models", "checks", "wings", *checks, *threads}
+    runtime = {"_runtime", *(f"_runtime.{name}" for name in ("clock", "forking", "job_thread", "threads"))}
+    assert of_the_core <= {"_version", "text", "errors", "models", "checks", "wings", *checks, *runtime}
     assert "regex" not in ours
 
 

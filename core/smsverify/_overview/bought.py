@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._orders.records import is_awaited
-from smsverify._overview.view import DAY, DAY_AGO, MIDNIGHT, View, first, more_than
+from smsverify._overview.view import DAY_AGO, MIDNIGHT, View, first, more_than
 from smsverify._purchases.calls import OpenCall
 from smsverify._purchases.deliveries import figures, newest_bought
 from smsverify._purchases.spending import (
@@ -21,6 +21,7 @@ from smsverify._purchases.spending import (
     spent_by_workflow,
 )
 from smsverify._purchases.wallet import Wallet
+from smsverify._runtime.clock import DAY
 from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL
 from smsverify._store.tables import ARRIVED_AT, constants, is_order, kept, messages, orders, purchases
 from smsverify.models import ENDED, has_ended, was_cancelled

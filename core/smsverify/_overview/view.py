@@ -13,12 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._runtime.clock import DAY
 from smsverify._store.parameters import values_of
 from smsverify._store.rows import named
 from smsverify._store.store import Store
 from smsverify.overview import SHOWN
-
-DAY = 86_400.0
 
 MIDNIGHT: sa.BindParameter[float] = sa.bindparam("midnight", type_=sa.Double)
 DAY_AGO: sa.BindParameter[float] = sa.bindparam("day_ago", type_=sa.Double)

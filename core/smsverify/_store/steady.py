@@ -36,7 +36,7 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from smsverify._runtime.clock import boot_id, boottime
+from smsverify._runtime.clock import DAY, boot_id, boottime
 from smsverify._store.tables import accounts, clocks, looks, orders, purchases, queue, shifts, slots, waits
 from smsverify.errors import StoreError
 from smsverify.text import log_of
@@ -44,7 +44,7 @@ from smsverify.text import log_of
 log = log_of(__name__)
 
 NOTE_PAUSE = 30.0  # seconds between two notes of what the time is
-FORGOTTEN_AFTER = 30 * 86_400.0  # seconds after which a machine that is not seen any more is gone
+FORGOTTEN_AFTER = 30 * DAY  # seconds after which a machine that is not seen any more is gone
 # By how much two clocks that are not set may differ: seconds, and seconds in each of them.
 STEP = 0.02
 DRIFT = 5e-4
