@@ -35,6 +35,7 @@ RENTAL_DURATIONS: Final = (3, 30)
 CANCELLED: Final = frozenset({"cancelled", "canceled", "refunded"})
 ENDED: Final = CANCELLED | {"completed", "expired", "failed", "timeout"}
 KNOWN_STATUSES: Final = ENDED | {"pending", "active"}
+LIST_LENGTH: Final = 50  # orders that the service's list shows, the newest
 UNKNOWN_STATUS: Final = "unknown"  # where the service gives none
 LONGEST_STATUS: Final = 1000  # characters that are kept of it
 LONGEST_NAME: Final = 200  # characters of what a catalogue's line or country is called

@@ -20,12 +20,10 @@ from smsverify._store import sequence
 from smsverify._store.sequence import Asked
 from smsverify._store.tables import accounts, orders, purchases
 from smsverify.metrics import REFUNDED, REFUNDS, Meter
-from smsverify.models import RENTALS, Order, was_cancelled
+from smsverify.models import LIST_LENGTH, RENTALS, Order, was_cancelled
 from smsverify.text import amount, log_of
 
 log = log_of(__name__)
-
-LIST_LENGTH = 50  # orders that the service lists
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.cancelling import Cancelling
 from smsverify._orders.handover import Handover
-from smsverify._orders.listing import LIST_LENGTH, OrderList
+from smsverify._orders.listing import OrderList
 from smsverify._orders.records import Records
 from smsverify._orders.releases import Releases
 from smsverify._orders.status import StatusReader
 from smsverify._service.endpoints import ServiceApi
 from smsverify.metrics import Meter
+from smsverify.models import LIST_LENGTH
 
 
 class Orders:

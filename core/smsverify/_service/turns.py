@@ -34,6 +34,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from smsverify.models import LIST_LENGTH
+
 CODE_LATENCY = 5.0  # seconds at time scale 1 that a code may lie at the service while requests are scarce
 # Seconds at time scale 1 between two polls, at the least. Faster, a code would hardly be in hand sooner:
 # people and pages take seconds.
@@ -44,7 +46,6 @@ SLOWEST_POLL = 10.0
 RAREST_POLL = 30.0
 # Where a code may lie for so long, numbers are ordered ahead on idle slots, as many as the list shows.
 ORDERS_AHEAD = 30.0
-LISTED = 50
 # Shares of the slots.
 FREE_SHARE = 1 / 15  # purchases leave this free while codes are polled for, and may lie for 5 s
 SLACK = 1 / 20  # polls leave this unused then, since the next minute may need more than the last one
@@ -258,7 +259,7 @@ class Snapshot:
         before = self.now - self.period
         used = [slot.used_at for slot in self.slots if slot.priority is not None]
         were_idle = not any(before - self.period < used_at <= before for used_at in used)
-        return max(lasting, min(int(self.limit * AHEAD_SHARE), LISTED)) if were_idle else lasting
+        return max(lasting, min(int(self.limit * AHEAD_SHARE), LIST_LENGTH)) if were_idle else lasting
 
     def _leaves_enough_for_codes_at(self, place: int, ahead: int) -> float:
         """When a purchase, with so many purchases and requests before it, leaves enough slots for codes."""
