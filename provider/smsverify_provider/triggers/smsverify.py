@@ -7,11 +7,9 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from concurrent.futures import Future
 from functools import partial
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
@@ -27,6 +25,7 @@ from smsverify.errors import (
 )
 from smsverify.text import log_of
 from smsverify.wings import Place, claim, keep_place, store_name, store_time
+from smsverify_provider.event_loop import hook_on, in_own_thread
 from smsverify_provider.kills import give_back, state_on_loop
 from smsverify_provider.resuming import LEAD, Gap
 from smsverify_provider.runs import wait_for_ti
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 log = log_of(__name__)
-
-_Result = TypeVar("_Result")
 
 OTHER_STORE = (
     "the worker and the triggerer have different stores, so neither sees the other's records. Give both the "
@@ -209,7 +206,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
                 hook = self._hook = await self._make_hook()
                 if hook.settings.api_key == refused_key:
                     return {"outcome": "refused", "detail": refusal}
-                left = await _in_own_thread(self._claim, hook)
+                left = await in_own_thread(self._claim, hook)
                 if left is None:
                     return {"outcome": "other_store", "detail": OTHER_STORE}
                 end = time.monotonic() + left
@@ -267,7 +264,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         return max(0.0, self.deadline - now)
 
     async def _make_hook(self) -> SmsVerifyHook:
-        return await _hook_on(self.smsverify_conn_id)
+        return await hook_on(self.smsverify_conn_id)
 
 
 class SmsVerifyTurnTrigger(BaseTrigger):
@@ -326,8 +323,8 @@ class SmsVerifyTurnTrigger(BaseTrigger):
         complaint = ""
         while True:
             try:
-                hook = await _hook_on(self.smsverify_conn_id)
-                kept = await _in_own_thread(self._keep, hook)
+                hook = await hook_on(self.smsverify_conn_id)
+                kept = await in_own_thread(self._keep, hook)
                 if kept is None:
                     return OTHER_STORE
                 await asyncio.wrap_future(kept)
@@ -433,8 +430,8 @@ class MessageStream(SharedStreamProducer):
         complaint = ""
         while True:
             try:
-                hook = await _hook_on(self._conn_id)
-                subscription = self._subscription = await _in_own_thread(self._start, hook)
+                hook = await hook_on(self._conn_id)
+                subscription = self._subscription = await in_own_thread(self._start, hook)
                 while True:
                     batch = await asyncio.wrap_future(subscription.next())
                     complaint = ""
@@ -459,7 +456,7 @@ class MessageStream(SharedStreamProducer):
     async def confirm(self, message_id: int) -> None:
         """Moves the cursor: all messages up to this one are announced."""
         if self._subscription is not None:
-            await _in_own_thread(self._subscription.advance, message_id)
+            await in_own_thread(self._subscription.advance, message_id)
         self._is_confirmed.set()
 
     async def aclose(self) -> None:
@@ -483,36 +480,6 @@ class MessageStream(SharedStreamProducer):
                 for message_id, message in batch
             ],
         }
-
-
-_lookups: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[SmsVerifyHook]] = {}
-
-
-async def _hook_on(conn_id: str) -> SmsVerifyHook:
-    """The hook on a connection. Triggers that begin together read it once, and share the hook."""
-    this = (asyncio.get_running_loop(), conn_id)
-    if this not in _lookups:
-        _lookups[this] = asyncio.create_task(_look_up(conn_id))
-        _lookups[this].add_done_callback(lambda _: _lookups.pop(this))
-    # Shielded: the others need it although one of them ends.
-    return await asyncio.shield(_lookups[this])
-
-
-async def _look_up(conn_id: str) -> SmsVerifyHook:
-    # Loading the client blocks.
-    hooks = await asyncio.to_thread(import_module, "smsverify_provider.hooks.smsverify")
-    hook: SmsVerifyHook = await hooks.SmsVerifyHook.on_event_loop(conn_id)
-    return hook
-
-
-# The loop's own threads are few, and Airflow needs them also while a store does not answer.
-_threads = ThreadPoolExecutor(10, thread_name_prefix="smsverify-trigger")
-
-
-async def _in_own_thread(work: Callable[..., _Result], *arguments: Any) -> _Result:
-    """As `asyncio.to_thread`, for what asks the store."""
-    call = partial(copy_context().run, work, *arguments)
-    return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
 
 def _given(state: str | Exception | None, _ti: Any) -> str | None:
