@@ -1,0 +1,18 @@
+"""A task for a verified account, before it runs and when it comes back from its wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from smsverify_provider.operators.smsverify import SmsVerifyOperator
+
+WHATSAPP = {"product": "temporary", "service": "WhatsApp", "max_price": "0.50", "timeout": 0.5}
+
+
+def verifying(function: Callable[..., Any], **arguments: Any) -> SmsVerifyOperator:
+    return SmsVerifyOperator(**{"task_id": "sign_up", "python_callable": function, **WHATSAPP, **arguments})
+
+
+def resume(operator: SmsVerifyOperator, event: dict[str, Any]) -> Any:
+    return operator.resume_execution("execute_complete", {"event": event}, {})  # type: ignore[arg-type]
