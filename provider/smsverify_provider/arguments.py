@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
-from smsverify.checks import LATER, check_pattern
+from smsverify.checks import LATER, check_pattern, check_sender
 from smsverify.errors import InvalidRequestError
 from smsverify.text import shown
 from smsverify.wings import own_type
@@ -84,6 +84,27 @@ def check_text_pattern(pattern: Any) -> None:
             field="pattern",
         )
     check_pattern(pattern)
+    _refuse_half(pattern, "pattern")
+
+
+def check_text_sender(sender: Any) -> None:
+    """Checks the name or number of a sender, which a trigger is given.
+
+    Raises:
+        InvalidRequestError: it is none, or malformed.
+    """
+    _refuse_half(check_sender(sender), "sender")
+
+
+def _refuse_half(text: str, field: str) -> None:
+    """Refuses half a character. Airflow could not send it to the trigger, and the task would just end."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            f"{field} {shown(text)} is malformed: it has half a character, which Airflow cannot keep",
+            field=field,
+        ) from None
 
 
 def check_call(function: Callable[..., Any], args: Collection[Any], kwargs: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 
-from smsverify.checks import check_after
+from smsverify.checks import check_after, check_sender
 from smsverify.errors import StoreError
 from smsverify.wings import plan_release, store_name, store_time
 from smsverify_provider.resuming import RESUME_GAP, longest_deferral
@@ -78,7 +78,7 @@ def defer(
             cancel_on_timeout=cancel_on_timeout,
             cancel_on_kill=cancel_on_kill,
             after=None if after is None else check_after(after).isoformat(),
-            sender=sender,
+            sender=None if sender is None else check_sender(sender),
             pattern=pattern,
             passed_on=passed_on,
             smsverify_conn_id=smsverify_conn_id,

@@ -95,6 +95,8 @@ def refused(make: Callable[[], Any], field: str) -> None:
         (Sensor, {"order_id": 5, "after": "yesterday"}, "after"),
         (Sensor, {"order_id": 5, "after": "2026-11-24T14:22:10"}, "after"),
         (Sensor, {"order_id": 5, "sender": ""}, "sender"),
+        (Sensor, {"order_id": 5, "sender": "half \udc80"}, "sender"),
+        (Sensor, {"order_id": 5, "pattern": "half \udc80"}, "pattern"),
         (Sensor, {"order_id": 5, "pattern": "(unclosed"}, "pattern"),
         (Sensor, {"order_id": 5, "pattern": re.compile("[0-9]+")}, "pattern"),
         (Order, {**WHATSAPP, "max_price": "1e400"}, "max_price"),

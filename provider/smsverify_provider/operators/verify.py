@@ -20,11 +20,16 @@ from smsverify.checks import (
     check_price_limit,
     check_result,
     check_seconds,
-    check_sender,
 )
 from smsverify.errors import InvalidRequestError, NotFoundError, WaitStoppedError
 from smsverify.wings import attempts_of, claim
-from smsverify_provider.arguments import check_call, check_known, check_text_pattern, is_known
+from smsverify_provider.arguments import (
+    check_call,
+    check_known,
+    check_text_pattern,
+    check_text_sender,
+    is_known,
+)
 from smsverify_provider.deferring import brought, defer, new_waiter, plan_giving_back
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
@@ -193,7 +198,7 @@ class SmsVerifyOperator(WaitsForTurn):
             check_count(given["attempts"], "attempts")
         if given["timeout"] is not LATER:
             check_seconds(given["timeout"], "timeout")
-        check_known(given.get("sender"), check_sender)
+        check_known(given.get("sender"), check_text_sender)
         check_known(given.get("pattern"), check_text_pattern)
         check_known(given.get("key"), check_key)
         alternatives = given["alternatives"]

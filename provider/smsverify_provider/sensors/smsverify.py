@@ -16,7 +16,6 @@ from smsverify.checks import (
     check_order_id,
     check_price_limit,
     check_seconds,
-    check_sender,
 )
 from smsverify.errors import (
     AuthenticationError,
@@ -29,7 +28,7 @@ from smsverify.errors import (
 from smsverify.models import Message
 from smsverify.text import amount
 from smsverify.wings import NO_CODE, claim, log_wait, missing_code
-from smsverify_provider.arguments import CheckedOperator, check_known, check_text_pattern
+from smsverify_provider.arguments import CheckedOperator, check_known, check_text_pattern, check_text_sender
 from smsverify_provider.deferring import brought, defer, new_waiter, plan_giving_back
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
@@ -153,7 +152,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             check_order_id(given.get("order_id"))
         check_known(given.get("timeout"), partial(check_seconds, field="timeout"))
         check_known(given.get("after"), check_after)
-        check_known(given.get("sender"), check_sender)
+        check_known(given.get("sender"), check_text_sender)
         check_known(given.get("pattern"), check_text_pattern)
 
     def execute(self, context: Context) -> Any:
