@@ -139,9 +139,11 @@ def test_a_renewal_that_was_paid_is_handed_out_whatever_became_of_its_price(
 def test_a_renewal_is_believed_only_where_the_answer_is_about_it(
     body: Any, requests_mock: Mocker, make_hook: MakeHook, store_url: str
 ) -> None:
-    url = "http://127.0.0.1:9/api/v1/order/7"
-    requests_mock.get(f"{url}/status/", json={"order_id": 7, "status": "active"})
-    requests_mock.post(f"{url}/renew/", json=body)
+    url = "http://127.0.0.1:9/api/v1"
+    requests_mock.get(f"{url}/orders/", json=[])
+    requests_mock.get(f"{url}/balance/", json={"balance": "10.00"})
+    requests_mock.get(f"{url}/order/7/status/", json={"order_id": 7, "status": "active"})
+    requests_mock.post(f"{url}/order/7/renew/", json=body)
     with pytest.raises(errors.PurchaseUnknownError):
         make_hook("http://127.0.0.1:9", store_url).renew(7)
 
