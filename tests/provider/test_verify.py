@@ -18,7 +18,7 @@ from airflow.sdk import DAG, BaseOperator, TaskInstanceState, task
 from trigger_runs import event_of
 from verify_runs import WHATSAPP, resume, verifying
 
-from smsverify.errors import AuthenticationError, InvalidRequestError, NotFoundError
+from smsverify.errors import AuthenticationError, InvalidRequestError, NotFoundError, SmsVerifyError
 from smsverify.simulator import Fault, Simulator
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOperator
@@ -380,6 +380,17 @@ def test_a_trigger_that_fails_gives_the_number_back(
     vars(wait).update(rendered_anew)
     with pytest.raises(Exception, match="Trigger failure"):
         wait.resume_execution("__fail__", {"error": "Trigger failure"}, {})  # type: ignore[arg-type]
+    assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+def test_a_wait_that_fails_in_the_triggerer_gives_the_number_back(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    wait = verifying(print)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    event = {"order_id": trigger.order_id, "outcome": "failed", "detail": "it failed", **trigger.passed_on}
+    with pytest.raises(SmsVerifyError, match="it failed"):
+        resume(wait, event)
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 

@@ -21,7 +21,7 @@ from smsverify.checks import (
     check_result,
     check_seconds,
 )
-from smsverify.errors import InvalidRequestError, NotFoundError, WaitStoppedError
+from smsverify.errors import InvalidRequestError, NotFoundError, SmsVerifyError, WaitStoppedError
 from smsverify.wings import attempts_of, claim
 from smsverify_provider.arguments import (
     check_call,
@@ -332,6 +332,8 @@ class SmsVerifyOperator(WaitsForTurn):
         """The SMS whose coming an event says."""
         if event["outcome"] == "not_found":
             raise without_frames(NotFoundError(event["detail"]))
+        if event["outcome"] == "failed":
+            raise without_frames(SmsVerifyError(event["detail"]))
         return brought(self._look(event["order_id"]), event["order_id"])
 
     def _end_without_records(self, order_id: int) -> NoReturn:

@@ -245,6 +245,8 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         # The templates have been rendered anew, and this order was waited for.
         self.order_id = event["order_id"]
         try:
+            if event["outcome"] == "failed":
+                raise SmsVerifyError(event["detail"])
             if event["outcome"] != "arrived":
                 raise AirflowFailException(event["detail"])
             self._check(self._arguments())

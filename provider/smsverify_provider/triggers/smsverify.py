@@ -68,8 +68,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
     """Waits until the SMS of an order is in the inbox, by the one poll that all waits share.
 
     Its event says how the wait ended, never what the SMS says: `order_id`, `outcome` (`arrived`, `timeout`,
-    `ended`, `not_found` or `refused`), and if nothing has arrived a `detail` for people; after a time-out,
-    whether the order was `cancelled`.
+    `ended`, `not_found`, `refused`, `other_store` or `failed`), and if nothing has arrived a `detail` for
+    people; after a time-out, whether the order was `cancelled`.
 
     Args:
         order_id: the order.
@@ -137,7 +137,14 @@ class SmsVerifyOtpTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Waits, and yields an event that says how the wait ended."""
         wait_for_ti(self.task_instance)
-        outcome = await self._wait()
+        try:
+            outcome = await self._wait()
+        except Exception as error:
+            # Airflow would not bring the order back to the task, whose templates may name another one by now.
+            self.log.exception("The wait for order %d failed", self.order_id)
+            # The text of a foreign error could quote a secret.
+            why = str(error) if isinstance(error, SmsVerifyError) else type(error).__name__
+            outcome = {"outcome": "failed", "detail": f"the wait failed in the triggerer: {why}"}
         self._has_ended = True
         await self._gap.passed()
         yield WaitEvent({"order_id": self.order_id} | (self.passed_on or {}) | outcome)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout, TaskDeferred
+from trigger_runs import event_of, run
 
+from smsverify.errors import SmsVerifyError
 from smsverify.models import Order
 from smsverify.simulator import Simulator
 from smsverify.wings import claim
@@ -132,6 +134,32 @@ def test_a_wait_that_no_triggerer_serves_is_a_time_out_and_a_refund(
     with pytest.raises(AirflowSensorTimeout):
         wait.resume_execution("__fail__", {"error": "Trigger timeout"}, {})
     assert sim.order(order.order_id).status == "cancelled"
+
+
+@NEVER
+def test_a_trigger_that_fails_gives_its_own_number_back_and_no_other(
+    run_task: Any,
+    connection: Any,
+    hook: Any,
+    order: Order,
+    sim: Simulator,
+    airflow_says: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow_says("running")
+    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True, do_xcom_push=False)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    monkeypatch.setattr("smsverify.hook.SmsVerifyHook.await_otp", fails)
+    event = run(event_of(trigger))
+    other = wait.order_id = hook.order("temporary", service="WhatsApp", key="other").order_id  # rendered anew
+    with pytest.raises(SmsVerifyError, match=r"failed in the triggerer: RuntimeError$"):
+        wait.resume_execution("execute_complete", {"event": event}, {"ti": Tries(max_tries=0)})
+    statuses = {one.order_id: one.status for one in sim.orders()}
+    assert statuses == {order.order_id: "cancelled", other: "pending"}
+
+
+async def fails(*_arguments: Any, **_options: Any) -> None:
+    raise RuntimeError("some text")
 
 
 @NEVER
