@@ -364,7 +364,7 @@ class Series:
             raise PurchaseConflictError(
                 f"the key {self.key!r} stands for another purchase: a call that asks for something else "
                 f"still tries its number, order {order_id}. Nothing was bought or cancelled. Use another "
-                "key, or call again when that call has ended",
+                "key, or call again when that call has ended. A killed one counts as ended 15 minutes later",
                 key=self.key,
             )
 
