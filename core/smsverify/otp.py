@@ -119,7 +119,7 @@ class _Reading:
             if any(links[candidate] is firmest for candidate in listed)
             for candidate in listed
         }
-        return values.pop() if firmest > _Link.NONE and len(values) == 1 else None
+        return (values.pop() or None) if firmest > _Link.NONE and len(values) == 1 else None
 
     def _lists(self) -> list[list[Candidate]]:
         """The candidates, those together that are listed side by side: "48213 or 55012"."""

@@ -128,6 +128,12 @@ def test_leading_zeros_stay(message: tuple[str, str], zeros: int) -> None:
         ("Your code: 4412 88", None),  # and no part of it
         ("29384 7 is your code", None),
         ("Your code: 48213 08001234567", "48213"),
+        ("Your code: 482910 5550123", "482910"),
+        ("12306 482910 is your code", "482910"),
+        ("482910 2 factor code", "482910"),
+        ("Your code is 482910 1 800 258 6161", "482910"),
+        ("7788 code 482910 1234", "482910"),
+        ("7788 code 4412 88", None),  # and not another number
         ("Your code: 448_120", None),
         ("Your code: 448·120", None),
         ("Your code: 4481...20", None),

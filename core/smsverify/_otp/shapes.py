@@ -51,6 +51,9 @@ _LINKS = 2  # of them are links
 
 _LONGEST = 10  # digits of a code
 
+# The value of what may be the code, but in which groups it is written is not clear: 4412 88.
+UNREADABLE = ""
+
 # --- What has the shape of a code.
 
 _PIECE = r"(?<![a-z0-9])[a-z0-9]+(?:-[a-z0-9]+)*"
@@ -144,11 +147,17 @@ def _is_part(piece: re.Match[str], text: str) -> bool:
 
 
 def _read_row(row: list[re.Match[str]], written: str) -> Iterator[Candidate]:
-    """Numbers with single spaces between them: one code in groups, no part of which is one, or several."""
+    """Numbers with single spaces between them: one code in groups, several numbers, or a phone number."""
     groups = [token[0] for token in row]
-    if len(row) > 1 and (joined := _joined(groups) or _as_pair(groups)):
-        yield Candidate(joined, row[0].start(), row[0].start(), row[-1].end(), _is_doubtful(groups))
-    elif len(row) == 1 or (len(row) == 2 and sum(map(len, groups)) > _LONGEST):
+    lengths = [len(group) for group in groups]
+    span = row[0].start() if row else 0, row[-1].end() if row else 0
+    if len(row) > 1 and (joined := _joined(groups)):
+        yield Candidate(joined, span[0], *span, _is_doubtful(groups))
+    elif len(row) == 2 and max(lengths) <= 4 and (joined := _as_pair(groups)):
+        yield Candidate(joined, span[0], *span, doubtful=True)
+    elif len(row) == 2 and sum(lengths) <= 6:
+        yield Candidate(UNREADABLE, span[0], *span, doubtful=True)
+    elif len(row) < 3 or min(lengths) == 1:
         yield from filter(None, (_read_token(token, written) for token in row))
 
 
