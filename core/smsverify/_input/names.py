@@ -72,9 +72,9 @@ def pick(
         )
     names = [printable(described(entry)[1]) for entry in entries]
     close = difflib.get_close_matches(str(wanted), names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"the catalogue has {len(names)} others"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"names in the catalogue: {len(names)}"
     if unreadable:
-        hint += f". The catalogue also has {unreadable} entries that cannot be read"
+        hint += f". Entries that cannot be read: {unreadable}"
     raise NotAvailableError(
         f"{field} {shown(wanted)} is not in the catalogue (misspelt, or out of stock): {hint}"
     )
