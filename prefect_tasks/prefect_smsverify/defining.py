@@ -34,16 +34,32 @@ class UnkeptTask(Task[P, R]):
 
         @wraps(Task.with_options)
         def with_options(self, **options: Any) -> UnkeptTask[P, R]:
-            # A `TaskWorker` gives `persist_result=True` to each task that it serves.
-            if options.get("persist_result", False) is not False:
-                self._refuse()
-            changed = super().with_options(**options)
+            """A copy. One that shall keep its result refuses when it runs, and not before: a `TaskWorker`
+            makes one of each task that a module has, also of a task that the module only calls.
+            """
+            is_kept = options.pop("persist_result", False) is True
+            changed = super().with_options(**options | ({"cache_policy": NO_CACHE} if is_kept else {}))
             changed.__class__ = type(self)  # Prefect makes a plain Task
+            if is_kept:
+                changed.fn = changed._refusing(changed.fn)
             return changed
 
-    def apply_async(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuses; `delay` calls it too."""
+    def serve(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuses."""
         self._refuse()
+
+    def apply_async(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuses; `delay` and `map(deferred=True)` call it too."""
+        self._refuse()
+
+    def _refusing(self, function: Callable[P, R]) -> Callable[P, R]:
+        """In the place of a function: it has the signature, which Prefect reads before a call."""
+
+        @wraps(function)
+        def refuse(*_: P.args, **__: P.kwargs) -> R:
+            self._refuse()
+
+        return refuse
 
     def _refuse(self) -> NoReturn:
         raise InvalidRequestError(
