@@ -36,11 +36,16 @@ def _stopped_with_the_run(core: _Call) -> _Call:
 
 
 def _or_that_of_the_run(stop: threading.Event | None) -> threading.Event:
-    return current_stop() if stop is None else stop
+    # No rollback sets it: Prefect rolls back for a failed step too whose error the code around it catches.
+    # An error that goes on ends a block or an attempt by itself.
+    return current_stop(undone=False) if stop is None else stop
 
 
 class PrefectHook(SmsVerifyHook):
-    """The core's hook: a purchase without a key gets one from the run, and what lasts ends with the run."""
+    """The core's hook: a purchase without a key gets one from the run, and what lasts ends with the run.
+
+    A step that fails in the transaction around a call ends nothing here, unless its error is raised on.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(run_context=PrefectRun(), **settings)

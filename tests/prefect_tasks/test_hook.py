@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
+from prefect.transactions import transaction
 
 from prefect_smsverify import SmsVerifyCredentials
 from prefect_smsverify.stopping import stopping_waits
-from smsverify import SmsVerifyHook, WaitStoppedError
+from smsverify import Order, SmsVerifyHook, WaitStoppedError
 from smsverify.simulator import Simulator
 
 WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
@@ -30,6 +33,10 @@ CALLS: dict[str, Callable[[SmsVerifyHook, int], Any]] = {
 
 class Down(BaseException):
     """The end of a run."""
+
+
+class Boom(Exception):
+    """What goes wrong in a step."""
 
 
 def in_a_run_that_is_down(call: Callable[..., Any], *args: Any) -> Any:
@@ -74,6 +81,64 @@ def test_a_stop_of_the_callers_own_holds_alone(silent: Simulator, account: SmsVe
     hook = account.get_hook()
     order = in_a_run_that_is_down(lambda: hook.order(**WHATSAPP, stop=threading.Event()))
     assert order.order_id == silent.orders()[0].order_id
+
+
+def fails_in_a_step() -> None:
+    """What Prefect does when a task fails whose error is caught: it rolls the transaction around it back."""
+    with contextlib.suppress(Boom), transaction():
+        raise Boom
+
+
+def tried_by_verify(hook: SmsVerifyHook, use: Callable[[Order], None]) -> str | None:
+    return hook.verify(use, **WHATSAPP, timeout=0.5).otp
+
+
+def tried_in_a_loop(hook: SmsVerifyHook, use: Callable[[Order], None]) -> str | None:
+    otp = None
+    for attempt in hook.attempts(**WHATSAPP, timeout=0.5):
+        with attempt as number:
+            use(number.order)
+            otp = number.wait_for_otp().otp
+    return otp
+
+
+@pytest.mark.parametrize("tried", [tried_by_verify, tried_in_a_loop])
+def test_a_step_whose_error_is_caught_ends_no_attempts(
+    tried: Callable[..., str | None], silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    used = []
+
+    def use(order: Order) -> None:
+        fails_in_a_step()
+        used.append(order.order_id)
+        if len(used) == 2:
+            silent.deliver_sms(order.order_id, otp="123456")
+
+    with transaction():
+        assert tried(account.get_hook(), use) == "123456"
+    assert len(used) == 2
+
+
+def test_a_step_whose_error_is_caught_ends_no_wait(silent: Simulator, account: SmsVerifyCredentials) -> None:
+    with (
+        transaction(),
+        account.get_hook().rented_number(**WHATSAPP) as number,
+        ThreadPoolExecutor() as pool,
+    ):
+        waiting = pool.submit(copy_context().run, number.wait_for_otp, 30)
+        assert wait([waiting], timeout=1).not_done
+        fails_in_a_step()
+        assert wait([waiting], timeout=1).not_done
+        silent.deliver_sms(number.order_id, otp="123456")
+        assert waiting.result().otp == "123456"
+
+
+def test_a_call_leaves_nothing_in_the_transaction_around_it(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    with transaction() as around:
+        account.get_hook().reconcile()
+        assert around.children == []
 
 
 def test_each_method_shows_the_signature_of_the_core(account: SmsVerifyCredentials) -> None:
