@@ -37,6 +37,10 @@ log = log_of(__name__)
 Outcome = Message | Exception
 
 
+NOT_CANCELLED = (
+    "not cancelled now: its code has come, another call waits for it, or it could not be cancelled, which is "
+    "tried again"
+)
 # The errors of one order: it was released at the time-out, has ended, or does not exist.
 OF_ONE_ORDER = (WaitTimeoutError, OrderEndedError, NotFoundError)
 
@@ -128,10 +132,17 @@ def is_broken_off(error: BaseException) -> bool:
 def give_back_unless_decided(
     hook: SmsVerifyHook, order_id: int | str, waiter: str, error: BaseException
 ) -> None:
-    """Gives an order back whose wait ended with an error that has not decided about it."""
+    """Gives an order back whose wait ended with an error that has not decided about it.
+
+    Raises:
+        WaitStoppedError: the wait was stopped. In the place of `error`, it says what became of the order.
+    """
     if not _has_decided(error):
         # In a thread: a second interruption may reach this one.
-        wait([in_thread(partial(_give_back, hook, order_id, waiter, error), "release")])
+        giving = in_thread(partial(_give_back, hook, order_id, waiter, error), "release")
+        wait([giving])
+        if isinstance(error, WaitStoppedError):
+            raise WaitStoppedError(giving.result()) from None
 
 
 async def agive_back_unless_decided(
@@ -139,10 +150,11 @@ async def agive_back_unless_decided(
 ) -> None:
     """`give_back_unless_decided` for an event loop."""
     if not _has_decided(error):
+        giving = in_thread(partial(_give_back, hook, order_id, waiter, error), "release")
         with anyio.CancelScope(shield=True):
-            await asyncio.wrap_future(
-                in_thread(partial(_give_back, hook, order_id, waiter, error), "release")
-            )
+            await asyncio.wrap_future(giving)
+        if isinstance(error, WaitStoppedError):
+            raise WaitStoppedError(giving.result()) from None
 
 
 def _has_decided(error: BaseException) -> bool:
@@ -150,22 +162,30 @@ def _has_decided(error: BaseException) -> bool:
     return isinstance(error, (*OF_ONE_ORDER, InvalidRequestError))
 
 
-def _give_back(hook: SmsVerifyHook, given: int | str, waiter: str, error: BaseException) -> None:
+def _give_back(hook: SmsVerifyHook, given: int | str, waiter: str, error: BaseException) -> str:
+    """Returns what an error says to people if the wait was stopped."""
     order_id = check_order_id(given)
+    fate = "not cancelled, because the store cannot be used: cancel it"
     with errors_logged(order_id):
         if is_broken_off(error):
-            hook.release(order_id, "the wait for its code was broken off", waiter=waiter)
-            return
-        reason = f"the wait for its code has failed ({type(error).__name__})"
-        patience = PrefectRun().next_try_within()
-        if patience is None and isinstance(error, AuthenticationError):
-            patience = 0.0  # on record, due at once: no order can be cancelled while the key is refused
-        if patience is None:
-            hook.release(order_id, reason, waiter=waiter)
-        elif plan_release(hook, order_id, reason, waiter=waiter, patience=patience):
-            log.info(
-                "Order %d is to be given back in %.0f s, unless it is waited for again", order_id, patience
-            )
+            is_cancelled = hook.release(order_id, "the wait for its code was broken off", waiter=waiter)
+            fate = "cancelled" if is_cancelled else NOT_CANCELLED
+        else:
+            _give_back_unless_tried_again(hook, order_id, waiter, error)
+    return f"the wait for order {order_id} was stopped. The order is {fate}"
+
+
+def _give_back_unless_tried_again(
+    hook: SmsVerifyHook, order_id: int, waiter: str, error: BaseException
+) -> None:
+    reason = f"the wait for its code has failed ({type(error).__name__})"
+    patience = PrefectRun().next_try_within()
+    if patience is None and isinstance(error, AuthenticationError):
+        patience = 0.0  # on record, due at once: no order can be cancelled while the key is refused
+    if patience is None:
+        hook.release(order_id, reason, waiter=waiter)
+    elif plan_release(hook, order_id, reason, waiter=waiter, patience=patience):
+        log.info("Order %d is to be given back in %.0f s, unless it is waited for again", order_id, patience)
 
 
 def _core() -> type[SmsVerifyHook]:

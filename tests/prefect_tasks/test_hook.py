@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import Context, copy_context
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -28,6 +30,13 @@ CALLS: dict[str, Callable[[SmsVerifyHook, int], Any]] = {
     "renew": lambda hook, order_id: hook.renew(order_id),
     "wait_for_otp": lambda hook, order_id: hook.wait_for_otp(order_id, timeout=5),
     "await_otp": lambda hook, order_id: asyncio.run(hook.await_otp(order_id, timeout=5)),
+}
+
+STOPPED_WAITS: dict[str, Callable[..., Any]] = {
+    "wait_for_otp": lambda hook, order_id, **options: hook.wait_for_otp(order_id, timeout=5, **options),
+    "await_otp": lambda hook, order_id, **options: asyncio.run(
+        hook.await_otp(order_id, timeout=5, **options)
+    ),
 }
 
 
@@ -58,6 +67,24 @@ def test_a_call_ends_with_its_run(name: str, silent: Simulator, account: SmsVeri
         in_a_run_that_is_down(CALLS[name], hook, order.order_id)
     assert [one.order_id for one in silent.orders()] == [order.order_id]
     assert silent.balance() in {50 - order.price, 50}  # a wait gives its number back
+
+
+@pytest.mark.parametrize("has_code", [False, True])
+@pytest.mark.parametrize("name", ["wait_for_otp", "await_otp"])
+def test_a_wait_that_is_stopped_says_what_became_of_its_order(
+    name: str, has_code: bool, silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    hook = account.get_hook()
+    order = hook.order(**WHATSAPP)
+    if has_code:
+        silent.deliver_sms(order.order_id, otp="123456")
+        hook.wait_for_otp(order.order_id, timeout=5)
+    after = {"after": datetime.now(timezone.utc) + timedelta(days=1)} if has_code else {}
+    call = functools.partial(STOPPED_WAITS[name], hook, order.order_id, **after)
+    fate = "not cancelled now: its code has come" if has_code else "cancelled$"
+    with pytest.raises(WaitStoppedError, match=rf"{order.order_id} was stopped\. The order is {fate}"):
+        in_a_run_that_is_down(call)
+    assert silent.order(order.order_id).status == ("completed" if has_code else "cancelled")
 
 
 def test_the_renewal_of_many_rentals_ends_with_its_run(
