@@ -152,7 +152,7 @@ def test_what_only_python_takes_for_a_number_is_refused(field: str, value: Any) 
         ({"run_budget": "1_000"}, "run_budget", "must be USD"),
         ({"rate_limit": True}, "rate_limit", "must be a whole number"),
         ({"daily_bugdet": "5"}, "daily_bugdet", "did you mean daily_budget"),
-        ({"api_key": ["hidden-key"]}, "api_key", "valid string"),
+        ({"api_key": ["hidden-key"]}, "api_key", "must be a text"),
     ],
 )
 def test_a_saved_value_that_is_refused_is_named(
