@@ -51,6 +51,7 @@ DEEPEST_ROW = 10  # levels of lists and objects in a row; what is kept of a row 
 # Only we fill these fields of an `Order`. Where the service uses such a name, it means something else.
 _NOT_ANSWERED = frozenset({"product", "country", "duration", "key", "expires_estimated"})
 _NAMING = frozenset({"order_id", "status", "balance"})  # what the models of single objects require
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 _LIST_NAMES = ("services", "offers", "countries", "orders", "plans", "esims", "results", "items")
 
 
@@ -257,9 +258,9 @@ def _object(reply: Reply) -> dict[str, Any]:
     envelope's own `message`, and a `status` such as "success", are not the order's.
     """
     body = _unwrapped(reply.body)
-    inner = _order_in(_unwrapped(body.get("data"))) if isinstance(body, Mapping) else None
+    inner = _with_its_order(_unwrapped(body.get("data"))) if isinstance(body, Mapping) else None
     if not isinstance(inner, Mapping):
-        parts = [_order_in(body)]
+        parts = [_with_its_order(body, is_envelope=True)]
     elif _NAMING.isdisjoint(inner) and _names_something(body):
         parts = [body, inner]
     else:
@@ -268,7 +269,7 @@ def _object(reply: Reply) -> dict[str, Any]:
     for part in parts:
         if not isinstance(part, Mapping) or isinstance(part, Contradiction):
             return {}
-        found |= part
+        found = _merged(found, part)
     return found
 
 
@@ -286,17 +287,37 @@ def _from_text(value: Any) -> Any:
     return value
 
 
-def _order_in(value: Any) -> Any:
-    """What an object that names no order itself has under `order`; any other value as it is."""
-    if not isinstance(value, Mapping) or isinstance(value, Contradiction) or "order_id" in value:
+def _with_its_order(value: Any, *, is_envelope: bool = False) -> Any:
+    """An object that names no order itself, with what it has under `order`; any other value as it is.
+
+    Its own `message` is the order's only beside a code, or beside a status of an order.
+    """
+    if not isinstance(value, Mapping) or isinstance(value, Contradiction):
         return value
     order = _unwrapped(value.get("order"))
-    return order if isinstance(order, Mapping) else value
+    if not isinstance(order, Mapping) or value.get("order_id") not in _EMPTY:
+        return value
+    if isinstance(order, Contradiction):
+        return order
+    left_out = {"order"}
+    if not _has_known_status(value):
+        left_out |= set() if "otp" in value else {"message"}
+        left_out |= {"status"} if is_envelope else set()
+    return _merged({name: one for name, one in value.items() if name not in left_out}, order)
+
+
+def _merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """Both. What the inner one says counts; where it says nothing, it hides nothing."""
+    said = {name: one for name, one in inner.items() if name not in outer or one not in _EMPTY}
+    return {**outer, **said}
 
 
 def _names_something(envelope: Mapping[str, Any]) -> bool:
-    word = str(envelope.get("status")).strip().lower()
-    return "order_id" in envelope or "balance" in envelope or word in KNOWN_STATUSES
+    return "order_id" in envelope or "balance" in envelope or _has_known_status(envelope)
+
+
+def _has_known_status(value: Mapping[str, Any]) -> bool:
+    return str(value.get("status")).strip().lower() in KNOWN_STATUSES
 
 
 def _plain_row(row: Any) -> Mapping[str, Any]:
