@@ -37,9 +37,11 @@ REJECTIONS = frozenset({400, 401, 402, 403, 404, 422, 429})
 # speak of a purchase that had begun, and that is still charged or refunded.
 _NOTHING_BOUGHT = re.compile(
     r"(insufficient|not enough) (wallet |account )?(balance|funds|credits?|money)( in your (wallet|account))?"
-    r"|(no (phone )?numbers?( (available|left|in stock))?|(service|plan|(phone )?numbers?) not available"
+    r"|(no (phone )?numbers?( (available|left|in stock))?"
+    r"|(service|plan|country|(phone )?numbers?) not available"
     r"|(service |plan )?(out of stock|sold out)|(service|plan|country) not found)"
     r"( (for|in) this (service|country|area code))?( (right now|at the moment))?"
+    r"|invalid (or missing )?api key|rate limit exceeded maximum 60 requests per minute"
 )
 _OF_A_PURCHASE = frozenset({"order", "orderid", "phone", "phonenumber", "number", "activationcode"})
 
@@ -224,7 +226,8 @@ def _has_something_of_an_order(body: Any) -> bool:
     while left:
         value = left.pop()
         if isinstance(value, dict):
-            named = {name.lower().replace("_", "") for name, inner in value.items() if inner is not None}
+            given = (name for name, inner in value.items() if inner not in (None, "", 0, [], {}))
+            named = {name.lower().replace("_", "") for name in given}
             if isinstance(value, Contradiction) or not _OF_A_PURCHASE.isdisjoint(named):
                 return True
             left.extend(value.values())

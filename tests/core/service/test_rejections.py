@@ -27,6 +27,10 @@ def answer(status: int, body: Any) -> Answer:
         "Service not available",
         "Service not found",
         "Out of stock!",
+        "Country not available",
+        "Invalid API key",
+        "Invalid or missing API key",
+        "Rate limit exceeded. Maximum 60 requests per minute.",
     ],
 )
 def test_a_success_may_say_in_a_few_words_that_nothing_was_bought(text: str) -> None:
@@ -42,6 +46,9 @@ def test_a_success_may_say_in_a_few_words_that_nothing_was_bought(text: str) -> 
         "Upstream: too many requests, order queued",
         "Too many requests",
         "Provider API key invalid",
+        "Invalid API key of the provider",
+        "Rate limit exceeded",
+        "Rate limit exceeded. Maximum 60 requests per minute. Your order is queued.",
         "Order not found",
         "Order cannot be cancelled",
         "Service temporarily unavailable",
@@ -56,6 +63,12 @@ def test_a_success_may_say_in_a_few_words_that_nothing_was_bought(text: str) -> 
 )
 def test_a_success_with_any_other_error_may_be_a_purchase(text: str) -> None:
     assert not is_rejection(answer(201, {"success": False, "error": text}))
+
+
+@pytest.mark.parametrize("empty", [None, "", 0, [], {}], ids=repr)
+def test_an_empty_field_is_nothing_of_an_order(empty: Any) -> None:
+    body = {"success": False, "error": "Insufficient balance", "order": empty, "data": {"phone": empty}}
+    assert is_rejection(answer(201, body))
 
 
 @pytest.mark.parametrize(
