@@ -269,11 +269,14 @@ def _tcp(connection: Any) -> socket.socket:
 def _abort_without_an_answer(connection: socket.socket, timeout: float) -> None:
     """Lets the kernel send a request no more once its connection is closed, nor after its time-out: a process
     that is stopped closes nothing.
+
+    Every system has the first of the two options. Where it cannot be set, nothing may be sent.
     """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         milliseconds = min(math.ceil(timeout * 1000), 2**31 - 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        with contextlib.suppress(OSError):  # Python has the name, but not every kernel has the option.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _shut(connection: socket.socket) -> None:

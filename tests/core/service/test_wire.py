@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import socket
@@ -358,3 +359,19 @@ def test_the_kernel_gives_a_request_up_when_a_stopped_process_cannot(
     monkeypatch.setattr(WatchedConnection, "send", send)
     buy(make(read_timeout=7.0))
     assert limits == [7000]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+def test_a_kernel_without_this_limit_can_buy(
+    wire: WireServer, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = socket.socket.setsockopt
+
+    def set_option(connection: socket.socket, level: int, option: int, value: Any) -> None:
+        if (level, option) == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        right(connection, level, option, value)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", set_option)
+    wire.on("POST", answer(201, ORDER))
+    assert buy(make_transport(wire.url)).body == ORDER
