@@ -310,14 +310,14 @@ class PrefectServer:
         return int(str(pid).rpartition(":")[2]) if pid else None
 
     def set_run_state(self, run_id: str, kind: str, name: str) -> None:
-        """Sets a flow run's state, as a user does.
+        """Proposes a flow run's state, as a user does: by the rules of Prefect, which may refuse it.
 
         Args:
             run_id: the flow run.
             kind, name: of the state, such as `CANCELLING` and `Cancelling`.
         """
         state = {"type": kind, "name": name}
-        self._post(f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+        self._post(f"/flow_runs/{run_id}/set_state", {"state": state})
 
     def _post(self, path: str, body: Any) -> Any:
         # Its database is locked now and then while many write.

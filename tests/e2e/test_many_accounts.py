@@ -155,6 +155,7 @@ def run_prefect(base: Path, processes: Processes, simulator: SimulatorProcess) -
                 processes, lambda share=share: service.codes() >= share * PREFECT, f"{share:.0%} of the codes"
             )
             processes.stop([worker], kill=True)  # and the flow run, which is its process
+            prefect.set_run_state(run_id, "CRASHED", "Crashed")
             prefect.set_run_state(run_id, "SCHEDULED", "AwaitingRetry")
             worker = prefect.start_worker("many")
         wait_until(processes, lambda: prefect.run_state(run_id) in ("Completed", "Failed"), "the end")
