@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.sdk import BaseOperator
@@ -41,7 +42,7 @@ def encoded(result: Any, field: str) -> str:
     from smsverify_provider.versions import serialize
 
     try:
-        serialized = serialize(result)
+        serialized = serialize(_in_named_zones(result))
         msgpack.encode(serialized)  # as Airflow's processes send it to each other
         text = json.dumps(serialized)
         decoded(text)
@@ -59,6 +60,17 @@ def decoded(text: str) -> Any:
     from smsverify_provider.versions import deserialize
 
     return deserialize(json.loads(text))
+
+
+def _in_named_zones(value: Any) -> Any:
+    """The result with its times in UTC whose zone has no name: Airflow keeps the zone by its name alone."""
+    if isinstance(value, datetime):
+        zone = value.tzinfo
+        has_name = any(getattr(zone, name, None) for name in ("key", "name", "zone"))
+        return value if zone is None or has_name else value.astimezone(timezone.utc)
+    if type(value) is dict:
+        return {key: _in_named_zones(one) for key, one in value.items()}
+    return type(value)(map(_in_named_zones, value)) if type(value) in (list, tuple, set) else value
 
 
 def _why_no_xcom(error: Exception) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import pendulum
 import pytest
 from airflow.models.trigger import Trigger
 from pydantic import BaseModel
@@ -72,6 +74,29 @@ def test_what_the_function_returns_is_the_same_whoever_waits(
     back = brought_back(run_task, sim, returned, deferrable=deferrable)
     assert back == returned
     assert repr(back) == repr(decoded(encoded(returned, "python_callable")))
+
+
+OFFSET = timezone(timedelta(hours=2))
+AT = datetime(2026, 12, 1, 10, tzinfo=OFFSET)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "returned",
+    [AT, {"user": {"created": AT}}, [AT, (1, {AT})], AT.replace(tzinfo=timezone.utc).astimezone()],
+    ids=["alone", "in a dict", "in a list", "of this machine"],
+)
+def test_a_time_with_a_fixed_offset_comes_back_as_the_same_moment(
+    run_task: Any, connection: Any, sim: Simulator, returned: Any, deferrable: bool
+) -> None:
+    assert brought_back(run_task, sim, returned, deferrable=deferrable) == returned
+
+
+@pytest.mark.parametrize("zone", [ZoneInfo("Europe/Berlin"), pendulum.timezone("Asia/Tokyo"), None])
+def test_a_time_keeps_a_zone_that_has_a_name(zone: Any) -> None:
+    back = decoded(encoded({"at": AT.replace(tzinfo=zone)}, "python_callable"))["at"]
+    assert back == AT.replace(tzinfo=zone)
+    assert getattr(back.tzinfo, "key", None) == getattr(zone, "key", None)
 
 
 @BOTH

@@ -67,9 +67,10 @@ class SmsVerifyOperator(WaitsForTurn):
 
     The function is called with the order as a dict (`order_id`, `phone`, `service`, …), then with `op_args`
     and `op_kwargs`; it may also name Airflow's context variables. What it returns has to fit into an
-    XCom: anything else is refused before the wait. If the function raises an error, or the wait fails other
-    than by a time-out, the task fails, and gives the number back unless Airflow tries the task again. The
-    triggerer does not log what the function returns.
+    XCom: anything else is refused before the wait, also with `deferrable=False`, `do_xcom_push=False` or an
+    `xcom_backend` of your own. A time with a fixed offset comes back in UTC. If the function raises an
+    error, or the wait fails other than by a time-out, the task fails, and gives the number back unless
+    Airflow tries the task again. The triggerer does not log what the function returns.
 
     Returns a dict: `order_id`, `phone`, `otp`, `message`, `attempts` (how many numbers were tried), `cost`
     (USD that all of them cost, without refunds) and `result`, what the function has returned. `order_id`,
