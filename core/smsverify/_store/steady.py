@@ -57,6 +57,8 @@ SHORT_LOOK = 0.1
 # hidden by what clocks may drift only if it is shorter than a second.
 LONGEST_GAP = 1200.0
 HIDDEN = 1.0
+LOG_PAUSE = 60.0  # seconds between two log lines about corrections of less than LARGE_STEP seconds
+LARGE_STEP = 1.0
 CORRECTIONS = 5  # that one look waits for at the most, its own or those of others
 
 # Moments that are past when they are put on record; among them is the latest one that any row has.
@@ -223,6 +225,8 @@ class SharedTime:
         self._newest: _Look | None = None
         self._since = 0.0  # the time since which this machine's looks have gone on evenly
         self._next_notes: dict[str, float] = {}  # by the name of the row
+        self._not_logged = 0.0  # seconds of corrections
+        self._next_log = 0.0
         self._clock = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
         self._shift = sa.func.coalesce(sa.select(shifts.c.seconds).scalar_subquery(), 0.0)
         version = sa.func.coalesce(sa.select(shifts.c.version).scalar_subquery(), 0)
@@ -385,11 +389,22 @@ class SharedTime:
             values = {"version": corrected.version, "seconds": corrected.shift}
             connection.execute(sa.update(shifts).values(**values))
             self._put_down(connection, corrected, since)
-        log.warning(
-            "The database's clock was set by %+.3f s. smsverify corrects its time: no wait or pause changes",
-            look.shift - corrected.shift,
-        )
+        self._log_correction(look.shift - corrected.shift)
         return corrected
+
+    def _log_correction(self, seconds: float) -> None:
+        """Logs a step at once, and small corrections once a minute: a clock that is slewed needs many."""
+        with self._lock:
+            self._not_logged += seconds
+            if abs(seconds) < LARGE_STEP and boottime() < self._next_log:
+                return
+            seconds, self._not_logged = self._not_logged, 0.0
+            self._next_log = boottime() + LOG_PAUSE
+        log.warning(
+            "The database's clock was set or slewed by %+.3f s. smsverify corrects its time: no wait or "
+            "pause changes",
+            seconds,
+        )
 
     def _was_paused(self, connection: sa.Connection, look: _Look, base: _Look) -> bool:
         """Whether another machine has counted more time since an earlier look than this one."""

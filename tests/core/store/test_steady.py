@@ -241,6 +241,25 @@ def test_a_clock_that_runs_a_little_differently_is_left_alone(
         assert connection.execute(sa.select(shifts.c.version)).scalar() is None
 
 
+def test_small_corrections_are_logged_together_once_a_minute(
+    make_store: Callable[[str], Store],
+    shared_store_url: str,
+    database_clock: DatabaseClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = make_store(shared_store_url)
+    now_of(store)
+    right = clock.boottime
+    for seconds, passed in ((0.5, 0.0), (0.5, 0.0), (0.5, 0.0), (0.5, 61.0), (DAY, 0.0)):
+        if passed:
+            monkeypatch.setattr(steady, "boottime", lambda: right() + 61.0)
+        database_clock.step(seconds + passed)
+        now_of(store)
+    logged = [record.args[0] for record in caplog.records if "clock was set" in record.msg]
+    assert logged == pytest.approx([0.5, 1.5, DAY], abs=0.2)
+
+
 def test_many_threads_correct_one_step_once(
     make_store: Callable[[str], Store], shared_store_url: str, database_clock: DatabaseClock
 ) -> None:
