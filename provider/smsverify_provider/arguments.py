@@ -110,6 +110,8 @@ def _refuse_half(text: str, field: str) -> None:
 def check_call(function: Callable[..., Any], args: Collection[Any], kwargs: Mapping[str, Any]) -> None:
     """Refuses a function that cannot be called with these arguments and Airflow's context variables.
 
+    A function that a decorator has wrapped passes: the decorator may add arguments of its own.
+
     Args:
         function: the function.
         args: the number, and what else comes without a name.
@@ -118,6 +120,8 @@ def check_call(function: Callable[..., Any], args: Collection[Any], kwargs: Mapp
     Raises:
         InvalidRequestError: it cannot be called so; `field` is "python_callable".
     """
+    if hasattr(function, "__wrapped__"):
+        return
     try:
         signature = inspect.signature(function)
         by_name = {name: None for name in signature.parameters if name in (KNOWN_CONTEXT_KEYS | {*kwargs})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import uuid
@@ -404,6 +405,25 @@ def test_a_template_that_gives_another_value_after_the_wait_gives_the_number_bac
     with pytest.raises(InvalidRequestError):
         resume(wait, {"order_id": trigger.order_id, "outcome": "arrived", **trigger.passed_on})
     assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+def injecting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As a decorator does that gives a function an argument of its own."""
+
+    @functools.wraps(function)
+    def injected(*args: Any, **kwargs: Any) -> Any:
+        return function("session", *args, **kwargs)
+
+    return injected
+
+
+def test_a_function_whose_decorator_adds_an_argument_is_taken() -> None:
+    verifying(injecting(lambda session, number: None))
+
+
+@pytest.mark.parametrize("given", [{"op_args": "{{ params.args }}"}, {"op_kwargs": "{{ params.kwargs }}"}])
+def test_arguments_that_are_one_template_are_taken(given: dict[str, Any]) -> None:
+    verifying(lambda number, name: None, **given)
 
 
 @pytest.mark.parametrize("outcome", ["arrived", "timeout", "refused"])

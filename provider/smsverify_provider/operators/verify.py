@@ -29,6 +29,7 @@ from smsverify_provider.arguments import (
     check_text_pattern,
     check_text_sender,
     is_known,
+    known,
 )
 from smsverify_provider.deferring import brought, defer, new_waiter, plan_giving_back
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
@@ -185,7 +186,7 @@ class SmsVerifyOperator(WaitsForTurn):
         self.op_kwargs = op_kwargs or {}
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
-        if not any(hasattr(given, "resolve") for given in (self.op_args, self.op_kwargs)):
+        if LATER not in (known(self.op_args), known(self.op_kwargs)):
             check_call(python_callable, ({}, *self._given_args()), self.op_kwargs)
 
     def _check(self, given: Mapping[str, Any]) -> None:
