@@ -464,6 +464,39 @@ def test_a_connection_that_was_changed_during_the_wait_buys_no_second_number(
     assert [order.status for order in sim.orders()] == ["completed" if outcome == "arrived" else "cancelled"]
 
 
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("was cancelled", "is cancelled already"),
+        ("is unknown", "cancel it with the old one"),
+        ("cannot be cancelled now", "tried again"),
+    ],
+)
+def test_an_order_without_records_has_the_fate_that_the_error_says(
+    run_task: Any,
+    connection: dict[str, Any],
+    hook: SmsVerifyHook,
+    sim: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    says: str,
+) -> None:
+    wait = verifying(lambda number: None)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    event = {"order_id": trigger.order_id, "outcome": "arrived", **trigger.passed_on}
+    now = connection | {"extra": connection["extra"] | {"namespace": "another"}}
+    monkeypatch.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(now))
+    if what == "was cancelled":
+        hook.cancel(trigger.order_id)
+        event |= {"outcome": "timeout", "cancelled": True}
+    elif what == "is unknown":
+        event["order_id"] = 999_999_999
+    else:
+        sim.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
+    with pytest.raises(AirflowFailException, match=says):
+        resume(wait, event)
+
+
 @pytest.mark.slow
 def test_a_triggerer_with_another_store_gives_the_number_back_at_once(
     run_task: Any,

@@ -231,7 +231,7 @@ class SmsVerifyOperator(WaitsForTurn):
             raise
         with self._attempts(event["key"]) as series:
             if not series.has_bought(order_id):
-                self._end_without_records(order_id)
+                self._end_without_records(event)
             order, outcome = series.resume(order_id), event["outcome"]
             if outcome in ("other_store", "refused"):
                 if order is not None:  # after this error comes no further try that could use it
@@ -338,17 +338,33 @@ class SmsVerifyOperator(WaitsForTurn):
             raise without_frames(SmsVerifyError(event["detail"]))
         return brought(self._look(event["order_id"]), event["order_id"])
 
-    def _end_without_records(self, order_id: int) -> NoReturn:
+    def _end_without_records(self, event: Mapping[str, Any]) -> NoReturn:
         """Gives back an order that was bought with what the connection held before. It buys no other one."""
-        reason = "the connection of its task was changed while that waited"
-        is_cancelled = self._hook.release(order_id, reason, undo=True)
-        fate = "cancelled" if is_cancelled else "not cancelled, because its code may have come"
         raise AirflowFailException(
-            f"order {order_id} was bought under another account, namespace or store: the connection "
-            f"{self.smsverify_conn_id!r}, or its API key, was changed while this task waited. The order is "
-            f"{fate}, and no other number was bought. To go on with it, change the connection back and clear "
-            "the task. With an `account` in the connection, a new key changes nothing"
+            f"order {event['order_id']} was bought under another account, namespace or store: the connection "
+            f"{self.smsverify_conn_id!r}, or its API key, was changed while this task waited, or the store "
+            f"has gone back to an older state. {self._fate_without_records(event)}. No other number was "
+            "bought. To go on with the order, change the connection back and clear the task. With an "
+            "`account` in the connection, a new key changes nothing"
         )
+
+    def _fate_without_records(self, event: Mapping[str, Any]) -> str:
+        order_id = event["order_id"]
+        if event.get("cancelled"):
+            return "The order is cancelled already, because no code came in time"
+        if self._hook.release(
+            order_id, "the connection of its task was changed while that waited", undo=True
+        ):
+            return "The order is cancelled"
+        try:
+            status = self._hook.get_status(order_id)
+        except NotFoundError:
+            return "The service does not know the order under the present key: cancel it with the old one"
+        except SmsVerifyError as error:
+            return f"The order is not cancelled yet, which is tried again ({error})"
+        if status.arrived or status.ended:
+            return f"The order is not cancelled: it is {status.status}, or its code has come"
+        return "The order is not cancelled yet, which is tried again"
 
     def _look(self, order_id: int, *, ask: bool = True) -> Message | None:
         return self._hook.check_otp(order_id, ask=ask, sender=self.sender, pattern=self.pattern)
