@@ -41,6 +41,8 @@ from smsverify.models import RENTALS, Message, has_ended
 from smsverify.otp import extract_otp
 
 HOUR = 3600.0
+# Seconds by which the moment of a claim and that of its question may be the wrong way round.
+CLAIMED_WITHIN = 1.0
 REFUSED_HOURS = 24  # for which it is remembered how many callbacks were refused
 UNSIGNED = 1000  # callbacks that came without a secret and are kept, so that a stranger fills no disk
 PURGE_PAUSE = 60.0  # seconds between two purges, at the most
@@ -368,8 +370,9 @@ class Inbox:
     def _end_look(self, connection: sa.Connection, order_id: int, asked_at: float) -> None:
         """What an unverified callback has asked to look for has been read, if it came before the question."""
         is_followed = looks.c.followed_at.is_not(None)
-        # As long as no look was made for it, a callback's look is due when it came.
-        since = sa.case((looks.c.tries > 0, looks.c.asked_at), else_=looks.c.next_at)
+        # As long as no look was made for it, a callback's look is due when it came. Otherwise the look was
+        # claimed just before the question, perhaps by another clock.
+        since = sa.case((looks.c.tries > 0, looks.c.asked_at - CLAIMED_WITHIN), else_=looks.c.next_at)
         is_later = sa.and_(looks.c.by_secret.is_not(None), since > asked_at)
         connection.execute(
             sa.update(looks)

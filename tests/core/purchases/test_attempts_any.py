@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rigs.money import Clock, Deaths, Died
 from rigs.rooms import rooms_of
 
-from smsverify import Order, SmsVerifyHook, Verification, VerificationError
+from smsverify import Order, PurchaseConflictError, SmsVerifyHook, Verification, VerificationError
 from smsverify._purchases.run_context import RunContext
 from smsverify._purchases.sending import Sender
 from smsverify.simulator import Fault, Simulator
@@ -79,6 +79,7 @@ class Account:
 
     def __init__(self, simulator: Simulator, make: Callable[..., SmsVerifyHook], deaths: Deaths) -> None:
         self.simulator, self.make, self.deaths = simulator, make, deaths
+        self.has_died = False
 
     def call(self, call: Call, max_cost: str | None) -> None:
         """Makes a call, and checks what it says of its cost."""
@@ -112,8 +113,13 @@ class Account:
             ).cost
         except VerificationError as error:
             cost = error.cost
-        except (Died, FormDown):
+        except Died:
+            self.has_died = True
+        except FormDown:
             pass
+        except PurchaseConflictError:
+            # A dead process counts as one that still tries its number, for a quarter of an hour.
+            assert self.has_died
         finally:
             self.deaths.arm(None)
             self.simulator.clear_faults()
