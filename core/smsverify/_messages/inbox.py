@@ -41,8 +41,7 @@ from smsverify.models import RENTALS, Message, has_ended
 from smsverify.otp import extract_otp
 
 HOUR = 3600.0
-# Seconds by which the moment of a claim and that of its question may be the wrong way round.
-CLAIMED_WITHIN = 1.0
+CLAIMED_WITHIN = 1.0  # seconds by which the moments of a claim and its question may be the wrong way round
 REFUSED_HOURS = 24  # for which it is remembered how many callbacks were refused
 UNSIGNED = 1000  # callbacks that came without a secret and are kept, so that a stranger fills no disk
 PURGE_PAUSE = 60.0  # seconds between two purges, at the most

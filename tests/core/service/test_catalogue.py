@@ -51,12 +51,16 @@ def reads(simulator: Simulator, path: str) -> int:
     ("given", "field", "hint"),
     [
         ({"product": "temporary", "service": "WhatsAp"}, "service", "WhatsApp"),
-        ({"product": "temporary", "service": 99_999}, "service", "12 others"),
-        ({"product": "rental", "service": "1012", "duration": 3}, "service", "4 others"),
-        ({"product": "rent-1day", "service": 1012}, "service", "4 others"),
-        ({"product": "global", "service": "WhatsApp", "country": 1}, "country", "3 others"),
+        ({"product": "temporary", "service": 99_999}, "service", "catalogue: 12"),
+        ({"product": "rental", "service": "1012", "duration": 3}, "service", "catalogue: 4"),
+        ({"product": "rent-1day", "service": 1012}, "service", "catalogue: 4"),
+        ({"product": "global", "service": "WhatsApp", "country": 1}, "country", "catalogue: 3"),
         ({"product": "global", "service": "WhatsApp", "country": "Germny"}, "country", "Germany"),
-        ({"product": "global", "service": "Amazon", "country": "Germany"}, "service", "3 others"),
+        (
+            {"product": "global", "service": "Amazon", "country": "Germany"},
+            "service",
+            "catalogue: 3",
+        ),
         ({"product": "esim", "plan": "USA 5GB"}, "plan", "USA 5GB / 30 days"),
     ],
 )
