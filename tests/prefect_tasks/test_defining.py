@@ -1,4 +1,4 @@
-"""Prefect keeps nothing of our tasks and repeats none, whatever its settings are and whoever runs them."""
+"""Prefect keeps no result of our tasks and never repeats one. No setting and no runner changes that."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def brought_back(run_task: Any, sim: Simulator, returned: Any, *, deferrable: bo
         None,
     ],
 )
-def test_what_the_function_returns_is_the_same_whoever_waits(
+def test_what_the_function_returns_is_the_same_deferred_and_on_a_worker(
     run_task: Any, connection: Any, sim: Simulator, returned: Any, deferrable: bool
 ) -> None:
     back = brought_back(run_task, sim, returned, deferrable=deferrable)

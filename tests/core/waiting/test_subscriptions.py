@@ -340,12 +340,18 @@ def test_a_callback_that_proves_nothing_lets_an_order_of_a_subscription_be_looke
     subscription.close()
 
 
+def with_a_refused_key(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> tuple[SmsVerifyHook, int]:
+    """A hook whose key the service refuses, and a rental of its account."""
+    order_id = rent(make_hook(simulator, store_url, account="mine"))
+    return make_hook(simulator, store_url, account="mine", api_key="wrong"), order_id
+
+
 def test_a_refused_key_ends_it_once_what_it_has_delivered_is_dealt_with(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
-    simulator = simulate()
-    order_id = rent(make_hook(simulator, store_url, account="mine"))
-    hook = make_hook(simulator, store_url, account="mine", api_key="wrong")
+    hook, order_id = with_a_refused_key(simulate(), make_hook, store_url)
     subscription = started(hook.subscribe("a", order_ids=order_id))
     put(hook, 1, order_id=order_id)
     ((message_id, _),) = read(subscription, 1)
@@ -364,8 +370,7 @@ def test_a_refused_key_is_not_tried_again_and_again(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
     simulator = simulate()
-    order_id = rent(make_hook(simulator, store_url, account="mine"))
-    hook = make_hook(simulator, store_url, account="mine", api_key="wrong")
+    hook, order_id = with_a_refused_key(simulator, make_hook, store_url)
     subscription = started(hook.subscribe("a", order_ids=order_id))
     with pytest.raises(errors.AuthenticationError):
         subscription.next().result(PATIENT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -274,15 +275,20 @@ def test_two_triggerers_do_not_announce_the_same_sms(hook: Any, order: Any) -> N
     assert len(announced) == len(set(announced)) == 6
 
 
-def test_without_callbacks_it_asks_the_service(hook: Any, order: Any, sim: Simulator) -> None:
-    async def scenario() -> list[int]:
-        triggerer = await start(hook, order_id=order.order_id)
-        await asyncio.to_thread(sim.deliver_sms, order.order_id, otp="471100")
-        await until(triggerer.announced)
-        await triggerer.end()
-        return triggerer.announced()
+async def announced_of_an_sms(
+    hook: Any, order: Any, sim: Simulator, *, before: Callable[[], object] = lambda: None
+) -> list[int]:
+    """What a trigger announces after one SMS, and after what is done once it has started."""
+    triggerer = await start(hook, order_id=order.order_id)
+    await asyncio.to_thread(before)
+    await asyncio.to_thread(sim.deliver_sms, order.order_id, otp="471100")
+    await until(triggerer.announced)
+    await triggerer.end()
+    return triggerer.announced()
 
-    (message_id,) = run(scenario())
+
+def test_without_callbacks_it_asks_the_service(hook: Any, order: Any, sim: Simulator) -> None:
+    (message_id,) = run(announced_of_an_sms(hook, order, sim))
     assert hook.get_message(message_id).otp == "471100"
 
 
@@ -299,16 +305,11 @@ def test_it_reads_on_with_the_key_that_the_connection_has_by_now(
     hook = SmsVerifyHook()
     order = hook.order("rent-1day", service="Tinder")
 
-    async def scenario() -> list[int]:
-        triggerer = await start(hook, order_id=order.order_id)
+    def rotate() -> None:
         connect("rotated-key-1")
-        await asyncio.to_thread(sim.configure, api_key="rotated-key-1")
-        await asyncio.to_thread(sim.deliver_sms, order.order_id, otp="471100")
-        await until(triggerer.announced)
-        await triggerer.end()
-        return triggerer.announced()
+        sim.configure(api_key="rotated-key-1")
 
-    (message_id,) = run(scenario())
+    (message_id,) = run(announced_of_an_sms(hook, order, sim, before=rotate))
     assert hook.get_message(message_id).otp == "471100"
 
 
