@@ -359,8 +359,8 @@ def test_a_refused_key_ends_it_once_what_it_has_delivered_is_dealt_with(
     subscription.advance(message_id)
     with pytest.raises(errors.AuthenticationError):
         subscription.next().result(PATIENT)
+    put(hook, 2, order_id=order_id)  # before another refusal can come
     again = started(hook.subscribe("a", order_ids=order_id))
-    put(hook, 2, order_id=order_id)
     assert codes(read(again, 1)) == [2]
     again.close()
 
