@@ -343,8 +343,10 @@ def test_a_callback_that_proves_nothing_lets_an_order_of_a_subscription_be_looke
 def with_a_refused_key(
     simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> tuple[SmsVerifyHook, int]:
-    """A hook whose key the service refuses, and a rental of its account."""
-    order_id = rent(make_hook(simulator, store_url, account="mine"))
+    """A hook whose key the service refuses, and a rental, whose messages consumer "a" has begun to read."""
+    accepted = make_hook(simulator, store_url, account="mine")
+    order_id = rent(accepted)
+    started(accepted.subscribe("a", order_ids=order_id)).close()
     return make_hook(simulator, store_url, account="mine", api_key="wrong"), order_id
 
 
@@ -352,8 +354,8 @@ def test_a_refused_key_ends_it_once_what_it_has_delivered_is_dealt_with(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
     hook, order_id = with_a_refused_key(simulate(), make_hook, store_url)
+    put(hook, 1, order_id=order_id)  # before the first refusal can come
     subscription = started(hook.subscribe("a", order_ids=order_id))
-    put(hook, 1, order_id=order_id)
     ((message_id, _),) = read(subscription, 1)
     eventually(lambda: subscription.refusal, "the refusal")
     subscription.advance(message_id)
