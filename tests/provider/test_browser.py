@@ -273,20 +273,27 @@ def test_who_may_not_read_connections_sees_no_account(new_page: Callable[..., An
         assert word not in shown
 
 
+def expect_login(page: Any) -> None:
+    """Returns when the browser shows the login. Airflow may break off a navigation on the way there."""
+    from playwright.sync_api import expect
+
+    expect(page).to_have_url(re.compile(r"/auth/login"), timeout=30_000)
+
+
 def test_a_browser_without_a_login_gets_airflows_and_a_program_gets_401(
     new_page: Callable[..., Any], stage: Stage
 ) -> None:
     page = new_page()
     for path in ("plugin/smsverify", "smsverify-page/"):
         page.goto(f"{stage.airflow.url}/{path}")
-        page.wait_for_url(re.compile(r"/auth/login"))
+        expect_login(page)
         page.get_by_label("Username").wait_for()
     assert page.context.request.get(f"{stage.airflow.url}/smsverify-page/").status == 401
     log_in(page, stage.airflow)
     view(page).get_by_role("heading", name="Waiting now").wait_for()
     page.context.clear_cookies()
     # The next look finds the login ended.
-    page.wait_for_url(re.compile(r"/auth/login"))
+    expect_login(page)
 
 
 def test_it_works_below_a_path_and_behind_a_proxy(new_page: Callable[..., Any], stage: Stage) -> None:
