@@ -121,8 +121,8 @@ soak: $(VENV)/core/installed ## test the money for long: random faults and death
 	SMSVERIFY_SOAK=1 $(CORE)/python -m pytest tests/core/purchases/test_money_kills.py tests/core/purchases/test_money.py \
 	    tests/core/purchases/test_attempts_any.py tests/core/receiver/test_serving.py --timeout 7200
 
-.PHONY: bench bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store
-bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store ## measure all that is promised, and write it into docs/ (two hours, on an idle machine)
+.PHONY: bench bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store bench-overview
+bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store bench-overview ## measure all that is promised, and write it into docs/ (two hours, on an idle machine)
 
 bench-imports: $(VENV)/airflow/installed ## measure what importing the operators adds to importing airflow.sdk
 	$(AIRFLOW)/python benchmarks/imports.py
@@ -138,6 +138,9 @@ bench-waiting: $(VENV)/core/installed ## measure ways to wait side by side (BENC
 
 bench-store: $(VENV)/core/installed ## measure what the store costs after 1,000,000 orders, and with 10 to 10,000 waits (25 minutes)
 	$(CORE)/python benchmarks/store.py --write
+
+bench-overview: $(VENV)/core/installed ## measure how long an overview takes with 100,000 orders
+	$(CORE)/python benchmarks/overview.py
 
 bench-airflow: $(VENV)/core/installed $(VENV)/airflow/installed ## measure 50 codes on a real Airflow, beside HttpOperator and HttpSensor
 	$(CORE)/python benchmarks/real_airflow.py --write
