@@ -109,7 +109,7 @@ def calls_of(hook: SmsVerifyHook, awaited: list[int]) -> Iterator[tuple[str, Cal
     schedule = waiter._poller.schedule
 
     def look(number: int) -> None:
-        waiter._glance()
+        waiter._take_snapshot()
         with parts.store.write() as connection:
             connection.execute(sa.text("UPDATE smsverify_polls SET next_at = 0"))
         schedule.claim_due(urgent=True, looks=True, poll=True)

@@ -44,7 +44,7 @@ from smsverify.settings import Settings
 
 # Seconds in which the wallet shows a refund that the list shows, of a service whose minute lasts a minute.
 REFUND_TIME = 60.0
-# Seconds after which one who waits to make a paid call, and shows no sign of life, is dead: of a service
+# Seconds after which a caller that waits to make a paid call, and sends no heartbeat, is dead: of a service
 # whose minute lasts a minute, and at least.
 PLAN_ALIVE = 10.0
 SHORTEST_PLAN_ALIVE = 3.0

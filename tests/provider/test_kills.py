@@ -401,7 +401,7 @@ def test_a_rental_of_a_task_that_was_killed_is_given_back_where_that_is_wanted(
 ) -> None:
     """Whenever that was after its purchase: nothing of the task has run since."""
     run(buy_a_rental)  # a task that is killed has no callbacks
-    let_go_of_all_numbers()  # nor a process that gives signs of life
+    let_go_of_all_numbers()  # nor a process that sends heartbeats
     later(monkeypatch)
     report = hook.reconcile(cancel_after=0)
     assert report.cancelled == [order.order_id for order in sim.orders()]

@@ -152,7 +152,7 @@ def test_a_place_is_kept_while_airflow_cannot_take_the_event(
 
     async def run() -> None:
         event = asyncio.create_task(event_of(trigger))
-        await asyncio.to_thread(eventually, lambda: hook.rate_limit().waiting == 1, "a sign of life")
+        await asyncio.to_thread(eventually, lambda: hook.rate_limit().waiting == 1, "a heartbeat")
         event.cancel()
 
     asyncio.run(run())

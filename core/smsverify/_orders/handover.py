@@ -69,7 +69,7 @@ class Handover:
             log.warning("Order %d was handed over, but that cannot be recorded: %s", order_id, error)
 
     def hold(self, order_id: int) -> Held:
-        """Lets this process hold an order, with signs of life, until it is handed over or let go."""
+        """Lets this process hold an order, with heartbeats, until it is handed over or let go."""
         held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over)
         holding.hold(held)
         return held
@@ -118,7 +118,7 @@ class Handover:
             return None if since is None else self._store.now(connection) - since
 
     def is_in_hand(self, order_id: int) -> bool:
-        """Whether a call that holds an order, or waits for it, has given a sign of life lately."""
+        """Whether a call that holds an order, or waits for it, has sent a heartbeat lately."""
         with self._store.read() as connection:
             alive_since = self._store.now(connection) - self._forgotten
             is_held = sa.func.coalesce(orders.c.unclaimed_since, 0.0) > alive_since

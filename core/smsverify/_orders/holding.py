@@ -1,6 +1,6 @@
 """Orders that this process has bought and not handed over yet.
 
-While a process holds an unclaimed order, it gives signs of life for it. Without a sign of life, the order
+While a process holds an unclaimed order, it sends heartbeats for it. Without a heartbeat, the order
 counts as forgotten.
 """
 
@@ -18,7 +18,7 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-# Seconds without a sign of life after which a number counts as forgotten, where a minute lasts a minute.
+# Seconds without a heartbeat after which a number counts as forgotten, where a minute lasts a minute.
 FORGOTTEN = 900.0
 
 
@@ -29,8 +29,8 @@ class Held:
     Attributes:
         account: names the account among those of this process.
         order_id: the order.
-        pause: seconds between two signs of life.
-        keep_alive: gives a sign of life for an order.
+        pause: seconds between two heartbeats.
+        keep_alive: sends a heartbeat for an order.
         has_owner: records that a caller has an order.
     """
 
@@ -51,7 +51,7 @@ class Held:
 
 
 class _Hands:
-    """The orders that the process holds, and the thread that gives signs of life for them."""
+    """The orders that the process holds, and the thread that sends heartbeats for them."""
 
     def __init__(self) -> None:
         self.forget()
@@ -75,7 +75,7 @@ class _Hands:
             self._thread = started(self._beat, "smsverify-holding")
         except RuntimeError as error:
             # Its buyer must have the order all the same. The next order starts the thread.
-            log.warning("No thread can be started for the signs of life of order %d: %s", order_id, error)
+            log.warning("No thread can be started for the heartbeats of order %d: %s", order_id, error)
 
     def drop(self, held: Held) -> None:
         with self._lock:
@@ -104,10 +104,10 @@ class _Hands:
                 try:
                     one.keep_alive(one.order_id)
                 except StoreError as error:
-                    log.warning("No sign of life can be recorded for order %d: %s", one.order_id, error)
+                    log.warning("No heartbeat can be recorded for order %d: %s", one.order_id, error)
                 except Exception:
                     # After any error: the thread has all orders of the process.
-                    log.exception("A sign of life for order %d failed unexpectedly", one.order_id)
+                    log.exception("A heartbeat for order %d failed unexpectedly", one.order_id)
 
 
 _hands = _Hands()

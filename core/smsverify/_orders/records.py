@@ -299,7 +299,7 @@ def as_order(row: Any) -> Order:
 
 
 def is_awaited(alive_since: float | sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
-    """Picks the orders that a call waits for, with a sign of life after a time of the store's clock.
+    """Picks the orders that a call waits for, with a heartbeat after a time of the store's clock.
 
     An order has few waits. By the bare time, PostgreSQL expects next to none that are alive in all, and
     compares each order with each of them.

@@ -70,7 +70,7 @@ class Releases:
             patience: seconds until others try, in case the caller does not.
             is_planned: no one tries before these seconds are over.
             unless_since: also leaves alone an order that was claimed after the first of these times, or whose
-                wait gave a sign of life after the second one; by the store's clock.
+                wait sent a heartbeat after the second one; by the store's clock.
         """
         is_free: list[sa.ColumnElement[bool]] = []
         if scope != "any":

@@ -29,7 +29,7 @@ class Overviews:
 
     Args:
         store, settings, wallet, ledger, findings, rate_limit: of the account.
-        alive: seconds for which a wait is alive after its last sign of life.
+        alive: seconds for which a wait is alive after its last heartbeat.
     """
 
     def __init__(

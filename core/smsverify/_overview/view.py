@@ -36,7 +36,7 @@ class View:
         connection: reads them.
         account: whose they are.
         now: seconds by the store's clock.
-        alive: seconds for which a wait is alive after its last sign of life.
+        alive: seconds for which a wait is alive after its last heartbeat.
     """
 
     store: Store

@@ -89,7 +89,7 @@ def _unneeded() -> list[sa.Select[Any]]:
     is_released = sa.select(releases.c.order_id).where(its_release).exists()
     is_for_use = sa.or_(orders.c.product.is_(None), orders.c.product.not_in(constants(TO_KEEP)))
     unused = (is_unused(_BEFORE, ALIVE_SINCE), is_for_use, sa.not_(is_released))
-    # An order that was bought to keep is a leak only where its buyer gives no sign of life.
+    # An order that was bought to keep is a leak only where its buyer sends no heartbeat.
     is_kept = orders.c.product.in_(constants(TO_KEEP))
     unclaimed = (is_unclaimed(_KEPT_BEFORE), is_kept, sa.not_(is_released))
     goes_on = sa.text(NOT_ENDED)
@@ -182,7 +182,7 @@ class Findings:
     Args:
         store, ledger, orders, refunds: of the account.
         grace: seconds after which a call that does not show should have been decided.
-        alive: seconds for which a wait is alive after its last sign of life.
+        alive: seconds for which a wait is alive after its last heartbeat.
         time_scale: how long the service's minute is in real minutes.
     """
 
@@ -264,7 +264,7 @@ class Findings:
 
     def needed_since(self, order: Order, now: float, cancel_after: float | None) -> tuple[float, float]:
         """An order is needed again if it was claimed after the first of these times, or if its wait gave a
-        sign of life after the second one.
+        heartbeat after the second one.
 
         Args:
             order: one that `unneeded` has found.

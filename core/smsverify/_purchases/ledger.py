@@ -76,7 +76,7 @@ class Ledger:
         account: whose they are.
         namespace: keeps apart the keys of deployments that share the store.
         lease: seconds that one paid call may take.
-        patience: seconds after which a caller that has planned a call and shows no sign of life is dead.
+        patience: seconds after which a caller that has planned a call and sends no heartbeat is dead.
         grace: seconds after which the list shows what a call has bought.
         run_ahead: how many purchases may follow one that is not explained.
         meter: counts the calls.

@@ -13,7 +13,7 @@ from decimal import Decimal
 import sqlalchemy as sa
 
 from smsverify._orders import day_sums
-from smsverify._purchases.wallet import MANY, ROUNDING, Movement, Reading, compare, movements, paid
+from smsverify._purchases.wallet import MOST_SUMS, ROUNDING, Movement, Reading, compare, movements, paid
 from smsverify._store.store import Store
 from smsverify._store.tables import orders, purchases
 from smsverify.text import log_of
@@ -118,7 +118,7 @@ def _that_sum_to(amount: Decimal, refunds: Sequence[Movement]) -> list[Movement]
     for refund in refunds:
         for total, way in list(ways.items()):
             ways.setdefault(total + (refund.amount or 0), [*way, refund])
-        if len(ways) > MANY:
+        if len(ways) > MOST_SUMS:
             return None
     fitting = [way for total, way in ways.items() if abs(total - amount) <= ROUNDING]
     return fitting[0] if fitting else None

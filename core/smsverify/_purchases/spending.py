@@ -17,7 +17,7 @@ from smsverify.errors import PriceLimitError, SpendingLimitError
 from smsverify.overview import Task
 from smsverify.text import amount
 
-HAIR = 1e-9  # USD by which floats may be off
+FLOAT_TOLERANCE = 1e-9  # USD by which floats may be off
 
 # A call counts from the moment that it may leave, until it is known to have cost nothing.
 MAY_HAVE_COST = ("sent", "unknown", "bought")
@@ -31,8 +31,8 @@ MAY_BE_TOO_MUCH = sa.and_(
     purchases.c.state == "bought",
     purchases.c.charge.is_not(None),
     sa.or_(
-        sa.and_(purchases.c.charge != purchases.c.price, _paid > _listed + HAIR),
-        sa.and_(purchases.c.charge != purchases.c.max_price, _paid > _limit + HAIR),
+        sa.and_(purchases.c.charge != purchases.c.price, _paid > _listed + FLOAT_TOLERANCE),
+        sa.and_(purchases.c.charge != purchases.c.max_price, _paid > _limit + FLOAT_TOLERANCE),
     ),
 )
 

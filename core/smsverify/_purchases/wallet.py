@@ -25,7 +25,7 @@ from smsverify.metrics import BALANCE, Meter
 from smsverify.models import Balance
 
 ROUNDING = Decimal("0.01")  # USD by which two balances, or a price, may be rounded
-MANY = 10_000  # sums that are looked through
+MOST_SUMS = 10_000  # sums that are looked through
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def compare(before: Decimal, after: Decimal, movements: Sequence[Movement]) -> C
             refunds |= {one + movement.amount for one in refunds}
         else:
             payments |= {one + movement.amount for one in payments}
-        if len(payments) * len(refunds) > MANY:
+        if len(payments) * len(refunds) > MOST_SUMS:
             return Comparison(after)
     return Comparison(after, frozenset(payments), frozenset(refunds))
 

@@ -1,8 +1,8 @@
 """A place in the queue that its holder may leave to others: who stands there holds no worker meanwhile.
 
 A caller that buys inside of `leaving_queue` does not wait long for its turn. Its place stays in the queue,
-and `TurnIsFar` ends the call before anything is sent. The caller that has the place gives signs of life for
-it; with it, the call goes on where it was when its turn is near. A place without a sign of life is dropped
+and `TurnIsFar` ends the call before anything is sent. The caller that has the place sends heartbeats for
+it; with it, the call goes on where it was when its turn is near. A place without a heartbeat is dropped
 like the entry of any request whose process has died, and the next one has the turn.
 """
 
@@ -26,7 +26,7 @@ from smsverify.text import log_of
 log = log_of(__name__)
 
 SOON = 0.05  # seconds between two looks for those whose turn is about to come, at the least
-PAUSE = 1.5  # seconds between two looks: half of the time in which a place needs a sign of life
+PAUSE = 1.5  # seconds between two looks: half of the time in which a place needs a heartbeat
 TROUBLE = 1.0  # seconds until a store that could not be used is tried again
 
 
@@ -108,7 +108,7 @@ class Keeper:
     """Keeps the places of all who have left the queue of one key, with one thread for the process.
 
     Args:
-        look: gives signs of life for places, and says in how many seconds each has its turn.
+        look: sends heartbeats for places, and says in how many seconds each has its turn.
     """
 
     def __init__(self, look: Callable[[list[Place]], dict[str, float]]) -> None:

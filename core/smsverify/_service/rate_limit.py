@@ -29,7 +29,7 @@ import sqlalchemy as sa
 
 from smsverify._service import places
 from smsverify._service.places import Place, TurnIsFar
-from smsverify._service.slots import OF_KEY, SIGN_OF_LIFE, HeldSlot, Queue, QueueEntry, Slots, is_alive
+from smsverify._service.slots import HEARTBEAT_EVERY, OF_KEY, HeldSlot, Queue, QueueEntry, Slots, is_alive
 from smsverify._service.turns import Priority, Sharing, Snapshot, Waiting
 from smsverify._store.parameters import NOW
 from smsverify._store.store import Store
@@ -232,7 +232,7 @@ class RateLimit:
         slot.release(is_answered=True)
 
     def keep(self, kept: Sequence[Place]) -> dict[str, float]:
-        """Gives signs of life for places of purchases whose holders are away.
+        """Sends heartbeats for places of purchases whose holders are away.
 
         Returns:
             in how many seconds each of them has its turn at the earliest, by its id.
@@ -375,7 +375,7 @@ class RateLimit:
                 self._log_if_tight(turn)
                 # The turn may come sooner if others give up. The farther away it is, the less that matters.
                 longest = max(seconds / 4, LONGEST_LOOK * self._time_scale)
-                self._sleep(min(seconds, longest, SIGN_OF_LIFE), stop, while_waiting)
+                self._sleep(min(seconds, longest, HEARTBEAT_EVERY), stop, while_waiting)
         except TurnIsFar:
             raise  # its place is kept
         except BaseException:

@@ -31,9 +31,9 @@ LATE = 2.0
 LONGEST_BLOCK = 300.0
 # A waiting request that has not looked for this many seconds is dead, and leaves the queue.
 ABANDONED_AFTER = 10.0
-# Seconds between two signs of life of a request that waits, however far its turn is. Each is a write: of 200
+# Seconds between two heartbeats of a request that waits, however far its turn is. Each is a write: of 200
 # threads, too many would keep the store busy. One that comes at the next look only is early enough.
-SIGN_OF_LIFE = 3.0
+HEARTBEAT_EVERY = 3.0
 
 
 # Of the key `key`, whose limit is `most`: a row whose number is not below the limit is left from another one.
@@ -46,7 +46,7 @@ _SLOTS = sa.select(slots.c.slot, slots.c.free_at, slots.c.lease, slots.c.holder,
 
 
 def is_alive(now: Any, patience: Any) -> sa.ColumnElement[bool]:
-    """Whether the request of a row of the queue has given a sign of life; a number or an expression each."""
+    """Whether the request of a row of the queue has sent a heartbeat; a number or an expression each."""
     return queue.c.seen_at.between(now - patience, now + patience)
 
 
@@ -59,14 +59,14 @@ class QueueEntry:
         arrived_at: by the store's time; `None` before the first look.
         id: names the request, in the queue and as the holder of a slot.
         is_queued: whether the store's queue has it.
-        next_sign: `time.monotonic()` of the next sign of life.
+        next_heartbeat: `time.monotonic()` of the next heartbeat.
     """
 
     priority: Priority
     arrived_at: float | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     is_queued: bool = False
-    next_sign: float = 0.0
+    next_heartbeat: float = 0.0
 
 
 class Slots:
@@ -313,10 +313,10 @@ class Queue:
         }
 
     def stand(self, entry: QueueEntry) -> None:
-        """Enters the queue, or gives a sign of life where one is due. Drops the entries of the dead."""
-        if entry.is_queued and time.monotonic() < entry.next_sign:
+        """Enters the queue, or sends a heartbeat where one is due. Drops the entries of the dead."""
+        if entry.is_queued and time.monotonic() < entry.next_heartbeat:
             return
-        entry.next_sign = time.monotonic() + SIGN_OF_LIFE
+        entry.next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
         with self._store.write() as connection:
             now = self._store.now(connection)
             if not entry.is_queued:
@@ -336,7 +336,7 @@ class Queue:
             )
 
     def keep(self, connection: sa.Connection, places: Sequence[Place], now: float) -> None:
-        """Gives signs of life for places whose holders are away, in the caller's transaction."""
+        """Sends heartbeats for places whose holders are away, in the caller's transaction."""
         if not places:
             return
         rows = [

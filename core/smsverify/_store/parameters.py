@@ -21,6 +21,6 @@ def values_of(store: Store, account: str, now: float, alive: float) -> dict[str,
         store: where the statements are sent to.
         account: whose rows they are about.
         now: seconds by the store's clock.
-        alive: seconds for which one sign of life counts.
+        alive: seconds for which one heartbeat counts.
     """
     return {"account": account, "now": now, "wall": store.as_wall(now), "alive_since": now - alive}

@@ -366,8 +366,8 @@ looks = sa.Table(
     sa.Column("status", sa.Text),
     sa.Column("status_at", sa.Double),
     sa.Column("empty_ends", sa.Integer, nullable=False, default=0),
-    # When the order is looked at next by itself, and was last: for those who follow it, as of their last sign
-    # of life, or for an unverified callback. Which of these came, and the looks for it so far.
+    # When the order is looked at next by itself, and was last: for those who follow it, as of their last
+    # heartbeat, or for an unverified callback. Which of these came, and the looks for it so far.
     sa.Column("next_at", sa.Double),
     sa.Column("asked_at", sa.Double),
     sa.Column("followed_at", sa.Double),

@@ -246,5 +246,5 @@ def unsigned_gap(limit: int) -> float:
 
 
 def alive_for(time_scale: float) -> float:
-    """Seconds after which a wait that gives no sign of life is taken for dead."""
+    """Seconds after which a wait that sends no heartbeat is taken for dead."""
     return max(ALIVE * time_scale, SHORTEST_ALIVE)

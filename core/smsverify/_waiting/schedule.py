@@ -124,7 +124,7 @@ class Schedule:
         self._unfollow(connection, looks.c.followed_at < now - self._alive)
 
     def unfollow(self, connection: sa.Connection) -> None:
-        """A subscription has ended, in the caller's transaction. Others follow anew with a sign of life."""
+        """A subscription has ended, in the caller's transaction. Others follow anew with a heartbeat."""
         self._unfollow(connection, looks.c.followed_at.is_not(None))
 
     def _unfollow(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:

@@ -1,7 +1,7 @@
 """Consumers: they read all messages as they come, each message once, for as long as they run.
 
 A consumer has a name, under which the store keeps its cursor. One process at a time has its place: a process
-that starts while another still shows signs of life waits for its turn. So two triggerers, or a service that
+that starts while another still sends heartbeats waits for its turn. So two triggerers, or a service that
 is started twice, do not read the same messages. The service is asked for their orders now and then, much more
 rarely than for orders whose code is waited for, and hardly at all if callbacks bring the messages.
 """
@@ -50,7 +50,7 @@ class Consumers:
 
     @property
     def alive(self) -> float:
-        """Seconds after which a holder that gives no sign of life is taken for dead."""
+        """Seconds after which a holder that sends no heartbeat is taken for dead."""
         return self._alive
 
     # -------------------------------------------------------------- a consumer's place
@@ -85,7 +85,7 @@ class Consumers:
             )
 
     def keep(self, name: str, holder: str, order_ids: Iterable[int] | None) -> bool:
-        """A sign of life, with the orders that are followed: `None` for all that may get messages.
+        """A heartbeat, with the orders that are followed: `None` for all that may get messages.
 
         Returns:
             whether the place is still this holder's.
@@ -268,8 +268,8 @@ class Subscriptions:
         for subscription in over:
             self._consumers.leave(subscription.consumer, subscription.id)
 
-    def show_alive(self) -> None:
-        """A sign of life from each."""
+    def send_heartbeats(self) -> None:
+        """A heartbeat from each."""
         for subscription in self.current():
             subscription.keep()
 

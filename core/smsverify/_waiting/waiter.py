@@ -75,7 +75,7 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class _Glance:
+class _Snapshot:
     """What one query shows of all that a process may have to do.
 
     Attributes:
@@ -141,14 +141,15 @@ class Waiter:
         self._waits: dict[str, Wait] = {}
         self._thread: threading.Thread | None = None
         self._is_store_failing = False
-        self._next_sign_of_life = 0.0
+        self._next_heartbeat = 0.0
         self._has_asked = threading.Event()
         self._next_full_look = 0.0
         self._newest = 0
         self._polls = 0
         self._next_poll_at = math.inf
         self._matching = Matching()
-        self._glancing = _glancing(store, account)  # made once: making it takes longer than it does
+        # Made once: making it takes longer than running it.
+        self._snapshot_query = _snapshot_query(store, account)
 
     def add(
         self,
@@ -259,33 +260,33 @@ class Waiter:
 
     def _serve(self, current: list[Wait]) -> None:
         """Delivers what is there, and asks the service if that is due."""
-        if time.monotonic() >= self._next_sign_of_life:
-            self._next_sign_of_life = time.monotonic() + self._alive / 3
-            self._show_alive(current)
-            self._subscriptions.show_alive()
+        if time.monotonic() >= self._next_heartbeat:
+            self._next_heartbeat = time.monotonic() + self._alive / 3
+            self._send_heartbeat(current)
+            self._subscriptions.send_heartbeats()
         if self._poller.refusal is not None:
             # Those who read begin again, with the key that the settings have by then.
             self._subscriptions.refuse(self._poller.refusal)
             self._poller.refusal = None
         self._subscriptions.serve()
-        glance = self._glance()
+        snapshot = self._take_snapshot()
         # The process that makes a poll puts it off; nothing but a poll does.
-        self._polls += glance.next_poll_at > self._next_poll_at
-        self._next_poll_at = glance.next_poll_at
-        self._deliver(current, glance.newest)
+        self._polls += snapshot.next_poll_at > self._next_poll_at
+        self._next_poll_at = snapshot.next_poll_at
+        self._deliver(current, snapshot.newest)
         is_waited_for = not all(wait.future.done() for wait in current)
         if is_waited_for or self._subscriptions.current():
             schedule = self._poller.schedule
-            looks_due = schedule.is_look_due(glance.next_look_at, glance.now)
-            poll_due = is_waited_for and schedule.is_poll_due(glance.next_poll_at, glance.now)
+            looks_due = schedule.is_look_due(snapshot.next_look_at, snapshot.now)
+            poll_due = is_waited_for and schedule.is_poll_due(snapshot.next_poll_at, snapshot.now)
             if looks_due or poll_due:
                 self._poller.ask(self._asked, looks=looks_due, poll=poll_due)
 
-    def _glance(self) -> _Glance:
+    def _take_snapshot(self) -> _Snapshot:
         """Whether there is anything to do, which most of the time there is not, with one query."""
         with self._store.read() as connection:
-            now, newest, next_poll_at, next_look_at = connection.execute(self._glancing).one()
-        return _Glance(float(now), int(newest), float(next_poll_at), next_look_at)
+            now, newest, next_poll_at, next_look_at = connection.execute(self._snapshot_query).one()
+        return _Snapshot(float(now), int(newest), float(next_poll_at), next_look_at)
 
     def _end_what_is_due(self, current: Iterable[Wait]) -> None:
         for wait in current:
@@ -405,7 +406,7 @@ class Waiter:
             with self._store.write() as connection:
                 connection.execute(sa.delete(waits).where(self._among(over)))
 
-    def _show_alive(self, current: list[Wait]) -> None:
+    def _send_heartbeat(self, current: list[Wait]) -> None:
         if not current:
             return
         with self._store.write() as connection:
@@ -440,8 +441,8 @@ def _has_ended_otherwise(end: Any, wanted: MessageFilter, there: list[Message]) 
     return is_over and bool(there) and not wanted.may_still_pass(there)
 
 
-def _glancing(store: Store, account: str) -> sa.Executable:
-    """What a `_Glance` is made of. It reads indexes alone, so old orders and messages cost it nothing."""
+def _snapshot_query(store: Store, account: str) -> sa.Executable:
+    """What a `_Snapshot` is made of. It reads indexes alone, so old orders and messages cost it nothing."""
     newest = sa.select(sa.func.max(messages.c.id)).where(messages.c.account == account)
     next_poll_at = sa.select(polls.c.next_at).where(polls.c.account == account)
     next_look_at = sa.select(sa.func.min(looks.c.next_at)).where(

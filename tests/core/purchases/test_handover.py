@@ -109,7 +109,7 @@ def test_a_block_that_was_killed_has_its_number_no_more(
             ages.append(unclaimed_for(number.order_id))
             return ages[-1] < ages[-2]
 
-        eventually(is_younger, "a sign of life")
+        eventually(is_younger, "a heartbeat")
         assert hook.reconcile(cancel_after=0).findings == []
         let_go_of_all_numbers()
         with monkeypatch.context() as patched:
@@ -118,7 +118,7 @@ def test_a_block_that_was_killed_has_its_number_no_more(
     assert simulator.order(number.order_id).status == "cancelled"
 
 
-def test_a_sign_of_life_that_fails_in_any_way_keeps_none_of_another_number(
+def test_a_heartbeat_that_fails_in_any_way_keeps_none_of_another_number(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     given: list[int] = []
@@ -132,7 +132,7 @@ def test_a_sign_of_life_that_fails_in_any_way_keeps_none_of_another_number(
     ]
     for one in held:
         holding.hold(one)
-    eventually(lambda: len(given) > 2, "a third sign of life", timeout=20)
+    eventually(lambda: len(given) > 2, "a third heartbeat", timeout=20)
     for one in held:
         one.let_go()
     assert "too deep" in caplog.text

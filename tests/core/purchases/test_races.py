@@ -222,7 +222,7 @@ def test_a_plan_is_taken_over_only_from_one_who_is_dead(
     ledger.mark_sent(second)
 
 
-def test_who_waits_for_the_rate_limit_gives_signs_of_life_all_the_time(
+def test_a_call_that_waits_for_the_rate_limit_keeps_sending_heartbeats(
     hook: SmsVerifyHook,
 ) -> None:
     """Otherwise another caller of its key takes its plan over."""
@@ -239,7 +239,7 @@ def test_who_waits_for_the_rate_limit_gives_signs_of_life_all_the_time(
 
     signs: set[float] = set()
 
-    def has_given_signs() -> bool:
+    def has_sent_heartbeats() -> bool:
         with store_of(hook).read() as connection:
             of_key = sa.select(purchases).where(purchases.c.key == "k")
             row = connection.execute(of_key).one_or_none()
@@ -248,7 +248,7 @@ def test_who_waits_for_the_rate_limit_gives_signs_of_life_all_the_time(
             signs.add(row.sent_at)
         return len(signs) >= 3  # the plan, and two signs
 
-    eventually(has_given_signs, "a sign of life, again")
+    eventually(has_sent_heartbeats, "a heartbeat, again")
     stop.set()
     buyer.join()
 

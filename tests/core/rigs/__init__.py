@@ -35,7 +35,7 @@ def await_end_of_waits() -> None:
 
 
 def let_go_of_all_numbers() -> None:
-    """What the death of the process brings about: it gives signs of life for no number any more."""
+    """What the death of the process brings about: it sends heartbeats for no number any more."""
     for held in list(holding._hands._held.values()):
         held.let_go()
     # It may be giving a last one.

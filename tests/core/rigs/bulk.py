@@ -192,7 +192,7 @@ def fill_unfinished(hook: SmsVerifyHook, *, waits: int, rentals: int) -> list[in
 
 
 def keep_waits_alive(hook: SmsVerifyHook) -> None:
-    """Lets the waits of `fill_unfinished` give a sign of life."""
+    """Lets the waits of `fill_unfinished` send a heartbeat."""
     store = hook._parts.store
     going_on = tables.waits.c.until.is_not(None)
     with store.write() as connection:

@@ -68,7 +68,7 @@ def fill(hook: SmsVerifyHook, *, orders: int, messages: int, waits: int, rentals
 
 
 def keep_waits_alive(hook: SmsVerifyHook) -> None:
-    """Gives all waits a sign of life, as those who wait do."""
+    """Sends a heartbeat for all waits, as the processes that wait do."""
     store = store_of(hook)
     with store.write() as connection:
         connection.execute(sa.update(tables.waits).values(seen_at=store.now(connection)))

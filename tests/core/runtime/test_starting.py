@@ -78,7 +78,7 @@ def test_a_place_that_cannot_be_kept_stands_in_no_others_way(fail_to_start: Fail
     assert looked_for == ["second"]
 
 
-def test_an_order_that_was_bought_is_handed_out_without_a_sign_of_life_too(
+def test_an_order_that_was_bought_is_handed_out_without_a_heartbeat_too(
     fail_to_start: FailToStart, caplog: pytest.LogCaptureFixture
 ) -> None:
     given: list[int] = []
@@ -86,7 +86,7 @@ def test_an_order_that_was_bought_is_handed_out_without_a_sign_of_life_too(
     fail_to_start("smsverify-holding")
     for one in held:
         holding.hold(one)
-    eventually(lambda: {*given} == {1, 2}, "signs of life for both", timeout=20)
+    eventually(lambda: {*given} == {1, 2}, "heartbeats for both", timeout=20)
     for one in held:
         one.let_go()
     assert "order 1: can't start new thread" in caplog.text

@@ -30,7 +30,7 @@ def purchase(hook: SmsVerifyHook, number: int) -> None:
 
 def look(hook: SmsVerifyHook, number: int) -> None:
     waiter = hook._parts.waiter
-    waiter._glance()
+    waiter._take_snapshot()
     for is_urgent in (True, False):
         waiter._poller.schedule.claim_due(urgent=is_urgent, looks=True, poll=True)
 

@@ -194,7 +194,7 @@ def test_a_look_for_many_that_finds_nothing_is_one_query(
 ) -> None:
     monkeypatch.setattr("smsverify._waiting.waiter.FULL_LOOKS", 1_000_000)
     monkeypatch.setattr("smsverify._waiting.schedule.Schedule.is_poll_due", lambda *_: False)
-    monkeypatch.setattr("smsverify._waiting.waiter.Waiter._show_alive", lambda *_: None)
+    monkeypatch.setattr("smsverify._waiting.waiter.Waiter._send_heartbeat", lambda *_: None)
     hook = make_hook(simulate(), any_store_url)
     stop, statements = threading.Event(), list[str]()
     waiting = Waiting(hook, buy(hook, 20), stop=stop)
@@ -243,7 +243,7 @@ def test_waits_that_begin_together_share_looks(
 def test_a_look_does_not_read_what_an_account_has_behind_it(store_url: str, index: str) -> None:
     store = open_store(store_url)
     with store.read() as connection:
-        query = waiting_room._glancing(store, "account")
+        query = waiting_room._snapshot_query(store, "account")
         text = str(query.compile(connection, compile_kwargs={"literal_binds": False}))
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", ("account",) * text.count("?")).all()
     assert any(f"INDEX {index}" in row.detail for row in plan), plan
