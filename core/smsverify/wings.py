@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from smsverify._purchases.run_context import RunContext
     from smsverify._receiver.masking import mask
     from smsverify._runtime.forking import ProcessLock
+    from smsverify._runtime.outages import Outages
     from smsverify._runtime.properties import cached_property
     from smsverify._runtime.threads import result_of
     from smsverify._service.places import Place, TurnIsFar, leaving_queue
@@ -37,6 +38,7 @@ __all__ = [
     "Batch",
     "Handover",
     "Held",
+    "Outages",
     "Place",
     "ProcessLock",
     "RunContext",
@@ -66,6 +68,7 @@ _HOMES = {
     "Batch": "_waiting.subscriptions",
     "Handover": "_orders.handover",
     "Held": "_orders.holding",
+    "Outages": "_runtime.outages",
     "Place": "_service.places",
     "ProcessLock": "_runtime.forking",
     "cached_property": "_runtime.properties",

@@ -17,6 +17,7 @@ from prefect_smsverify.arguments import block_of
 from prefect_smsverify.stopping import current_stop
 from smsverify.checks import check_order_ids, check_seconds
 from smsverify.errors import InvalidRequestError, SmsVerifyError
+from smsverify.wings import Outages
 
 if TYPE_CHECKING:
     from smsverify.models import Message
@@ -61,7 +62,7 @@ async def publish_message_events_flow(
     hook, stop, logger = block_of(credentials).get_hook(), current_stop(), get_run_logger()
     account = await asyncio.to_thread(lambda: hook.settings.account_id)
     orders = "all" if order_ids is None else ",".join(str(order_id) for order_id in sorted(order_ids))
-    count, complaint = 0, ""
+    count, outages = 0, Outages()
     while not stop.is_set() and time.monotonic() < end:
         subscription: Subscription | None = None
         try:
@@ -73,11 +74,10 @@ async def publish_message_events_flow(
             ) is not None:
                 await _publish([_event(account, credentials, *one) for one in batch])
                 await asyncio.to_thread(subscription.advance, batch[-1][0])
-                count, complaint = count + len(batch), ""
+                count += len(batch)
                 logger.info("published %d SMS to Prefect", len(batch))
         except (SmsVerifyError, OSError) as error:
-            if str(error) != complaint:
-                complaint = str(error)
+            if outages.begin_with(error):
                 logger.warning("SMS cannot be published now; the next try is in %.0f s: %s", PAUSE, error)
             await asyncio.sleep(PAUSE)
         finally:

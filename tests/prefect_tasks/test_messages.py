@@ -13,6 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.events import Event
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
+from rigs.outages import TwoOutages
 from rigs.rooms import rooms_of
 
 from prefect_smsverify import (
@@ -179,6 +180,22 @@ def test_while_the_server_takes_nothing_it_waits(
     assert [code_of(block, event) for event in asyncio.run(events_of(block, 1))] == ["000001"]
     for text in ("TimeoutError", "Unable to authenticate", "no server", "no store"):
         assert text in caplog.text
+
+
+def test_each_outage_of_the_store_is_logged_once_where_no_sms_comes_between(
+    block: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(messages, "PAUSE", 0.0)
+    outages = TwoOutages(monkeypatch)
+
+    def subscribe(*_args: Any, **_options: Any) -> None:
+        outages.strike()
+        raise Killed
+
+    monkeypatch.setattr("smsverify.hook.SmsVerifyHook.subscribe", subscribe)
+    with pytest.raises(Killed):
+        asyncio.run(publish_message_events_flow(block))
+    assert caplog.text.count("cannot be published now") == 2
 
 
 @pytest.mark.slow

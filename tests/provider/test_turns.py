@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from airflow.sdk import DAG, TaskInstanceState, task
 from airflow.sdk.exceptions import AirflowFailException
 from rigs import eventually
+from rigs.outages import TwoOutages
 
 from smsverify._parts import Parts
 from smsverify._store.tables import queue
@@ -248,6 +250,28 @@ def test_a_store_that_fails_for_a_while_is_logged_once(
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(event_of(trigger), 1))
     assert caplog.text.count("cannot be kept at the moment") == 1
+
+
+def test_each_outage_is_logged_once_where_the_store_is_read_and_keeps_no_place(
+    run_task: Any, use_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("smsverify_provider.triggers.smsverify.STORE_PAUSE", 0.0)
+    monkeypatch.setattr(SmsVerifyTurnTrigger, "log", logging.getLogger(__name__))
+    use_up()
+    trigger = trigger_of(run_task(SmsVerifyOrderOperator(task_id="buy", **WHATSAPP, deferrable=True)).msg)
+    outages = TwoOutages(monkeypatch)
+
+    def keep_place(*_args: Any, **_options: Any) -> Future[None]:
+        outages.strike()
+        kept: Future[None] = Future()
+        kept.set_result(None)
+        return kept
+
+    monkeypatch.setattr("smsverify_provider.triggers.smsverify.keep_place", keep_place)
+    assert "detail" not in asyncio.run(event_of(trigger))
+    assert outages.are_over()
+    assert caplog.text.count("cannot be kept at the moment") == 2
 
 
 def test_the_deployments_default_decides_unless_a_function_is_called() -> None:

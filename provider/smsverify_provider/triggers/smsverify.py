@@ -24,7 +24,7 @@ from smsverify.errors import (
     WaitTimeoutError,
 )
 from smsverify.text import log_of
-from smsverify.wings import Place, claim, keep_place, store_name, store_time
+from smsverify.wings import Outages, Place, claim, keep_place, store_name, store_time
 from smsverify_provider.event_loop import hook_on, in_own_thread
 from smsverify_provider.kills import give_back, state_on_loop
 from smsverify_provider.resuming import LEAD, Gap
@@ -207,7 +207,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         """Waits until the code is there, the time is over, or waiting makes no sense any more."""
         # By this machine's calendar, until the store's time is known.
         end = time.monotonic() + max(0.0, self.deadline - time.time())
-        refused_key, refusal, complaint = None, "", ""
+        refused_key, refusal, outages = None, "", Outages()
         while True:
             try:
                 hook = self._hook = await self._make_hook()
@@ -246,8 +246,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
             except StoreError as error:
                 if time.monotonic() > end:
                     raise
-                if str(error) != complaint:
-                    complaint = str(error)
+                if outages.begin_with(error):
                     self.log.warning("The wait for order %d has to begin again: %s", self.order_id, error)
                 await asyncio.sleep(STORE_PAUSE)
 
@@ -327,7 +326,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
         yield TriggerEvent(event | ({"detail": detail} if detail else {}))  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> str | None:
-        complaint = ""
+        outages = Outages()
         while True:
             try:
                 hook = await hook_on(self.smsverify_conn_id)
@@ -337,8 +336,7 @@ class SmsVerifyTurnTrigger(BaseTrigger):
                 await asyncio.wrap_future(kept)
                 return None
             except StoreError as error:
-                if str(error) != complaint:
-                    complaint = str(error)
+                if outages.begin_with(error):
                     self.log.warning("The place in the queue cannot be kept at the moment: %s", error)
                 await asyncio.sleep(STORE_PAUSE)
 
@@ -434,21 +432,19 @@ class MessageStream(SharedStreamProducer):
 
     async def open_stream(self) -> AsyncIterator[tuple[dict[str, Any], int]]:
         """Each batch as a payload, with the id of its last message; the next one after `confirm`."""
-        complaint = ""
+        outages = Outages()
         while True:
             try:
                 hook = await hook_on(self._conn_id)
                 subscription = self._subscription = await in_own_thread(self._start, hook)
                 while True:
                     batch = await asyncio.wrap_future(subscription.next())
-                    complaint = ""
                     self._is_confirmed.clear()
                     yield self._payload(batch), batch[-1][0]
                     await self._is_confirmed.wait()
                     await asyncio.sleep(EVENT_GAP)
             except SmsVerifyError as error:
-                if str(error) != complaint:
-                    complaint = str(error)
+                if outages.begin_with(error):
                     log.warning("SMS cannot be announced now; this goes on as soon as it can: %s", error)
                 await self.aclose()
                 await asyncio.sleep(STORE_PAUSE)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome, SharedStreamManager
+from rigs.outages import TwoOutages
 from rigs.rooms import rooms_of
 from trigger_runs import run, until
 
@@ -23,7 +24,7 @@ from smsverify.errors import InvalidRequestError, NotFoundError
 from smsverify.simulator import Simulator
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.triggers import smsverify as triggers
-from smsverify_provider.triggers.smsverify import SmsVerifyMessageTrigger
+from smsverify_provider.triggers.smsverify import MessageStream, SmsVerifyMessageTrigger
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
 
@@ -311,6 +312,24 @@ def test_it_reads_on_with_the_key_that_the_connection_has_by_now(
 
     (message_id,) = run(announced_of_an_sms(hook, order, sim, before=rotate))
     assert hook.get_message(message_id).otp == "471100"
+
+
+def test_each_outage_of_the_store_is_logged_once_where_no_sms_comes_between(
+    hook: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outages = TwoOutages(monkeypatch)
+
+    class Over(Exception):
+        """The end of the test."""
+
+    def start(*_args: Any) -> None:
+        outages.strike()
+        raise Over
+
+    monkeypatch.setattr(MessageStream, "_start", start)
+    with pytest.raises(Over):
+        run(anext(MessageStream(None, "smsverify_default").open_stream()))
+    assert caplog.text.count("cannot be announced now") == 2
 
 
 def test_where_airflow_confirms_nothing_what_it_has_taken_counts(hook: Any, order: Any) -> None:

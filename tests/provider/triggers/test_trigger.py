@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.execution_time import supervisor
+from rigs.outages import TwoOutages
 from trigger_runs import Gate, event_of, kill, run, start, until
 
 from smsverify.models import Order
@@ -83,6 +84,23 @@ def test_a_store_that_fails_for_a_while_does_not_end_the_wait_and_is_logged_once
 
     assert run(scenario())["outcome"] == "arrived"
     assert caplog.text.count("has to begin again") == 1
+
+
+@NEVER
+def test_each_outage_is_logged_once_where_the_store_takes_the_claim_and_refuses_the_wait(
+    make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(triggers, "STORE_PAUSE", 0.0)
+    monkeypatch.setattr(triggers.SmsVerifyOtpTrigger, "log", logging.getLogger(__name__))
+    outages = TwoOutages(monkeypatch)
+
+    async def await_otp(*_args: Any, **_options: Any) -> None:
+        outages.strike()
+
+    monkeypatch.setattr("smsverify.hook.SmsVerifyHook.await_otp", await_otp)
+    assert run(event_of(make()))["outcome"] == "arrived"
+    assert outages.are_over()
+    assert caplog.text.count("has to begin again") == 2
 
 
 @NEVER
