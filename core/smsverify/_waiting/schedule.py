@@ -24,7 +24,10 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
-NOT_FOUND = "not found"  # stands for the status of an order that the service does not know
+# Stands for the status of an order that the service does not know. No status begins with a space: the spaces
+# around the service's words are cut off. Where an older version has left "not found", that counts as any
+# unknown word of the service: it ends nothing, and the next look at the order puts on record what is true.
+NOT_FOUND = " not found"
 AT_ONCE = 10  # urgent looks that are claimed in one go
 # So often in a row an order has to have news that the list did not show, before the list counts as blind;
 # then the orders are asked for one by one.

@@ -69,6 +69,19 @@ def test_an_unknown_status_is_logged_once_and_never_ends_or_hangs_a_wait(
     assert str(order_id) in lines[0]
 
 
+@pytest.mark.parametrize("status", ["Not Found", " not found "])
+def test_a_status_that_says_not_found_ends_no_wait(
+    status: str, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    said = {"order_id": 7, "status": status}
+    requests_mock.get(
+        "http://127.0.0.1:9/api/v1/order/7/status/",
+        [{"json": said}, {"json": said}, {"json": {**said, "otp": "123456"}}],
+    )
+    assert hook.wait_for_otp(7, PATIENT).otp == "123456"
+
+
 def test_a_code_is_handed_out_whatever_the_status_says(
     requests_mock: Mocker, make_hook: MakeHook, store_url: str
 ) -> None:
