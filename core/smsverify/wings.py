@@ -16,6 +16,8 @@ from smsverify.checks import check_key, check_order_id, check_reason, check_seco
 from smsverify.errors import NO_CODE
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from smsverify._input.phones import phone_digits
     from smsverify._input.storeurl import secrets_of
     from smsverify._input.values import own_type
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from smsverify._waiting.subscriptions import Batch, Subscription
     from smsverify.hook import SmsVerifyHook
     from smsverify.models import Message
+    from smsverify.options import MessageOptions
 
 __all__ = [
     "NO_CODE",
@@ -166,9 +169,22 @@ def log_wait(hook: SmsVerifyHook, order_id: int, seconds: float) -> None:
     hook._parts.otp_waits.log_wait(order_id, seconds)
 
 
-def missing_code(hook: SmsVerifyHook, order_id: int, *, is_cancelled: bool) -> str:
-    """Says that no code came in time and what became of the order, as `SmsVerifyHook.wait_for_otp` does."""
-    return hook._parts.otp_waits.missing_code(order_id, is_cancelled=is_cancelled)
+def missing_code(
+    hook: SmsVerifyHook, order_id: int, *, is_cancelled: bool, **wanted: Unpack[MessageOptions]
+) -> str:
+    """Says what came of a wait that got no SMS in time, in the words of `SmsVerifyHook.wait_for_otp`.
+
+    Args:
+        hook: on the order's account.
+        order_id: the order.
+        is_cancelled: whether it was cancelled at the end of the wait.
+        wanted: which SMS the wait was for.
+    """
+    from smsverify._messages.filters import MessageFilter
+
+    return hook._parts.otp_waits.missing_code(
+        order_id, is_cancelled=is_cancelled, wanted=MessageFilter.check(**wanted)
+    )
 
 
 def store_name(hook: SmsVerifyHook) -> str:

@@ -45,6 +45,7 @@ from smsverify_provider.versions import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from smsverify.options import MessageOptions
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 # Seconds after the end of a wait at which a number is given back whose trigger has never started.
@@ -211,7 +212,8 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             if message is not None:
                 return self._returned(context, message.as_dict())
             if is_timeout:
-                end = type(end)(missing_code(hook, order_id, is_cancelled=is_cancelled))
+                text = missing_code(hook, order_id, is_cancelled=is_cancelled, **self._wanted())
+                end = type(end)(text)
             raise end from None
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -295,9 +297,10 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         )
 
     def _look(self, hook: SmsVerifyHook, *, ask: bool = True) -> Message | None:
-        return hook.check_otp(
-            self.order_id, ask=ask, after=self.after, sender=self.sender, pattern=self.pattern
-        )
+        return hook.check_otp(self.order_id, ask=ask, **self._wanted())
+
+    def _wanted(self) -> MessageOptions:
+        return {"after": self.after, "sender": self.sender, "pattern": self.pattern}
 
     def _make_hook(self) -> SmsVerifyHook:
         from smsverify_provider.hooks.smsverify import SmsVerifyHook

@@ -304,4 +304,5 @@ def test_an_order_with_another_message_is_kept_after_a_time_out(
     state, _, error = run_sensor(mode, order_id=rental.order_id, timeout=1, sender="PayPal")
     assert state == "failed"
     assert isinstance(error, AirflowSensorTimeout)
+    assert str(error).startswith("another SMS came for order")
     assert [bought.status for bought in sim.orders()] == ["active"]
