@@ -11,7 +11,7 @@ import typer
 from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import flag
-from smsverify.cli.verbs import FINDINGS, Common
+from smsverify.cli.verbs import EXIT_FINDINGS, Common
 from smsverify.overview_tables import DELIVERY, delivered
 from smsverify.text import amount, printable
 
@@ -67,7 +67,7 @@ def reconcile(
     with interrupts("Run `smsverify reconcile` again to go on") as stop:
         report = common.hook().reconcile(cancel_after=cancel_after, stop=stop)
     output.say(json.dumps(report.as_dict()) if common.json else report.as_text())
-    return FINDINGS if report.findings else 0
+    return EXIT_FINDINGS if report.findings else 0
 
 
 def resolve(

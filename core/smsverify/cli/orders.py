@@ -10,7 +10,7 @@ from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import OrderId, flag
 from smsverify.cli.progress import progress
-from smsverify.cli.verbs import NO_CODE, Common
+from smsverify.cli.verbs import EXIT_NO_CODE, Common
 from smsverify.errors import SmsVerifyError, WaitTimeoutError
 from smsverify.text import LONGEST_SMS, printable
 
@@ -77,7 +77,7 @@ def wait(
         return 0
     if came.otp is None and not common.json:
         text = f"the SMS for order {came.order_id} has no code that can be read; --message prints it"
-        return output.complain(text, NO_CODE)
+        return output.complain(text, EXIT_NO_CODE)
     output.show(came, came.otp or "", as_json=common.json)
     return 0
 

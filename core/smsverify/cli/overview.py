@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from smsverify.cli import output, verbs
-from smsverify.cli.verbs import USAGE, Common
+from smsverify.cli.verbs import EXIT_USAGE, Common
 from smsverify.errors import StoreError
 from smsverify.overview_tables import FIRST_STEPS, facts, tables
 from smsverify.text import printable
@@ -59,7 +59,7 @@ def top(
     """Watch the overview in the terminal. Ctrl-C ends it. Sends no request."""
     if not sys.stdout.isatty():
         text = "top needs a terminal: `smsverify overview` prints the same once"
-        return output.complain(text, USAGE)
+        return output.complain(text, EXIT_USAGE)
     from smsverify.checks import check_seconds
 
     hook, pause = common.hook(), check_seconds(every, "every")

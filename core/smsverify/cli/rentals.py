@@ -10,7 +10,7 @@ import typer
 from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import MaxPrice, flag
-from smsverify.cli.verbs import FINDINGS, Common
+from smsverify.cli.verbs import EXIT_FINDINGS, Common
 from smsverify.text import amount
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def renew_expiring(
             stop=stop,
         )
     output.say(json.dumps(report.as_dict()) if common.json else report.as_text())
-    return FINDINGS if report.failed else 0
+    return EXIT_FINDINGS if report.failed else 0
 
 
 def add_to(app: typer.Typer) -> None:

@@ -31,12 +31,12 @@ from smsverify.errors import (
 if TYPE_CHECKING:
     from smsverify.hook import SmsVerifyHook
 
-ERROR = 1
-USAGE = 2
-NO_CODE = 3
-FINDINGS = 4
-INTERRUPTED = 128 + signal.SIGINT
-UNREAD = 128 + signal.SIGPIPE
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_NO_CODE = 3
+EXIT_FINDINGS = 4
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_UNREAD = 128 + signal.SIGPIPE
 
 _COMMON = "Common options"
 
@@ -110,21 +110,21 @@ def _run(options: Common, run: Callable[[], int | None], own: set[str]) -> int: 
         with output.logs_shown(logging.INFO if options.verbose else logging.WARNING):
             return run() or 0
     except InvalidRequestError as error:
-        return output.complain(f"{error}{_source_of(error, own)}", USAGE)
+        return output.complain(f"{error}{_source_of(error, own)}", EXIT_USAGE)
     except (WaitTimeoutError, OrderEndedError) as error:
-        return output.complain(error, NO_CODE)
+        return output.complain(error, EXIT_NO_CODE)
     except SmsVerifyError as error:
-        return output.complain(error, ERROR)
+        return output.complain(error, EXIT_ERROR)
     except KeyboardInterrupt as error:
-        return output.complain(str(error), INTERRUPTED) if str(error) else INTERRUPTED
+        return output.complain(str(error), EXIT_INTERRUPTED) if str(error) else EXIT_INTERRUPTED
     except output.UnwritableError as error:
         # Otherwise the interpreter fails when it flushes its output at exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error.__cause__, BrokenPipeError):  # head or less has gone
-            return UNREAD
+            return EXIT_UNREAD
         text = f"the command is done and on record, but its output cannot be written: {error.__cause__}"
-        return output.complain(text, ERROR)
+        return output.complain(text, EXIT_ERROR)
 
 
 def _source_of(error: InvalidRequestError, own: set[str]) -> str:
@@ -155,5 +155,5 @@ def paid(what: str) -> Iterator[None]:
         yield
     except output.UnwritableError:
         with contextlib.suppress(OSError):  # the terminal may be gone
-            output.complain(what, ERROR)
+            output.complain(what, EXIT_ERROR)
         raise
