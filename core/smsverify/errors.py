@@ -21,7 +21,7 @@ SmsVerifyError
 │   ├── PurchaseAmbiguousError    several orders may be it: a person has to decide.
 │   └── PurchaseUnverifiableError the list does not show it yet: call again later.
 ├── PurchaseConflictError  the key stands for another purchase, or is in use.
-├── OrderEndedError        the order was cancelled, expired or completed without a code.
+├── OrderEndedError        the order has ended without the SMS that was asked for.
 ├── FindingsError          a person should look at something; `report` names it.
 ├── VerificationError      none of several numbers got its code; `attempts` lists them.
 ├── WaitTimeoutError       no code arrived in time.
@@ -203,22 +203,26 @@ class PurchaseConflictError(SmsVerifyError):
 
 
 class OrderEndedError(SmsVerifyError):
-    """The order has ended (cancelled, expired or completed), and no code has arrived.
+    """The order has ended (cancelled, expired or completed) without the SMS that was asked for.
 
     Attributes:
         order_id: the order.
         status: how it ended, in the service's word.
+        reason: the message without the order's name and what to do next.
     """
 
-    def __init__(self, message: str, *, order_id: int | None = None, status: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        order_id: int | None = None,
+        status: str | None = None,
+        reason: str = "it has ended",
+    ) -> None:
         super().__init__(message)
         self.order_id = order_id
         self.status = status
-
-    @property
-    def reason(self) -> str:
-        """The message without the order's name and what to do next."""
-        return "it " + str(self).removeprefix(f"order {self.order_id} ").removesuffix(f". {ORDER_ANOTHER}")
+        self.reason = reason
 
 
 class FindingsError(SmsVerifyError):

@@ -16,9 +16,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "InvalidRequestError": {"field": "duration", "status_code": 400},
     "PurchaseUnknownError": {"key": "k", "order_ids": (4, 5)},
     "PurchaseConflictError": {"key": "k"},
-    "OrderEndedError": {"order_id": 4, "status": "expired"},
+    "OrderEndedError": {"order_id": 4, "status": "expired", "reason": "it has ended (expired)"},
     "VerificationError": {"attempts": [], "cost": Decimal("0.40")},
-    "WaitTimeoutError": {"order_id": 4, "cancelled": True},
+    "WaitTimeoutError": {"order_id": 4, "cancelled": True, "reason": "another SMS came"},
 }
 OF_THE_SERVICE = {"status_code": 429, "service_message": "no", "endpoint": "GET /x", "retry_after": 2.5}
 ALL = [

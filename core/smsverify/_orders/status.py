@@ -14,7 +14,7 @@ from smsverify._runtime.clock import boottime
 from smsverify._service.endpoints import ServiceApi
 from smsverify._service.rate_limit import Priority
 from smsverify.errors import NotFoundError
-from smsverify.models import Message, Order, OrderStatus
+from smsverify.models import Message, Order, OrderStatus, gets_no_more
 from smsverify.otp import extract_otp
 
 # Seconds for which the service may not show a purchase of ours yet, scaled with its minute, and at least.
@@ -88,6 +88,13 @@ class StatusReader:
         if known is None:
             raise NotFoundError(f"there is no order {order_id}")
         return known
+
+    def gets_no_more(self, status: OrderStatus) -> bool:
+        """Whether the order of this answer gets no SMS any more."""
+        if not status.ended:
+            return False
+        known = self._records.get(status.order_id)
+        return gets_no_more(status.status, None if known is None else known.product)
 
     def is_fresh(self, order_id: int) -> bool:
         """Whether this is a purchase of ours that the service may not show yet."""

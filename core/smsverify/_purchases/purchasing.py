@@ -164,6 +164,7 @@ class Purchases:
                     f"order {planned.order_id} has ended ({planned.status}). {ORDER_ANOTHER}",
                     order_id=planned.order_id,
                     status=planned.status,
+                    reason=f"it has ended ({planned.status})",
                 )
             ended = planned.order_id
 
@@ -309,6 +310,7 @@ def _refuse_ended(found: Order) -> None:
             "the same key to buy another",
             order_id=found.order_id,
             status=found.status,
+            reason=f"the service lists it as {found.status}",
         ) from None
 
 

@@ -14,11 +14,12 @@ from smsverify._orders.orders import Orders
 from smsverify._orders.wording import arrival, end_of_wait, named, refund
 from smsverify._runtime.threads import result_of
 from smsverify._service.rate_limit import Priority
+from smsverify._waiting.ends import ended_with_other_sms, ended_without_code
 from smsverify._waiting.waiter import Wait, Waiter
 from smsverify.checks import check_stop, check_waiter
-from smsverify.errors import ORDER_ANOTHER, NotFoundError, OrderEndedError, SmsVerifyError, WaitTimeoutError
+from smsverify.errors import NO_CODE, ORDER_ANOTHER, NotFoundError, SmsVerifyError, WaitTimeoutError
 from smsverify.metrics import TIMEOUTS, Meter
-from smsverify.models import Message, gets_no_more
+from smsverify.models import Message
 from smsverify.options import MessageOptions
 from smsverify.overview import Task
 from smsverify.text import log_of
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 log = log_of(__name__)
-
-NO_CODE = "no code came in time"
 
 
 class OtpWaits:
@@ -159,23 +158,13 @@ class OtpWaits:
             raise
         there = self._inbox.all_of([order_id]).get(order_id, [])
         message = wanted.first(there)
-        known = self._orders.records.get(order_id)
-        if message is not None or not gets_no_more(status.status, None if known is None else known.product):
+        if message is not None or not self._orders.status.gets_no_more(status):
             return message
         if there and not wanted.may_still_pass(there):
-            raise OrderEndedError(
-                f"order {order_id} has ended ({status.status}). An SMS has come, but none that this wait "
-                f"asks for. {ORDER_ANOTHER}",
-                order_id=order_id,
-                status=status.status,
-            )
+            raise ended_with_other_sms(order_id, status.status)
         # A completed order without its code may show it at the next look.
-        if not status.arrived and status.status.strip().lower() != "completed":
-            raise OrderEndedError(
-                f"order {order_id} has ended ({status.status}) without a code. {ORDER_ANOTHER}",
-                order_id=order_id,
-                status=status.status,
-            )
+        if not status.arrived and status.status != "completed":
+            raise ended_without_code(order_id, status.status)
         return None
 
     def log_wait(self, order_id: int, seconds: float) -> None:
@@ -183,7 +172,7 @@ class OtpWaits:
         order = self._orders.records.get(order_id)
         log.info("Waiting for %s until %s", named(order_id, order), end_of_wait(seconds))
 
-    def missing_code(self, order_id: int, *, is_cancelled: bool, wanted: MessageFilter | None = None) -> str:
+    def missing_code(self, order_id: int, *, is_cancelled: bool, wanted: MessageFilter) -> str:
         """Counts a wait that got no SMS in time, and says whether another one came, and what became of the
         order.
         """
@@ -197,14 +186,13 @@ class OtpWaits:
             end = "it is not cancelled. Wait again, or cancel it"
         return f"{what} for {named(order_id, order)}{but}: {end}"
 
-    def _what_came(self, order_id: int, wanted: MessageFilter | None) -> tuple[str, str]:
+    def _what_came(self, order_id: int, wanted: MessageFilter) -> tuple[str, str]:
         """What came of a wait that got no SMS in time, and what there is to say besides; may be empty."""
-        is_any = wanted is None or wanted.is_open
-        others = [] if is_any else self._inbox.all_of([order_id]).get(order_id, [])
+        others = [] if wanted.is_open else self._inbox.all_of([order_id]).get(order_id, [])
         if not others:
             return NO_CODE, ""
         but = ", but not the message that was asked for"
-        if wanted is not None and wanted.sender is not None and any(other.sender is None for other in others):
+        if wanted.sender is not None and any(other.sender is None for other in others):
             but += " (its sender is not known: only callbacks carry it)"
         return "another SMS came", but
 

@@ -34,7 +34,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
-from smsverify.models import KNOWN_STATUSES, RENTALS, OrderStatus, gets_no_more
+from smsverify.models import KNOWN_STATUSES, RENTALS, gets_no_more
 from smsverify.text import log_of, masked
 
 log = log_of(__name__)
@@ -266,7 +266,7 @@ class Poller:
             self._note(order_id, status=None)
             return
         self._unreadable.discard(order_id)
-        word = status.status.strip().lower()
+        word = status.status
         if word not in KNOWN_STATUSES and (order_id, word) not in self._reported:
             self._reported.add((order_id, word))
             log.warning("Order %d has the unknown status %r; the wait goes on", order_id, masked(word))
@@ -275,19 +275,14 @@ class Poller:
         is_check = question.is_news is False and time.monotonic() - listed_at <= CHECKED_WITHIN
         if is_check and (word == "completed" or self._newest_message(order_id) != before):
             self._judge_list(has_shown=False)
+        is_empty_end = not status.arrived and self._orders.status.gets_no_more(status)
         listed = {} if question.listed is None else {"listed_status": question.listed}
-        self._note(order_id, status=word, is_empty_end=self._is_empty_end(status), **listed)
+        self._note(order_id, status=word, is_empty_end=is_empty_end, **listed)
 
     def _newest_message(self, order_id: int) -> int | None:
         of_order = sa.and_(messages.c.account == self._account, messages.c.order_id == order_id)
         with self._store.read() as connection:
             return connection.execute(sa.select(sa.func.max(messages.c.id)).where(of_order)).scalar()
-
-    def _is_empty_end(self, status: OrderStatus) -> bool:
-        if status.arrived or not status.ended:
-            return False
-        known = self._orders.records.get(status.order_id)
-        return gets_no_more(status.status, None if known is None else known.product)
 
     def _note(self, order_id: int, *, is_empty_end: bool = False, **values: str | None) -> None:
         with self._store.write() as connection:

@@ -29,15 +29,15 @@ from smsverify._runtime.forking import ProcessLock
 from smsverify._runtime.threads import is_alive, started
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, orders, polls, waits
+from smsverify._waiting.ends import ended_with_other_sms, ended_without_code
 from smsverify._waiting.pace import alive_for
 from smsverify._waiting.poller import Poller
 from smsverify._waiting.schedule import NOT_FOUND
 from smsverify._waiting.subscriptions import Subscription, Subscriptions
 from smsverify.errors import (
-    ORDER_ANOTHER,
+    NO_CODE,
     AuthenticationError,
     NotFoundError,
-    OrderEndedError,
     StoreError,
     WaitStoppedError,
     WaitTimeoutError,
@@ -302,7 +302,7 @@ class Waiter:
                 _fail(
                     wait,
                     WaitTimeoutError(
-                        f"no code came in time for order {wait.order_id}",
+                        f"{NO_CODE} for order {wait.order_id}",
                         order_id=wait.order_id,
                     ),
                 )
@@ -368,24 +368,9 @@ class Waiter:
                     NotFoundError(f"the service knows no order {wait.order_id}", status_code=404),
                 )
             elif end is not None and end.empty_ends >= (LAST_LOOKS if end.status == "completed" else 1):
-                _fail(
-                    wait,
-                    OrderEndedError(
-                        f"order {wait.order_id} has ended ({end.status}) without a code. {ORDER_ANOTHER}",
-                        order_id=wait.order_id,
-                        status=end.status,
-                    ),
-                )
+                _fail(wait, ended_without_code(wait.order_id, end.status))
             elif end is not None and _has_ended_otherwise(end, wait.wanted, there):
-                _fail(
-                    wait,
-                    OrderEndedError(
-                        f"order {wait.order_id} has ended ({end.status}). An SMS has come, but none that "
-                        f"this wait asks for. {ORDER_ANOTHER}",
-                        order_id=wait.order_id,
-                        status=end.status,
-                    ),
-                )
+                _fail(wait, ended_with_other_sms(wait.order_id, end.status))
 
     def _look_for_pattern(self, wait: Wait, texts: list[str]) -> None:
         """In another thread, because it may take long; then the wait has its turn again."""

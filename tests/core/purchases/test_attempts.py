@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rigs.money import Deaths, Died
+from rigs.purchases import lose
 from rigs.sign_ups import WHATSAPP, delivers_to, die, statuses, verify
 
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
@@ -88,6 +89,15 @@ def test_the_error_says_where_another_sms_came_or_the_order_ended(
         verify(hook, delivers_to(simulator, 1), attempts=1, pattern="Telegram")
     with pytest.raises(VerificationError, match=r"\): it has ended \(cancelled\) without a code$"):
         verify(hook, lambda number: hook.cancel(number.order_id), attempts=1)
+
+
+def test_an_attempt_whose_order_was_found_to_have_failed_says_so_and_gives_no_advice(
+    simulate: Callable[..., Simulator], make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={"temporary": {"start_status": "failed"}})
+    lose(simulator, "error_after")
+    with pytest.raises(VerificationError, match=r": the service lists it as failed$"):
+        verify(make_hook(simulator, store_url), delivers_to(simulator), attempts=1)
 
 
 def test_another_call_with_the_key_tries_new_numbers(simulator: Simulator, hook: SmsVerifyHook) -> None:
