@@ -12,7 +12,7 @@ import typer
 from smsverify.cli import output, verbs
 from smsverify.cli.help import Group
 from smsverify.cli.progress import progress
-from smsverify.cli.verbs import ERROR, Common
+from smsverify.cli.verbs import EXIT_ERROR, Common
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -32,7 +32,7 @@ def serve(
         from smsverify.callback import serve as serve_callbacks
     except ModuleNotFoundError as error:
         text = f"the receiver needs {error.name}. Install it: pip install 'smsverify[server]'"
-        return output.complain(text, ERROR)
+        return output.complain(text, EXIT_ERROR)
     logging.getLogger("smsverify").setLevel(logging.INFO)  # callbacks are all that it can show
     # The server handles SIGTERM, and raises it again when it has ended.
     before = signal.signal(signal.SIGTERM, lambda *_: None)

@@ -13,7 +13,7 @@ from smsverify.cli import output, verbs
 from smsverify.cli.help import Group
 from smsverify.cli.options import flag
 from smsverify.cli.progress import progress
-from smsverify.cli.verbs import ERROR, Common
+from smsverify.cli.verbs import EXIT_ERROR, Common
 
 PANEL = "Upkeep"
 
@@ -27,7 +27,7 @@ def upgrade(common: Common) -> int:
 def check(common: Common) -> int:
     """Look at the store. Changes nothing; the exit code is 1 if it is missing, older or newer."""
     state = common.hook().check_store()
-    code = 0 if state.is_ok else ERROR
+    code = 0 if state.is_ok else EXIT_ERROR
     if common.json:
         output.say(json.dumps(state.as_dict()))
         return code
