@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from typing import Any
+
+from stores import given_or_empty
 
 from smsverify import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
@@ -88,32 +86,6 @@ def _show(requests: int, minutes: float) -> None:
         print(f"\r{requests} of about {LIMIT * minutes:.0f} requests", end="", file=sys.stderr)
 
 
-@contextmanager
-def stores(given: list[str]) -> Iterator[list[tuple[str, str]]]:
-    """The stores to try, with their names."""
-    if given:
-        yield [(url.partition(":")[0], url) for url in given]
-        return
-    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
-    from rigs.postgres import PrivatePostgres
-
-    from stacks.services import find_postgres
-
-    with tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory:
-        found = [("sqlite", f"sqlite:///{Path(directory) / 'store.db'}")]
-        binaries = find_postgres()
-        if binaries is None:
-            print("PostgreSQL is not installed here: no initdb on the PATH or in /usr/lib/postgresql")
-            yield found
-            return
-        server = PrivatePostgres(binaries)
-        try:
-            yield [*found, ("postgresql", server.create_database())]
-        finally:
-            server.stop()
-
-
 def main() -> int:
     """Measures with each store, and prints how it went."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -126,7 +98,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     is_bad = False
-    with stores(args.store) as chosen:
+    with given_or_empty(args.store) as chosen:
         for name, url in chosen:
             share, refused, most = measure(url, args.minutes, args.speed, args.processes, args.threads)
             is_bad |= share < LEAST or refused > 0

@@ -7,9 +7,6 @@ was in hand. Time is real time; `speed` says how many seconds of the service one
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVICE_ID = 1012
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from orders import SERVICE_ID
+
+from stacks import Account, Processes
+from stacks.receiver import start_receiver
+
 SECRET = "the-secret-of-the-benchmarks-url"
 WAIT = 900.0  # seconds of the service that a code may take
 
@@ -177,34 +180,20 @@ def ours(service: Service, count: int, *, code_latency: float) -> InHand:
 
 def ours_called(service: Service, count: int) -> InHand:
     """The same, with callbacks received by `smsverify callbacks serve` beside it."""
-    with _store() as store_url:
-        environment = {
-            "SMSVERIFY_API_KEY": service.api_key,
-            "SMSVERIFY_BASE_URL": service.url,
-            "SMSVERIFY_STORE_URL": store_url,
-            "SMSVERIFY_RATE_PERIOD": str(service.period),
-            "SMSVERIFY_CALLBACK_SECRETS": SECRET,
-        }
-        receiver = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "smsverify",
-                "callbacks",
-                "serve",
-                "--port",
-                str(service.callback_port),
-            ],
-            env=os.environ | environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+    assert service.callback_port is not None
+    with _store() as store_url, tempfile.TemporaryDirectory(prefix="smsverify-bench-") as logs:
+        account = Account(
+            {
+                "api_key": service.api_key,
+                "base_url": service.url,
+                "store_url": store_url,
+                "rate_period": str(service.period),
+                "callback_secrets": SECRET,
+            }
         )
-        try:
-            _await_port(service.callback_port)
+        with Processes(Path(logs)) as processes:
+            start_receiver(processes, Path(sys.prefix), account, port=service.callback_port)
             return _order_and_wait(service, count, store_url=store_url, callback_secrets=[SECRET])
-        finally:
-            receiver.terminate()
-            receiver.wait(30)
 
 
 def _order_and_wait(service: Service, count: int, **settings: Any) -> InHand:
@@ -219,11 +208,3 @@ def _order_and_wait(service: Service, count: int, **settings: Any) -> InHand:
         return order_id
 
     return in_threads(count, one)
-
-
-def _await_port(port: int | None) -> None:
-    while True:
-        with socket.socket() as connection:
-            if connection.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)

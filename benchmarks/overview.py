@@ -14,20 +14,18 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import sqlalchemy as sa
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
 
-from rigs.history import fill, keep_waits_alive
-from rigs.postgres import PrivatePostgres
+from rigs.bulk import keep_waits_alive
+from rigs.history import fill
+from stores import given_or_empty
 
 from smsverify import SmsVerifyHook
-from stacks.services import find_postgres
 
 MOST = 0.020
 
@@ -55,26 +53,12 @@ def main() -> int:
     parser.add_argument("--store", action="append", default=[], metavar="URL")
     parser.add_argument("--times", type=int, default=50)
     arguments = parser.parse_args()
-    stores = list(arguments.store)
-    server = None
-    with tempfile.TemporaryDirectory() as directory:
-        if not stores:
-            stores.append(f"sqlite:///{directory}/store.db")
-            if binaries := find_postgres():
-                server = PrivatePostgres(binaries)
-                stores.append(server.create_database())
-        is_fast = True
-        try:
-            for url in stores:
-                median, slowest, queries = measure(url, arguments.times)
-                is_fast &= median <= MOST
-                name = sa.engine.make_url(url).get_backend_name()
-                print(
-                    f"{name}: median {median * 1e3:.1f} ms, slowest {slowest * 1e3:.1f} ms, {queries} queries"
-                )
-        finally:
-            if server is not None:
-                server.stop()
+    is_fast = True
+    with given_or_empty(arguments.store) as chosen:
+        for name, url in chosen:
+            median, slowest, queries = measure(url, arguments.times)
+            is_fast &= median <= MOST
+            print(f"{name}: median {median * 1e3:.1f} ms, slowest {slowest * 1e3:.1f} ms, {queries} queries")
     return 0 if is_fast else 1
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import sqlite3
 import statistics
 import sys
@@ -37,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import report
 
 from stacks import Account, AirflowStack, Processes, SimulatorProcess
-from stacks.processes import inherited_environment, python_of
+from stacks.processes import free_port
+from stacks.receiver import start_receiver
 
 ROOT = Path(__file__).parents[1]
 CORE, AIRFLOW = (ROOT / ".venv" / name for name in ("core", "airflow"))
@@ -238,19 +238,17 @@ def main() -> int:
             print(rows[-1], flush=True)
     print("\n".join(rows))
     if args.write:
-        page = DOCS / "waiting.md"
         today = time.strftime("%Y-%m-%d")
         how = f"Made by `benchmarks/real_airflow.py` on {today}, N = {args.numbers}, in real time."
-        text = page.read_text(encoding="utf-8")
-        name, table = f"airflow {args.numbers}", "\n".join(rows)
-        page.write_text(report.written_between(text, name, f"{how}\n\n{table}"), encoding="utf-8")
+        table = "\n".join(rows)
+        report.write_into(DOCS / "waiting.md", f"airflow {args.numbers}", f"{how}\n\n{table}")
     return 0
 
 
 def run(base: Path, way: Way, numbers: int) -> Result:
     """One way, on a stack and a simulator of its own."""
     base.mkdir()
-    port, called = _free_port(), {}
+    port, called = free_port(), {}
     if way.is_called:
         called = {"callback_url": f"http://127.0.0.1:{port}/callback/{SECRET}"}
     with (
@@ -260,7 +258,7 @@ def run(base: Path, way: Way, numbers: int) -> Result:
         settings = {**simulator.account(base / "store.db").settings, **way.settings}
         if way.is_called:
             settings["callback_secrets"] = SECRET
-            _start_receiver(processes, Account(settings), port)
+            start_receiver(processes, CORE, Account(settings), port=port)
         account = Account(settings)
         headers = {"Authorization": f"Bearer {settings['api_key']}"}
         connection = {"conn_type": "http", "host": simulator.url, "extra": headers}
@@ -274,20 +272,6 @@ def run(base: Path, way: Way, numbers: int) -> Result:
         dags = Path(__file__).parent / "airflow_dags"
         with AirflowStack(processes, AIRFLOW, dags=dags, home=home, variables=variables) as airflow:
             return measure(airflow, simulator, way, numbers)
-
-
-def _start_receiver(processes: Processes, account: Account, port: int) -> None:
-    command = [str(python_of(CORE)), "-m", "smsverify", "callbacks", "serve", "--port", str(port)]
-    receiver = processes.spawn("callbacks", command, inherited_environment() | account.environment())
-    processes.wait_until(
-        lambda: "taking callbacks at" in receiver.output(), 60, "the receiver of callbacks", [receiver]
-    )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -59,12 +60,13 @@ def table(summaries: Sequence[Summary]) -> str:
     return "\n".join([head, *rows])
 
 
-def written_between(text: str, name: str, content: str) -> str:
-    """A page with the part between the comments `name` and `/name` replaced."""
+def write_into(page: Path, name: str, content: str) -> None:
+    """Writes a part of a page: what stands between its comments `name` and `/name`."""
+    text = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
-    return f"{before}{begin}\n{content}\n{end}{after}"
+    page.write_text(f"{before}{begin}\n{content}\n{end}{after}", encoding="utf-8")
 
 
 # ------------------------------------------------------------------ the plot

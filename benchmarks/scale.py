@@ -343,8 +343,7 @@ def main() -> int:
             f"Made by `make e2e-scale` on {today}, {args.airflow} + {args.prefect} accounts, on "
             f"{os.cpu_count()} cores. A minute of the service lasts {1 / SPEED:g} minutes."
         )
-        text = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(report.written_between(text, "scale", f"{how}\n\n{result.lines()}"), encoding="utf-8")
+        report.write_into(PAGE, "scale", f"{how}\n\n{result.lines()}")
     return 1 if result.failures else 0
 
 

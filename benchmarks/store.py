@@ -16,34 +16,30 @@ import argparse
 import os
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
 import sqlalchemy as sa
 from sqlalchemy.engine.cursor import CursorFetchStrategy
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
 
 import report
+from orders import make_orders
 from rigs import await_end_of_waits
 from rigs.bulk import fill_history, fill_unfinished, keep_waits_alive
-from rigs.postgres import PrivatePostgres
+from stores import DATABASES, empty_stores
 
 from smsverify import SmsVerifyHook
 from smsverify._messages.filters import MessageFilter
 from smsverify.models import Message, Order
 from smsverify.simulator import Simulator
-from stacks.services import find_postgres
 
 DOCS = Path(__file__).parents[1] / "docs"
 MOST = 1.5  # times what it costs in an empty store
@@ -243,7 +239,7 @@ def load(database: str, url: str, waits: int, duration: float) -> Load:
         hook = SmsVerifyHook(api_key=simulator.api_key, base_url=simulator.url, store_url=url)
         hook.upgrade_store()
         records, store = hook._parts.orders.records, hook._parts.store
-        ids = [int(order.order_id) for order in _orders_of(simulator, waits)]
+        ids = make_orders(simulator, waits)
         for first in range(0, waits, 1000):
             with store.write() as connection:
                 for order_id in ids[first : first + 1000]:
@@ -273,18 +269,6 @@ def load(database: str, url: str, waits: int, duration: float) -> Load:
     found = Load(database, waits, begin, queries / took, seconds / took, connections, requests, rows)
     print(f"  {found}", flush=True)
     return found
-
-
-def _orders_of(simulator: Simulator, number: int) -> list[Any]:
-    """So many orders at the service."""
-    with requests.Session() as session:
-        session.headers["Authorization"] = f"Bearer {simulator.api_key}"
-        for _ in range(number):
-            answer = session.post(
-                f"{simulator.url}/api/v1/order/temporary/", json={"service_id": 1012}, timeout=30
-            )
-            answer.raise_for_status()
-    return list(simulator.orders())
 
 
 # ------------------------------------------------------------------ what is written
@@ -320,26 +304,10 @@ def written(grown: list[Growth], loads: list[Load], orders: int) -> str:
     return "\n".join([how, "", *growth, "", *many])
 
 
-@contextmanager
-def stores(given: list[str], number: int) -> Iterator[dict[str, list[str]]]:
-    """The URLs of so many empty stores on each database."""
-    with tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory:
-        found = {"sqlite": [f"sqlite:///{directory}/{place}.db" for place in range(number)]}
-        binaries = find_postgres()
-        server = PrivatePostgres(binaries) if binaries and "postgresql" in given else None
-        if server is not None:
-            found["postgresql"] = [server.create_database() for _ in range(number)]
-        try:
-            yield {name: urls for name, urls in found.items() if name in given}
-        finally:
-            if server is not None:
-                server.stop()
-
-
 def main() -> int:
     """Measures, and prints how it went."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--database", action="append", choices=["sqlite", "postgresql"], default=[])
+    parser.add_argument("--database", action="append", choices=DATABASES, default=[])
     parser.add_argument("--orders", type=int, default=1_000_000, help="0 to leave growth out")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--waits", default="10,100,1000,10000", help="how many at once, or nothing")
@@ -351,7 +319,7 @@ def main() -> int:
     waits = [int(number) for number in args.waits.split(",") if number]
     grown: list[Growth] = []
     loads: list[Load] = []
-    with stores(args.database or ["sqlite", "postgresql"], 2 + len(waits)) as chosen:
+    with empty_stores(args.database or DATABASES, 2 + len(waits)) as chosen:
         for name, (empty, full, *others) in chosen.items():
             print(f"{name}:", flush=True)
             if args.orders:
@@ -360,11 +328,7 @@ def main() -> int:
                 load(name, url, number, args.duration) for url, number in zip(others, waits, strict=True)
             ]
     if args.write:
-        page = DOCS / "store.md"
-        text = report.written_between(
-            page.read_text(encoding="utf-8"), "figures", written(grown, loads, args.orders)
-        )
-        page.write_text(text, encoding="utf-8")
+        report.write_into(DOCS / "store.md", "figures", written(grown, loads, args.orders))
     return 0 if all(max(one.ratios) <= MOST for one in grown) else 1
 
 

@@ -25,7 +25,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -50,13 +49,15 @@ def main() -> int:
     if args.child:
         asyncio.run(_serve(args))
         return 0
+    from orders import make_orders
+
     from smsverify.simulator import Simulator
 
     with (
         tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory,
         Simulator(rate_limit=None, sms_delay="never", balance="100000") as simulator,
     ):
-        first = _order(simulator, args.waits)
+        first = make_orders(simulator, args.waits)[0]
         connection = {
             "conn_type": "smsverify",
             "password": simulator.api_key,
@@ -87,16 +88,6 @@ def main() -> int:
     print(f"ours: {more:.0f} MB more; {stats.requests - before.requests} requests")
     is_bad = waits["cpu"] > MOST_CPU or more > MOST_MEMORY or waits["blocked_otherwise"] > 0
     return int(is_bad)
-
-
-def _order(simulator: Any, count: int) -> int:
-    import requests
-
-    with requests.Session() as session:
-        session.headers["Authorization"] = f"Bearer {simulator.api_key}"
-        for _ in range(count):
-            session.post(f"{simulator.url}/api/v1/order/temporary/", json={"service_id": 1012}, timeout=30)
-    return min(order.order_id for order in simulator.orders())
 
 
 def _child(kind: str, args: argparse.Namespace, first: int, environment: dict[str, str]) -> dict[str, Any]:
@@ -217,7 +208,7 @@ def _all_started(args: argparse.Namespace) -> bool:
     from smsverify._waiting import waiter
 
     watches = list(waiter._waiters.values())
-    return sum(len(watch._waits) for watch in watches) == args.waits and threading.active_count() > 0
+    return sum(len(watch._waits) for watch in watches) == args.waits
 
 
 if __name__ == "__main__":

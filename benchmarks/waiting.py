@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import socket
 import sys
 import threading
 import time
@@ -27,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import contenders
 import report
 
 from smsverify.simulator import Simulator
+from stacks.processes import free_port
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -115,7 +116,7 @@ def run(way: Way, number: int, seed: int, speed: float) -> Result:
     with _starting:
         time.sleep(APART)
     settings: dict[str, Any] = {"speed": speed, "seed": seed, "sms_delay": (5.0, 60.0), "balance": "1000"}
-    port = _free_port() if way.is_called else None
+    port = free_port() if way.is_called else None
     if port:
         settings["callback_url"] = f"http://127.0.0.1:{port}/callback/{contenders.SECRET}"
     with Simulator(**settings) as simulator:
@@ -143,12 +144,6 @@ def run(way: Way, number: int, seed: int, speed: float) -> Result:
         lost=number - len(in_hand),
         most_in_a_window=stats.max_in_window,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_all(ways: Iterable[Way], numbers: list[int], seeds: int, speed: float, at_once: int) -> list[Result]:
@@ -188,11 +183,7 @@ def write(results: list[Result], numbers: list[int], args: argparse.Namespace) -
     today = time.strftime("%Y-%m-%d")
     pace = "in real time" if args.speed == 1 else f"{args.speed:g} times real time"
     how = f"Made by `benchmarks/waiting.py` on {today}, seeds: {args.seeds}, {pace}."
-    page = DOCS / "waiting.md"
-    text = report.written_between(
-        page.read_text(encoding="utf-8"), "figures", "\n\n".join([how, *tables, PLOT])
-    )
-    page.write_text(text, encoding="utf-8")
+    report.write_into(DOCS / "waiting.md", "figures", "\n\n".join([how, *tables, PLOT]))
     (DOCS / "waiting.svg").write_text(report.plot(panels), encoding="utf-8")
 
 

@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from types import TracebackType
 
+from stacks.processes import program_path
+
 PREFIX = "smsv-"
 BRIDGE = f"{PREFIX}bridge"
 SUBNET = "10.73.0"
@@ -35,11 +37,11 @@ class Host:
 
     def command(self, command: Sequence[str]) -> list[str]:
         """The command line that runs a command on this host, as one process."""
-        named = [_tool("unshare"), "--uts", "/bin/sh", "-c", 'hostname "$0" && exec "$@"', self.name]
+        named = [program_path("unshare"), "--uts", "/bin/sh", "-c", 'hostname "$0" && exec "$@"', self.name]
         if self.clock:
-            clock = [_tool("faketime"), "-f", f"{self.clock:+.0f}s"]
+            clock = [program_path("faketime"), "-f", f"{self.clock:+.0f}s"]
             named += ["/usr/bin/env", "FAKETIME_DONT_FAKE_MONOTONIC=1", *clock]
-        return [_tool("ip"), "netns", "exec", self._namespace, *named, *command]
+        return [program_path("ip"), "netns", "exec", self._namespace, *named, *command]
 
     def cut(self) -> None:
         """Nothing reaches the host any more, nor leaves it; its connections hang."""
@@ -105,14 +107,7 @@ class Network:
 
 
 def _ip(*arguments: str) -> str:
-    done = subprocess.run([_tool("ip"), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([program_path("ip"), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise RuntimeError(f"the program {name} is not installed")
-    return found

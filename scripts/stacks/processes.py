@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -263,3 +264,15 @@ def python_of(environment: Path) -> Path:
     if not python.exists():
         raise FileNotFoundError(f"{environment} is no virtual environment: {python} does not exist")
     return python
+
+
+def program_path(name: str) -> str:
+    """The path of a program of this machine.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"the program {name} is not installed")
+    return found

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from stacks.processes import Managed, Processes, free_port, inherited_environment
+from stacks.processes import Managed, Processes, free_port, inherited_environment, program_path
 
 START = 60.0
 USER = "stacks"
@@ -108,9 +108,9 @@ class Redis:
     def start(self) -> None:
         """Starts it and waits until it answers."""
         where = ["--bind", self._address, "--port", str(self._port)]
-        command = [_program("redis-server"), *where, "--protected-mode", "no", "--save", ""]
+        command = [program_path("redis-server"), *where, "--protected-mode", "no", "--save", ""]
         self._processes.spawn("redis", command, inherited_environment())
-        ping = [_program("redis-cli"), "-h", self._address, "-p", str(self._port), "ping"]
+        ping = [program_path("redis-cli"), "-h", self._address, "-p", str(self._port), "ping"]
         until = ["/bin/sh", "-c", 'until "$0" "$@" | grep -q PONG; do sleep 0.1; done', *ping]
         self._processes.run("redis-ping", until, inherited_environment(), timeout=START)
 
@@ -126,10 +126,3 @@ def find_postgres() -> Path | None:
     candidates = [Path(on_path).resolve().parent] if on_path else []
     candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((place for place in candidates if (place / "postgres").exists()), None)
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise RuntimeError(f"the program {name} is not installed")
-    return found

@@ -28,7 +28,7 @@ from smsverify import Order, SmsVerifyHook
 from smsverify._store.store import open_store
 from smsverify._store.tables import consumers
 from stacks import Account, AirflowStack, PrefectServer, Processes, Run, SimulatorProcess
-from stacks.processes import Managed, inherited_environment, python_of
+from stacks.receiver import start_receiver
 from stacks.rest import HttpError, Unreachable
 
 T = TypeVar("T")
@@ -135,17 +135,9 @@ def service(processes: Processes, simulator: SimulatorProcess, base: Path) -> Se
     settings = simulator.account(base / "store.db").settings
     hook = SmsVerifyHook(**settings)
     order = hook.order("rent-1day", service="Tinder")
-    environment = inherited_environment() | simulator.account(base / "store.db").environment()
-    environment |= {"SMSVERIFY_CALLBACK_SECRETS": SECRET, "PYTHONPATH": str(ROOT / "core")}
-    command = [str(python_of(CORE)), "-m", "smsverify", "callbacks", "serve", "--port", "0"]
-    receiver = processes.spawn("callbacks", command, environment)
-    address = processes.wait_until(lambda: _address(receiver), 60, "the receiver of callbacks", [receiver])
+    account = Account({**settings, "callback_secrets": SECRET})
+    address = start_receiver(processes, CORE, account, variables={"PYTHONPATH": str(ROOT / "core")})
     return Service(hook, order, address.replace("<secret>", SECRET))
-
-
-def _address(receiver: Managed) -> str | None:
-    line = next((line for line in receiver.output().splitlines() if "taking callbacks at" in line), None)
-    return None if line is None else line.split()[3]
 
 
 # ------------------------------------------------------------------ Airflow

@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._runtime.clock import DAY
 from smsverify._store import tables
 from smsverify._store.store import Store
 from smsverify.hook import SmsVerifyHook
 
-DAY = 86_400.0
 FIRST = 1_000_000_000  # the id of the oldest order
 RETENTION = 7 * DAY
 AT_ONCE = 50_000
@@ -192,7 +192,7 @@ def fill_unfinished(hook: SmsVerifyHook, *, waits: int, rentals: int) -> list[in
 
 
 def keep_waits_alive(hook: SmsVerifyHook) -> None:
-    """Lets the waits of `fill_unfinished` send a heartbeat."""
+    """Lets all waits that go on send a heartbeat."""
     store = hook._parts.store
     going_on = tables.waits.c.until.is_not(None)
     with store.write() as connection:

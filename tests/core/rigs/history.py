@@ -8,11 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from rigs.rooms import store_of
+from smsverify._runtime.clock import DAY
 from smsverify._store import tables
 from smsverify.hook import SmsVerifyHook
 from smsverify.overview import Task
 
-DAY = 86_400.0
 SPREAD = 90 * DAY  # seconds over which the orders are spread
 AT_ONCE = 5_000
 TASKS = [
@@ -65,13 +65,6 @@ def fill(hook: SmsVerifyHook, *, orders: int, messages: int, waits: int, rentals
     if not store.is_sqlite:
         with store.write() as connection:
             connection.execute(sa.text("ANALYZE"))
-
-
-def keep_waits_alive(hook: SmsVerifyHook) -> None:
-    """Sends a heartbeat for all waits, as the processes that wait do."""
-    store = store_of(hook)
-    with store.write() as connection:
-        connection.execute(sa.update(tables.waits).values(seen_at=store.now(connection)))
 
 
 def _order(account: str, number: int, of: int, rentals: int, now: float, wall: float) -> dict[str, Any]:
