@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from smsverify._runtime.commands import how_to_resolve, may_have_bought
 from smsverify.errors import FindingsError
 from smsverify.models import Order
 from smsverify.overview import Task
@@ -224,14 +225,16 @@ class UnknownCall(_Row):
     task: Task | None = None
 
     def as_text(self) -> str:
-        """What is known of the call, and what a person can do, in a line."""
-        named = ", ".join(map(str, self.order_ids))
+        """What is known of the call, and what comes next, in a line."""
         price = usd(self.price, "unknown price")
-        candidates = f". It may have bought order {named}: decide with `smsverify resolve`"
+        candidates = self.kind == "order" and self.order_ids
+        but = f", but {may_have_bought(self.order_ids)}" if candidates else ""
+        what_next = "The next reconciliation looks again"
+        if self.overdue:
+            what_next = how_to_resolve(self.key, self.order_ids)
         return printable(
-            f"{self.key} ({self.kind}, {price}) was sent at {_utc(self.sent_at)}, and it is "
-            "unknown whether it was carried out; it is not sent again"
-            f"{candidates if named and self.kind == 'order' else ''}"
+            f"{self.key} ({self.kind}, {price}) was sent at {_utc(self.sent_at)}, and its outcome is unknown"
+            f". It is not sent again{but}. {what_next}"
         )
 
 

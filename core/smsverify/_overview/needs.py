@@ -8,7 +8,7 @@ from typing import Any, Final, cast, get_args
 
 from smsverify._overview.view import View
 from smsverify._purchases.findings import TO_KEEP, Findings, Found, HeldKind
-from smsverify._runtime.interrupts import command
+from smsverify._runtime.commands import command, may_have_bought, resolve_command
 from smsverify.models import has_ended
 from smsverify.overview import SHOWN, Need, NeedKind, RentalRow, Section
 from smsverify.reports import KEPT, UnknownCall
@@ -52,18 +52,17 @@ def needs_of(
 
 def _unknown(call: UnknownCall) -> Need:
     ids = call.order_ids
-    given = str(ids[0]) if len(ids) == 1 else "ORDER_ID"
     what = "a purchase" if call.kind == "order" else f"a renewal of order {ids[0]}"
     text = f"{what} for {usd(call.price)} was sent at {call.sent_at:%H:%M} UTC, and its outcome is unknown"
     if call.kind == "order" and ids:
-        text += f"; it may be order {' or '.join(map(str, ids))}"
+        text += f"; {may_have_bought(ids)}"
     return Need(
         kind="purchase_unknown" if call.kind == "order" else "renewal_unknown",
         text=text,
         order_id=ids[0] if call.kind == "renewal" else None,
         key=call.key,
         task=call.task,
-        command=command("resolve", call.key, order=given),
+        command=resolve_command(call.key, ids),
     )
 
 

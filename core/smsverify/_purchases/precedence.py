@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from smsverify._orders.listing import OrderList
 from smsverify._purchases.calls import OPEN, WALLET_KEEPS, Purchase, UnderWay
+from smsverify._runtime.commands import how_to_resolve, may_have_bought
 from smsverify._store.store import Store
 from smsverify._store.tables import RENEWAL, purchases
 from smsverify.errors import PurchaseAmbiguousError, PurchaseUnknownError, PurchaseUnverifiableError
@@ -127,14 +128,14 @@ class Precedence:
             "unknown; it is not sent again, and nothing else was sent. "
         )
         if candidates:
-            named = ", ".join(map(str, candidates))
             return PurchaseAmbiguousError(
-                f"{text}It may have bought one of the orders {named}: decide with `smsverify resolve`",
+                f"{text}But {may_have_bought(candidates)}. {how_to_resolve(row.key, candidates)}",
                 key=row.key,
                 order_ids=candidates,
             )
         if row.note in WALLET_KEEPS:
-            why = f"Look for it in the dashboard, and decide with `smsverify resolve`: {row.note}"
+            renewed = (json.loads(row.request)["order_id"],) if row.kind == "renewal" else ()
+            why = f"It stays unknown, because {row.note}. {how_to_resolve(row.key, renewed)}"
         else:
             source = "The list of orders" if row.kind == "order" else "The status of its order"
             why = f"{source} does not show it yet: call again later with the same key"

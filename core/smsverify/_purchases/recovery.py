@@ -24,6 +24,7 @@ from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.matching import Open, Verdict, judge
 from smsverify._purchases.wallet import Comparison, Reading, Wallet
 from smsverify._runtime.clock import MINUTE
+from smsverify._runtime.commands import how_to_resolve, may_have_bought
 from smsverify._store.store import Store
 from smsverify.errors import AuthenticationError, InvalidRequestError, ServiceError, WaitStoppedError
 from smsverify.models import RENTALS, Order, gets_no_more
@@ -222,9 +223,10 @@ class Recovery:
         self._ledger.mark_ambiguous(connection, call, order_ids)
         if order_ids != call.candidates:
             log.error(
-                "%s may have bought one of the orders %s: decide with `smsverify resolve`",
+                "The outcome of %s is unknown, but %s. %s",
                 call.key,
-                ", ".join(map(str, order_ids)),
+                may_have_bought(order_ids),
+                how_to_resolve(call.key, order_ids),
             )
         return Resolved(call.key, call.kind, "ambiguous", order_ids)
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from types import FrameType
 from typing import Any
 
 from smsverify.errors import WaitStoppedError
-from smsverify.text import amount
 
 # Ctrl-C, a supervisor that ends the command, and a terminal that is closed.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -53,23 +50,6 @@ def interrupts(how_to_go_on: str) -> Iterator[threading.Event]:
             if came[:1] == [signal.SIGINT]:
                 raise Interrupted(f"{error}. {how_to_go_on}") from error
             raise WaitStoppedError(f"{error}. {how_to_go_on}") from error
-
-
-def command(*words: str, **options: Any) -> str:
-    """A command as a person types it, with the options that are given."""
-    parts = ["smsverify", *words]
-    for name, value in options.items():
-        parts += [] if value is None else [f"--{name.replace('_', '-')}", _typed(value)]
-    return shlex.join(parts)
-
-
-def quoted_command(*words: str, **options: Any) -> str:
-    """The same inside of a sentence."""
-    return f"`{command(*words, **options)}`"
-
-
-def _typed(value: Any) -> str:
-    return amount(value) if isinstance(value, Decimal) else str(value)
 
 
 @contextmanager

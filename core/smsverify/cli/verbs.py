@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from smsverify._runtime.interrupts import quoted_command
+from smsverify._runtime.commands import quoted_command
 from smsverify.cli import output
 from smsverify.cli.help import Command
 from smsverify.cli.options import flag

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -111,14 +112,60 @@ def test_what_a_person_has_to_decide_is_named_and_can_be_decided(
     order_id = simulator.orders()[0].order_id
     assert [unknown.order_ids for unknown in report.unknown] == [(order_id,)]
     assert len(report.findings) == 1
-    assert "smsverify resolve" in report.findings[0]
-    assert f"k may have bought one of the orders {order_id}: decide" in caplog.text
-    with pytest.raises(errors.PurchaseAmbiguousError) as caught:
+    what_next = (
+        f"it may have bought order {order_id}. Look at the dashboard, then run "
+        f"`smsverify resolve k --order {order_id}`, or `smsverify resolve k --not-made`"
+    )
+    assert report.findings[0].endswith(what_next)
+    assert what_next in caplog.text
+    with pytest.raises(errors.PurchaseAmbiguousError, match=re.escape(what_next)) as caught:
         buy_number(hook, key="k")
     assert caught.value.order_ids == (order_id,)
     hook.resolve("k", order_id=order_id)
     assert buy_number(hook, key="k") == order_id
     assert hook.reconcile().unknown == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "order_ids", "overdue", "end"),
+    [
+        ("order", (), False, "It is not sent again. The next reconciliation looks again"),
+        (
+            "order",
+            (),
+            True,
+            "It is not sent again. Look at the dashboard, then run `smsverify resolve 'a key' --order "
+            "ORDER_ID`, or `smsverify resolve 'a key' --not-made`",
+        ),
+        (
+            "order",
+            (4, 5),
+            True,
+            "It is not sent again, but it may have bought order 4 or 5. Look at the dashboard, then run "
+            "`smsverify resolve 'a key' --order ORDER_ID`, or `smsverify resolve 'a key' --not-made`",
+        ),
+        (
+            "renewal",
+            (4,),
+            True,
+            "It is not sent again. Look at the dashboard, then run `smsverify resolve 'a key' --order 4`, "
+            "or `smsverify resolve 'a key' --not-made`",
+        ),
+    ],
+)
+def test_each_unknown_call_names_the_next_step(
+    kind: str, order_ids: tuple[int, ...], overdue: bool, end: str
+) -> None:
+    call = UnknownCall(
+        namespace="",
+        key="a key",
+        kind=kind,
+        sent_at=datetime.now(timezone.utc),
+        price=None,
+        order_ids=order_ids,
+        overdue=overdue,
+    )
+    assert call.as_text().endswith(f"its outcome is unknown. {end}")
 
 
 def test_what_a_person_decides_must_be_possible(simulator: Simulator, hook: SmsVerifyHook) -> None:

@@ -124,7 +124,7 @@ def filled(hook: SmsVerifyHook, simulator: Simulator, monkeypatch: pytest.Monkey
             [
                 (
                     "purchase unknown",
-                    f"may be order {candidate}",
+                    f"may have bought order {candidate}",
                     BY,
                     f"resolve unknown --order {candidate}",
                 ),

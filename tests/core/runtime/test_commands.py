@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from smsverify._runtime.interrupts import command
+from smsverify._runtime.commands import command
 
 
 @pytest.mark.parametrize(
