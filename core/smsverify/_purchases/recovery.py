@@ -299,7 +299,7 @@ class Recovery:
 
     def _is_paid(self, connection: sa.Connection, call: OpenCall, wallet: Comparison) -> bool:
         """Whether the wallet lacks what a renewal costs, and nothing else can have taken it."""
-        is_alone = self._is_exclusive and len(self._ledger.open_calls(connection)) == 1
+        is_alone = self._is_exclusive and wallet.is_settled and len(self._ledger.open_calls(connection)) == 1
         return (
             is_alone
             and wallet.is_short_by(call.price)

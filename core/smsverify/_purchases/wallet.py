@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -53,13 +53,15 @@ class Movement:
         what: `purchase`, `renewal`, `refund`, or `foreign` for what was not bought through the store.
         order_id: the order.
         amount: USD, negative for what was paid; `None` where that is unknown.
-        is_certain: whether it has happened in between. Otherwise it may have: before, in between, or not.
+        is_certain: whether it has happened in between. Otherwise it may have: before, in between, or later.
+        is_open: whether the call was under way when the wallet was read at last.
     """
 
     what: str
     order_id: int | None
     amount: Decimal | None
     is_certain: bool
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,14 @@ class Comparison:
         payments: the amounts that it may hold without the refunds that may have come; empty where that is
             unknown.
         refunds: the sums that those may come to.
+        is_settled: whether all payments between the readings are explained: none was under way at the later
+            one that is on record by now.
     """
 
     amount: Decimal
     payments: frozenset[Decimal] = frozenset()
     refunds: frozenset[Decimal] = frozenset()
+    is_settled: bool = True
 
     @cached_property
     def expected(self) -> tuple[Decimal, ...]:
@@ -162,8 +167,7 @@ class Wallet:
         store: where the readings and the paid calls are.
         account: whose it is.
         api: asks the service.
-        note: is given each reading and the one before it, in the transaction that keeps it, unless that one
-            came after this one was asked for.
+        note: is given each reading that is kept and the one before it, in the same transaction.
         meter: shows what it holds.
     """
 
@@ -183,36 +187,34 @@ class Wallet:
         self._note = note
 
     def read(
-        self, ask: Callable[[], Balance] | None = None, *, stop: threading.Event | None = None
+        self, ask: Callable[..., Balance] | None = None, *, stop: threading.Event | None = None
     ) -> tuple[Balance, Reading]:
         """Asks the service what the wallet holds, and keeps that for later comparisons.
 
+        It is not kept if another reading came after it was asked for.
+
         Args:
-            ask: another way to ask it.
+            ask: another way to ask it; takes `CallOptions`.
             stop: ends the waiting for the rate limit when it is set.
         """
-        with self._store.read() as connection:
-            asked = sequence.asked(self._store, connection, self._account)
-        balance = self._api.get_balance(stop=stop) if ask is None else ask()
+        asked: list[Asked] = []
+
+        def note_turn() -> None:
+            """What is paid while the request waits for its turn is in the amount."""
+            with self._store.read() as connection:
+                asked.append(sequence.asked(self._store, connection, self._account))
+
+        balance = (ask or self._api.get_balance)(stop=stop, before_sending=note_turn)
         with self._store.write() as connection:
             self._store.lock(connection, self._account)
             before = self.last(connection)
             number = sequence.advance(self._store, connection, self._account)
-            reading = Reading(balance.amount, asked, number, self._store.now(connection))
-            connection.execute(
-                sa.insert(balances).values(
-                    account=self._account,
-                    number=number,
-                    asked_number=asked.number,
-                    asked_at=asked.at,
-                    read_at=reading.read_at,
-                    amount=str(balance.amount),
-                )
-            )
+            reading = Reading(balance.amount, asked[-1], number, self._store.now(connection))
             # An answer that comes after that of a later request shows nothing new.
-            if before is not None and asked.number >= before.number:
-                self._note(connection, before, reading)
-            self._forget(connection, number)
+            if before is None or reading.asked.number >= before.number:
+                self._keep(connection, reading)
+                if before is not None:
+                    self._note(connection, before, reading)
         self._meter.gauge(BALANCE, balance.amount)
         return balance, reading
 
@@ -230,7 +232,22 @@ class Wallet:
 
         Calls that were open at the later one explain nothing: whether they were paid is the question.
         """
-        return compare(first.amount, then.amount, movements(connection, self._account, first, then))
+        moved = movements(connection, self._account, first, then)
+        settled = [one for one in moved if not one.is_open]
+        return replace(compare(first.amount, then.amount, settled), is_settled=len(settled) == len(moved))
+
+    def _keep(self, connection: sa.Connection, reading: Reading) -> None:
+        connection.execute(
+            sa.insert(balances).values(
+                account=self._account,
+                number=reading.number,
+                asked_number=reading.asked.number,
+                asked_at=reading.asked.at,
+                read_at=reading.read_at,
+                amount=str(reading.amount),
+            )
+        )
+        self._forget(connection, reading.number)
 
     def _forget(self, connection: sa.Connection, newest: int) -> None:
         """Keeps the newest reading, and the last one before each call that is open."""
@@ -257,13 +274,16 @@ class Wallet:
 
 
 def movements(connection: sa.Connection, account: str, first: Reading, then: Reading) -> list[Movement]:
-    """What has moved the wallet between two readings, or may have, calls that were open left out."""
+    """What has moved the wallet between two readings, or may have; of calls, those that were carried out.
+
+    A call that was under way while the wallet was read may be in that reading or not.
+    """
     calls = connection.execute(
         sa.select(purchases).where(
             purchases.c.account == account,
             purchases.c.state == "bought",
             purchases.c.resolved_number > first.asked.number,
-            purchases.c.resolved_number <= then.asked.number,
+            purchases.c.sent_number < then.number,
         )
     ).all()
     found = [
@@ -271,7 +291,8 @@ def movements(connection: sa.Connection, account: str, first: Reading, then: Rea
             "purchase" if call.kind == "order" else "renewal",
             call.order_id,
             paid(call),
-            is_certain=call.sent_number > first.number,
+            is_certain=call.sent_number > first.number and call.resolved_number <= then.asked.number,
+            is_open=call.resolved_number > then.asked.number,
         )
         for call in calls
     ]

@@ -93,9 +93,9 @@ class ServiceApi:
         """`GET /api/v1/balance/`"""
         return self._get_balance("/api/v1/balance/", **options)
 
-    def get_wallet_balance(self) -> Balance:
+    def get_wallet_balance(self, **options: Unpack[CallOptions]) -> Balance:
         """`GET /api/v1/wallet/balance/`, the alias."""
-        return self._get_balance("/api/v1/wallet/balance/")
+        return self._get_balance("/api/v1/wallet/balance/", **options)
 
     def list_services(self, product: Product, **options: Unpack[CallOptions]) -> Listed[Service]:
         """`GET /api/v1/services/<product>/`; not for `global` and `esim`, which have their own."""

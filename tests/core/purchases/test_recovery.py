@@ -18,9 +18,11 @@ from rigs.rooms import rooms_of, settings_of, store_of
 
 from smsverify import errors
 from smsverify._messages.callbacks import Callback
+from smsverify._service.endpoints import ServiceApi
 from smsverify._store.store import open_store
 from smsverify._store.tables import purchases
 from smsverify.hook import SmsVerifyHook
+from smsverify.models import Balance
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import claim
 
@@ -398,6 +400,28 @@ def test_a_renewal_that_its_status_does_not_show_is_found_by_the_wallet(
     assert [one.outcome for one in hook.reconcile().resolved] == ["bought"]
     hook.renew(rental)
     assert simulator.order(rental).renewals == 1
+
+
+def test_a_purchase_while_the_balance_is_read_is_not_taken_for_a_renewal(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, any_store_url)
+    rental = buy(hook, "r", product="rental", duration=3).order_id
+    simulator.add_fault(Fault("error_before", path="order/*/renew/", status=502))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(rental)
+    later(monkeypatch, 130)
+    read = ServiceApi.get_balance
+
+    def read_while_others_buy(self: ServiceApi, **options: Any) -> Balance:
+        options.pop("before_sending", lambda: None)()
+        buy(hook, "meanwhile", product="rental", duration=3)
+        return read(self, **options)
+
+    monkeypatch.setattr(ServiceApi, "get_balance", read_while_others_buy)
+    for _ in range(2):
+        assert [call.kind for call in hook.reconcile().unknown] == ["renewal"]
 
 
 def test_a_refund_of_the_same_amount_hides_no_renewal_that_was_paid(

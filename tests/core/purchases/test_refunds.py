@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from rigs import in_a_day
@@ -116,7 +117,8 @@ def test_an_answer_that_comes_late_shows_no_refund(
     hook.reconcile()
     lost = []
 
-    def ask() -> Balance:
+    def ask(before_sending: Callable[[], None], **_: Any) -> Balance:
+        before_sending()
         before = Balance(amount=simulator.balance())
         lost.append(buy_and_cancel(hook, simulator, is_refunded=False))
         await_finding(hook)
@@ -125,6 +127,59 @@ def test_an_answer_that_comes_late_shows_no_refund(
     rooms_of(hook).wallet.read(ask)
     for _ in range(2):
         assert [held.order_id for held in hook.reconcile().missing_refunds] == lost
+
+
+def test_an_answer_that_comes_late_hides_no_missing_refund(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    lost = []
+
+    def ask(before_sending: Callable[[], None], **_: Any) -> Balance:
+        before_sending()
+        before = hook.get_balance()
+        lost.append(buy_and_cancel(hook, simulator, is_refunded=False))
+        return before
+
+    rooms_of(hook).wallet.read(ask)
+    assert [held.order_id for held in await_finding(hook).missing_refunds] == lost
+
+
+@pytest.mark.parametrize("is_in_it", [True, False])
+def test_a_purchase_while_the_balance_is_read_makes_no_refund_seem_to_be_missing(
+    is_in_it: bool, simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    buy_and_cancel(hook, simulator, is_refunded=True)
+
+    def ask(before_sending: Callable[[], None], **_: Any) -> Balance:
+        before_sending()
+        before = simulator.balance()
+        buy_number(hook, key="meanwhile")
+        return Balance(amount=simulator.balance() if is_in_it else before)
+
+    rooms_of(hook).wallet.read(ask)
+    hook.cancel(buy_number(hook, key="meanwhile"))
+    for _ in range(2):
+        assert hook.reconcile().missing_refunds == []
+        time.sleep(HASTY + 0.1)
+
+
+def test_a_purchase_while_the_reading_waits_for_its_turn_hides_no_missing_refund(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    lost = buy_and_cancel(hook, simulator, is_refunded=False)
+
+    def ask(before_sending: Callable[[], None], **_: Any) -> Balance:
+        buy_number(hook)
+        before_sending()
+        return Balance(amount=simulator.balance())
+
+    rooms_of(hook).wallet.read(ask)
+    assert [held.order_id for held in await_finding(hook).missing_refunds] == [lost]
 
 
 def test_a_person_says_that_a_refund_has_come_which_the_wallet_cannot_show(
