@@ -87,7 +87,7 @@ class _Reading:
     """One message, folded, in small letters, with everything blanked out that is no code by its shape."""
 
     def __init__(self, written: str) -> None:
-        text, self.links = blanked(lower(written))
+        text, self.links = blanked(lower(written), written)
         self.written = written
         self.text = text
         self.earnest = compiled(ties.EARNEST).search(text) is not None

@@ -21,8 +21,6 @@ _NO_CODES = (
     r"(?:https?://|www\.)[!-~]+",
     rf"{_HOST}(?:[a-z]{{2,12}}/[!-~]*|{_TOP}(?![a-z0-9]))",
     r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}",
-    # The hash by which an Android app recognises its message.
-    r"(?<!\S)[a-z0-9+/]{11}\s*\Z",
     # Dates and times.
     r"(?<![0-9])[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}(?![0-9])",
     r"(?<![0-9])[0-9]{1,2}([/.])[0-9]{1,2}\1(?:[0-9]{4}|[0-9]{2})(?![0-9])",
@@ -30,7 +28,8 @@ _NO_CODES = (
     r"(?<![0-9])(?:[0-9]{1,2}/[0-9]{1,2}(?![0-9])|(?:[0-9]{4}年)?[0-9]{1,2}月(?:[0-9]{1,2}日)?)",
     r"(?<![0-9])(?:[0-9]{1,2}\.? (?:de )?)?<<month>>\.?,? (?:del? )?"
     r"(?:[0-9]{1,2}(?:st|nd|rd|th)?,? )?(?:19|20)[0-9]{2}(?![0-9])",
-    r"(?<![0-9])[0-9]{1,2}[:h][0-9]{2}(?::[0-9]{2})?(?![0-9a-z])",
+    r"(?<![0-9a-z])[0-9]{1,2}(?=[a-z]{3}[0-9])<<month>>(?:20)?[0-9]{2}(?![0-9a-z])",
+    r"(?<![0-9])[0-9]{1,2}[:h][0-9]{2}(?::[0-9]{2}|m|min)?(?![0-9a-z])",
     # Phone numbers with full stops, which would else be taken for an amount and a rest.
     r"(?<![0-9.])(?:[0-9]{1,3}\.)?[0-9]{3}\.[0-9]{3}\.[0-9]{4}(?![0-9])",
     # Durations, counts, percentages, amounts.
@@ -49,6 +48,23 @@ _NO_CODES = (
 
 _LINKS = 2  # of them are links
 
+# The hash by which an Android app recognises its message, as it is written. A word of 11 letters is none.
+_HASH = r"(?<!\S)(?!(?:[A-Z]?[a-z]+|[A-Z]+)\s*\Z)[A-Za-z0-9+/]{11}\s*\Z"
+
+# Codes whose letters and digits change twice or stand in two halves. What looks like a unit, a currency or a
+# time in them is a part of the code: X3GB4821, RM9A9PY, 4NAP-D3JQ.
+_IN_TURN = "(?:[a-z]+[0-9]+[a-z]|[0-9]+[a-z]+[0-9])[a-z0-9]*"
+_HALVES = "(?=[a-z-]*[0-9])(?=[0-9-]*[a-z])(?:[a-z0-9]{3}-[a-z0-9]{3}|[a-z0-9]{4}-[a-z0-9]{4})"
+# But not 10min30s, 9am-6pm, Rs10-Rs20, 12nov26, 14h22, Rs500only, nor the tail xx44-17xx.
+_QUANTITY = "(?:<<currency>>[0-9]+|[0-9]+(?:<<currency + unit>>|[hsmd]))"
+_NO_MIXED = (
+    rf"[a-z0-9-]*xx|(?:{_QUANTITY}-?)+(?![a-z0-9-])"
+    r"|(?:[0-9]+(?:<<month>>|h)[0-9]+m?|<<currency>>[0-9]+[a-z]{2,})(?![a-z0-9-])"
+)
+_MIXED = (
+    rf"(?<![a-z0-9*-])(?=[a-z0-9-]{{5,9}}(?![a-z0-9*-]))(?!{_NO_MIXED})(?:{_IN_TURN}|{_HALVES})(?![a-z0-9-])"
+)
+
 _LONGEST = 10  # digits of a code
 
 # The value of what may be the code, but in which groups it is written is not clear: 4412 88.
@@ -58,9 +74,11 @@ UNREADABLE = ""
 
 _PIECE = r"(?<![a-z0-9])[a-z0-9]+(?:-[a-z0-9]+)*"
 # As it is written, capitals and all. Also 48213Do (not share) and 48213is (your code), for want of a space.
+# Not the half of 738-YPH, nor 50035 of 50035e.
 _NUMBER = (
+    r"(?![0-9]{3}-[A-Z]{3}\Z|[A-Z]{3}-[0-9]{3}\Z)"
     r"(?P<word>[A-Za-z]*|(?:[A-Za-z]+-)*)(?P<digits>[0-9]+(?:-[0-9]+)*)"
-    r"(?:(?:-[A-Za-z]+)*|(?<=[0-9]{4})(?:[A-Z][a-z]+|<<is + is, after>>))"
+    r"(?:(?:-[A-Za-z]+)*|(?<=[0-9]{4})(?:[A-Z][a-z]+|(?=[a-z]{2})<<is + is, after>>))"
 )
 # Neither the tail XX4417 nor the name Bet365 nor a numbering (N123) nor what lost its space (48213is).
 # Letters alone only where they cannot be a word.
@@ -75,12 +93,12 @@ _GLUED = r"(?:(?i:<<code>>)|is|ist|est)-?"
 
 
 # What goes on directly before or behind a piece, so that the piece is only a part: 448_120, 4481...20, AB4412
-# in Cyrillic letters, %20548921, &#53;48921.
+# in Cyrillic letters, %20548921, &#53;48921, and 4821 of a token whose other half was blanked.
 _GOES_ON_BEFORE = (
-    r"(?:[0-9]['_·•*~:=%]|\x00[_·•*~:=%]|%|&#x?[0-9a-f]{1,6};|[0-9]\.{2,3}"
+    r"(?:[0-9]['_·•*~:=%]|\x00[-_·•*~:=%]?|%|&#x?[0-9a-f]{1,6};|[0-9]\.{2,3}"
     r"|(?<![a-z])(?P<word>[a-z]{1,20})_|(?<![^\W\d_])(?P<letters>[\u00c0-\u052f]{1,2}))\Z"
 )
-_GOES_ON_BEHIND = r"['_·•*~:=%][0-9]|\.{2,3}[0-9]|[\u00c0-\u052f]{1,2}(?![^\W\d_])"
+_GOES_ON_BEHIND = r"(?<=[a-z])-?\x00|['_·•*~:=%][0-9]|\.{2,3}[0-9]|[\u00c0-\u052f]{1,2}(?![^\W\d_])"
 _LONGEST_BEFORE = 24
 
 
@@ -103,15 +121,23 @@ class Candidate:
     doubtful: bool
 
 
-def blanked(text: str) -> tuple[str, list[tuple[int, int]]]:
+def blanked(text: str, written: str) -> tuple[str, list[tuple[int, int]]]:
     """The text with `\\x00` for everything that is no code by its shape, and where its links are.
 
     Args:
         text: folded, in small letters.
+        written: the same as it is written, with its capitals.
     """
     links = [match.span() for link in _NO_CODES[:_LINKS] for match in compiled(link).finditer(text)]
+    if app_hash := compiled(_HASH).search(written):
+        text = text[: app_hash.start()] + "\x00" * len(app_hash[0])
+    in_mixed = {at for code in compiled(_MIXED).finditer(text) for at in range(*code.span())}
+
+    def blank(match: re.Match[str]) -> str:
+        return match[0] if in_mixed.issuperset(range(*match.span())) else "\x00" * len(match[0])
+
     for no_code in _NO_CODES:
-        text = compiled(no_code).sub(lambda match: "\x00" * len(match[0]), text)
+        text = compiled(no_code).sub(blank, text)
     return text, links
 
 
