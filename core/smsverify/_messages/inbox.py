@@ -22,13 +22,14 @@ from smsverify._messages import purging
 from smsverify._messages.callbacks import KEPT, OPEN, UNVERIFIED, VERIFIED, Callback
 from smsverify._messages.filters import MessageFilter
 from smsverify._messages.same_sms import Sms, find_same, has_code, has_same_content
-from smsverify._runtime.clock import boottime
+from smsverify._runtime.clock import HOUR, boottime
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import (
     READABLE,
     callbacks,
     handled,
+    is_order,
     looks,
     messages,
     orders,
@@ -40,7 +41,6 @@ from smsverify.metrics import CALLBACKS, CODES, MESSAGES, TIME_TO_CODE, Meter
 from smsverify.models import RENTALS, Message, has_ended
 from smsverify.otp import extract_otp
 
-HOUR = 3600.0
 CLAIMED_WITHIN = 1.0  # seconds by which the moments of a claim and its question may be the wrong way round
 REFUSED_HOURS = 24  # for which it is remembered how many callbacks were refused
 UNSIGNED = 1000  # callbacks that came without a secret and are kept, so that a stranger fills no disk
@@ -277,10 +277,7 @@ class Inbox:
         """Judges callbacks that came before their order was known, and whose order is known now."""
         early = (
             sa.select(callbacks)
-            .join(
-                orders,
-                sa.and_(orders.c.account == callbacks.c.account, orders.c.order_id == callbacks.c.order_id),
-            )
+            .join(orders, is_order(callbacks.c.account, callbacks.c.order_id))
             .where(callbacks.c.account == self._account, callbacks.c.state == OPEN, which)
             .order_by(callbacks.c.id)
         )
@@ -479,7 +476,7 @@ class Inbox:
         return sa.and_(READABLE, came_at >= self._store.clock() - self._retention)
 
     def _order(self, order_id: int) -> sa.ColumnElement[bool]:
-        return sa.and_(orders.c.account == self._account, orders.c.order_id == order_id)
+        return is_order(self._account, order_id)
 
     def _look(self, order_id: int) -> sa.ColumnElement[bool]:
         return sa.and_(looks.c.account == self._account, looks.c.order_id == order_id)

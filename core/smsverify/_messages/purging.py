@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from smsverify._messages.same_sms import Sms
 from smsverify._runtime.clock import DAY
-from smsverify._store.tables import READABLE, callbacks, handled, messages, orders
+from smsverify._store.tables import READABLE, callbacks, handled, is_order, messages, orders
 
 REPEATED = 2 * DAY  # seconds for which a callback is remembered; the service repeats it for one day
 
@@ -35,15 +35,12 @@ def remember_pruned(connection: sa.Connection, account: str, which: sa.ColumnEle
     seen = sa.select(messages).where(which).order_by(messages.c.order_id, messages.c.id)
     for row in connection.execute(seen).all():
         digests = " ".join(filter(None, (row.shown_as, row.called_as)))
-        connection.execute(sa.update(orders).where(_is(account, row.order_id)).values(pruned_sms=digests))
+        its_order = is_order(account, row.order_id)
+        connection.execute(sa.update(orders).where(its_order).values(pruned_sms=digests))
 
 
 def was_pruned(connection: sa.Connection, account: str, seen: Sms) -> bool:
     """Whether this is the last of its order's messages that were pruned."""
-    query = sa.select(orders.c.pruned_sms).where(_is(account, seen.order_id))
+    query = sa.select(orders.c.pruned_sms).where(is_order(account, seen.order_id))
     digests = (connection.execute(query).scalar() or "").split()
     return not {seen.shown_as, seen.called_as}.isdisjoint(digests)
-
-
-def _is(account: str, order_id: int) -> sa.ColumnElement[bool]:
-    return sa.and_(orders.c.account == account, orders.c.order_id == order_id)

@@ -8,11 +8,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._messages.callbacks import name_of_secret
-from smsverify._messages.inbox import HOUR
-from smsverify._overview.view import ALIVE_UNTIL, DAY_AGO, View, first, more_than
+from smsverify._overview.view import ALIVE, DAY_AGO, View, first, more_than
+from smsverify._runtime.clock import HOUR
 from smsverify._service.rate_limit import RateLimit
-from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE
-from smsverify._store.tables import callbacks, is_order, messages, orders, polls, refusals, releases, waits
+from smsverify._store.parameters import ACCOUNT, NOW
+from smsverify._store.tables import (
+    callbacks,
+    is_order,
+    messages,
+    orders,
+    polls,
+    refusals,
+    releases,
+    waits,
+    was_seen_lately,
+)
 from smsverify.overview import Callbacks, ReleaseRow, Requests, Section, Task, WaitRow, Waits
 
 
@@ -32,7 +42,7 @@ _first_waits = first(
         sa.func.min(waits.c.since).over().label("longest_since"),
         sa.select(polls.c.next_at).where(polls.c.account == ACCOUNT).scalar_subquery().label("next_poll_at"),
     )
-    .where(waits.c.account == ACCOUNT, waits.c.seen_at.between(ALIVE_SINCE, ALIVE_UNTIL))
+    .where(waits.c.account == ACCOUNT, was_seen_lately(waits.c.seen_at, NOW, ALIVE))
     .order_by(waits.c.until, waits.c.since)
 )
 _WAITS = _with_order(_first_waits, _first_waits.c.until, _first_waits.c.since)

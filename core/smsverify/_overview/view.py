@@ -21,7 +21,7 @@ from smsverify.overview import SHOWN
 
 MIDNIGHT: sa.BindParameter[float] = sa.bindparam("midnight", type_=sa.Double)
 DAY_AGO: sa.BindParameter[float] = sa.bindparam("day_ago", type_=sa.Double)
-ALIVE_UNTIL: sa.BindParameter[float] = sa.bindparam("alive_until", type_=sa.Double)
+ALIVE: sa.BindParameter[float] = sa.bindparam("alive", type_=sa.Double)
 
 # How many rows a query has, whatever its limit.
 TOTAL = sa.func.count().over().label("total")
@@ -69,7 +69,7 @@ class View:
             **values_of(self.store, self.account, self.now, self.alive),
             "midnight": self.midnight,
             "day_ago": self.day_ago,
-            "alive_until": self.now + self.alive,
+            "alive": self.alive,
         }
         return named(self.connection.execute(statement, values))
 

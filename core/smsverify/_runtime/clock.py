@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 MINUTE: Final = 60.0  # seconds
+HOUR: Final = 3600.0  # seconds
 DAY: Final = 86_400.0  # seconds
 
 _IS_LINUX: Final = hasattr(time, "CLOCK_BOOTTIME")

@@ -29,11 +29,11 @@ import sqlalchemy as sa
 
 from smsverify._service import places
 from smsverify._service.places import Place, TurnIsFar
-from smsverify._service.slots import HEARTBEAT_EVERY, OF_KEY, HeldSlot, Queue, QueueEntry, Slots, is_alive
+from smsverify._service.slots import HEARTBEAT_EVERY, OF_KEY, HeldSlot, Queue, QueueEntry, Slots
 from smsverify._service.turns import Priority, Sharing, Snapshot, Waiting
 from smsverify._store.parameters import NOW
 from smsverify._store.store import Store
-from smsverify._store.tables import queue, rate_limits, slots
+from smsverify._store.tables import queue, rate_limits, slots, was_seen_lately
 from smsverify.errors import RateLimitedError, StoreError, WaitStoppedError
 from smsverify.metrics import QUEUE_AGE, QUEUE_LENGTH, REFUSALS, Meter
 from smsverify.text import log_of
@@ -62,7 +62,7 @@ def _traffic() -> sa.Select[Any]:
     )
     waiting = (
         sa.select(queue.c.priority, sa.func.count().label("waiting"))
-        .where(queue.c.key_id == key, is_alive(NOW, patience))
+        .where(queue.c.key_id == key, was_seen_lately(queue.c.seen_at, NOW, patience))
         .group_by(queue.c.priority)
         .subquery()
     )

@@ -18,7 +18,7 @@ from smsverify._runtime.clock import boottime
 from smsverify._service.places import Place
 from smsverify._service.turns import Priority, Sharing, Slot, Snapshot, Waiting
 from smsverify._store.store import Store
-from smsverify._store.tables import queue, rate_limits, slots
+from smsverify._store.tables import queue, rate_limits, slots, was_seen_lately
 from smsverify.errors import StoreError
 from smsverify.text import log_of
 
@@ -43,11 +43,6 @@ _LIMIT_LOCKED = _LIMIT.with_for_update()
 _SLOTS = sa.select(slots.c.slot, slots.c.free_at, slots.c.lease, slots.c.holder, slots.c.priority).where(
     OF_KEY
 )
-
-
-def is_alive(now: Any, patience: Any) -> sa.ColumnElement[bool]:
-    """Whether the request of a row of the queue has sent a heartbeat; a number or an expression each."""
-    return queue.c.seen_at.between(now - patience, now + patience)
 
 
 @dataclass
@@ -375,7 +370,7 @@ class Queue:
         connection.execute(sa.delete(queue).where(queue.c.entry == entry.id))
 
     def _is_alive(self, now: float) -> sa.ColumnElement[bool]:
-        return is_alive(now, self.patience)
+        return was_seen_lately(queue.c.seen_at, now, self.patience)
 
 
 def _unless_beyond(moment: float, latest: float) -> float:

@@ -7,6 +7,7 @@ both keep them exactly.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -481,3 +482,16 @@ def is_order(
 ) -> sa.ColumnElement[bool]:
     """Picks the row of an account's order."""
     return sa.and_(orders.c.account == account, orders.c.order_id == order_id)
+
+
+def was_seen_lately(seen_at: sa.ColumnElement[Any], now: Any, patience: Any) -> sa.ColumnElement[bool]:
+    """Picks the rows whose process is alive, by the time of its last heartbeat.
+
+    A time that is farther ahead comes from an old copy of the store, or from a clock that was set.
+
+    Args:
+        seen_at: the column with that time.
+        now: seconds by the store's clock, a number or an expression.
+        patience: seconds for which one heartbeat counts, likewise.
+    """
+    return seen_at.between(now - patience, now + patience)

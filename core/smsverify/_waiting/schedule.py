@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from smsverify._service.rate_limit import KeyRefusal, Priority, RateLimit
 from smsverify._store.store import Store
-from smsverify._store.tables import looks, messages, orders, polls, waits
+from smsverify._store.tables import is_order, looks, messages, orders, polls, waits, was_seen_lately
 from smsverify._waiting import pace
 from smsverify.models import RENTALS, gets_no_more, may_get_several
 from smsverify.text import log_of
@@ -124,7 +124,7 @@ class Schedule:
                     index_elements=[looks.c.account, looks.c.order_id], set_=values
                 )
             )
-        self._unfollow(connection, looks.c.followed_at < now - self._alive)
+        self._unfollow(connection, sa.not_(was_seen_lately(looks.c.followed_at, now, self._alive)))
 
     def unfollow(self, connection: sa.Connection) -> None:
         """A subscription has ended, in the caller's transaction. Others follow anew with a heartbeat."""
@@ -198,18 +198,16 @@ class Schedule:
         """The looks at one order that are due and wanted, the longest due first."""
         with self._store.read() as connection:
             now = self._store.now(connection)
-            alive = (now - self._alive, now + self._alive)
             awaited = sa.select(waits.c.id).where(
                 waits.c.account == looks.c.account,
                 waits.c.order_id == looks.c.order_id,
-                waits.c.seen_at.between(*alive),
+                was_seen_lately(waits.c.seen_at, now, self._alive),
             )
-            is_followed = sa.func.coalesce(looks.c.followed_at.between(*alive), sa.false())
+            is_followed = sa.func.coalesce(was_seen_lately(looks.c.followed_at, now, self._alive), sa.false())
             is_wanted = sa.or_(is_followed, sa.and_(looks.c.by_secret.is_not(None), awaited.exists()))
-            this = sa.and_(orders.c.account == looks.c.account, orders.c.order_id == looks.c.order_id)
             rows = connection.execute(
                 sa.select(looks, is_followed.label("is_followed"), orders.c.product)
-                .outerjoin(orders, this)
+                .outerjoin(orders, is_order(looks.c.account, looks.c.order_id))
                 .where(looks.c.account == self._account, looks.c.next_at.is_not(None), is_wanted)
                 .order_by(looks.c.next_at, looks.c.order_id)
             ).all()
@@ -362,15 +360,11 @@ class Schedule:
     def _awaited(self, connection: sa.Connection) -> list[Awaited]:
         now = self._store.now(connection)
         same = sa.and_(looks.c.account == waits.c.account, looks.c.order_id == waits.c.order_id)
-        this = sa.and_(orders.c.account == waits.c.account, orders.c.order_id == waits.c.order_id)
         rows = connection.execute(
             sa.select(waits.c.order_id, waits.c.since, looks.c.status_at, orders.c.product, orders.c.status)
             .outerjoin(looks, same)
-            .outerjoin(orders, this)
-            .where(
-                waits.c.account == self._account,
-                waits.c.seen_at.between(now - self._alive, now + self._alive),
-            )
+            .outerjoin(orders, is_order(waits.c.account, waits.c.order_id))
+            .where(waits.c.account == self._account, was_seen_lately(waits.c.seen_at, now, self._alive))
         ).all()
         first: dict[int, Any] = {}
         for row in sorted(rows, key=lambda row: (row.since, row.order_id)):

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from smsverify._messages.inbox import Inbox
 from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
-from smsverify._store.tables import consumers, looks, messages, orders
+from smsverify._store.tables import consumers, looks, messages, orders, was_seen_lately
 from smsverify._waiting.pace import alive_for
 from smsverify._waiting.schedule import Schedule
 from smsverify.errors import WaitStoppedError
@@ -73,7 +73,7 @@ class Consumers:
             is_free = sa.or_(
                 consumers.c.holder.is_(None),
                 consumers.c.holder == holder,
-                sa.not_(consumers.c.seen_at.between(now - self._alive, now + self._alive)),
+                sa.not_(was_seen_lately(consumers.c.seen_at, now, self._alive)),
             )
             taken = connection.execute(
                 sa.update(consumers).where(self._consumer(name), is_free).values(holder=holder, seen_at=now)

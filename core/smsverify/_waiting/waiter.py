@@ -28,7 +28,7 @@ from smsverify._orders.handover import Handover
 from smsverify._runtime.forking import ProcessLock
 from smsverify._runtime.threads import is_alive, started
 from smsverify._store.store import Store
-from smsverify._store.tables import looks, messages, orders, polls, waits
+from smsverify._store.tables import is_order, looks, messages, orders, polls, waits, was_seen_lately
 from smsverify._waiting.ends import ended_with_other_sms, ended_without_code
 from smsverify._waiting.pace import alive_for
 from smsverify._waiting.poller import Poller
@@ -194,10 +194,10 @@ class Waiter:
     def seen(self) -> WaitsSeen:
         """How the waits on this account go on."""
         with self._store.read() as connection:
-            is_alive = waits.c.seen_at > self._store.now(connection) - self._alive
+            goes_on = was_seen_lately(waits.c.seen_at, self._store.now(connection), self._alive)
             awaited = sa.func.count(waits.c.order_id.distinct())
             waiting = connection.execute(
-                sa.select(awaited).where(waits.c.account == self._account, is_alive)
+                sa.select(awaited).where(waits.c.account == self._account, goes_on)
             ).scalar_one()
         return WaitsSeen(self._polls, waiting)
 
@@ -335,10 +335,7 @@ class Waiter:
                 row.order_id: row
                 for row in connection.execute(
                     sa.select(looks, orders.c.product)
-                    .outerjoin(
-                        orders,
-                        sa.and_(orders.c.account == looks.c.account, orders.c.order_id == looks.c.order_id),
-                    )
+                    .outerjoin(orders, is_order(looks.c.account, looks.c.order_id))
                     .where(looks.c.account == self._account, looks.c.order_id.in_(order_ids))
                 )
             }

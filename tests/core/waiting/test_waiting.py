@@ -19,6 +19,7 @@ from rigs.waits import PATIENT, Waiting, buy, status_requests
 from smsverify import errors
 from smsverify._messages.filters import MessageFilter
 from smsverify._store.store import open_store
+from smsverify._store.tables import waits
 from smsverify._waiting import waiter as waiting_room
 from smsverify._waiting.otp_waits import OtpWaits
 from smsverify.hook import SmsVerifyHook
@@ -237,6 +238,19 @@ def test_waits_that_begin_together_share_looks(
     for wait in waits:
         wait.future.cancel()
     assert 0 < len(looks) <= seconds / waiter._gap + 2
+
+
+def test_a_wait_whose_heartbeat_is_in_the_future_is_not_counted(
+    make_hook: MakeHook, any_store_url: str
+) -> None:
+    """It was left by a process whose clock was wrong, or by an old copy of the store."""
+    hook = make_hook("http://127.0.0.1:9", any_store_url)
+    rooms, account = rooms_of(hook), hook.settings.account_id
+    with rooms.store.write() as connection:
+        now = rooms.store.now(connection)
+        row = {"id": "left", "account": account, "order_id": 7, "since": now, "cancels": False}
+        connection.execute(sa.insert(waits).values(**row, seen_at=now + 86_400))
+    assert rooms.waiter.seen().waiting == 0
 
 
 @pytest.mark.parametrize("index", ["smsverify_messages_newest", "smsverify_looks_next"])
