@@ -27,6 +27,7 @@ os.environ |= {
 }
 
 import pytest  # noqa: E402
+from prefect.client.orchestration import SyncPrefectClient, get_client  # noqa: E402
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL  # noqa: E402
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
@@ -83,6 +84,21 @@ def simulator(simulate: Callable[..., Simulator]) -> Simulator:
 def silent(simulate: Callable[..., Simulator]) -> Simulator:
     """A simulator whose SMS never come."""
     return simulate(sms_delay="never")
+
+
+@pytest.fixture
+def saved(silent: Simulator, request: pytest.FixtureRequest) -> str:
+    """The name of a block with the account of the environment: the `BLOCK` of the test's module."""
+    name: str = request.module.BLOCK
+    SmsVerifyCredentials().save(name, overwrite=True)
+    return name
+
+
+@pytest.fixture
+def client(prefect_server: str) -> Iterator[SyncPrefectClient]:
+    """A client of the server."""
+    with get_client(sync_client=True) as client:
+        yield client
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -15,13 +14,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow
 from prefect.states import Cancelling, Scheduled
+from rigs import eventually
+from rigs.sign_ups import statuses
 from sqlalchemy import create_engine, text
 
 from smsverify.simulator import Simulator
@@ -29,14 +30,6 @@ from smsverify.simulator import Simulator
 SLOW = pytest.mark.slow
 SCENARIOS = Path(__file__).with_name("scenarios.py")
 PATIENCE = 120.0  # seconds, for machines that are busy with other things
-
-
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE} s"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture
@@ -80,12 +73,6 @@ def waits(tmp_path: Path) -> Callable[[], int]:
     return count
 
 
-@pytest.fixture
-def client(prefect_server: str) -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as client:
-        yield client
-
-
 def bring_down(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
     """Sends the signal, and again if need be: on a busy machine, a main thread that is blocked now and
     then sleeps through the first one.
@@ -105,10 +92,6 @@ def scenarios() -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def statuses(simulator: Simulator) -> list[str]:
-    return [order.status for order in simulator.orders()]
 
 
 @pytest.mark.parametrize(

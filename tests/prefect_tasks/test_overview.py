@@ -25,13 +25,6 @@ from smsverify.simulator import Simulator
 BLOCK = "seen"
 
 
-@pytest.fixture
-def saved(silent: Simulator) -> str:
-    """The name of a block with the account of the environment."""
-    SmsVerifyCredentials().save(BLOCK, overwrite=True)
-    return BLOCK
-
-
 def published(state: Any) -> list[Any]:
     """The overviews that a flow run has published."""
     by_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))

@@ -33,13 +33,6 @@ from smsverify.simulator import Fault, Simulator
 BLOCK = "reconciled"
 
 
-@pytest.fixture
-def saved(silent: Simulator) -> str:
-    """The name of a block with the account of the environment."""
-    SmsVerifyCredentials().save(BLOCK, overwrite=True)
-    return BLOCK
-
-
 @flow
 def buys() -> int:
     return order_number(BLOCK, "temporary", service="WhatsApp").order_id

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from prefect import flow, task, unmapped
+from rigs.sign_ups import delivers_to, statuses
 
 from prefect_smsverify import SmsVerifyCredentials, averify_number, verify_number
 from smsverify import InvalidRequestError, Order, VerificationError
@@ -23,31 +24,14 @@ def simulator(simulate: Callable[..., Simulator]) -> Simulator:
     return simulate(sms_delay="never")
 
 
-class Form:
-    """A form that numbers are typed into; the nth of them get a code."""
-
-    def __init__(self, simulator: Simulator, *delivering: int) -> None:
-        self.simulator, self.delivering, self.typed = simulator, delivering, list[int]()
-
-    def submit(self, number: Order) -> str:
-        self.typed.append(number.order_id)
-        if len(self.typed) in self.delivering:
-            self.simulator.deliver_sms(number.order_id, otp=f"54512{len(self.typed)}")
-        return f"account {len(self.typed)}"
-
-
-def statuses(simulator: Simulator) -> list[str]:
-    return [order.status for order in sorted(simulator.orders(), key=lambda order: order.order_id)]
-
-
 def test_the_next_number_is_tried_until_a_code_comes(
     simulator: Simulator, account: SmsVerifyCredentials
 ) -> None:
-    form = Form(simulator, 2)
+    submit = delivers_to(simulator, 2)
 
     @flow
     def sign_up() -> Any:
-        return verify_number(account, form.submit, "temporary", **WHATSAPP)
+        return verify_number(account, submit, "temporary", **WHATSAPP)
 
     done = sign_up()
     assert (done.otp, done.attempts, done.cost, done.result) == ("545122", 2, Decimal("0.40"), "account 2")
@@ -55,15 +39,15 @@ def test_the_next_number_is_tried_until_a_code_comes(
 
 
 def test_the_same_for_coroutines(simulator: Simulator, account: SmsVerifyCredentials) -> None:
-    form = Form(simulator, 2)
+    submit = delivers_to(simulator, 2)
 
-    async def submit(number: Order) -> str:
+    async def asubmit(number: Order) -> str:
         await asyncio.sleep(0)
-        return form.submit(number)
+        return submit(number)
 
     @flow
     async def sign_up() -> Any:
-        return await averify_number(account, submit, "temporary", **WHATSAPP)
+        return await averify_number(account, asubmit, "temporary", **WHATSAPP)
 
     done = asyncio.run(sign_up())
     assert (done.otp, done.attempts, done.result) == ("545122", 2, "account 2")
@@ -73,15 +57,15 @@ def test_the_same_for_coroutines(simulator: Simulator, account: SmsVerifyCredent
 def test_where_no_number_gets_a_code_the_error_lists_them(
     simulator: Simulator, account: SmsVerifyCredentials
 ) -> None:
-    form = Form(simulator)
+    submit = delivers_to(simulator)
 
     @flow
     def sign_up() -> Any:
-        return verify_number(account, form.submit, "temporary", attempts=2, **WHATSAPP)
+        return verify_number(account, submit, "temporary", attempts=2, **WHATSAPP)
 
     with pytest.raises(VerificationError) as caught:
         sign_up()
-    assert [one.order_id for one in caught.value.attempts] == form.typed
+    assert [one.order_id for one in caught.value.attempts] == submit.tried
     assert simulator.balance() == 50
 
 
@@ -103,21 +87,21 @@ def test_an_error_of_the_function_gives_the_number_back(
 def test_a_retry_of_the_task_gets_the_same_number(
     simulator: Simulator, account: SmsVerifyCredentials
 ) -> None:
-    form = Form(simulator, 2)
+    submit = delivers_to(simulator, 2)
 
-    def submit(number: Order) -> str:
-        done = form.submit(number)
-        if len(form.typed) == 1:
+    def submit_and_fail_once(number: Order) -> str:
+        done = submit(number)
+        if len(submit.tried) == 1:
             raise RuntimeError("the form is down")
         return done
 
     @flow
     def sign_up() -> Any:
         task = verify_number.with_options(retries=1)
-        return task(account, submit, "temporary", **{**WHATSAPP, "timeout": 5})
+        return task(account, submit_and_fail_once, "temporary", **{**WHATSAPP, "timeout": 5})
 
     assert sign_up().attempts == 1
-    assert form.typed[0] == form.typed[1]
+    assert submit.tried[0] == submit.tried[1]
     assert statuses(simulator) == ["completed"]
 
 
@@ -127,7 +111,7 @@ def test_bad_input_is_refused_before_anything_is_bought(
     form: str, field: str, simulator: Simulator, account: SmsVerifyCredentials
 ) -> None:
     wrong = {"pattern": "(", "sender": "", "action": None}[field]
-    given = {"action": Form(simulator).submit, field: wrong, **WHATSAPP}
+    given = {"action": delivers_to(simulator), field: wrong, **WHATSAPP}
 
     @flow
     def sign_up() -> None:
@@ -226,14 +210,14 @@ def test_a_future_and_a_generator_are_no_results(
 
 
 def test_a_task_and_a_flow_are_actions(simulator: Simulator, account: SmsVerifyCredentials) -> None:
-    form = Form(simulator, 1, 2, 3, 4)
+    submit = delivers_to(simulator, 1, 2, 3, 4)
 
     async def asubmit(number: Order) -> str:
-        return form.submit(number)
+        return submit(number)
 
     @flow
     def sign_up() -> list[Any]:
-        actions = [task(form.submit), partial(task(form.submit)), task(form.submit).__call__]
+        actions = [task(submit), partial(task(submit)), task(submit).__call__]
         return [verify_number(account, action, "temporary", **WHATSAPP).result for action in actions]
 
     @flow

@@ -27,19 +27,8 @@ Simulate = Callable[..., Simulator]
 
 
 @pytest.fixture
-def service(simulate: Simulate) -> Simulator:
-    """A service whose days are days, and which takes any number of requests."""
-    return simulate(speed=1.0, rate_limit=None, balance="200", cancel_active="refund")
-
-
-@pytest.fixture
 def hook(service: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyHook:
     return make_hook(service, store_url, rate_period=1.0)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
 
 
 # ------------------------------------------------------------------ looking

@@ -78,6 +78,12 @@ class Machines:
             self._uptimes[machine] += 0.0 if machine == paused else seconds
 
 
+def now_of(store: Store) -> float:
+    """A store's time, as a transaction that may correct it reads it."""
+    with store.write() as connection:
+        return store.now(connection)
+
+
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Lets so many seconds pass for the store."""
     right = Store.now

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from rigs.clocks import DatabaseClock, Machines
+from rigs.clocks import DatabaseClock, Machines, now_of
 
 from smsverify._runtime import clock
 from smsverify._service.rate_limit import Priority, RateLimit
@@ -36,11 +36,6 @@ def start(shared_store_url: str) -> Iterator[Callable[[], Store]]:
     yield begin
     for store in started:
         store.close()
-
-
-def now_of(store: Store) -> float:
-    with store.write() as connection:
-        return store.now(connection)
 
 
 def corrections(store: Store) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
-from rigs.clocks import DatabaseClock
+from rigs.clocks import DatabaseClock, now_of
 from rigs.processes import in_processes
 
 from smsverify._runtime import clock
@@ -19,11 +19,6 @@ from smsverify._store.tables import clocks, purchases, shifts, slots
 
 DAY = 86_400.0
 STEPS = [61.0, -61.0, DAY, -DAY, 0.5, -0.5]
-
-
-def now_of(store: Store) -> float:
-    with store.write() as connection:
-        return store.now(connection)
 
 
 @pytest.fixture
