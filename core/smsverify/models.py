@@ -34,7 +34,8 @@ RENTAL_DURATIONS: Final = (3, 30)
 # words are used.
 CANCELLED: Final = frozenset({"cancelled", "canceled", "refunded"})
 ENDED: Final = CANCELLED | {"completed", "expired", "failed", "timeout"}
-KNOWN_STATUSES: Final = ENDED | {"pending", "active"}
+ALIVE: Final = frozenset({"pending", "active"})
+KNOWN_STATUSES: Final = ENDED | ALIVE
 LIST_LENGTH: Final = 50  # orders that the service's list shows, the newest
 UNKNOWN_STATUS: Final = "unknown"  # where the service gives none
 LONGEST_STATUS: Final = 1000  # characters that are kept of it

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.records import Records
@@ -26,7 +27,7 @@ from smsverify.errors import (
     ServiceError,
     SmsVerifyError,
 )
-from smsverify.models import RENTALS, OrderStatus
+from smsverify.models import ALIVE, RENTALS, OrderStatus
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -87,12 +88,14 @@ class Cancelling:
                 message=message.message if message else None,
                 received_at=message.received_at if message else None,
             )
+        is_first = self._releases.of(order_id) is None
         self._releases.request(order_id, "cancel was called", scope="any", patience=self._pause)
         try:
-            if known is not None and (known.ended or known.product in RENTALS):
+            if not is_first or (known is not None and (known.ended or known.product in RENTALS)):
                 # An order that has ended may have a code to read, and the end on record may be wrong. A
-                # rental is refunded only where it was not in use.
-                status = self._status.read(order_id, priority=Priority.RELEASE, patient=True)
+                # rental is refunded only where it was not in use. What was to be cancelled before may be
+                # cancelled by now.
+                status = self._look(order_id, patient=True)
                 if status.ended:
                     self._releases.close(order_id)
                     log.info(ENDED, order_id, status.status)
@@ -161,9 +164,7 @@ class Cancelling:
         try:
             # A callback may have brought the code already.
             self._raise_if_needed(order_id)
-            status = self._status.read(
-                order_id, priority=Priority.RELEASE, stop=stop, patient=True, hasty=True
-            )
+            status = self._look(order_id, stop=stop, patient=True, hasty=True)
             if not status.ended and self._may_be_cancelled(status, release.scope):
                 status = self._send_cancellation(
                     order_id,
@@ -191,6 +192,14 @@ class Cancelling:
             return False
         self._releases.close(order_id)
         return status.cancelled
+
+    def _look(self, order_id: int, **options: Any) -> OrderStatus:
+        """The status of an order that is to be cancelled."""
+        asked_at = self._releases.now()
+        status = self._status.read(order_id, priority=Priority.RELEASE, **options)
+        if status.status in ALIVE:
+            self._releases.note_alive(order_id, asked_at)
+        return status
 
     def _raise_if_needed(self, order_id: int) -> None:
         release = self._releases.of(order_id)
@@ -226,6 +235,7 @@ class Cancelling:
         stop: threading.Event | None = None,
         hasty: bool = False,
     ) -> OrderStatus:
+        asked = self._releases.asked(order_id)
         try:
             answer = self._status.while_fresh(
                 order_id,
@@ -242,7 +252,7 @@ class Cancelling:
             return self._status_after_refusal(order_id, ServiceError(text))
         known = self._records.get(order_id)
         status = OrderStatus(order_id=order_id, status=answer.status, phone=known.phone if known else None)
-        self._releases.close(order_id, is_cancelled=True)  # first: it looks whether the order was over before
+        self._releases.close(order_id, cancelled=asked)  # first: it looks whether the order was over before
         self._records.put_status(status)
         log.info("Cancelled %s%s: %s", named(order_id, known), refund(known), reason)
         return status
@@ -251,7 +261,7 @@ class Cancelling:
         """The status of an order that has ended, although its cancellation was refused or not answered."""
         if isinstance(error, (AuthenticationError, NotFoundError)):
             raise error
-        status = self._status.read(order_id, priority=Priority.RELEASE)
+        status = self._look(order_id)
         if status.ended:
             self._releases.close(order_id)
             log.info(ENDED, order_id, status.status)

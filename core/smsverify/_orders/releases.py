@@ -12,6 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._orders.records import Records, is_awaited
+from smsverify._store import sequence
+from smsverify._store.sequence import Asked
 from smsverify._store.tables import orders, releases
 
 SCOPES = ("pending", "unused", "any")  # each allows more than the one before
@@ -92,7 +94,8 @@ class Releases:
                 "planned": is_planned,
                 "next_at": now + patience,
             }
-            # When it was asked for first stays: from then on, it may have been cancelled.
+            # When it was asked for first stays: from then on, it may have been cancelled. Only the service's
+            # word that it was not changes that.
             first = {"account": self._account, "order_id": order_id, "asked_at": now}
             first |= {"tries": 0, "tried_at": now}
             connection.execute(
@@ -150,22 +153,51 @@ class Releases:
                     taken.append(_release(row))
         return taken
 
-    def close(self, order_id: int, *, is_cancelled: bool = False) -> None:
-        """Records that the order is cancelled (`is_cancelled`), or that there is nothing left to cancel."""
+    def now(self) -> float:
+        """Seconds by the clock that all users of the store share."""
+        with self._store.read() as connection:
+            return self._store.now(connection)
+
+    def note_alive(self, order_id: int, at: float) -> None:
+        """Records that an order was not cancelled yet: what it cost comes back after that, if it does.
+
+        Args:
+            order_id: the order.
+            at: when the service was asked, by the store's clock.
+        """
+        with self._store.write() as connection:
+            alive = sa.update(releases).where(self._is_of(order_id))
+            connection.execute(alive.values(asked_at=at))
+
+    def asked(self, order_id: int) -> Asked | None:
+        """What to note before the service is asked to cancel an order; `None` where no one wants that.
+
+        Its time is the one from which on the order may have been cancelled.
+        """
+        with self._store.read() as connection:
+            at = connection.execute(sa.select(releases.c.asked_at).where(self._is_of(order_id))).scalar()
+            return None if at is None else Asked(sequence.last(connection, self._account), at)
+
+    def close(self, order_id: int, *, cancelled: Asked | None = None) -> None:
+        """Records that there is nothing left to cancel.
+
+        Args:
+            order_id: the order.
+            cancelled: from before the service was asked to cancel the order, which it has done.
+        """
         with self._store.write() as connection:
             self._records.lock(connection, order_id)
-            asked_at = self.withdraw(connection, order_id)
-            if is_cancelled and asked_at is not None:
-                # The money has come back after that, however long the answer took, unless the order was
-                # over before.
-                is_end = orders.c.ended_number.is_(None)
-                since = sa.case((is_end, asked_at), else_=orders.c.cancelled_at)
+            self.withdraw(connection, order_id)
+            if cancelled is not None:
+                # The money has come back after that, however long the answer took, unless the order was over
+                # before. A list that was read meanwhile may have shown the end first.
+                ended = orders.c.ended_number
+                is_end = sa.or_(ended.is_(None), ended > cancelled.number)
+                since = sa.case((is_end, cancelled.at), else_=orders.c.cancelled_at)
                 self._records.update(connection, order_id, cancelled_at=since)
 
-    def withdraw(
-        self, connection: sa.Connection, order_id: int, *, scopes: tuple[str, ...] = SCOPES
-    ) -> float | None:
-        """Takes the wish off the record; returns when it was asked for, if it was.
+    def withdraw(self, connection: sa.Connection, order_id: int, *, scopes: tuple[str, ...] = SCOPES) -> None:
+        """Takes the wish off the record.
 
         Args:
             connection: of a transaction that has locked the order's row. A transaction that changes both rows
@@ -174,7 +206,7 @@ class Releases:
             scopes: leaves a wish with another scope on record.
         """
         this = sa.and_(self._is_of(order_id), releases.c.scope.in_(scopes))
-        return connection.execute(sa.delete(releases).where(this).returning(releases.c.asked_at)).scalar()
+        connection.execute(sa.delete(releases).where(this))
 
     def _is_of(self, order_id: int) -> sa.ColumnElement[bool]:
         return sa.and_(releases.c.account == self._account, releases.c.order_id == order_id)

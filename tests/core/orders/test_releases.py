@@ -48,6 +48,7 @@ class Known:
     waiter: str | None = None
     waiter_since: float = 0.0
     is_used: bool = False
+    is_over: bool = False
     wish: Wish | None = None
 
 
@@ -149,13 +150,33 @@ class Wishes(RuleBasedStateMachine):
         if self.is_there(order_id) and not known.is_used:
             known.is_used, known.wish = True, None
 
-    @rule(order_id=IDS, is_cancelled=st.booleans())
-    def it_is_over(self, order_id: int, is_cancelled: bool) -> None:
-        before, wish = self.cancelled_at(order_id), self.known[order_id].wish
-        self.releases.close(order_id, is_cancelled=is_cancelled)
-        expected = wish.asked_at if is_cancelled and wish is not None else before
-        assert self.cancelled_at(order_id) == expected
+    @rule(order_id=IDS)
+    def there_is_nothing_to_cancel(self, order_id: int) -> None:
+        before = self.cancelled_at(order_id)
+        self.releases.close(order_id)
+        assert self.cancelled_at(order_id) == before
         self.known[order_id].wish = None
+
+    @rule(order_id=IDS, meanwhile=st.sampled_from(["", "it is seen", "it is seen, and closed"]))
+    def it_is_cancelled(self, order_id: int, meanwhile: str) -> None:
+        before, known = self.cancelled_at(order_id), self.known[order_id]
+        asked = self.releases.asked(order_id)
+        assert (None if asked is None else asked.at) == (known.wish and known.wish.asked_at)
+        if meanwhile:
+            self.records.put_status(OrderStatus(order_id=order_id, status="cancelled"))
+        if meanwhile.endswith("closed"):
+            self.releases.close(order_id)
+        self.releases.close(order_id, cancelled=asked)
+        is_known = asked is None or known.is_over
+        assert self.cancelled_at(order_id) == (before if is_known else asked and asked.at)
+        self.records.put_status(OrderStatus(order_id=order_id, status="cancelled"))
+        known.wish, known.is_over = None, True
+
+    @rule(order_id=IDS, ago=st.sampled_from([0.0, 20.0]))
+    def the_service_shows_that_it_goes_on(self, order_id: int, ago: float) -> None:
+        self.releases.note_alive(order_id, self.time - ago)
+        if (wish := self.known[order_id].wish) is not None:
+            wish.asked_at = self.time - ago
 
     @rule(limit=st.integers(1, 3), even_early=st.booleans())
     def somebody_tries_again(self, limit: int, even_early: bool) -> None:
@@ -223,7 +244,8 @@ def test_many_who_give_one_order_up_and_need_it_again_never_wait_for_each_other(
         lambda: handover.claim(7, "first"),
         lambda: several.request(7, "killed", waiter="second", scope="any"),
         lambda: handover.claim(7, "second"),
-        lambda: several.close(7, is_cancelled=True),
+        lambda: several.close(7, cancelled=several.asked(7)),
+        lambda: several.note_alive(7, several.now()),
         lambda: several.take_due(0.0, 0.0, limit=3, even_early=True),
         lambda: handover.hand_out_again(7),
         lambda: records.put_status(OrderStatus(order_id=7, status="pending")),

@@ -14,8 +14,9 @@ from rigs.purchases import buy_number
 from rigs.rooms import rooms_of
 
 from smsverify import errors
+from smsverify._service.endpoints import ServiceApi
 from smsverify.hook import SmsVerifyHook
-from smsverify.models import Balance
+from smsverify.models import Balance, OrderStatus
 from smsverify.reports import Reconciliation
 from smsverify.simulator import Fault, Simulator
 
@@ -96,6 +97,59 @@ def test_a_refund_that_the_wallet_has_shown_before_its_cancellation_was_answered
     time.sleep(HASTY + 0.1)
     report = hook.reconcile()
     assert (report.missing_refunds, report.spent_today) == ([], 0)
+
+
+REFUSED = json.dumps({"success": False, "error": "Order cannot be cancelled"})
+
+
+@pytest.mark.parametrize("how", ["cancel", "a wish", "a plan"])
+def test_a_refund_that_never_came_is_missing_though_its_order_was_to_be_cancelled_before_a_reading(
+    how: str, simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    order_id = buy_number(hook)
+    orders = rooms_of(hook).orders
+    if how == "cancel":
+        simulator.add_fault(Fault("error_before", "order/*/cancel/", status=400, body=REFUSED))
+        with pytest.raises(errors.NotCancellableError):
+            hook.cancel(order_id)
+    else:
+        orders.releases.request(order_id, "not needed", is_planned=how == "a plan")
+    paid = hook.get_balance().amount
+    if how == "cancel":
+        hook.cancel(order_id)
+    else:
+        assert orders.cancelling.retry_releases() == [order_id]
+    hook.list_orders()
+    simulator.set_balance(paid)
+    assert [held.order_id for held in await_finding(hook).missing_refunds] == [order_id]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_refund_that_never_came_is_missing_though_a_list_has_shown_the_end_before_the_answer(
+    is_closed: bool,
+    simulator: Simulator,
+    make_hook: MakeHook,
+    store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    order_id = buy_number(hook)
+    paid = hook.get_balance().amount
+    cancel = ServiceApi.post_cancellation
+
+    def cancel_slowly(self: ServiceApi, order_id: int, **options: Any) -> OrderStatus:
+        answer = cancel(self, order_id, **options)
+        hook.list_orders()
+        if is_closed:
+            rooms_of(hook).orders.cancelling.close_finished()
+        return answer
+
+    monkeypatch.setattr(ServiceApi, "post_cancellation", cancel_slowly)
+    hook.cancel(order_id)
+    simulator.set_balance(paid)
+    assert [held.order_id for held in await_finding(hook).missing_refunds] == [order_id]
 
 
 def test_a_refund_has_its_time_to_reach_the_wallet(
