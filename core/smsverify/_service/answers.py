@@ -25,6 +25,7 @@ from smsverify.errors import (
     ServiceUnavailableError,
     UnexpectedResponseError,
 )
+from smsverify.models import KNOWN_STATUSES
 from smsverify.text import masked, printable
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a longer one is a mistake
@@ -44,6 +45,10 @@ _NOTHING_BOUGHT = re.compile(
     r"|invalid (or missing )?api key|rate limit exceeded maximum 60 requests per minute"
 )
 _OF_A_PURCHASE = frozenset({"order", "orderid", "phone", "phonenumber", "number", "activationcode"})
+
+# What an envelope says of a failure: in `status`, or as a status of HTTP in one of these fields.
+_FAILURE = frozenset({"error", "fail", "failure", "failed"})
+_STATUS_CODE_KEYS = ("status", "code", "status_code")
 
 # An error may quote the values of these fields. Any other may hold a code: the error names its type only.
 _QUOTED = frozenset({"success", "status", "error", "errors", "detail", "non_field_errors", "title"})
@@ -137,11 +142,7 @@ def as_reply(answer: Answer) -> Reply | None:
     if not 200 <= answer.status_code < 300:
         return None
     body = parse(answer.text)
-    if isinstance(body, dict) and (
-        _is_no(body.get("success")) or (body.get("error") and not body.get("success"))
-    ):
-        return None
-    return Reply(answer, body)
+    return None if isinstance(body, dict) and _is_failure(body) else Reply(answer, body)
 
 
 def parse(text: str) -> Any:
@@ -183,6 +184,22 @@ def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_no(value: Any) -> bool:
     """Whether `success` is false, as a truth value or as a word."""
     return value is not None and str(value).strip().lower() in ("false", "no", "0")
+
+
+def _is_failure(body: dict[str, Any]) -> bool:
+    """Whether the body of a 2xx says that its request has failed."""
+    if _is_no(body.get("success")):
+        return True
+    return not body.get("success") and (bool(body.get("error")) or _has_status_of_a_failure(body))
+
+
+def _has_status_of_a_failure(body: dict[str, Any]) -> bool:
+    """Whether the status of an answer is one of a failure. Beside anything of an order, it is the order's."""
+    word = str(body.get("status")).strip().lower()
+    codes = (str(body.get(key)).strip() for key in _STATUS_CODE_KEYS)
+    is_failure = word in _FAILURE or any(re.fullmatch("[45][0-9]{2}", code) for code in codes)
+    is_of_an_order = word in KNOWN_STATUSES - _FAILURE or not _OF_AN_ORDER.isdisjoint(body)
+    return is_failure and not is_of_an_order and not _has_something_of_an_order(body)
 
 
 def is_rejection(answer: Answer) -> bool:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from smsverify._input.phones import phone_digits
-from smsverify.models import ENDED, with_leading_zeros
+from smsverify.models import with_leading_zeros
 from smsverify.otp import extract_otp
 from smsverify.text import LONGEST_SMS, visible
 
@@ -42,7 +42,7 @@ _WAITING = re.compile(
 # Words of a protocol that many such services speak: nothing yet, and what stands before a code.
 _STATUS_NOTHING = re.compile(r"STATUS_(?:WAIT|CANCEL)\w*(?::.*)?", re.IGNORECASE)
 _STATUS_CODE = re.compile(r"\ASTATUS_OK:\s*", re.IGNORECASE)
-_WITHOUT_SMS = (ENDED | {"pending"}) - {"completed"}
+_WITHOUT_SMS = re.compile(r"pending\Z|cancel|refund|error|fail|expire|timeout|timed")
 _MAY_BE_CODE = re.compile(r"[0-9]{3,}|[0-9]+(?:[ -][0-9]+)+")
 _DATE = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}")
 # One piece: a code as it is, however long the service's are, perhaps with marks around it.
@@ -61,8 +61,8 @@ def read_fields(
 
     Args:
         otp, message: as the service gives them, of any type.
-        status: of the order. Only a completed order shows that a word is an SMS. What is pending, or has
-            ended otherwise, has none without a code: such a text may be the service's own words.
+        status: of the order. Only a completed order shows that a word is an SMS. What is pending, has
+            failed or has ended otherwise, has none without a code: such a text may be the service's own.
         phone: the order's number, which is not a code.
 
     Returns:
@@ -70,7 +70,7 @@ def read_fields(
     """
     word = str(status).strip().lower()
     code, text = _read(otp, message, phone, may_be_word=word == "completed")
-    if code is None and text is not None and word in _WITHOUT_SMS and not _may_hold_code(text):
+    if code is None and text is not None and _WITHOUT_SMS.match(word) and not _may_hold_code(text):
         return None, None
     return code, text
 

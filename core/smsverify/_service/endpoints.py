@@ -50,7 +50,9 @@ DEEPEST_ROW = 10  # levels of lists and objects in a row; what is kept of a row 
 
 # Only we fill these fields of an `Order`. Where the service uses such a name, it means something else.
 _NOT_ANSWERED = frozenset({"product", "country", "duration", "key", "expires_estimated"})
+_RENEWED = frozenset({"active", "pending", "completed"})  # no other status says that a rental was renewed
 _NAMING = frozenset({"order_id", "status", "balance"})  # what the models of single objects require
+_OF_AN_ORDER = frozenset({"order_id", "otp", "phone"})
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 _LIST_NAMES = ("services", "offers", "countries", "orders", "plans", "esims", "results", "items")
 
@@ -181,10 +183,14 @@ class ServiceApi:
         path = f"/api/v1/order/{order_id}/renew/"
         reply = self._transport.post(path, priority=Priority.PURCHASE, **options)
         answered = _object(reply)
+        word = str(answered.get("status") or "").strip().lower()
+        names_order = answered.get("order_id") not in _EMPTY
         try:
-            if "order_id" not in answered and "status" not in answered:
+            if not (word in _RENEWED if word else names_order):
                 raise unexpected(reply.answer)
-            return self._as_status(order_id, {"status": "active"} | _status(order_id, answered), reply)
+            return self._as_status(
+                order_id, _status(order_id, {**answered, "status": word or "active"}), reply
+            )
         except UnexpectedResponseError as error:
             raise OutcomeUnknown(error) from None
 
@@ -406,6 +412,8 @@ def _is_elsewhere(stated: Mapping[str, Any], country_id: int | str) -> bool:
 
 def _status(order_id: int, row: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in row.items() if value is not None}
+    if _OF_AN_ORDER.isdisjoint(row) and not _has_known_status(row):
+        values.pop("message", None)  # the service's own words
     values["otp"], values["message"] = read_fields(
         values.get("otp"), values.get("message"), status=values.get("status"), phone=values.get("phone")
     )

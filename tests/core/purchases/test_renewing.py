@@ -134,7 +134,20 @@ def test_a_renewal_that_was_paid_is_handed_out_whatever_became_of_its_price(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "body", [[], None, {"success": True, "data": {}}, {"order_id": 8, "status": "active"}]
+    "body",
+    [
+        [],
+        None,
+        {"success": True, "data": {}},
+        {"order_id": 8, "status": "active"},
+        {"order_id": None},
+        {"success": True, "data": {"order_id": 7, "status": "cancelled"}},
+        {"order_id": 7, "status": "pending_payment"},
+        {"status": "processing"},
+        {"status": "error", "message": "Upstream timeout"},
+        {"code": 402, "status": 402},
+    ],
+    ids=str,
 )
 def test_a_renewal_is_believed_only_where_the_answer_is_about_it(
     body: Any, requests_mock: Mocker, make_hook: MakeHook, store_url: str
@@ -146,6 +159,34 @@ def test_a_renewal_is_believed_only_where_the_answer_is_about_it(
     requests_mock.post(f"{url}/order/7/renew/", json=body)
     with pytest.raises(errors.PurchaseUnknownError):
         make_hook("http://127.0.0.1:9", store_url).renew(7)
+
+
+@pytest.mark.parametrize("status", ["active", "Active", "pending", "completed", None])
+def test_a_renewal_was_made_where_the_rental_goes_on(
+    status: str | None, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    url = "http://127.0.0.1:9/api/v1"
+    requests_mock.get(f"{url}/orders/", json=[])
+    requests_mock.get(f"{url}/balance/", json={"balance": "10.00"})
+    requests_mock.get(f"{url}/order/7/status/", json={"order_id": 7, "status": "active"})
+    requests_mock.post(f"{url}/order/7/renew/", json={"data": {"order_id": 7, "status": status}})
+    assert make_hook("http://127.0.0.1:9", store_url).renew(7).status == "active"
+
+
+def test_a_renewal_that_a_success_refuses_is_not_paid(
+    requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    url = "http://127.0.0.1:9/api/v1"
+    requests_mock.get(f"{url}/orders/", json=[])
+    requests_mock.get(f"{url}/balance/", json={"balance": "10.00"})
+    requests_mock.get(f"{url}/order/7/status/", json={"order_id": 7, "status": "active"})
+    refused = {"status": "error", "message": "Insufficient balance"}
+    renew = requests_mock.post(f"{url}/order/7/renew/", json=refused)
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    for _ in range(2):
+        with pytest.raises(errors.InsufficientBalanceError):
+            hook.renew(7)
+    assert renew.call_count == 2
 
 
 def test_a_renewal_that_was_not_made_is_made_when_its_grace_is_over(

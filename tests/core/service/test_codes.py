@@ -96,6 +96,9 @@ def test_what_stands_for_nothing_is_nothing(nothing: Any, status: str) -> None:
     assert read_fields("548921", nothing, status=status) == ("548921", None)
 
 
+ENDED_ODDLY = ("canceled_by_provider", "Cancelled by user", "refund_pending", "error", "failure", "timed out")
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -109,7 +112,7 @@ def test_what_stands_for_nothing_is_nothing(nothing: Any, status: str) -> None:
     ],
 )
 def test_a_text_without_a_code_is_no_sms_where_the_status_says_that_none_is_there(words: str) -> None:
-    for status in ("pending", "Pending", "cancelled", "refunded", "expired", "timeout"):
+    for status in ("pending", "Pending", "cancelled", "refunded", "expired", "timeout", *ENDED_ODDLY):
         assert read_fields(None, words, status=status) == (None, None)
     for status in ("completed", "Completed", "active", "arrived", None):
         assert read_fields(None, words, status=status) == (None, words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -10,8 +11,16 @@ from typing import Any
 import pytest
 from requests_mock import Mocker
 from rigs.offline import PHONE, UNSEEN, address, mock_catalogue
+from rigs.rooms import settings_of
 
-from smsverify import SmsVerifyHook, UnexpectedResponseError
+from smsverify import (
+    InsufficientBalanceError,
+    NotCancellableError,
+    PurchaseUnknownError,
+    ServiceError,
+    SmsVerifyHook,
+    UnexpectedResponseError,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +117,81 @@ def test_a_word_of_an_envelope_is_no_status_of_its_order(
     requests_mock.get(address("order/7/status/"), json=body)
     with pytest.raises(UnexpectedResponseError):
         offline.get_status(7)
+
+
+ENVELOPES_OF_A_FAILURE: list[dict[str, Any]] = [
+    {"status": "error", "message": "Upstream timeout"},
+    {"status": " FAIL ", "message": "Upstream timeout", "data": None},
+    {"status": "failed", "detail": "Upstream timeout", "data": {}},
+    {"status": 500, "message": "Upstream timeout"},
+    {"code": "502", "message": "Upstream timeout"},
+    {"status": "success", "status_code": 404, "message": "Upstream timeout"},
+]
+
+
+@pytest.mark.parametrize("body", ENVELOPES_OF_A_FAILURE, ids=str)
+def test_an_envelope_of_a_failure_is_an_error_with_its_text(
+    body: dict[str, Any], offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    order_id = next(UNSEEN)
+    requests_mock.get(address(f"order/{order_id}/status/"), json=body)
+    with pytest.raises(ServiceError, match="answered 200: Upstream timeout"):
+        offline.get_status(order_id)
+    requests_mock.get(address(f"order/{order_id}/status/"), json={"order_id": order_id, "status": "pending"})
+    requests_mock.post(address(f"order/{order_id}/cancel/"), json=body)
+    with pytest.raises(NotCancellableError, match=r"still pending: .* answered 200: Upstream timeout"):
+        offline.cancel(order_id)
+
+
+@pytest.mark.parametrize("body", ENVELOPES_OF_A_FAILURE, ids=str)
+def test_a_purchase_that_answers_an_envelope_of_a_failure_may_have_been_made(
+    body: dict[str, Any], offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    mock_catalogue(requests_mock)
+    hook = SmsVerifyHook(**settings_of(offline) | {"account": str(body)})
+    post = requests_mock.post(address("order/temporary/"), json=body)
+    for _ in range(2):
+        with pytest.raises(PurchaseUnknownError):
+            hook.order("temporary", service="X", key="a")
+    assert post.call_count == 1
+    refused = {**body, "message": "Insufficient balance", "detail": None}
+    requests_mock.post(address("order/temporary/"), json=refused)
+    with pytest.raises(InsufficientBalanceError):
+        hook.order("temporary", service="X", key="b")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"order_id": 7, "status": "failed", "message": "Upstream timeout"}, "failed"),
+        ({"order_id": 7, "status": "error", "message": "Upstream timeout"}, "error"),
+        ({"status": "failed", "otp": None, "message": None}, "failed"),
+        ({"status": "pending", "code": 545, "message": None}, "pending"),
+        ({"success": True, "data": {"status": "failed", "message": "Upstream timeout"}}, "failed"),
+        ({"status": "success", "code": 200, "data": {"order_id": 7, "status": "active"}}, "active"),
+    ],
+    ids=str,
+)
+def test_a_status_of_a_failure_beside_an_order_is_the_order_s(
+    body: dict[str, Any], status: str, offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    requests_mock.get(address("order/7/status/"), json=body)
+    seen = offline.get_status(7)
+    assert (seen.status, seen.arrived) == (status, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"success": True, "message": "No new messages for this number"},
+        {"success": True, "data": {"message": "No new messages for this number"}},
+        {"status": "ok", "message": "Still looking for your SMS", "data": None},
+    ],
+    ids=str,
+)
+def test_a_text_beside_nothing_of_an_order_is_no_sms(
+    body: dict[str, Any], offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    requests_mock.get(address("order/7/status/"), json=body)
+    with contextlib.suppress(UnexpectedResponseError):
+        assert not offline.get_status(7).arrived
