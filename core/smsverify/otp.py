@@ -113,6 +113,8 @@ class _Reading:
             return None
         links = {candidate: self._link(candidate) for candidate in self.candidates}
         firmest = max(links.values(), default=_Link.NONE)
+        if firmest <= _Link.LOOSE and self._names_unread():
+            return None
         values = {
             candidate.value
             for listed in self._lists()
@@ -120,6 +122,22 @@ class _Reading:
             for candidate in listed
         }
         return (values.pop() or None) if firmest > _Link.NONE and len(values) == 1 else None
+
+    def _names_unread(self) -> bool:
+        """Whether what is called the code cannot be read: "the code is 662.031. Booth 4417"."""
+        return any(not keyword["other"] and self._unread(keyword) for keyword in self.keywords)
+
+    def _is_taken(self, keyword: re.Match[str]) -> bool:
+        """Whether what it calls the code has been blanked: "the code: 662.031 (4417)"."""
+        unread = self._unread(keyword)
+        return unread is not None and self.text[unread.start()] == "\x00"
+
+    def _unread(self, keyword: re.Match[str]) -> re.Match[str] | None:
+        """What a word calls the code directly, if it is none by its shape."""
+        named = compiled(ties.IS_UNREAD).match(self.text, keyword.end())
+        if named is None or named.end() in self.starts:
+            return None
+        return compiled(ties.UNREAD).match(self.written, named.end())
 
     def _lists(self) -> list[list[Candidate]]:
         """The candidates, those together that are listed side by side: "48213 or 55012"."""
@@ -140,7 +158,7 @@ class _Reading:
 
     def _link(self, candidate: Candidate) -> _Link:
         before, after = self._keyword_before(candidate), self._keyword_after(candidate)
-        called = self._link_before(candidate, before) if before else _Link.NONE
+        called = self._link_before(candidate, before) if before and not self._is_taken(before) else _Link.NONE
         if (before and before["other"]) or self._is_void(candidate, before):
             return _Link.NONE
         if self._stands_for_next(candidate):

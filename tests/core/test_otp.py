@@ -169,6 +169,11 @@ def test_leading_zeros_stay(message: tuple[str, str], zeros: int) -> None:
         ("The code for Foo: 48213 (attempt 4417)", "48213"),
         ("Code: 48213: 4417", "48213"),
         ("The code is 48213: 4417", "48213"),
+        ("Code: WRITTEN. Booth 4417", None),  # the code cannot be read, and another number is none
+        ("Your verification code is ABCD12. #4417", None),
+        ("Your code: 662.031 (4417)", None),
+        ("Reply 1 to 62031 Your code: 662.031", None),
+        ("Your code: https://foo.example/x1 or enter 4417", "4417"),
         ("TAN 4417: 48213", "48213"),
         ("TAN 4417 - 48213", None),
         ("TAN no. 4417 - 48213", "48213"),

@@ -24,10 +24,17 @@ _IS_OF_ITS_LANGUAGE = (
     r"(?:kod|haslo)[a-z ]{0,40} to|(?:kood|salasana|tunnusluku|parool)[a-z ]{0,40} on"
     r"|(?<![a-z])(?:ma [a-z ]{1,40} la|(?:otp|code|pin|password)[a-z ]{0,40} ay|msimbo[a-z ]{0,40} ni)"
 )
+# What belongs to a word for the code, behind it: "code to sign in", "kode verifikasi untuk masuk Anda".
+_PURPOSE = rf"<<purpose + one time>>{_LETTERS}{{0,12}}"
+_ITS_PURPOSE = rf"(?:<<for + of>>{_ARTICLE} |d'|ال|لل|ה|ל)"
+_BELONGING = (
+    rf"(?: ?{_ITS_PURPOSE}?{_PURPOSE})?"
+    rf"(?: ?(?:<<one time + yours>>|{_ITS_PURPOSE}{_PURPOSE})){{0,3}}"
+)
 KEYWORD = (
     rf"(?P<other><<other code>>)|(?:{_IS_OF_ITS_LANGUAGE})(?=:? ?[0-9])"
     r"|<<code, by its number>> (?:no|nr)(?![a-z])\.?(?=(?: <<is>>)?[^\w\n]{0,4}[0-9])"
-    rf"|<<code>>(?: ?(?:de |di |da |do |of |for |d'|ال|لل)?<<purpose + one time>>{_LETTERS}{{0,12}})?"
+    rf"|<<code>>{_BELONGING}"
 )
 EARNEST = "<<purpose + one time>>"
 PROMOTING = r"<<promotion>>|\x00 off(?![a-z])"
@@ -53,6 +60,10 @@ CLAUSE_END = rf"\s*(?:[^\w\s'*]|\x00|\Z|\n)|{_OPEN}*<<for + is + is, after>>"
 # A short call behind a number, up to the word: "48213 is your one-time code", with nothing that begins anew.
 CALLED = r"[^\w,;:()\n]*(?:\w+[^\w,;:()\n]+){0,5}\w*"
 SAID_AFTER = rf"{_OPEN}*<<is + is, after>>|,? c'est | to \Z"
+
+# Behind a word for the code: a code in a form that is not read ("the code is 662.031", "code: QWERTY").
+IS_UNREAD = rf"{_OPEN}*(?:(?:{_IS}) ?:?|[:=]){_OPEN}*"
+UNREAD = r"(?=[A-Z]*[0-9]|[A-Z]{5})[A-Za-z0-9.,-]{4,}(?![\w/:@.,-])"
 
 # --- Between two numbers.
 
