@@ -126,8 +126,8 @@ class SmsVerifyCredentials(CredentialsBlock):
 
         Inside a flow run, a purchase without a key gets one from the run, so that a retry is handed the order
         that it has bought already, and what the client logs goes to the run's logs. Purchases, renewals,
-        waits and reconciliations end when the run goes down, in submitted and mapped tasks too, unless they
-        are given a `stop`.
+        waits and reconciliations end when the run goes down or is suspended, in submitted and mapped tasks
+        too, unless they are given a `stop`.
         """
         from prefect_smsverify.hook import PrefectHook
         from prefect_smsverify.logs import show_in_runs

@@ -121,8 +121,8 @@ def _undo(paying: Future[T], undo: Callable[[T], object] | None) -> None:
 def _refuse_if_stopped(stop: Stop) -> None:
     if stop.is_set():
         raise WaitStoppedError(
-            "the run is shutting down, or its transaction was rolled back. Nothing was bought, or what was "
-            "just bought is given back. Start the run again to buy"
+            "the run is shutting down, has failed or is suspended, or its transaction was rolled back. "
+            "Nothing was bought, or what was just bought is given back. Start or resume the run to buy"
         )
 
 

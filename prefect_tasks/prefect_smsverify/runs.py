@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any, ClassVar
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import PrefectException
 
 from prefect_smsverify.keys import RunKey, enclosing, run_key
+from prefect_smsverify.outer_runs import flow_runs, runs_around
 from prefect_smsverify.transactions import hand_over_at_the_end, is_in_a_run
 from smsverify.overview import Task
 from smsverify.wings import Handover, RunContext
@@ -48,11 +52,17 @@ class PrefectRun(RunContext):
         for flow in enclosing(FlowRunContext):
             if flow.flow and flow.flow_run and flow.flow_run.run_count <= (flow.flow.retries or 0):
                 delays.append(_longest(flow.flow.retry_delay_seconds))
+            if flow.detached and flow.flow_run:
+                delays.extend(_delays_around(flow.flow_run))
         return RESTART + max(delays) if delays else None
 
     def name(self) -> str:
-        """The root flow run."""
-        runs = [context.flow_run for context in enclosing(FlowRunContext) if context.flow_run is not None]
+        """The root flow run.
+
+        Raises:
+            SettingsUnavailableError: Prefect's server does not say which one it is.
+        """
+        runs = flow_runs()
         return f"prefect:{runs[-1].id}" if runs else super().name()
 
     def task(self) -> Task | None:
@@ -70,8 +80,7 @@ class PrefectRun(RunContext):
     def why_unshared(self) -> str | None:
         """The work pool that runs flows on other machines."""
         # A subflow runs where the flow run around it does, but only that one knows its work pool.
-        runs = (context.flow_run for context in enclosing(FlowRunContext))
-        pools = [run.work_pool_name for run in runs if run is not None and run.work_pool_name]
+        pools = [run.work_pool_name for run in flow_runs() if run.work_pool_name]
         # None where it was run by hand, or is served by a process that is its own worker.
         return _why_elsewhere(pools[0]) if pools else None
 
@@ -86,6 +95,16 @@ class PrefectRun(RunContext):
 def _longest(delay: Any) -> float:
     several = delay if isinstance(delay, (list, tuple)) else [delay or 0]
     return max((float(one) for one in several), default=0.0)
+
+
+def _delays_around(run: FlowRun) -> Iterator[float]:
+    """The delays until the next attempts of the flow runs around one whose process this is not."""
+    # Without the server, no attempt is expected, so that what failed is given back at once.
+    with suppress(PrefectException, httpx.HTTPError), get_client(sync_client=True) as client:
+        for around in runs_around(run):
+            policy, count = around.empirical_policy, client.read_flow_run(around.id).run_count
+            if count <= (policy.retries or 0):
+                yield float(policy.retry_delay or 0)
 
 
 def _why_elsewhere(pool: str) -> str | None:

@@ -1,13 +1,20 @@
-"""When the work of a run has to stop: the run goes down.
+"""When the work of a run has to stop: the run goes down, has ended without success, or is suspended.
+
+Prefect throws away what a task of a suspended run returns, and runs the flow again from its beginning when it
+is resumed. So a number that is waited for then is given back, and the resumed run buys another one; nothing
+is paid for a run that nobody resumes.
+
+An event loop outlives the flow runs in it. A coroutine that the flow has left behind goes on when the run has
+failed, and must not buy any more.
 
 A signal or a cancellation raises in the main thread only. Prefect waits for the threads of submitted and
 mapped tasks and does not inform them, so each wait checks a `Stop`.
 
 A task that runs in another process than its flow, such as a task of `ProcessPoolTaskRunner`, sees nothing of
 the flow's process. There a thread checks now and then whether that process is gone, and whether the flow run
-is being cancelled, was cancelled, has failed or has crashed. A flow run that has completed may have left the
-task to a task worker. The thread cannot see a SIGTERM or SIGINT that only the flow's process receives: that
-process does not end before the waits of its tasks, or before it is killed.
+or one around it is being cancelled, is suspended, was cancelled, has failed or has crashed. A flow run that
+has completed may have left the task to a task worker. The thread cannot see a SIGTERM or SIGINT that only the
+flow's process receives: that process does not end before the waits of its tasks, or before it is killed.
 """
 
 from __future__ import annotations
@@ -18,19 +25,23 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from functools import partial
 from multiprocessing import parent_process
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
 
 from prefect_smsverify.keys import enclosing
+from prefect_smsverify.outer_runs import runs_around
 from prefect_smsverify.transactions import on_undo, transactions
 from smsverify.text import log_of
 from smsverify.wings import ProcessLock
 
 LOOK = 0.2  # seconds between two checks of a `Stop`
 FLOW_RUN_LOOK = 3.0  # seconds between two requests for the flow run; Prefect kills a cancelled one after 30
+SUSPENSION = "flow_run_suspension_request"  # what Prefect keeps in the context of a flow run
 
 log = log_of(__name__)
 
@@ -65,7 +76,12 @@ def current_stop(*, undone: bool = True) -> Stop:
     Args:
         undone: whether it is set too when a transaction around this code is undone.
     """
-    stop = Stop(*_block_conditions(), *_task_runner_conditions(), *_other_process_conditions())
+    stop = Stop(
+        *_block_conditions(),
+        *_task_runner_conditions(),
+        *_flow_conditions(),
+        *_other_process_conditions(),
+    )
     for transaction in transactions() if undone else ():
         on_undo(transaction, stop.set)
     return stop
@@ -101,6 +117,27 @@ def _task_runner_conditions() -> Iterator[Callable[[], bool]]:
                 yield event.is_set
 
 
+def _flow_conditions() -> Iterator[Callable[[], bool]]:
+    for flow in enclosing(FlowRunContext):
+        # Before Prefect 3.8, a run that is suspended from outside goes on, and nothing is to be done.
+        suspension = getattr(flow, SUSPENSION, None)
+        if suspension is not None:
+            yield suspension.is_requested
+        if not flow.detached:
+            yield partial(_was_left_behind_by, flow)
+
+
+def _was_left_behind_by(flow: FlowRunContext) -> bool:
+    """Whether a flow run has ended without success, and with it what its flow has called."""
+    # A hook of the flow runs when the state is known, in the context, which has a token until it is left.
+    has_left = getattr(flow, "_token", None) is None
+    return has_left and flow.flow_run is not None and _has_failed(flow.flow_run.state)
+
+
+def _has_failed(state: State | None) -> bool:
+    return state is not None and state.is_final() and not state.is_completed()
+
+
 # -------------------------------------------------------------- a flow in another process
 
 _looks: weakref.WeakValueDictionary[UUID, _Look] = weakref.WeakValueDictionary()
@@ -110,18 +147,18 @@ _lock = ProcessLock()
 def _other_process_conditions() -> Iterator[Callable[[], bool]]:
     for flow in enclosing(FlowRunContext):
         if flow.detached and flow.flow_run is not None:
-            yield _look_at(flow.flow_run.id).has_ended
+            yield _look_at(flow.flow_run).has_ended
 
 
-def _look_at(flow_run_id: UUID) -> _Look:
+def _look_at(run: FlowRun) -> _Look:
     with _lock:
-        look = _looks.get(flow_run_id)
+        look = _looks.get(run.id)
         if look is None:
-            look = _looks[flow_run_id] = _Look()
+            look = _looks[run.id] = _Look()
             # With the context of this run, whose settings say where the server is.
             thread = threading.Thread(
                 target=copy_context().run,
-                args=(_keep_looking, flow_run_id, weakref.ref(look)),
+                args=(_keep_looking, run, weakref.ref(look)),
                 name="smsverify-flow-run",
                 daemon=True,
             )
@@ -139,9 +176,9 @@ class _Look:
         return self.ended.is_set()
 
 
-def _keep_looking(flow_run_id: UUID, wanted: weakref.ref[_Look]) -> None:
+def _keep_looking(run: FlowRun, wanted: weakref.ref[_Look]) -> None:
     while (look := wanted()) is not None:
-        if _parent_is_gone() or _is_ending(flow_run_id):
+        if _parent_is_gone() or _is_ending(run):
             look.ended.set()
             return
         del look
@@ -153,11 +190,18 @@ def _parent_is_gone() -> bool:
     return parent is not None and not parent.is_alive()
 
 
-def _is_ending(flow_run_id: UUID) -> bool:
+def _is_ending(run: FlowRun) -> bool:
+    """Whether a flow run or one around it goes down, as the server knows it."""
     try:
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(flow_run_id).state
+            return any(_goes_down(client.read_flow_run(one.id).state) for one in (run, *runs_around(run)))
     except Exception as error:  # the next look asks the server again
-        log.debug("Flow run %s cannot be read: %s", flow_run_id, error)
+        log.debug("Flow run %s cannot be read: %s", run.id, error)
         return False
-    return state is not None and (state.is_cancelling() or (state.is_final() and not state.is_completed()))
+
+
+def _goes_down(state: State | None) -> bool:
+    if state is None:
+        return False
+    is_suspended = SUSPENSION in FlowRunContext.model_fields and state.name == "Suspended"
+    return state.is_cancelling() or is_suspended or _has_failed(state)

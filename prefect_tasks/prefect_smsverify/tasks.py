@@ -122,9 +122,10 @@ def wait_for_otp(
     """Waits for the SMS of an order. All waits on the account share one poll.
 
     The wait ends, and the order is cancelled for a refund, when the run goes down: on SIGTERM, SIGINT and
-    cancellation, even if the task was submitted or mapped; and when another step of its transaction has
-    failed. In another process than the flow's (`ProcessPoolTaskRunner`) it ends when the flow run is
-    cancelled and when the flow's process is gone; a signal to that process alone does not end it.
+    cancellation, and when it is suspended from outside (since Prefect 3.8), even if the task was submitted or
+    mapped; and when another step of its transaction has failed. In another process than the flow's
+    (`ProcessPoolTaskRunner`) it ends when the flow run is cancelled or suspended and when the flow's process
+    is gone; a signal to that process alone does not end it.
 
     If the wait fails otherwise, such as with a refused key, the order is given back like at the time-out,
     but kept for the next attempt of the task or flow, if there is one.
@@ -151,7 +152,7 @@ def wait_for_otp(
     Raises:
         WaitTimeoutError: nothing came in time; `cancelled` says whether the order was cancelled.
         OrderEndedError: the order was cancelled, expired or completed without a message.
-        WaitStoppedError: the run is going down.
+        WaitStoppedError: the run is going down, or is suspended.
         SmsVerifyError: see `SmsVerifyHook.wait_for_otp`.
     """
     hook, stop = block_of(credentials).get_hook(), current_stop()

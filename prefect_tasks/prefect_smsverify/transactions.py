@@ -12,11 +12,12 @@ fails that is not tried again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.transactions import BaseTransaction, TransactionState, get_transaction
 
@@ -133,7 +134,7 @@ def hand_over_at_the_end(order_id: int, handover: Handover) -> None:
         )
         transaction.add_child(child)
     elif flow is not None and flow.flow is not None and flow.flow_run is not None:
-        _at_end_of(flow.flow, flow.flow_run.id, held)
+        _at_end_of(flow.flow, flow.flow_run, held)
     else:
         held.hand_over()
 
@@ -142,12 +143,18 @@ def hand_over_at_the_end(order_id: int, handover: Handover) -> None:
 _held_by: dict[Any, list[Held]] = {}
 
 
-def _at_end_of(flow: Any, run_id: Any, held: Held) -> None:
-    _held_by.setdefault(run_id, []).append(held)
+def _at_end_of(flow: Any, run: FlowRun, held: Held) -> None:
+    waiting = _held_by.setdefault(run.id, [])
+    waiting.append(held)
     # Each list by itself: a flow that `with_options` has made shares some with the one before.
     _append_once(flow.on_completion_hooks, hand_over_orders)
     for hooks in (flow.on_failure_hooks, flow.on_cancellation_hooks, flow.on_crashed_hooks):
         _append_once(hooks, let_orders_go)
+    # A coroutine goes on after its flow, whose hooks Prefect has called already, or is about to.
+    if run.state is not None and run.state.is_final():
+        with suppress(ValueError):
+            waiting.remove(held)
+        held.let_go()
 
 
 def _append_once(hooks: list[Any], hook: Any) -> None:

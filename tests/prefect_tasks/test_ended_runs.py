@@ -1,0 +1,166 @@
+"""A flow run that is suspended or has failed buys nothing and waits for nothing any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
+from prefect.flow_engine import run_flow
+from prefect.states import Suspended
+from rigs import eventually
+from rigs.sign_ups import statuses
+
+from prefect_smsverify import SmsVerifyCredentials, aorder_number, await_otp, order_number, wait_for_otp
+from smsverify import WaitStoppedError
+from smsverify.simulator import Simulator
+
+SUSPENDABLE = pytest.mark.skipif(
+    "flow_run_suspension_request" not in FlowRunContext.model_fields,
+    reason="before Prefect 3.8, a run that is suspended from outside goes on",
+)
+
+
+def suspend(context: FlowRunContext) -> None:
+    """What Prefect does in the process of a deployed run that is suspended from outside."""
+    state: Any = Suspended(timeout_seconds=300, pause_key=uuid.uuid4().hex)
+    context.flow_run_suspension_request.mark_requested(state)
+
+
+@SUSPENDABLE
+def test_a_wait_ends_when_its_run_is_suspended_and_the_resumed_run_gets_a_code(
+    silent: Simulator, account: SmsVerifyCredentials, client: SyncPrefectClient
+) -> None:
+    attempts: list[Any] = []
+
+    @flow
+    def signs_up() -> str | None:
+        order = order_number(account, "temporary", service="WhatsApp")
+        context = FlowRunContext.get()
+        assert context is not None
+        attempts.append(context.flow_run)
+        if len(attempts) == 1:
+            threading.Timer(0.5, suspend, [context]).start()
+        else:
+            silent.deliver_sms(order.order_id, otp="123456")
+        return wait_for_otp(account, order, 30).otp
+
+    with pytest.raises(Pause):
+        signs_up()
+    assert statuses(silent) == ["cancelled"]
+    assert silent.balance() == 50
+    assert run_flow(signs_up, flow_run=client.read_flow_run(attempts[0].id)) == "123456"
+    assert len(silent.orders()) == 2
+
+
+@SUSPENDABLE
+def test_a_subflow_waits_for_nothing_when_the_run_around_it_is_suspended(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    contexts: list[Any] = []
+    ends: list[Any] = []
+
+    @flow
+    def inner() -> None:
+        order = order_number(account, "temporary", service="WhatsApp")
+        threading.Timer(0.5, suspend, contexts).start()
+        try:
+            account.get_hook().wait_for_otp(order.order_id, 30)
+        except WaitStoppedError as error:
+            ends.append(error)
+
+    @flow
+    def outer() -> None:
+        contexts.append(FlowRunContext.get())
+        inner()
+
+    with pytest.raises(Pause):
+        outer()
+    assert len(ends) == 1
+    assert statuses(silent) == ["cancelled"]
+
+
+class StepError(Exception):
+    """An error of a flow's own."""
+
+
+async def left_behind(doing: Any) -> Any:
+    """Runs a coroutine next to a step that fails, in a subflow whose error its caller catches; its outcome
+    when it comes to its end after the subflow.
+    """
+    running: list[asyncio.Task[Any]] = []
+
+    @flow
+    async def subflow() -> None:
+        running.append(asyncio.ensure_future(doing))
+        await asyncio.sleep(0.3)
+        raise StepError
+
+    @flow
+    async def outer() -> Any:
+        with pytest.raises(StepError):
+            await subflow()
+        (outcome,) = await asyncio.gather(*running, return_exceptions=True)
+        return [outcome]
+
+    return (await outer())[0]
+
+
+def test_a_purchase_that_its_failed_flow_run_has_left_behind_is_given_back(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    async def orders_late() -> Any:
+        await asyncio.sleep(1)
+        return await aorder_number(account, "temporary", service="WhatsApp")
+
+    outcome = asyncio.run(left_behind(orders_late()))
+    assert isinstance(outcome, WaitStoppedError)
+    assert silent.balance() == 50
+
+
+def test_a_wait_that_its_failed_flow_run_has_left_behind_ends(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    order = order_number.fn(account, "temporary", service="WhatsApp")
+    outcome = asyncio.run(left_behind(await_otp(account, order, 60)))
+    assert isinstance(outcome, WaitStoppedError)
+    assert statuses(silent) == ["cancelled"]
+
+
+def test_a_hook_of_a_failed_flow_may_buy_and_wait(silent: Simulator, account: SmsVerifyCredentials) -> None:
+    codes: list[Any] = []
+
+    def tells_by_sms(*_: Any) -> None:
+        hook = account.get_hook()
+        order = hook.order("temporary", service="WhatsApp")
+        silent.deliver_sms(order.order_id, otp="123456")
+        codes.append(hook.wait_for_otp(order.order_id, 30).otp)
+
+    @flow(on_failure=[tells_by_sms])
+    def fails() -> None:
+        raise StepError
+
+    with pytest.raises(StepError):
+        fails()
+    assert codes == ["123456"]
+
+
+def test_an_order_that_comes_after_its_failed_flow_run_is_let_go(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    """Then `reconcile` reports it, and may cancel it."""
+    hook = account.get_hook()
+
+    async def orders_with_the_hook() -> Any:
+        stop = threading.Event()
+        await asyncio.sleep(1)
+        return await asyncio.to_thread(hook.order, "temporary", service="WhatsApp", stop=stop)
+
+    order = asyncio.run(left_behind(orders_with_the_hook()))
+    eventually(lambda: hook.reconcile(cancel_after=0.01).cancelled == [order.order_id], "the cancellation")
