@@ -205,9 +205,9 @@ def _wait(order_id: int) -> tuple[str, dict[str, Any]]:
 def _all_started(args: argparse.Namespace) -> bool:
     if args.child == "sleep":
         return True
-    from smsverify._waiting import waiter
+    from smsverify._parts import WAITERS
 
-    watches = list(waiter._waiters.values())
+    watches = list(WAITERS._made.values())
     return sum(len(watch._waits) for watch in watches) == args.waits
 
 

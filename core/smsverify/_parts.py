@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.orders import Orders
 from smsverify._orders.records import Records
@@ -23,11 +25,12 @@ from smsverify._purchases.run_context import RunContext
 from smsverify._purchases.sending import Sender
 from smsverify._purchases.wallet import Wallet
 from smsverify._runtime.clock import DAY
+from smsverify._runtime.forking import PerProcess
 from smsverify._runtime.properties import cached_property
 from smsverify._service.addresses import note_address
 from smsverify._service.catalogue import Catalogue
 from smsverify._service.endpoints import ServiceApi
-from smsverify._service.places import Keeper, shared_keeper
+from smsverify._service.places import Keeper
 from smsverify._service.rate_limit import RateLimit
 from smsverify._service.transport import Transport
 from smsverify._service.turns import Sharing
@@ -38,7 +41,7 @@ from smsverify._waiting.pace import alive_for
 from smsverify._waiting.poller import Poller
 from smsverify._waiting.schedule import Schedule
 from smsverify._waiting.subscriptions import Consumers, Subscriptions
-from smsverify._waiting.waiter import Waiter, shared_waiter
+from smsverify._waiting.waiter import Waiter
 from smsverify.metrics import Meter
 from smsverify.settings import Settings
 
@@ -48,6 +51,9 @@ REFUND_TIME = 60.0
 # whose minute lasts a minute, and at least.
 PLAN_ALIVE = 10.0
 SHORTEST_PLAN_ALIVE = 3.0
+
+KEEPERS: Final = PerProcess[Keeper]()
+WAITERS: Final = PerProcess[Waiter]()
 
 
 class Parts:
@@ -89,7 +95,7 @@ class Parts:
     def keeper(self) -> Keeper:
         settings = self.settings
         whose = (settings.store_url.get_secret_value(), settings.key_id)
-        return shared_keeper(" ".join(whose), lambda: Keeper(self.rate_limit.keep))
+        return KEEPERS.get(" ".join(whose), lambda: Keeper(self.rate_limit.keep))
 
     @cached_property
     def api(self) -> ServiceApi:
@@ -296,4 +302,4 @@ class Parts:
             )
 
         whose = (settings.store_url.get_secret_value(), account, settings.key_id, settings.base_url)
-        return shared_waiter(" ".join(whose), make)
+        return WAITERS.get(" ".join(whose), make)

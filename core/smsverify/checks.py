@@ -150,8 +150,8 @@ class OrderRequest(BaseModel):
                     "earlier one the higher max_price, and leave this one out",
                     field="alternatives",
                 )
-        if any(request.product == "esim" for request in requests):
-            raise InvalidRequestError("product: an eSIM gets no SMS, so it has no code", field="product")
+        for request in requests:
+            check_gets_sms(request.product)
         return requests
 
 
@@ -239,16 +239,19 @@ def refuse_left_over(value: Any, field: str) -> None:
         )
 
 
+def check_gets_sms(product: str) -> None:
+    """Refuses a product of which no code can come."""
+    if product == "esim":
+        raise InvalidRequestError("product: an eSIM gets no SMS, so it has no code", field="product")
+
+
 def check_product(value: Any) -> Product:
     """The API's word for a kind of number; `InvalidRequestError` if it is none."""
     value = _unwrapped(value, "product")
     for product in PRODUCTS:
         if isinstance(value, str) and value == product:
             return product
-    raise InvalidRequestError(
-        f"product {shown(value)} is unknown: choose one of {', '.join(PRODUCTS)}",
-        field="product",
-    )
+    raise _refused("product", value, f"is unknown: choose one of {', '.join(PRODUCTS)}")
 
 
 def check_listed_product(value: Any) -> Product:

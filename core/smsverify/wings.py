@@ -7,10 +7,11 @@ they need; it is documented where it is defined.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import wraps
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from smsverify.checks import check_key, check_order_id, check_reason, check_seconds, check_waiter
 from smsverify.errors import NO_CODE
@@ -62,9 +63,12 @@ __all__ = [
     "plan_release",
     "result_of",
     "secrets_of",
+    "signed_like",
     "store_name",
     "store_time",
 ]
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
 
 # Each is loaded when it is first used: a Dag file that names an operator needs none of the client.
 _HOMES = {
@@ -187,6 +191,11 @@ def missing_code(
     )
 
 
+def signed_like(core: _Call) -> Callable[[Callable[..., Any]], _Call]:
+    """Gives a method the signature and the docstring of the core's method that it calls."""
+    return lambda own: cast("_Call", wraps(core)(own))
+
+
 def store_name(hook: SmsVerifyHook) -> str:
     """Names the store itself: two processes that get the same name share their records."""
     return hook._parts.store.name()
@@ -197,6 +206,4 @@ def store_time(hook: SmsVerifyHook) -> float:
 
     It looks like seconds since 1970, but is not the calendar: those of two machines differ, and may be set.
     """
-    store = hook._parts.store
-    with store.read() as connection:
-        return store.now(connection)
+    return hook._parts.store.read_now()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from prefect_smsverify.actions import check_action, check_result
 from prefect_smsverify.runs import PrefectRun
@@ -16,19 +15,15 @@ from smsverify.hook import SmsVerifyHook
 from smsverify.models import Message, Order
 from smsverify.numbers import DEFAULT_TIMEOUT
 from smsverify.verification import Verification
+from smsverify.wings import signed_like
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
-
-
-def _signed_like(core: _Call) -> Callable[[Callable[..., Any]], _Call]:
-    """Lets a method show the signature and the text of the core's that it calls."""
-    return lambda own: cast("_Call", wraps(core)(own))
 
 
 def _stopped_with_the_run(core: _Call) -> _Call:
     """Lets a method of the core's end when the run goes down, unless it is given a `stop`."""
 
-    @_signed_like(core)
+    @signed_like(core)
     def method(self: PrefectHook, *args: Any, stop: threading.Event | None = None, **options: Any) -> Any:
         return core(self, *args, stop=_or_that_of_the_run(stop), **options)
 
@@ -58,14 +53,14 @@ class PrefectHook(SmsVerifyHook):
     reconcile = _stopped_with_the_run(SmsVerifyHook.reconcile)
     prune_store = _stopped_with_the_run(SmsVerifyHook.prune_store)
 
-    @_signed_like(SmsVerifyHook.verify)
+    @signed_like(SmsVerifyHook.verify)
     def verify(self, action: Callable[[Order], Any], product: str, **options: Any) -> Verification:
         check_action(action)
         return super().verify(lambda order: check_result(action(order)), product, **options)
 
     # A time limit, the end of a run or a failure ends a wait, and its number must not be left behind.
 
-    @_signed_like(SmsVerifyHook.wait_for_otp)
+    @signed_like(SmsVerifyHook.wait_for_otp)
     def wait_for_otp(
         self,
         order_id: int | str,
@@ -85,7 +80,7 @@ class PrefectHook(SmsVerifyHook):
                 give_back_unless_decided(self, order_id, waiter, error)
             raise
 
-    @_signed_like(SmsVerifyHook.await_otp)
+    @signed_like(SmsVerifyHook.await_otp)
     async def await_otp(
         self,
         order_id: int | str,

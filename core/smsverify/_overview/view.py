@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -57,7 +57,7 @@ class View:
 
     def utc(self, moment: float) -> datetime:
         """When a moment of the store's clock was, by the calendar."""
-        return datetime.fromtimestamp(self.store.as_wall(moment), timezone.utc)
+        return self.store.utc(moment)
 
     def utc_or_none(self, moment: float | None) -> datetime | None:
         """The same, where there is one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import cache
 from typing import Any, Literal
 
@@ -212,7 +211,7 @@ class Findings:
                 namespace=call.namespace,
                 key=call.key,
                 kind=call.kind,
-                sent_at=datetime.fromtimestamp(self._store.as_wall(call.sent_at), timezone.utc),
+                sent_at=self._store.utc(call.sent_at),
                 price=call.price,
                 order_ids=call.candidates or ((call.request["order_id"],) if call.kind == "renewal" else ()),
                 overdue=bool(call.candidates) or now > call.sent_at + self._grace,

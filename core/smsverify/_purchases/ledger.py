@@ -113,8 +113,7 @@ class Ledger:
 
     def now(self) -> float:
         """Seconds since 1970 by the clock that all users of the store share."""
-        with self._store.read() as connection:
-            return self._store.now(connection)
+        return self._store.read_now()
 
     def lock(self, connection: sa.Connection, *, even_older: bool = False) -> None:
         """Lets one transaction at a time decide on the account's paid calls; see `Store.lock`."""

@@ -60,11 +60,6 @@ class Periods:
         self._service_clock = service_clock
         self._time_scale = time_scale
 
-    def now(self) -> float:
-        """Seconds by the store's clock."""
-        with self._store.read() as connection:
-            return self._store.now(connection)
-
     def expiry(self, when: datetime | None) -> Expiry | None:
         """The end at a date of the calendar."""
         if when is None:
@@ -138,7 +133,7 @@ class Periods:
             return
         if not shown.is_shown_like(last.expiry):
             return
-        if not shown.has_grown(last.expiry, self.now() - last.asked_at):
+        if not shown.has_grown(last.expiry, self._store.read_now() - last.asked_at):
             return
         grown = shown.latest - last.expiry.latest
         this = purchases.c.id == last.id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from typing import Any
 
 import sqlalchemy as sa
@@ -122,7 +121,7 @@ class Precedence:
 
     def _unknown_error(self, row: Any) -> PurchaseUnknownError:
         candidates = tuple(json.loads(row.candidates or "[]"))
-        sent_at = datetime.fromtimestamp(self._store.as_wall(row.sent_at), timezone.utc)
+        sent_at = self._store.utc(row.sent_at)
         text = (
             f"{row.key!r} was sent at {sent_at:%Y-%m-%d %H:%M:%S} UTC, and whether it was carried out is "
             "unknown; it is not sent again, and nothing else was sent. "

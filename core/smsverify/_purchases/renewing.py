@@ -116,7 +116,7 @@ class Renewals:
         """Renews a rental once for a key; see `SmsVerifyHook.renew`."""
         count = self._ledger.renewals.count(order_id)
         begins = self._periods.last_begins(self._orders.records.get(order_id) or Order(order_id=order_id))
-        is_ahead = begins is not None and self._periods.now() < begins
+        is_ahead = begins is not None and self._ledger.now() < begins
         # Where its period has begun, it is not the renewal that is asked for now.
         found = self._ledger.renewals.take_unclaimed(order_id) if key is None and is_ahead else None
         if found is not None:

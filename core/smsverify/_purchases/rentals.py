@@ -165,7 +165,7 @@ class Rentals:
         expiry = self._periods.expiry(order.expires_at)
         if expiry is None or order.product is None or order.product in SHOWN:
             return True
-        is_over = expiry.latest <= self._periods.now()
+        is_over = expiry.latest <= self._ledger.now()
         if is_over and (order.expires_estimated or self._has_open_renewal(order.order_id)):
             return True
         # Where its status shows an end, the one on record may be from before its renewal.
@@ -177,7 +177,7 @@ class Rentals:
         return Seen(
             order,
             self._ledger.renewals.count(order.order_id),
-            self._periods.now(),
+            self._ledger.now(),
             self._periods.expiry(order.expires_at),
             trouble=trouble,
         )
@@ -195,7 +195,7 @@ class Rentals:
         seen = Seen(
             order,
             count,
-            self._periods.now(),
+            self._ledger.now(),
             shown or self._periods.expiry(order.expires_at),
             sight,
             last=self._periods.last(order.order_id),

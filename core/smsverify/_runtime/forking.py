@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
 
 
 class ProcessLock:
@@ -28,6 +31,22 @@ class ProcessLock:
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
+
+
+class PerProcess(Generic[_T]):
+    """What all hooks of a process share under a name. A fork, which inherits no threads, makes its own."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, str], _T] = {}
+        self._lock = ProcessLock()
+
+    def get(self, name: str, make: Callable[[], _T]) -> _T:
+        """The one of this process; made by the first call."""
+        with self._lock:
+            this = (os.getpid(), name)
+            if this not in self._made:
+                self._made[this] = make()
+            return self._made[this]
 
 
 class ForkGate:

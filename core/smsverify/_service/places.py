@@ -9,7 +9,6 @@ like the entry of any request whose process has died, and the next one has the t
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -18,7 +17,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from smsverify._runtime.clock import boottime
-from smsverify._runtime.forking import ProcessLock
 from smsverify._runtime.threads import is_alive, started
 from smsverify.errors import StoreError
 from smsverify.text import log_of
@@ -176,16 +174,3 @@ class Keeper:
                     future.set_result(None)
         nearest = min((seconds for seconds in left.values() if seconds > 0), default=SOON)
         return max(SOON, min(nearest, PAUSE) - (boottime() - looked_at))
-
-
-_keepers: dict[tuple[int, str], Keeper] = {}
-_keepers_lock = ProcessLock()
-
-
-def shared_keeper(name: str, make: Callable[[], Keeper]) -> Keeper:
-    """The one `Keeper` of this process under a name; a fork, which inherits no threads, makes its own."""
-    with _keepers_lock:
-        this = (os.getpid(), name)
-        if this not in _keepers:
-            _keepers[this] = make()
-        return _keepers[this]

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -284,7 +284,7 @@ class RateLimit:
         if until - snapshot.blocked_until > seconds / 2:  # not for each request that was under way
             log.warning(
                 "The service answered 429: all who share this API key send nothing before %s (for %.1f s)",
-                f"{self._utc(until):%Y-%m-%d %H:%M:%S} UTC",
+                f"{self.store.utc(until):%Y-%m-%d %H:%M:%S} UTC",
                 seconds,
             )
 
@@ -313,7 +313,7 @@ class RateLimit:
             period=self.period,
             available=0 if snapshot.is_blocked else snapshot.limit - len(snapshot.taken),
             waiting=sum(one.count for one in waiting.values()),
-            blocked_until=self._utc(snapshot.blocked_until) if snapshot.is_blocked else None,
+            blocked_until=self.store.utc(snapshot.blocked_until) if snapshot.is_blocked else None,
             refusals=snapshot.refusals,
         )
 
@@ -336,12 +336,9 @@ class RateLimit:
             waiting={
                 Priority(row.priority).name.lower(): row.waiting for row in rows if row.priority is not None
             },
-            blocked_until=self._utc(blocked_until) if now < blocked_until else None,
+            blocked_until=self.store.utc(blocked_until) if now < blocked_until else None,
             refusals=one.refusals,
         )
-
-    def _utc(self, moment: float) -> datetime:
-        return datetime.fromtimestamp(self.store.as_wall(moment), timezone.utc)
 
     # -------------------------------------------------------------- the turn
 
@@ -449,7 +446,9 @@ class RateLimit:
     def _turn(self, snapshot: Snapshot, turn_at: float) -> _Turn:
         reason = f"the {self.limit} requests per {self.period:g} s are used up"
         if snapshot.is_blocked:
-            reason = f"the service asked for silence until {self._utc(snapshot.blocked_until):%H:%M:%S} UTC"
+            reason = (
+                f"the service asked for silence until {self.store.utc(snapshot.blocked_until):%H:%M:%S} UTC"
+            )
         return _Turn(turn_at - snapshot.now, reason)
 
 

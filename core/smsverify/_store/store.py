@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,8 +153,13 @@ class Store:
         """
         return self._time.now(connection)
 
+    def read_now(self) -> float:
+        """The same, in a transaction of its own."""
+        with self.read() as connection:
+            return self.now(connection)
+
     def clock(self) -> sa.ColumnElement[float]:
-        """The same as a column, for a query that asks for more."""
+        """`now` as a column, for a query that asks for more."""
         return self._time.column()
 
     def wall(self, connection: sa.Connection) -> float:
@@ -166,6 +172,10 @@ class Store:
         """When a moment of `now` was by the calendar, for what people read."""
         self._make_ready()
         return self._time.as_wall(moment)
+
+    def utc(self, moment: float) -> datetime:
+        """The same as a date and time."""
+        return datetime.fromtimestamp(self.as_wall(moment), timezone.utc)
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT of this database's dialect, which knows `on_conflict_do_nothing` and `…_do_update`."""

@@ -25,8 +25,8 @@ from smsverify._orders.orders import Orders
 from smsverify._runtime.threads import for_each, is_alive, started
 from smsverify._service.rate_limit import Priority
 from smsverify._store.store import Store
-from smsverify._store.tables import looks, messages, polls, waits
-from smsverify._waiting.schedule import BLIND_AFTER, NOT_FOUND, Look, Schedule
+from smsverify._store.tables import looks, messages, waits
+from smsverify._waiting.schedule import BLIND_AFTER, NOT_FOUND, PROVEN, Look, Schedule
 from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
@@ -39,7 +39,6 @@ from smsverify.text import log_of, masked
 
 log = log_of(__name__)
 
-PROVEN = -1  # stands for the number of misses once the list has shown a completion
 # Polls by the list between two looks at an order that it shows no news of; the second, where it is proven.
 CHECKS = 3
 RARE_CHECKS = 10
@@ -219,18 +218,6 @@ class Poller:
         with self._store.read() as connection:
             return self.schedule.list_misses(connection)
 
-    def _judge_list(self, *, has_shown: bool) -> None:
-        """Remembers whether the list has shown what an order's status did."""
-        if has_shown and self._misses() == PROVEN:
-            return
-        one_more = sa.case((polls.c.list_misses < 0, 1), else_=polls.c.list_misses + 1)
-        with self._store.write() as connection:
-            connection.execute(
-                sa.update(polls)
-                .where(polls.c.account == self._account)
-                .values(list_misses=PROVEN if has_shown else one_more)
-            )
-
     def _note_listed(self, awaited: Sequence[int], listed: dict[int, str]) -> dict[int, str]:
         """Keeps what the list says of those of these orders that it has not shown before; what it said of all
         the others.
@@ -271,10 +258,10 @@ class Poller:
             self._reported.add((order_id, word))
             log.warning("Order %d has the unknown status %r; the wait goes on", order_id, masked(word))
         if question.is_news and word == "completed":
-            self._judge_list(has_shown=True)
+            self.schedule.note_list(has_shown=True)
         is_check = question.is_news is False and time.monotonic() - listed_at <= CHECKED_WITHIN
         if is_check and (word == "completed" or self._newest_message(order_id) != before):
-            self._judge_list(has_shown=False)
+            self.schedule.note_list(has_shown=False)
         is_empty_end = not status.arrived and self._orders.status.gets_no_more(status)
         listed = {} if question.listed is None else {"listed_status": question.listed}
         self._note(order_id, status=word, is_empty_end=is_empty_end, **listed)

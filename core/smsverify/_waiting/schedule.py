@@ -32,6 +32,7 @@ AT_ONCE = 10  # urgent looks that are claimed in one go
 # So often in a row an order has to have news that the list did not show, before the list counts as blind;
 # then the orders are asked for one by one.
 BLIND_AFTER = 2
+PROVEN = -1  # stands for the number of misses once the list has shown a completion
 
 
 @dataclass(frozen=True)
@@ -353,9 +354,19 @@ class Schedule:
         return plan, look, first_poll
 
     def list_misses(self, connection: sa.Connection) -> int:
-        """How often in a row the list has not shown news; see `Poller`."""
+        """How often in a row the list has not shown news; `PROVEN` where it has shown them last."""
         query = sa.select(polls.c.list_misses).where(polls.c.account == self._account)
         return connection.execute(query).scalar() or 0
+
+    def note_list(self, *, has_shown: bool) -> None:
+        """Puts on record whether the list has shown what an order's status did."""
+        with self._store.read() as connection:
+            if has_shown and self.list_misses(connection) == PROVEN:
+                return
+        one_more = sa.case((polls.c.list_misses < 0, 1), else_=polls.c.list_misses + 1)
+        with self._store.write() as connection:
+            this = sa.update(polls).where(polls.c.account == self._account)
+            connection.execute(this.values(list_misses=PROVEN if has_shown else one_more))
 
     def _awaited(self, connection: sa.Connection) -> list[Awaited]:
         now = self._store.now(connection)

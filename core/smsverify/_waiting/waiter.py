@@ -11,11 +11,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import math
-import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,6 @@ from smsverify._input.patterns import Matching
 from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.handover import Handover
-from smsverify._runtime.forking import ProcessLock
 from smsverify._runtime.threads import is_alive, started
 from smsverify._store.store import Store
 from smsverify._store.tables import is_order, looks, messages, orders, polls, waits, was_seen_lately
@@ -456,16 +454,3 @@ def _end(wait: Wait, message: Message) -> None:
 def _fail(wait: Wait, error: BaseException) -> None:
     with contextlib.suppress(concurrent.futures.InvalidStateError):
         wait.future.set_exception(error)
-
-
-_waiters: dict[tuple[int, str], Waiter] = {}
-_waiters_lock = ProcessLock()
-
-
-def shared_waiter(name: str, make: Callable[[], Waiter]) -> Waiter:
-    """The one `Waiter` of this process under a name; a fork, which inherits no threads, makes its own."""
-    with _waiters_lock:
-        this = (os.getpid(), name)
-        if this not in _waiters:
-            _waiters[this] = make()
-        return _waiters[this]

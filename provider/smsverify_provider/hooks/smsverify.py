@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from functools import partial, wraps
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.sdk import BaseHook, get_current_context
@@ -23,7 +23,7 @@ from smsverify.numbers import DEFAULT_TIMEOUT, Attempt, RentedNumber
 from smsverify.reports import RentalsReport
 from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 from smsverify.text import log_of
-from smsverify.wings import assign_messages, cached_property, secrets_of
+from smsverify.wings import assign_messages, cached_property, secrets_of, signed_like
 from smsverify_provider import connection_form
 from smsverify_provider.connections import find_connection, find_connection_on_loop, settings_of
 from smsverify_provider.kills import at_kill, give_back, has_tries_left
@@ -40,11 +40,6 @@ TEST_TIMEOUT = 20.0  # seconds; a user waits in front of a connection test, and 
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 _Sms = TypeVar("_Sms", bound=Message)
-
-
-def _signed_like(core: _Call) -> Callable[[Callable[..., Any]], _Call]:
-    """Gives a method the signature and the docstring of the core's method that it calls."""
-    return lambda own: cast("_Call", wraps(core)(own))
 
 
 class SmsVerifyHook(CoreHook, BaseHook):
@@ -148,19 +143,19 @@ class SmsVerifyHook(CoreHook, BaseHook):
 
     # -------------------------------------------------------------- what Airflow's tasks need besides
 
-    @_signed_like(CoreHook.order)
+    @signed_like(CoreHook.order)
     def order(self, product: str, *, stop: threading.Event | None = None, **purchase: Any) -> Order:
         stop = check_stop(stop) or threading.Event()
         with at_kill(stop.set):
             return _masked_order(super().order(product, stop=stop, **purchase))
 
-    @_signed_like(CoreHook.renew)
+    @signed_like(CoreHook.renew)
     def renew(self, order_id: int | str, *, stop: threading.Event | None = None, **purchase: Any) -> Order:
         stop = check_stop(stop) or threading.Event()
         with at_kill(stop.set):
             return super().renew(order_id, stop=stop, **purchase)
 
-    @_signed_like(CoreHook.renew_expiring)
+    @signed_like(CoreHook.renew_expiring)
     def renew_expiring(
         self, within: float | timedelta | str, *, stop: threading.Event | None = None, **selection: Any
     ) -> RentalsReport:
@@ -177,12 +172,12 @@ class SmsVerifyHook(CoreHook, BaseHook):
     def cancel(self, order_id: int | str) -> OrderStatus:
         return _masked(super().cancel(order_id))
 
-    @_signed_like(CoreHook.check_otp)
+    @signed_like(CoreHook.check_otp)
     def check_otp(self, order_id: int | str, **options: Any) -> Message | None:
         message = super().check_otp(order_id, **options)
         return None if message is None else _masked(message)
 
-    @_signed_like(CoreHook.wait_for_otp)
+    @signed_like(CoreHook.wait_for_otp)
     def wait_for_otp(
         self,
         order_id: int | str,
@@ -200,7 +195,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
             )
         return _masked(message)
 
-    @_signed_like(CoreHook.await_otp)
+    @signed_like(CoreHook.await_otp)
     async def await_otp(
         self,
         order_id: int | str,
@@ -253,7 +248,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
         assigned = assign_messages(self, ids, handler=f"airflow:{ti.dag_id}", run=ti.run_id)
         return [_masked(message) for _, message in assigned]
 
-    @_signed_like(CoreHook.rented_number)
+    @signed_like(CoreHook.rented_number)
     @contextmanager
     def rented_number(
         self, product: str, *, stop: threading.Event | None = None, **purchase: Any
@@ -269,7 +264,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
             _masked_order(number.order)
             yield number
 
-    @_signed_like(CoreHook.attempts)
+    @signed_like(CoreHook.attempts)
     def attempts(
         self, product: str, *, stop: threading.Event | None = None, **options: Any
     ) -> Iterator[Attempt]:

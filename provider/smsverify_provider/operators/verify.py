@@ -15,6 +15,7 @@ from smsverify.checks import (
     OrderRequest,
     check_action,
     check_count,
+    check_gets_sms,
     check_key,
     check_order_fields,
     check_price_limit,
@@ -192,8 +193,7 @@ class SmsVerifyOperator(WaitsForTurn):
     def _check(self, given: Mapping[str, Any]) -> None:
         purchase = {"product": None} | {name: value for name, value in given.items() if name in PURCHASE}
         check_order_fields(**purchase)
-        if purchase["product"] == "esim":
-            raise InvalidRequestError("product: an eSIM gets no SMS, so it has no code", field="product")
+        check_gets_sms(purchase["product"])
         for name in LIMITS:
             check_known(given.get(name), partial(check_price_limit, field=name))
         if given["attempts"] is not LATER:

@@ -69,7 +69,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
 
     Its event says how the wait ended, never what the SMS says: `order_id`, `outcome` (`arrived`, `timeout`,
     `ended`, `not_found`, `refused`, `other_store` or `failed`), and if nothing has arrived a `detail` for
-    people; after a time-out, whether the order was `cancelled`.
+    people; after a time-out and an end, the `reason` for the list of attempts, without the order's name and
+    what to do next; after a time-out, whether the order was `cancelled`.
 
     Args:
         order_id: the order.
@@ -239,7 +240,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
             except OrderEndedError as error:
                 return {"outcome": "ended", "detail": str(error), "reason": error.reason}
             except NotFoundError as error:
-                return {"outcome": "not_found", "detail": str(error), "reason": str(error)}
+                return {"outcome": "not_found", "detail": str(error)}
             except AuthenticationError as error:
                 # The connection is read once more: it may have a new key by now.
                 refused_key, refusal = hook.settings.api_key, str(error)

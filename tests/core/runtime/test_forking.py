@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 from smsverify import metrics
-from smsverify._runtime.forking import ProcessLock
-from smsverify._service.places import shared_keeper
-from smsverify._waiting.waiter import shared_waiter
+from smsverify._runtime.forking import PerProcess, ProcessLock
 from smsverify.hook import SmsVerifyHook
 
 PATIENCE = 20.0
@@ -77,7 +75,7 @@ def under_a_lock(_name: str, make: Callable[[], Any]) -> Any:
         return make()
 
 
-@pytest.mark.parametrize("use", [under_a_lock, shared_keeper, shared_waiter])
+@pytest.mark.parametrize("use", [under_a_lock, PerProcess[Any]().get])
 def test_what_all_threads_of_a_process_share(use: Callable[[str, Callable[[], Any]], Any]) -> None:
     holding = Holding()
     with in_a_thread(holding, lambda: use("a fork", holding)):
