@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import math
 import os
 import re
@@ -27,6 +28,7 @@ from smsverify._version import __version__
 from smsverify.settings import Settings
 
 LARGEST_BODY = 10 * 1024 * 1024  # bytes
+MOST_INTERIM = 100  # answers with a status of 1xx before the answer itself
 LONGEST_REASON = 1000  # characters that are read of what an exception says
 # Seconds for which the record of a request is fresh, at most a quarter of the longest exchange; and how often
 # it is put on record again before the request is given up.
@@ -134,7 +136,7 @@ class Wire:
             return self._exchange(session, exchange)
         except _KeptBack as kept:
             raise kept.reason from kept.reason.__cause__
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise WireError(_reason(error)) from None
         finally:
             if exchange.is_post:
@@ -165,13 +167,21 @@ class Wire:
         return self._reading[1]
 
     def _make_session(self) -> requests.Session:
-        session = requests.Session()
+        session = _Session()
         session.auth = _Bearer(self._settings)
         session.headers.update({"Accept": "application/json", "User-Agent": f"smsverify/{__version__}"})
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         session.mount("http://", _WatchedAdapter())
         session.mount("https://", _WatchedAdapter())
         return session
+
+
+class _Session(requests.Session):
+    """Never looks where a redirect leads. Also where it follows none, requests would parse the address, which
+    may fail after the request has left, and read the whole body, however long."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class _Bearer(AuthBase):
@@ -205,6 +215,21 @@ class _KeptBack(Exception):
         self.reason = reason
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """The answer itself. Python passes over a 100 before it, and takes any other 1xx for the whole answer.
+    Then the next request on the connection would read the answer to this one."""
+
+    def begin(self) -> None:
+        super().begin()
+        for _ in range(MOST_INTERIM):
+            if not 101 < self.status < 200:
+                break
+            self.headers = None  # type: ignore[assignment]  # it would count as begun
+            super().begin()
+        if self.status < 200:
+            raise http.client.UnknownProtocol(f"HTTP with {self.status} in the place of an answer")
+
+
 class WatchedConnection(HTTPConnection):
     """Checks a last time whether a request may leave, notes that it leaves, and ends an answer whose headers
     come too slowly.
@@ -218,6 +243,7 @@ class WatchedConnection(HTTPConnection):
     it counts as not made.
     """
 
+    response_class = _FinalResponse
     _collected: list[bytes] | None = None
 
     def request(self, *args: Any, **kwargs: Any) -> None:

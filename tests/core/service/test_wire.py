@@ -7,6 +7,7 @@ import errno
 import importlib
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rigs.wire import (
     answers_and_notes_the_end,
     closed_port,
     closes,
+    drips,
     is_silent,
     notes_the_end,
     resets,
@@ -375,3 +377,56 @@ def test_a_kernel_without_this_limit_can_buy(
     monkeypatch.setattr(socket.socket, "setsockopt", set_option)
     wire.on("POST", answer(201, ORDER))
     assert buy(make_transport(wire.url)).body == ORDER
+
+
+# -------------------------------------------------------------- what comes before an answer, or beside it
+
+
+@pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints\r\nLink: </x>"])
+def test_an_answer_that_is_not_the_last_one_is_passed_over(interim: bytes, way: Any) -> None:
+    server, make = way
+    server.on("POST", sends(b"HTTP/1.1 %b\r\n\r\n" % interim * 3 + response(201, ORDER)))
+    assert buy(make()).body == ORDER
+
+
+@pytest.mark.parametrize("interim", [b"101 Switching Protocols", b"102 Processing"])
+def test_answers_that_are_never_the_last_one_are_none(
+    interim: bytes, wire: WireServer, make_transport: MakeTransport
+) -> None:
+    wire.on("POST", sends(b"HTTP/1.1 %b\r\n\r\n" % interim * 200 + response(201, ORDER)))
+    with pytest.raises(OutcomeUnknown, match="in the place of an answer"):
+        buy(make_transport(wire.url))
+
+
+@pytest.mark.parametrize(
+    "location", [b"/login/\xff", b"http://[::1", b"http://h:99999999/", b"http://" + b"a" * 300 + b".com/"]
+)
+def test_a_redirect_to_no_address_is_refused_like_any_other(
+    location: bytes, wire: WireServer, make_transport: MakeTransport
+) -> None:
+    moved = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
+    for method in ("GET", "POST"):
+        wire.on(method, sends(moved))
+    with pytest.raises(OutcomeUnknown, match="redirect"):
+        buy(make_transport(wire.url))
+    with pytest.raises(errors.UnexpectedResponseError, match="redirect"):
+        make_transport(wire.url).get("/api/v1/balance/")
+
+
+def test_the_body_of_a_redirect_has_the_time_of_any_other(
+    wire: WireServer, make_transport: MakeTransport
+) -> None:
+    moved = b"HTTP/1.1 302 Found\r\nLocation: /login/\r\n\r\n"
+    wire.on("POST", drips(b"x" * 1000, 0.1, first=moved))
+    began = time.monotonic()
+    with pytest.raises(OutcomeUnknown, match="too slowly"):
+        buy(make_transport(wire.url, read_timeout=0.5))
+    assert time.monotonic() - began < 5
+
+
+def test_an_error_that_is_no_error_of_a_connection_leaves_the_outcome_unknown(
+    make_transport: MakeTransport, requests_mock: Mocker
+) -> None:
+    requests_mock.post(f"http://127.0.0.1:9{PATH}", exc=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"))
+    with pytest.raises(OutcomeUnknown):
+        buy(make_transport("http://127.0.0.1:9"))
