@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import named
@@ -71,6 +71,9 @@ class _Due:
     price: Decimal | None
     highest: Decimal | None
     what: str
+
+
+_Call: TypeAlias = PlannedCall[Quote | None]
 
 
 class Renewals:
@@ -177,14 +180,15 @@ class Renewals:
         sent = self._sent_once(due, stop)
         if isinstance(sent, Renewal):
             return sent
-        renewed = self._with_shown_end(self._recorded(due, *sent))
+        call, answer = sent
+        renewed = self._with_shown_end(self._recorded(due, call.intent, answer))
         log.info(
             "Renewed %s until %s for %s",
             named(order_id, renewed),
             "an unknown time" if renewed.expires_at is None else f"{renewed.expires_at:%Y-%m-%d %H:%M} UTC",
-            usd(due.price),
+            usd(_price_of(call)),
         )
-        return Renewal(renewed, is_new=True, price=due.price)
+        return Renewal(renewed, is_new=True, price=_price_of(call))
 
     def prices(
         self, order: Order, stop: threading.Event | None = None
@@ -208,31 +212,52 @@ class Renewals:
         before = sight.expiry or self._periods.expiry(order.expires_at)
         return _Due(purchase, order, sight, before, quote, price, highest, what)
 
-    def _sent_once(self, due: _Due, stop: threading.Event | None) -> tuple[Intent, OrderStatus] | Renewal:
-        """Sends a renewal; returns its answer, or the renewal that was made without one."""
-        key, order_id = due.purchase.key, due.order.order_id
+    def _sent_once(self, due: _Due, stop: threading.Event | None) -> tuple[_Call, OrderStatus] | Renewal:
+        """Sends a renewal; returns it with its answer, or the renewal that was made without one."""
+        key = due.purchase.key
         while True:
             try:
-                intent = self._ledger.plan(due.purchase, _request_of(due), due.price, charge=due.highest)
-                if not isinstance(intent, Intent):
+                planned = self._planned(due, stop)
+                if isinstance(planned, Order):
                     log.info(
                         "Nothing is paid again: another call with the key %s has renewed order %d",
                         key,
-                        order_id,
+                        planned.order_id,
                     )
-                    return Renewal(intent)
-                call = PlannedCall(intent, due.quote, due.order.duration, due.what)
-                answer = self._sender.send(call, partial(self._api.post_renewal, order_id), stop)
-                return call.intent, answer
+                    return Renewal(planned)
+                return self._sent(planned, due, stop)
             except UnderWay:
                 self._sender.wait_for_another(key, stop)
+
+    def _planned(self, due: _Due, stop: threading.Event | None) -> _Call | Order:
+        """The plan of a renewal, or the order that was renewed meanwhile."""
+        order_id = due.order.order_id
+        while True:
+            try:
+                intent = self._ledger.plan(due.purchase, _request_of(due), due.price, charge=due.highest)
             except PurchaseUnknownError as error:
-                if error.key != key and self._recovery.resolve_renewals(order_id):
-                    continue  # Another renewal of this order was open, and is not any more.
+                # A renewal of this order is open, under whichever key.
+                if self._recovery.resolve_renewals(order_id):
+                    continue
                 found = self._find_out(order_id, due.purchase, error, stop)
                 if found is None:
                     raise
-                return Renewal(found, is_new=error.key == key, price=due.price)
+                return found
+            if not isinstance(intent, Intent):
+                return intent
+            return PlannedCall(intent, due.quote, due.order.duration, due.what)
+
+    def _sent(
+        self, call: _Call, due: _Due, stop: threading.Event | None
+    ) -> tuple[_Call, OrderStatus] | Renewal:
+        order_id = due.order.order_id
+        try:
+            return call, self._sender.send(call, partial(self._api.post_renewal, order_id), stop)
+        except PurchaseUnknownError as error:
+            found = self._find_out(order_id, due.purchase, error, stop)
+            if found is None:
+                raise
+            return Renewal(found, is_new=True, price=_price_of(call))
 
     def _recorded(self, due: _Due, intent: Intent, answer: OrderStatus) -> Order:
         """The order with its new end, which is on record. What follows may take long or fail."""
@@ -299,6 +324,11 @@ class Renewals:
         if after.expires_at is not None:
             values |= {"expires_at": after.expires_at, "expires_estimated": False}
         return renewed.model_copy(update=values)
+
+
+def _price_of(call: _Call) -> Decimal | None:
+    """What a renewal costs by now: its price may have changed while it waited for its turn."""
+    return None if call.quote is None else prices(call.quote.entry, call.duration)[0]
 
 
 def _request_of(due: _Due) -> dict[str, Any]:

@@ -285,8 +285,15 @@ class Rentals:
                     ended = error
                     kept = _kept(one, "failed", str(error))
                 # A renewal whose outcome is unknown may have been paid.
-                spent += (one.price if kept.outcome == "unknown" else kept.cost) or 0
+                spent += (self._price_sent(one) if kept.outcome == "unknown" else kept.cost) or 0
                 yield kept
+
+    def _price_sent(self, one: Seen) -> Decimal | None:
+        """What a rental's renewal of unknown outcome costs, at its price when it was sent."""
+        sent = [
+            call.price for call in self._ledger.open_renewals() if call.request["order_id"] == one.order_id
+        ]
+        return sent[0] if sent else one.price
 
     def _why_not_paid(
         self, one: Seen, limit: Decimal | None, caps: Caps, left: Decimal | None, *, planned: Decimal
@@ -320,7 +327,8 @@ class Rentals:
         self._renewals.note_handed_out(one.order_id)
         if not renewal.is_new:
             return _kept(one, "not_due", "it was renewed by another call", order=renewal.order)
-        return _kept(one, "renewed", order=renewal.order, cost=renewal.price)
+        now = replace(one, price=renewal.price)
+        return _kept(now, "renewed", order=renewal.order, cost=renewal.price)
 
 
 def _why_not_now(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,7 +18,9 @@ from rigs.money import Clock
 from rigs.rentals import DAY, HOUR, of, outcomes, posts, renewals, rent
 
 from smsverify import errors
+from smsverify._service.endpoints import ServiceApi
 from smsverify.hook import SmsVerifyHook
+from smsverify.models import OrderStatus
 from smsverify.reports import RentalsReport
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import RunContext
@@ -201,6 +204,30 @@ def test_a_wallet_that_is_too_small_keeps_what_it_can(service: Simulator, hook: 
     with pytest.raises(errors.FindingsError, match=f"rental {month} .*insufficient_balance") as caught:
         report.raise_if_failed()
     assert caught.value.report is report
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_price_that_rises_while_a_renewal_waits_is_what_was_paid(
+    is_lost: bool, service: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three, thirty = rent(hook, "three", "thirty")
+    service.set_balance("15.00")  # for both at their prices before
+    if is_lost:
+        service.add_fault(Fault("lost_answer", f"order/{three}/renew/"))
+    renew = ServiceApi.post_renewal
+
+    def renew_late(self: ServiceApi, order_id: int, **options: Any) -> OrderStatus:
+        service.set_offer("rental", "WhatsApp", price_3days="5.00")
+        time.sleep(0.5)  # until the list of prices is too old
+        return renew(self, order_id, **options)
+
+    monkeypatch.setattr(ServiceApi, "post_renewal", renew_late)
+    report = hook.renew_expiring(40 * DAY, max_price="12")
+    assert outcomes(report) == {three: "unknown" if is_lost else "renewed", thirty: "insufficient_balance"}
+    assert posts(service) == 1
+    if not is_lost:
+        assert (report.cost, of(report, three).price) == (Decimal("5.00"), Decimal("5.00"))
+        assert report.balance == service.balance()
 
 
 @pytest.mark.slow
