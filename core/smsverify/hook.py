@@ -148,6 +148,7 @@ class SmsVerifyHook(AccountView):
 
         Raises:
             NotFoundError: there is no such order.
+            InvalidRequestError: the order is no rental, or is to be cancelled. Nothing was paid.
             SmsVerifyError: as for `order`. After a `PurchaseUnknownError`, the rental may or may not have
                 been renewed, here or by another call.
         """

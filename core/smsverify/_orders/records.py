@@ -169,6 +169,21 @@ class Records:
             values["unclaimed_since"] = self.store.now(connection)
         self._put(connection, order.order_id, values)
 
+    def put_renewed(self, connection: sa.Connection, order: Order) -> None:
+        """Records when a rental ends after its renewal, inside of a transaction.
+
+        What is on record of it besides may be newer than `order`, unless its row or its owner was lost.
+        """
+        known = connection.execute(sa.select(orders).where(self.is_order(order.order_id))).one_or_none()
+        if known is None or (known.key is None and order.key is not None):
+            self.put(connection, order)
+            return
+        end = order.expires_at.timestamp() if order.expires_at else None
+        values: dict[str, Any] = {"expires_at": end, "expires_estimated": order.expires_estimated}
+        if known.product in RENTALS:
+            values["rental_since"] = self.store.now(connection)
+        self.update(connection, order.order_id, **values)
+
     def put_status(self, status: OrderStatus) -> None:
         """Records an order's status, also of an order that was not bought here."""
         values: dict[str, Any] = {"status": status.status}

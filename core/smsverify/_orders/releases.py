@@ -108,7 +108,11 @@ class Releases:
     def of(self, order_id: int) -> Release | None:
         """The wish to cancel an order; `None` where there is none."""
         with self._store.read() as connection:
-            row = connection.execute(sa.select(releases).where(self._is_of(order_id))).one_or_none()
+            return self.of_in(connection, order_id)
+
+    def of_in(self, connection: sa.Connection, order_id: int) -> Release | None:
+        """The same inside of a transaction."""
+        row = connection.execute(sa.select(releases).where(self._is_of(order_id))).one_or_none()
         return None if row is None else _release(row)
 
     def all(self) -> list[Release]:

@@ -103,9 +103,7 @@ class Ledger:
         self.renewals = RenewalRecords(store, orders.records, account)
         self._ends = Ends(store, meter or Meter())
         self._lost_calls = LostCalls(store, account)
-        self._precedence = Precedence(
-            store, orders.listing, account, namespace, grace=grace, run_ahead=run_ahead
-        )
+        self._precedence = Precedence(store, orders, account, namespace, grace=grace, run_ahead=run_ahead)
         self._account = account
         self.namespace = namespace
         self._lease = lease
@@ -156,6 +154,7 @@ class Ledger:
             the intent to send with, or the order that this key has already bought.
 
         Raises:
+            InvalidRequestError: a rental is to be cancelled, so it is not renewed.
             PurchaseConflictError: the key stands for something else.
             PurchaseUnknownError: the key's last call has an unknown outcome.
             PurchaseUnverifiableError: the list of orders has to be read before more is bought.
@@ -181,6 +180,7 @@ class Ledger:
                 values |= {"state": "shared", "order_id": request["order_id"], "charge": "0"}
             else:
                 self._precedence.refuse_beside_another(connection, purchase)
+                self._precedence.refuse_given_up(connection, request["order_id"])
             now = self._store.now(connection)
             row: dict[str, Any] = {
                 "account": self._account,
@@ -225,6 +225,7 @@ class Ledger:
 
         Raises:
             UnderWay: another caller has taken the plan over, or renews the same order.
+            InvalidRequestError: as for `plan`.
             PurchaseUnverifiableError: as for `plan`.
             SpendingLimitError: others have spent meanwhile what may be spent.
         """
@@ -245,6 +246,9 @@ class Ledger:
                 connection, purchase
             ):
                 raise UnderWay
+            else:
+                order_id = json.loads(intent.row["request"])["order_id"]
+                self._precedence.refuse_given_up(connection, order_id)
             self._refuse_beyond_caps(connection, intent)
         return replace(intent, row={**intent.row, **values})
 
@@ -300,11 +304,11 @@ class Ledger:
 
     @_surely
     def record_renewed(self, intent: Intent, order: Order) -> None:
-        """Records that a renewal was carried out, and what the order is now."""
+        """Records that a renewal was carried out, and when the order ends now."""
         with self._store.write() as connection:
             self.lock(connection, even_older=True)
             row = self._lost_calls.find(connection, intent)
-            self._records.put(connection, order)
+            self._records.put_renewed(connection, order)
             # Until its caller knows of it, another call may return it.
             self._end(connection, row, "bought", order_id=order.order_id, unclaimed=True)
 

@@ -1,4 +1,6 @@
-"""Which paid calls keep another one from being sent: of the same key or rental, or of unknown outcome."""
+"""What keeps a paid call from being sent: other calls of the same key or rental, or of unknown outcome, and
+that its rental is to be cancelled.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +9,27 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify._orders.listing import OrderList
+from smsverify._orders.orders import Orders
 from smsverify._purchases.calls import OPEN, WALLET_KEEPS, Purchase, UnderWay
 from smsverify._runtime.commands import how_to_resolve, may_have_bought
 from smsverify._store.store import Store
 from smsverify._store.tables import RENEWAL, purchases
-from smsverify.errors import PurchaseAmbiguousError, PurchaseUnknownError, PurchaseUnverifiableError
+from smsverify.errors import (
+    InvalidRequestError,
+    PurchaseAmbiguousError,
+    PurchaseUnknownError,
+    PurchaseUnverifiableError,
+)
 
 RUN_AHEAD = 40  # purchases after one that is not explained; the service lists no more than 50 orders
 
 
 class Precedence:
-    """What the other calls of an account mean for a call that is to be sent. Works inside a transaction.
+    """What is on record of an account against a call that is to be sent. Works inside a transaction.
 
     Args:
         store: where the calls are.
-        listing: what the service's list of orders has shown.
+        orders: the account's orders.
         account, namespace: whose calls are to be sent.
         grace: seconds after which the list shows what a call has bought.
         run_ahead: how many purchases may follow one that is not explained.
@@ -31,7 +38,7 @@ class Precedence:
     def __init__(
         self,
         store: Store,
-        listing: OrderList,
+        orders: Orders,
         account: str,
         namespace: str,
         *,
@@ -39,7 +46,7 @@ class Precedence:
         run_ahead: int = RUN_AHEAD,
     ) -> None:
         self._store = store
-        self._listing = listing
+        self._orders = orders
         self._account = account
         self._namespace = namespace
         self._grace = grace
@@ -80,6 +87,20 @@ class Precedence:
         )
         return min(found, key=lambda call: call.sent_number or 0, default=None)
 
+    def refuse_given_up(self, connection: sa.Connection, order_id: int) -> None:
+        """Raises where a rental is to be cancelled: what its renewal costs would be lost."""
+        release = self._orders.releases.of_in(connection, order_id)
+        if release is None or release.is_planned:
+            return
+        if release.scope == "pending" and self._orders.records.row(connection, order_id).status == "active":
+            return  # It is in use, and stays.
+        raise InvalidRequestError(
+            f"order {order_id} is to be cancelled ({release.reason}), so it is not renewed, and nothing was "
+            "paid. To keep it, call `wait_for_otp` with cancel_on_timeout=False, or `smsverify wait "
+            f"{order_id} --keep`: that withdraws the cancellation. Then renew it",
+            field="order_id",
+        )
+
     def refuse_to_run_ahead(self, connection: sa.Connection, key: str, without: int | None = None) -> None:
         """Raises where too many purchases have followed one that is not explained.
 
@@ -98,7 +119,7 @@ class Precedence:
         found = connection.execute(sa.select(purchases).where(mine, is_open))
         for call in sorted(found, key=lambda call: call.sent_number or 0):
             number, over = call.sent_number or 0, call.sent_at + self._grace
-            if self._listing.was_asked_after(connection, number, over):
+            if self._orders.listing.was_asked_after(connection, number, over):
                 continue
             since = connection.execute(
                 sa.select(sa.func.count()).where(

@@ -15,10 +15,12 @@ import pytest
 from requests_mock import Mocker
 from rigs.processes import in_processes
 from rigs.purchases import make_again, posts
-from rigs.rooms import settings_of
+from rigs.rooms import rooms_of, settings_of
 
 from smsverify import errors
+from smsverify._service.endpoints import ServiceApi
 from smsverify.hook import SmsVerifyHook
+from smsverify.models import OrderStatus
 from smsverify.simulator import Fault, Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
@@ -247,10 +249,103 @@ def test_a_renewal_keeps_to_its_limit_and_fails_closed(
     assert make_hook(simulator, any_other_store).renew(order.order_id).order_id == order.order_id
 
 
+# What is to be cancelled by now, or is in use and stays.
+WISHES = [("any", False, False), ("unused", False, False), ("pending", False, True), ("any", True, True)]
+
+
+def active(order_id: int) -> str:
+    return json.dumps({"order_id": order_id, "status": "active", "time_left_seconds": 3000})
+
+
 @pytest.fixture
 def any_other_store(store_url: str) -> str:
     """A second store."""
     return store_url.replace("store.db", "other.db")
+
+
+REFUSED = json.dumps({"success": False, "error": "Order cannot be cancelled"})
+
+
+def test_a_rental_that_is_to_be_cancelled_is_renewed_when_that_is_withdrawn(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    simulator.add_fault(Fault("error_before", "order/*/cancel/", status=400, body=REFUSED))
+    with hook.rented_number("rent-1day", service="Tinder") as order:
+        pass
+    for key in (None, "monday"):
+        with pytest.raises(errors.InvalidRequestError, match=r"its code was not used.*nothing was paid"):
+            hook.renew(order.order_id, key=key)
+    assert posts(simulator, f"order/{order.order_id}/renew/") == 0
+    with pytest.raises(errors.WaitTimeoutError):
+        hook.wait_for_otp(order.order_id, 0.1, cancel_on_timeout=False)
+    hook.renew(order.order_id)
+    assert posts(simulator, f"order/{order.order_id}/renew/") == 1
+
+
+@pytest.mark.parametrize(("scope", "is_planned", "is_renewed"), WISHES)
+def test_a_rental_that_is_given_up_while_its_renewal_waits_for_its_turn_is_not_paid(
+    scope: str,
+    is_planned: bool,
+    is_renewed: bool,
+    simulator: Simulator,
+    hook: SmsVerifyHook,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order_id = hook.order("rent-1day", service="Tinder").order_id
+    simulator.add_fault(Fault("error_before", "order/*/status/", status=200, body=active(order_id)))
+    renew = ServiceApi.post_renewal
+
+    def renew_late(self: ServiceApi, order_id: int, **options: Any) -> OrderStatus:
+        releases = rooms_of(hook).orders.releases
+        assert releases.request(order_id, "not needed", scope=scope, is_planned=is_planned)
+        return renew(self, order_id, **options)
+
+    monkeypatch.setattr(ServiceApi, "post_renewal", renew_late)
+    if is_renewed:
+        hook.renew(order_id)
+    else:
+        with pytest.raises(errors.InvalidRequestError, match="not needed"):
+            hook.renew(order_id)
+    assert posts(simulator, f"order/{order_id}/renew/") == is_renewed
+
+
+def test_an_unknown_renewal_of_another_namespace_is_found_out(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    """The default keys of both are the same."""
+    simulator = simulate()
+    one = make_hook(simulator, any_store_url, namespace="one")
+    other = make_hook(simulator, any_store_url, namespace="other", purchase_grace=0.25)
+    order_id = one.order("rent-1day", service="Tinder").order_id
+    simulator.add_fault(Fault("error_before", "order/*/renew/", status=502))
+    with pytest.raises(errors.PurchaseUnknownError):
+        one.renew(order_id)
+    time.sleep(0.3)
+    other.renew(order_id)
+    assert simulator.order(order_id).renewals == 1
+
+
+def test_a_rental_that_gets_its_owner_while_it_is_renewed_keeps_it(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.add_fault(Fault("lost_answer", "order/rent-1day/"))
+    simulator.add_fault(Fault("error_before", "orders/", times=None))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.order("rent-1day", service="Tinder", key="k")
+    simulator.clear_faults()
+    (sold,) = simulator.orders()
+    renew = ServiceApi.post_renewal
+
+    def renew_slowly(self: ServiceApi, order_id: int, **options: Any) -> OrderStatus:
+        answer = renew(self, order_id, **options)
+        hook.reconcile()
+        return answer
+
+    monkeypatch.setattr(ServiceApi, "post_renewal", renew_slowly)
+    hook.renew(sold.order_id)
+    known = hook.get_order(sold.order_id)
+    assert (known.key, known.price, known.service) == ("k", Decimal("1.20"), "Tinder")
+    assert hook.order("rent-1day", service="Tinder", key="k").order_id == sold.order_id
 
 
 def test_only_rentals_are_renewed(simulator: Simulator, hook: SmsVerifyHook) -> None:
