@@ -351,7 +351,7 @@ class _Reading:
         entered = compiled(ties.ENTERED).search(self.text, since, candidate.start)
         if entered is None:
             return False
-        asked = self.speaks_of_code or compiled(" <<for>>").match(self.text, candidate.end)
+        asked = self.speaks_of_code or compiled(ties.SERVES_AS_CODE).match(self.text, candidate.end)
         return bool(asked) or self._replaces_link(entered.start(), candidate)
 
     def _replaces_link(self, start: int, candidate: Candidate) -> bool:

@@ -100,11 +100,12 @@ _ENDED = (
     rf"(?:[了的]|(?![\u3400-\u9fff]){_UNSPACED}){{0,12}}(?!{_UNSPACED})"
 )
 _WRONG_SAID = rf"(?:(?:<<is>>|was|war) )?{_WRONG}{_ENDED}{_SAID}"
-VOID = rf"(?:{_OPEN}*{_PARTICLE} ?<<void>>(?! ?\?)|{_CLOSE}*{_PARTICLE} ?(?:<<code>> )?{_WRONG_SAID})"
+_AFTER = rf"{_PARTICLE} ?(?:<<code>> )?"
+VOID = rf"(?:{_OPEN}*{_AFTER}<<void>>(?! ?\?)|{_CLOSE}*{_AFTER}{_WRONG_SAID})"
 # The same with more words in between. They are said of something else if they begin with a capital.
-VOID_STATED = rf"{_CLOSE}*{_PARTICLE} ?(?:<<code>> )?{_STATEMENT}{{1,4}}?{_WRONG_SAID}"
+VOID_STATED = rf"{_CLOSE}*{_AFTER}{_STATEMENT}{{1,4}}?{_WRONG_SAID}"
 GOES_ON = rf"{_CLOSE}*"
-WRONG_BEFORE = rf"<<wrong + void, before>>{_PARTICLE}[ -]?\Z"
+WRONG_BEFORE = rf"<<wrong + void, before>>{_PARTICLE}[ -]?(?:{_PURPOSE} )?\Z"
 IGNORED = r"(?<![a-z])ignore \Z"
 WRONG_BEHIND = rf"{_PARTICLE} ?(?:<<is>> )?{_WRONG}"
 WRONG_TO_MARK = rf"(?:<<wrong>>|{_NOT_VALID})[\u0e00-\uffff]{{0,6}} ?[:=-]{_OPEN}*\Z"
@@ -113,6 +114,7 @@ SENT = rf"{_OPEN}*<<sent>>"
 # --- What asks for a number to be entered.
 
 ENTERED = rf"<<enter>>(?: <<please>>)?{_ARTICLE}{_OPEN}*\Z"
+SERVES_AS_CODE = rf" <<for>>(?!(?:(?!{STOP})[^\n]){{0,{FAR}}}<<for something else>>)"
 THEN = r"[ ,;.]{0,3}<<or>>[ ,:]?"
 OR_VISIT = rf"[ ,;][^0-9\n.!?]{{0,20}}?<<or>>(?:(?!{STOP})[^0-9\n]){{0,40}}"
 TO_ENTER = r"[^0-9\n.,!?]{0,6}<<enter, after>>"
