@@ -149,7 +149,7 @@ class NotCancellableError(ServiceError):
 
 
 class RateLimitedError(ServiceError):
-    """The account's requests per minute are used up: try again after `retry_after` seconds."""
+    """The API key's requests per minute are used up: try again after `retry_after` seconds."""
 
 
 class ServiceUnavailableError(ServiceError):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.listing import Listing, OrderList
 from smsverify._orders.records import Records
+from smsverify._orders.wording import no_such_order
 from smsverify._runtime.clock import boottime
 from smsverify._service.endpoints import ServiceApi
 from smsverify._service.rate_limit import Priority
@@ -86,7 +87,7 @@ class StatusReader:
             self.read(order_id)
             known = self._records.get(order_id)
         if known is None:
-            raise NotFoundError(f"there is no order {order_id}")
+            raise NotFoundError(no_such_order(order_id))
         return known
 
     def gets_no_more(self, status: OrderStatus) -> bool:

@@ -17,6 +17,11 @@ def named(order_id: int, order: Order | None) -> str:
     return f"order {order_id} ({', '.join(details)})" if details else f"order {order_id}"
 
 
+def no_such_order(order_id: int) -> str:
+    """That the service does not know an order, and what to check."""
+    return f"the service knows no order {order_id}. Check the id, and that it belongs to this account"
+
+
 def end_of_wait(seconds: float) -> str:
     """When a wait that begins now ends, such as `14:05:10 UTC`."""
     try:

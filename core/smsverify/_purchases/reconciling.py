@@ -182,4 +182,6 @@ class Reconciler:
 
 def _refuse_if(stop: threading.Event) -> None:
     if stop.is_set():
-        raise WaitStoppedError("the reconciliation was stopped; what it has done is on record")
+        raise WaitStoppedError(
+            "the reconciliation was stopped. What it has done is on record: run it again to go on"
+        )

@@ -53,16 +53,16 @@ class PlannedCall(Generic[Q]):
     what: str
 
 
-class _SignsOfLife:
-    """Shows every few seconds that the caller of a planned call still waits for its turn."""
+class _Heartbeats:
+    """Show every few seconds that the caller of a planned call still waits for its turn."""
 
     def __init__(self, ledger: Ledger, intent: Intent) -> None:
         self._ledger = ledger
         self._intent = intent
         self._next = 0.0  # by time.monotonic()
 
-    def give(self) -> None:
-        """Gives one where it is due. Raises `UnderWay` where the plan was taken over."""
+    def send(self) -> None:
+        """Sends one where it is due. Raises `UnderWay` where the plan was taken over."""
         if time.monotonic() >= self._next:
             self._ledger.keep_planned(self._intent)
             self._next = time.monotonic() + self._ledger.patience / 3
@@ -99,7 +99,7 @@ class Sender:
         with self._recording_failure(call):
             return post(
                 before_sending=partial(self._before_sending, call, stop),
-                while_waiting=_SignsOfLife(self._ledger, call.intent).give,
+                while_waiting=_Heartbeats(self._ledger, call.intent).send,
                 stop=stop,
             )
 

@@ -389,7 +389,9 @@ class RateLimit:
                 while_waiting()
             left = max(look_at - time.monotonic(), SHORTEST_LOOK)
             if stop.wait(min(left, WHILE_WAITING)):
-                raise WaitStoppedError("stopped while waiting for the rate limit; nothing was sent")
+                raise WaitStoppedError(
+                    "stopped while waiting for the rate limit. Nothing was sent: call it again"
+                )
             if time.monotonic() >= look_at:
                 return
 

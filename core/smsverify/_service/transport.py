@@ -153,7 +153,7 @@ class Transport:
             ServiceError: the request was not carried out. One that may be repeated: it was answered with an
                 error.
             OutcomeUnknown: the request may have been carried out.
-            WaitStoppedError: `stop` was set before anything was sent.
+            WaitStoppedError: `stop` was set. Only a request that may be repeated may have been carried out.
         """
         request = requests.Request("POST", self._settings.base_url + path, json=body)
         return self._repeat(_Call(f"POST {path}", request, priority, is_repeatable, **options))
@@ -286,7 +286,12 @@ def _prepare(not_ready: NotReady) -> None:
 
 def _sleep(seconds: float, call: _Call) -> None:
     if (call.stop or threading.Event()).wait(seconds):
-        raise WaitStoppedError(f"{call.endpoint} failed, and was stopped before it was sent again")
+        what_next = "It changed nothing: call it again"
+        if call.request.method == "POST" and call.is_repeatable:
+            what_next = "It may have been carried out. Call it again: that does no harm"
+        raise WaitStoppedError(
+            f"{call.endpoint} failed, and was stopped before it was sent again. {what_next}"
+        )
 
 
 def _log_repetition(state: tenacity.RetryCallState) -> None:

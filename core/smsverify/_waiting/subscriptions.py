@@ -194,7 +194,7 @@ class Subscription:
         if self.read_to is not None:
             self.keep()
         elif not self.next_try:
-            log.info("The messages for %r are read elsewhere; this consumer waits", self.consumer)
+            log.info("Another process reads the messages for %r; this consumer waits", self.consumer)
         self.next_try = time.monotonic() + self._consumers.alive / 10
 
     def keep(self) -> None:
@@ -232,7 +232,10 @@ class Subscription:
                 self.asked.set_exception(error)
 
     def _displaced(self) -> WaitStoppedError:
-        return WaitStoppedError(f"the messages for {self.consumer!r} are read elsewhere now")
+        return WaitStoppedError(
+            f"another process reads the messages for {self.consumer!r} now. What was not advanced over goes "
+            "to that process. Use another consumer name to read them here too"
+        )
 
 
 class Subscriptions:

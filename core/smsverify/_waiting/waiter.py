@@ -24,6 +24,7 @@ from smsverify._input.patterns import Matching
 from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.handover import Handover
+from smsverify._orders.wording import no_such_order
 from smsverify._runtime.threads import is_alive, started
 from smsverify._store.store import Store
 from smsverify._store.tables import is_order, looks, messages, orders, polls, waits, was_seen_lately
@@ -358,10 +359,7 @@ class Waiter:
             elif refusal is not None and refusal.at >= wait.since:
                 _fail(wait, AuthenticationError(refusal.text, status_code=401))
             elif end is not None and end.status == NOT_FOUND:
-                _fail(
-                    wait,
-                    NotFoundError(f"the service knows no order {wait.order_id}", status_code=404),
-                )
+                _fail(wait, NotFoundError(no_such_order(wait.order_id), status_code=404))
             elif end is not None and end.empty_ends >= (LAST_LOOKS if end.status == "completed" else 1):
                 _fail(wait, ended_without_code(wait.order_id, end.status))
             elif end is not None and _has_ended_otherwise(end, wait.wanted, there):

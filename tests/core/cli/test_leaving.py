@@ -123,7 +123,7 @@ def test_a_paid_call_that_waits_for_its_turn_is_not_made_when_a_signal_comes(
     process.send_signal(sent)
     got, out, err = ended(process)
     assert (got, out) == (code, "")
-    assert "nothing was sent" in err
+    assert "Nothing was sent" in err
     assert posts(environment) == 1
 
 

@@ -22,6 +22,7 @@ from rigs.wire import (
 )
 
 from smsverify import errors
+from smsverify._service.rate_limit import Priority
 
 # ------------------------------------------------------------------ reads
 
@@ -133,23 +134,39 @@ def test_chunked_answers_without_a_length_are_read_to_their_end(
     assert make_transport(wire.url).get("/api/v1/balance/").body == {"balance": 5}
 
 
-def test_a_stop_ends_the_pause_before_a_repetition(wire: WireServer, make_transport: MakeTransport) -> None:
-    wire.on("GET", answer(503, "", Retry_After="100"))
-    stop = threading.Event()
-    ended: list[type[BaseException]] = []
+@pytest.mark.parametrize(
+    ("method", "what_next"),
+    [
+        ("GET", "It changed nothing: call it again"),
+        ("POST", "It may have been carried out. Call it again: that does no harm"),
+    ],
+)
+def test_a_stop_ends_the_pause_before_a_repetition(
+    method: str, what_next: str, wire: WireServer, make_transport: MakeTransport
+) -> None:
+    wire.on(method, answer(503, "", Retry_After="100"))
+    transport, stop = make_transport(wire.url, call_timeout=200.0), threading.Event()
+    ended: list[BaseException] = []
 
-    def read() -> None:
+    def call() -> None:
         try:
-            make_transport(wire.url, call_timeout=200.0).get("/api/v1/balance/", stop=stop)
+            if method == "GET":
+                transport.get("/api/v1/balance/", stop=stop)
+            else:
+                transport.post(
+                    "/api/v1/order/7/cancel/", priority=Priority.RELEASE, is_repeatable=True, stop=stop
+                )
         except errors.SmsVerifyError as error:
-            ended.append(type(error))
+            ended.append(error)
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
     eventually(lambda: wire.received, "the first attempt")
     stop.set()
-    reader.join(60)
-    assert ended == [errors.WaitStoppedError]
+    caller.join(60)
+    (error,) = ended
+    assert isinstance(error, errors.WaitStoppedError)
+    assert str(error).endswith(what_next)
     assert len(wire.received) == 1
 
 
