@@ -36,7 +36,8 @@ _NO_CODE = _NOTHING | frozenset(
 _WAITING = re.compile(
     r"(?:(?:still|please|currently|sms|codes?|otps?|messages?)\s+){0,3}"
     r"(?:wait(?:ing)?|await(?:ing)?|pending|processing|no|not|none)\b[^\W\d]*(?:\s+[^\W\d]+){0,5}?"
-    r"\s+(?:yet|sms|codes?|otps?|messages?|received|arrived|available|found)[\s.…!]*",
+    r"\s+(?:yet|sms|codes?|otps?|messages?|received|arrived|available|found)"
+    r"(?:\s+(?:on|to|for|order|number)\b){0,3}[\s#.…!]*",
     re.IGNORECASE,
 )
 # Words of a protocol that many such services speak: nothing yet, and what stands before a code.
@@ -44,6 +45,17 @@ _STATUS_NOTHING = re.compile(r"STATUS_(?:WAIT|CANCEL)\w*(?::.*)?", re.IGNORECASE
 _STATUS_CODE = re.compile(r"\ASTATUS_OK:\s*", re.IGNORECASE)
 _WITHOUT_SMS = re.compile(r"pending\Z|cancel|refund|error|fail|expire|timeout|timed")
 _MAY_BE_CODE = re.compile(r"[0-9]{3,}|[0-9]+(?:[ -][0-9]+)+")
+# Numbers of the service's own words: dates and times, numbered errors and attempts, amounts and lengths.
+_IS_NO_CODE = re.compile(
+    r"(?<![0-9])(?:(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}(?![0-9])"
+    r"|[0-9]{1,2}[./][0-9]{1,2}[./](?:19|20)?[0-9]{2}(?![0-9])"
+    r"|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?![0-9])"
+    r"|\b(?:error|http|status|attempt|try)(?:\s+code)?[\s:#]{0,3}[0-9]{1,4}(?![0-9])"
+    r"|(?:\$|€|£|\bUSD|\bEUR)\s?[0-9]{1,9}(?:[.,][0-9]{1,9})?(?![0-9])"
+    r"|[0-9]{1,9}(?:[.,][0-9]{1,9})?\s?(?:\$|€|£|%|(?:USD|EUR|s|secs?|seconds?|mins?|minutes?|hours?|days?)\b))",
+    re.IGNORECASE,
+)
+_SHORTEST_PHONE = 7  # digits, without the country's
 _DATE = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}")
 # One piece: a code as it is, however long the service's are, perhaps with marks around it.
 _PIECE = re.compile(r"[\W_]*(?P<code>(?=[A-Za-z-]*[0-9])[A-Za-z0-9]+(?:[ -][A-Za-z0-9]+){0,5})[\W_]*")
@@ -55,7 +67,7 @@ _TOO_LARGE = 10**15
 
 
 def read_fields(
-    otp: Any, message: Any, *, status: Any = None, phone: Any = None
+    otp: Any, message: Any, *, status: Any = None, phone: Any = None, order_id: int | None = None
 ) -> tuple[str | None, str | None]:
     """Code and text of a status.
 
@@ -63,36 +75,49 @@ def read_fields(
         otp, message: as the service gives them, of any type.
         status: of the order. Only a completed order shows that a word is an SMS. What is pending, has
             failed or has ended otherwise, has none without a code: such a text may be the service's own.
-        phone: the order's number, which is not a code.
+        phone, order_id: the order's own numbers, which are no code.
 
     Returns:
         The code, which may have been read from a sentence, and the text; `None` for what is not there.
     """
     word = str(status).strip().lower()
-    code, text = _read(otp, message, phone, may_be_word=word == "completed")
-    if code is None and text is not None and _WITHOUT_SMS.match(word) and not _may_hold_code(text):
+    digits = phone_digits(_as_text(phone))
+    own = _own_numbers(digits, order_id)
+    code, text = _read(otp, message, digits, own, may_be_word=word == "completed")
+    if code is None and text is not None and _WITHOUT_SMS.match(word) and not _may_hold_code(text, own):
         return None, None
     return code, text
 
 
-def _read(otp: Any, message: Any, phone: Any, *, may_be_word: bool) -> tuple[str | None, str | None]:
+def _own_numbers(digits: str | None, order_id: int | None) -> re.Pattern[str]:
+    """Finds the order's phone, with or without its country's code, and its id."""
+    phones = [digits[start:] for start in range(4)] if digits else []
+    numbers = [phone for phone in phones if len(phone) >= _SHORTEST_PHONE]
+    numbers += [] if order_id is None else [str(order_id)]
+    written = "|".join(r"[\s().-]{0,2}".join(number) for number in numbers)
+    return re.compile(rf"(?<![0-9])(?:\+|00?)?(?:{written})(?![0-9])" if numbers else "(?!)")
+
+
+def _read(
+    otp: Any, message: Any, phone: str | None, own: re.Pattern[str], *, may_be_word: bool
+) -> tuple[str | None, str | None]:
     text = _as_text(message)
-    if text is not None and _is_nothing(text, _NOTHING):
+    if text is not None and _is_nothing(text, _NOTHING, own):
         text = None
     given = _as_text(otp, text)
-    if given is None or _is_nothing(given, _NO_CODE):
+    if given is None or _is_nothing(given, _NO_CODE, own):
         return None, text
     plain = visible(given) if len(given) <= LONGEST_SMS else ""
     piece = _PIECE.fullmatch(plain)
     if piece is not None and (code := _as_code(piece["code"])) is not None:
-        is_phone = code.isdigit() and len(code) >= 7 and phone_digits(code) == phone_digits(_as_text(phone))
+        is_phone = code.isdigit() and len(code) >= 7 and phone_digits(code) == phone
         return (None, text) if is_phone else (code, text)
     if _LETTERS.fullmatch(plain):
         # A word. It is the code where the text has it, or where it cannot be a word of any language.
         is_in_text = text is not None and re.search(rf"\b{plain}\b", text) is not None
         if is_in_text or _NO_WORD.fullmatch(plain):
             return plain, text
-    elif (code := extract_otp(given)) is not None:
+    elif (code := extract_otp(own.sub("…", given))) is not None:
         return code, text or given
     is_sms = may_be_word or _MAY_BE_CODE.search(plain) is not None
     return None, text or (given if is_sms else None)
@@ -127,16 +152,22 @@ def _with_zeros(number: int, message: str | None) -> str:
     return with_leading_zeros(number, message)
 
 
-def _is_nothing(text: str, words_for_it: frozenset[str]) -> bool:
+def _is_nothing(text: str, words_for_it: frozenset[str], own: re.Pattern[str]) -> bool:
     if len(text) > LONGEST_SMS:
         return False
     words = " ".join(re.findall(r"[^\W_]+", text.casefold()))
     has_none = (not words and text.isascii()) or set(text) <= set("…–—- .")
-    return has_none or (words != "" and words in words_for_it) or _WAITING.fullmatch(text) is not None
+    if has_none or (words != "" and words in words_for_it):
+        return True
+    return _WAITING.fullmatch(own.sub("…", text)) is not None
 
 
-def _may_hold_code(text: str) -> bool:
-    return extract_otp(text) is not None or _MAY_BE_CODE.search(visible(text[:LONGEST_SMS])) is not None
+def _may_hold_code(text: str, own: re.Pattern[str]) -> bool:
+    """Whether a text of an order that has no SMS by its status is one all the same."""
+    if extract_otp(own.sub("…", text)) is not None:
+        return True
+    rest = own.sub("…", visible(text[:LONGEST_SMS]))
+    return not _WAITING.match(rest) and _MAY_BE_CODE.search(_IS_NO_CODE.sub("…", rest)) is not None
 
 
 def _as_code(piece: str) -> str | None:

@@ -415,7 +415,11 @@ def _status(order_id: int, row: Mapping[str, Any]) -> dict[str, Any]:
     if _OF_AN_ORDER.isdisjoint(row) and not _has_known_status(row):
         values.pop("message", None)  # the service's own words
     values["otp"], values["message"] = read_fields(
-        values.get("otp"), values.get("message"), status=values.get("status"), phone=values.get("phone")
+        values.get("otp"),
+        values.get("message"),
+        status=values.get("status"),
+        phone=values.get("phone"),
+        order_id=order_id,
     )
     if "status" in row or values["otp"] or values["message"]:
         values.setdefault("status", UNKNOWN_STATUS)

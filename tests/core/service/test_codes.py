@@ -125,6 +125,56 @@ def test_a_text_that_may_hold_a_code_is_an_sms_in_any_status(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "Waiting for SMS on +14155550123",
+        "Awaiting OTP for WhatsApp on +1 (415) 555-0123",
+        "Your number is 4155550123",
+        "Order 458731 is pending",
+        "Order #458731: in queue",
+        "No SMS yet. Expires in 600 seconds",
+        "No SMS yet. Ticket 4711",
+        "Number expires in 1140 s",
+        "Expires at 2026-12-01T15:40:12.123Z",
+        "Order created on 01.12.2026 15:40",
+        "Price 0.400 USD charged",
+        "Charged: $0.400",
+        "Cancelled by provider, error 404",
+        "Upstream answered HTTP 502 (attempt 120)",
+    ],
+)
+def test_a_number_of_the_service_s_own_words_makes_no_sms(words: str) -> None:
+    for status in ("pending", "cancelled", "failed"):
+        own = {"status": status, "phone": "+1 415 555 0123", "order_id": 458731}
+        assert read_fields(None, words, **own) == (None, None)
+        assert read_fields(words, None, **own) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("No SMS yet? Your code is 548921", "548921"),
+        ("Code 548921 for +14155550123 expires in 600 seconds", "548921"),
+        ("Order 458731: 5489 or 5490", None),
+        ("4589 or 458 731 4", None),
+        ("Call 0155501234", None),
+    ],
+)
+def test_a_number_beside_the_service_s_own_may_be_a_code(text: str, code: str | None) -> None:
+    own: dict[str, Any] = {"status": "pending", "phone": "+1 415 555 0123", "order_id": 458731}
+    assert read_fields(None, text, **own) == (None, text)
+    assert read_fields(text, None, **own) == (code, text)
+
+
+@pytest.mark.parametrize("status", ["active", "completed", None])
+def test_who_waits_on_the_order_s_own_number_has_no_sms(status: str | None) -> None:
+    for words in ("Waiting for OTP on 4155550123", "Waiting for SMS for order #458731..."):
+        own: dict[str, Any] = {"status": status, "phone": "+1 415 555 0123", "order_id": 458731}
+        assert read_fields(None, words, **own) == (None, None)
+        assert read_fields(words, None, **own) == (None, None)
+
+
+@pytest.mark.parametrize(
     "otp",
     [
         *(

@@ -195,3 +195,12 @@ def test_a_text_beside_nothing_of_an_order_is_no_sms(
     requests_mock.get(address("order/7/status/"), json=body)
     with contextlib.suppress(UnexpectedResponseError):
         assert not offline.get_status(7).arrived
+
+
+def test_a_text_that_names_its_own_order_and_phone_is_no_sms(
+    offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    text = f"Order 458731 waits on {PHONE}"
+    body = {"order_id": 458731, "status": "pending", "otp": None, "message": text, "phone": PHONE}
+    requests_mock.get(address("order/458731/status/"), json={"success": True, "data": body})
+    assert not offline.get_status(458731).arrived
