@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from smsverify._runtime.clock import DAY, MINUTE
 from smsverify._service.rate_limit import Load
-from smsverify._service.turns import FASTEST_POLL, SLOWEST_POLL, Sharing
+from smsverify._service.turns import FASTEST_POLL, LEAST_SHARE, SLOWEST_POLL, Sharing
 
 # All seconds below are of a service whose minute lasts a minute.
 
@@ -49,6 +49,9 @@ UNSIGNED_SHARE = 0.25  # of the rate limit, that callbacks without a secret may 
 SUBSCRIPTION = 20.0  # between two looks at one of them
 CALLED_SUBSCRIPTION = 600.0  # the same where callbacks come: they bring the messages
 SUBSCRIPTION_GAP = 3.0  # between two looks at whichever of them
+SUBSCRIPTION_SHARE = (
+    0.25  # of the rate limit, that these looks may take where no class has a share of its own
+)
 REFUSED_PAUSE = 600.0  # after the service has refused the key
 CALLED = DAY  # seconds for which callbacks are relied on after one has come; the service repeats so long
 
@@ -141,12 +144,18 @@ def _by_what_is_left(
     codes = min(max(load.releases, fresh), len(ages) + purchases)
     left = max(limit * (1 - sharing.slack) - purchases - codes - load.reads, 1.0)
     lists = 0 if unlisted is None else 1
-    most = ONE_BY_ONE_AHEAD if sharing.orders_ahead else ONE_BY_ONE
+    is_tiny = _is_tiny(limit)
+    most = 1 if is_tiny else ONE_BY_ONE_AHEAD if sharing.orders_ahead else ONE_BY_ONE
     cost = lists + min(len(ages) if unlisted is None else unlisted, most)
     fastest, slowest = sharing.fastest_poll * second, sharing.slowest_poll * second
+    if is_tiny:
+        # So polls leave half of the slots where others need them, and one of them where no other does.
+        slowest = max(slowest, 2 * period * cost / limit)
     pause = min(max(period * cost / left, fastest), slowest)
     if fastest < (enough_at := _enough_come_back(load.free_in, fresh, SOON * second)) < pause:
         pause = enough_at
+    if is_tiny:
+        pause = max(pause, period * cost / max(limit - 1, limit / 2))
     # What was bought just now has no code yet: a slot that is scarce is better spent a little later.
     # Where numbers are ordered ahead, the next moment may need every slot that is idle now.
     first_at = _first_poll(sharing.code_latency) * second
@@ -157,6 +166,11 @@ def _by_what_is_left(
     # Where polls are rarer than by default, each asks for more, so that none of these orders is forgotten.
     least = most if sharing.orders_ahead else max(1, int(pause / (SLOWEST_POLL * second)))
     return Poll(True, pause, min(max(least, int(left * pause / period) - lists), most))
+
+
+def _is_tiny(limit: int) -> bool:
+    """Whether the limit has too few slots for each class to have one of its own: see `turns`."""
+    return limit * LEAST_SHARE < 1
 
 
 def _first_poll(code_latency: float) -> float:
@@ -238,6 +252,11 @@ def farthest_look(time_scale: float) -> float:
 def callback_retry(tries: int) -> float:
     """Seconds until an order is looked at again, after so many looks for a callback and one more."""
     return CALLBACK_RETRY * 2.0**tries
+
+
+def subscription_gap(limit: int) -> float:
+    """Seconds between two looks, at whichever orders, for subscriptions."""
+    return MINUTE / (limit * SUBSCRIPTION_SHARE) if _is_tiny(limit) else SUBSCRIPTION_GAP
 
 
 def unsigned_gap(limit: int) -> float:

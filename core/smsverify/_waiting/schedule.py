@@ -254,7 +254,7 @@ class Schedule:
             if row.is_followed:
                 values["next_at"] = now + self._subscription_pause(poll, now)
             if row.by_secret is None:
-                gate, pause = polls.c.subscription_next_at, pace.SUBSCRIPTION_GAP
+                gate, pause = polls.c.subscription_next_at, pace.subscription_gap(self._rate_limit.limit)
             else:
                 gate, pause = polls.c.unsigned_next_at, pace.unsigned_gap(self._rate_limit.limit)
                 if values["tries"] < pace.CALLBACK_LOOKS:

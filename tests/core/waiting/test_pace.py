@@ -34,12 +34,18 @@ def cost(poll: Poll, situation: dict[str, Any]) -> int:
     return is_listed + min(unlisted if is_listed else count, poll.one_by_one)
 
 
+def slowest(limit: int, poll: Poll, situation: dict[str, Any], sharing: Sharing | None = None) -> float:
+    """Seconds at time scale 1 between two polls, at the most."""
+    longest = (sharing or Sharing()).slowest_poll
+    return longest if limit >= 12 else max(longest, 120 * cost(poll, situation) / limit)
+
+
 @given(PERIODS, LIMITS, SITUATIONS)
 def test_a_poll_comes_neither_too_soon_nor_too_late(
     period: float, limit: int, situation: dict[str, Any]
 ) -> None:
     poll = polled(period, limit, situation)
-    assert poll.pause * 60 / period <= SLOWEST + 1e-9
+    assert poll.pause * 60 / period <= slowest(limit, poll, situation) + 1e-9
     assert 1 <= poll.one_by_one <= pace.ONE_BY_ONE
     if poll.is_made:
         assert poll.pause * 60 / period + 1e-9 >= Sharing().fastest_poll
@@ -54,7 +60,7 @@ def test_polls_take_no_more_than_others_leave_unless_they_would_be_too_rare(
     poll, load = polled(60.0, limit, situation), situation["load"]
     codes = min(load.releases, len(situation["ages"]) + load.purchases)
     left = limit - load.purchases - codes - load.reads
-    if poll.is_made and poll.pause < SLOWEST:
+    if poll.is_made and poll.pause < slowest(limit, poll, situation):
         assert cost(poll, situation) * 60 / poll.pause <= left + 1e-6
 
 
@@ -147,7 +153,25 @@ def test_no_code_waits_for_a_poll_longer_than_it_may(
     limit: int, situation: dict[str, Any], code_latency: float
 ) -> None:
     poll = polled(60.0, limit, situation | {"sharing": Sharing(code_latency)})
-    assert poll.pause <= Sharing(code_latency).slowest_poll
+    assert poll.pause <= slowest(limit, poll, situation, Sharing(code_latency)) + 1e-6
+
+
+@given(st.integers(1, 11), SITUATIONS, LATENCIES)
+def test_few_slots_are_left_to_others_by_half_where_they_are_needed_and_by_one_where_not(
+    limit: int, situation: dict[str, Any], code_latency: float
+) -> None:
+    """Also those that no purchase waits for: the first read has no load before it is sent."""
+    situation = situation | {"sharing": Sharing(code_latency)}
+    busy = situation | {"load": Load(0, 0, limit, 600)}
+    for case, most in [(situation, max(limit - 1, limit / 2)), (busy, limit / 2)]:
+        poll = polled(60.0, limit, case)
+        assert not poll.is_made or cost(poll, case) * 60 / poll.pause <= most + 1e-6
+
+
+@pytest.mark.parametrize(("limit", "a_minute"), [(1, 0.25), (4, 1.0), (11, 2.75), (12, 20), (60, 20)])
+def test_few_slots_are_left_to_others_by_subscriptions(limit: int, a_minute: float) -> None:
+    assert 60 / pace.subscription_gap(limit) == pytest.approx(a_minute)
+    assert pace.subscription_gap(limit) < pace.farthest_look(1.0)
 
 
 @pytest.mark.parametrize(
