@@ -21,6 +21,9 @@ _NETWORK_FILE_SYSTEMS = frozenset(
     | {"fuse.ceph", "fuse.cephfs", "fuse.juicefs", "fuse.blobfuse", "fuse.blobfuse2", "fuse.mount-s3"}
     | {"fuse.goofys", "fuse.mfs", "davfs", "fuse.davfs2"}
 )
+# Directories that a virtual machine shares with its host. `virtiofs` and `9p` are left out: by these, Docker
+# Desktop and WSL give a directory to the containers of one virtual machine.
+_OF_A_HOST = frozenset({"vboxsf", "vmhgfs", "fuse.vmhgfs-fuse", "prl_fs"})
 _OF_A_CONTAINER = frozenset({"overlay", "aufs", "fuse.fuse-overlayfs"})
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -120,10 +123,11 @@ def _make(path: Path) -> None:
 
 def _check_place(directory: Path) -> None:
     kind = file_system_of(directory)
-    if kind in _NETWORK_FILE_SYSTEMS:
+    if kind in _NETWORK_FILE_SYSTEMS | _OF_A_HOST:
+        where = "on a network file system" if kind in _NETWORK_FILE_SYSTEMS else "shared by virtual machines"
         raise StoreError(
-            f"the store's directory {printable(str(directory))} is on a network file system ({kind}), where "
-            "SQLite can lose data. Use PostgreSQL (store_url)"
+            f"the store's directory {printable(str(directory))} is {where} ({kind}), where SQLite can lose "
+            "data. Use PostgreSQL (store_url)"
         )
     if kind in _OF_A_CONTAINER:
         log.warning(

@@ -350,9 +350,20 @@ def test_a_store_that_is_gone_with_its_container_is_warned_about(
     open_store(url).close()
 
 
-def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smsverify._store.files.file_system_of", lambda path: "nfs4")
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("nfs4", "network file system (nfs4)"),
+        ("vboxsf", "shared by virtual machines (vboxsf)"),
+        ("fuse.vmhgfs-fuse", "shared by virtual machines (fuse.vmhgfs-fuse)"),
+        ("prl_fs", "shared by virtual machines (prl_fs)"),
+    ],
+)
+def test_a_file_system_whose_users_share_no_memory_is_refused(
+    kind: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsverify._store.files.file_system_of", lambda path: kind)
     error = failure_of(f"sqlite:///{tmp_path / 'store.db'}")
-    assert "network file system (nfs4)" in str(error)
+    assert what in str(error)
     assert "PostgreSQL" in str(error)
     assert not (tmp_path / "store.db").exists()
