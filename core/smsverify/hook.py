@@ -189,7 +189,6 @@ class SmsVerifyHook(AccountView):
         Returns:
             an entry for each rental with what was done or why not, the cost, and the wallet; `failed` are the
             rentals that are not kept, and `raise_if_failed` raises for these.
-
         """
         return self._parts.checkout.renew_expiring(within, **selection)
 
@@ -198,18 +197,24 @@ class SmsVerifyHook(AccountView):
 
         Args:
             key: the call's, as `PurchaseUnknownError` and `reconcile` name it.
-            order_id: the order that it has bought or renewed; `None` if it was not carried out. Then its
+            order_id: the order that it has bought or renewed; the service is asked for one that is not on
+                record (`GET …/order/<order_id>/status/`). `None` if the call was not carried out: then its
                 key may buy again.
+
+        Raises:
+            InvalidRequestError: no such call is open, or it cannot be that order. Nothing was recorded.
         """
         self._parts.decisions.resolve(check_key(key), None if order_id is None else check_order_id(order_id))
 
     def resolve_refund(self, order_id: int | str) -> None:
-        """Records that a person has seen the refund of a cancelled order, which the wallet cannot show.
-
-        The wallet cannot show a refund that came together with other money, such as a deposit.
+        """Records that a person has seen the refund of a cancelled order. The wallet cannot show one that
+        came together with other money, such as a deposit. Sends no request.
 
         Args:
             order_id: the order, as `reconcile` names it in `missing_refunds`. It counts as refunded again.
+
+        Raises:
+            InvalidRequestError: no refund of this order is missing.
         """
         self._parts.decisions.resolve_refund(check_order_id(order_id))
 
@@ -220,8 +225,9 @@ class SmsVerifyHook(AccountView):
     ) -> Reconciliation:
         """Compares the records with the service, and corrects what it can.
 
-        It finds out what became of paid calls whose answer was lost (`GET /api/v1/orders/`, and the status of
-        renewed rentals), tries again to cancel orders, and reports the rest. It costs a handful of requests.
+        It finds out what became of paid calls whose answer was lost (`GET /api/v1/orders/`, `GET …/status/`
+        of renewed rentals), tries again to cancel orders (`POST …/cancel/`), reads the wallet
+        (`GET /api/v1/balance/`), and reports the rest. It costs a handful of requests.
 
         Args:
             cancel_after: cancels numbers that were bought here, have no code, and that no call has waited for
@@ -230,6 +236,9 @@ class SmsVerifyHook(AccountView):
 
         Returns:
             what was found and done; `findings` is empty if nothing needs a person.
+
+        Raises:
+            WaitStoppedError: `stop` was set. What was done before is on record.
         """
         seconds = None if cancel_after is None else check_seconds(cancel_after, "cancel_after")
         return self._parts.reconciler.run(cancel_after=seconds, stop=check_stop(stop))
@@ -237,11 +246,31 @@ class SmsVerifyHook(AccountView):
     # -------------------------------------------------------------- orders
 
     def get_order(self, order_id: int | str) -> Order:
-        """An order: from the ledger, otherwise from the service (`GET …/order/<order_id>/status/`)."""
+        """An order: from the ledger, otherwise from the service (`GET …/order/<order_id>/status/`).
+
+        Args:
+            order_id: the order.
+
+        Returns:
+            the order as it is on record then.
+
+        Raises:
+            NotFoundError: there is no such order.
+        """
         return self._parts.orders.status.get(self._named(order_id))
 
     def get_status(self, order_id: int | str) -> OrderStatus:
-        """The status of an order now, with its SMS if one has come (`GET …/order/<order_id>/status/`)."""
+        """The status of an order now, with its SMS if one has come (`GET …/order/<order_id>/status/`).
+
+        Args:
+            order_id: the order.
+
+        Returns:
+            the status; `otp` and `message` are `None` while no SMS has come.
+
+        Raises:
+            NotFoundError: there is no such order.
+        """
         order_id = self._named(order_id)
         self._parts.orders.handover.touch(order_id)
         return self._parts.orders.status.read(order_id, patient=True)
@@ -249,10 +278,14 @@ class SmsVerifyHook(AccountView):
     def cancel(self, order_id: int | str) -> OrderStatus:
         """Cancels an order for a refund (`POST /api/v1/order/<order_id>/cancel/`); one that has ended stays.
 
+        Args:
+            order_id: the order.
+
         Returns:
-            the status: cancelled, or completed with the code, which has come before.
+            the status: cancelled, or the end that the order had before, with its code if one has come.
 
         Raises:
+            NotFoundError: there is no such order.
             NotCancellableError: the service refuses now. It stays on record as to be cancelled.
         """
         return self._parts.orders.cancelling.cancel(self._named(order_id))
@@ -279,7 +312,18 @@ class SmsVerifyHook(AccountView):
 
     @contextmanager
     def rented_number(self, product: str, **purchase: Unpack[PurchaseOptions]) -> Iterator[RentedNumber]:
-        """Orders a number as `order` does, for a `with` block that releases it unless its code was used."""
+        """Orders a number as `order` does, for a `with` block that releases it unless its code was used.
+
+        Args:
+            product: as for `order`.
+            **purchase: see `smsverify.options.PurchaseOptions`.
+
+        Returns:
+            the number, which waits for its code.
+
+        Raises:
+            SmsVerifyError: as for `order`; the block then does not begin.
+        """
         with self._parts.checkout.rented(product, **purchase) as order:
             yield RentedNumber(self, order)
 
@@ -370,6 +414,8 @@ class SmsVerifyHook(AccountView):
     ) -> Message:
         """Waits for an SMS of an order, the newest that fits. All who wait on the account share one poll.
 
+        The poll sends `GET /api/v1/orders/` and `GET /api/v1/order/<order_id>/status/`.
+
         Args:
             order_id: the order.
             timeout: seconds.
@@ -397,7 +443,8 @@ class SmsVerifyHook(AccountView):
     def check_otp(
         self, order_id: int | str, *, ask: bool = True, **wanted: Unpack[MessageOptions]
     ) -> Message | None:
-        """Looks once for an SMS of an order, without waiting: into the inbox, otherwise at the service.
+        """Looks once for an SMS of an order, without waiting: into the inbox, otherwise at the service
+        (`GET …/order/<order_id>/status/`).
 
         Args:
             order_id: the order.

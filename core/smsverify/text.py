@@ -94,7 +94,7 @@ def visible(text: str) -> str:
 
 
 def log_of(name: str) -> logging.Logger:
-    """The log of a module; what it is given to quote is escaped. People see `smsverify.waiting.polling`."""
+    """The log of a module; what it is given to quote is escaped. People see `smsverify.waiting.poller`."""
     log = logging.getLogger(name.replace("._", "."))
     log.addFilter(_escape_arguments)
     return log

@@ -51,8 +51,7 @@ def order_number(
     retry of the flow and another run of the same flow run share; equal calls in one attempt have different
     keys. A call differs from others by what it buys, by the arguments of the tasks and subflows around it,
     and by its place among equal ones. If an argument changes in each attempt, such as a random name or the
-    time,
-    each attempt is another purchase: give `key=` there.
+    time, each attempt is another purchase: give `key=` there.
 
     When a later step of a transaction around it fails (each task is one for the tasks that it calls), the
     order is cancelled for a refund. That is so also when the flow catches the error of that step, because
@@ -135,8 +134,7 @@ def wait_for_otp(
         order_id: the order, or its id.
         timeout: seconds.
         cancel_on_timeout: whether an order that has not ended then is cancelled for a refund. An order
-        with
-            any SMS is not, even if that was not the one waited for.
+            with any SMS is not, even if that was not the one waited for.
         after: waits for an SMS that comes later than this one (a `Message`), or than a time: an aware
             datetime, or that in ISO 8601. Without it, a rental that has had an SMS before gives that one
             again.
@@ -268,6 +266,9 @@ def get_order_status(credentials: SmsVerifyCredentials | str, order_id: Order | 
         credentials: the account, as a block or by its name.
         order_id: the order, or its id.
 
+    Returns:
+        the status; `otp` and `message` are `None` while no SMS has come.
+
     Raises:
         NotFoundError: there is no such order.
     """
@@ -289,6 +290,9 @@ def get_message(credentials: SmsVerifyCredentials | str, message_id: int | str) 
     Args:
         credentials: the account, as a block or by its name.
         message_id: the message.
+
+    Returns:
+        the message: `otp`, `message`, `sender`, `phone`, `received_at`.
 
     Raises:
         NotFoundError: there is none, or its text has been purged.
@@ -339,6 +343,9 @@ def get_balance(credentials: SmsVerifyCredentials | str) -> Balance:
 
     Args:
         credentials: the account, as a block or by its name.
+
+    Returns:
+        the balance: `amount` and `currency`.
     """
     return block_of(credentials).get_hook().get_balance()
 
