@@ -301,7 +301,8 @@ class SmsVerifyHook(AccountView):
         Args:
             order_id: the order.
             reason: why, for people.
-            waiter: who gives it up, as named to `wait_for_otp`; `None` decides for all.
+            waiter: who gives it up, as named to `wait_for_otp`; a name with a / at its end stands for all that
+                begin so, too. `None` decides for all.
             undo: cancels an active rental too, as long as no SMS has come.
 
         Returns:

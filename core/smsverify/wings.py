@@ -53,6 +53,7 @@ __all__ = [
     "attempts_of",
     "cached_property",
     "claim",
+    "is_taken_from",
     "keep_place",
     "leaving_queue",
     "log_wait",
@@ -125,6 +126,11 @@ def claim(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> None:
     hook._parts.orders.handover.claim(hook._named(order_id), check_key(waiter, "waiter"))
 
 
+def is_taken_from(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> bool:
+    """Whether another waiter than this one has claimed an order meanwhile; `waiter` as for `plan_release`."""
+    return hook._parts.orders.handover.is_taken_from(check_order_id(order_id), check_key(waiter, "waiter"))
+
+
 def plan_release(
     hook: SmsVerifyHook, order_id: int | str, reason: str, *, waiter: str | None = None, patience: float
 ) -> bool:
@@ -134,7 +140,8 @@ def plan_release(
         hook: on the order's account.
         order_id: the order.
         reason: why, for people.
-        waiter: who gives it up; `None` for a decision that is made for all.
+        waiter: who gives it up; a name with a / at its end stands for all that begin so, too. `None` for a
+            decision that is made for all.
         patience: seconds.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from smsverify.checks import check_after, check_sender
 from smsverify.errors import StoreError
@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 
-def new_waiter(hook: SmsVerifyHook) -> str:
-    """Names a wait and its store: a triggerer with another store cannot see its order."""
-    return f"{uuid.uuid4().hex}@{store_name(hook)}"
+def waiter_of(hook: SmsVerifyHook, ti: Any) -> str:
+    """Names the wait of a try and its store: a triggerer with another store cannot see its order.
+
+    A try that comes back from its deferral has the same name, and its triggers have names that begin with it
+    and a /.
+
+    Args:
+        hook: on the store.
+        ti: the task instance, which has an id of its own for each try; `None` outside of a task.
+    """
+    return f"{uuid.uuid4().hex if ti is None else ti.id}@{store_name(hook)}"
 
 
 def plan_giving_back(hook: SmsVerifyHook, order_id: int, *, waiter: str, patience: float) -> None:

@@ -54,9 +54,10 @@ def brought_back(run_task: Any, sim: Simulator, returned: Any, *, deferrable: bo
     if not deferrable:
         return deserialize(result.xcoms["result"])
     row = json.dumps(result.msg.model_dump(mode="json")["trigger_kwargs"])
-    event = asyncio.run(event_of(SmsVerifyOtpTrigger(**Trigger._decrypt_kwargs(row))))
+    trigger = SmsVerifyOtpTrigger(**Trigger._decrypt_kwargs(row))
+    event = asyncio.run(event_of(trigger))
     wait.do_xcom_push = False
-    return resume(wait, json.loads(json.dumps(event)))["result"]
+    return resume(wait, trigger, json.loads(json.dumps(event)))["result"]
 
 
 @BOTH
@@ -157,4 +158,4 @@ def test_what_the_function_returns_is_in_no_log_of_the_triggerer(
 
     event = asyncio.run(fired())
     assert "hunter2" not in f"{event!r} {event}"  # the triggerer logs each event
-    assert resume(wait, event.payload)["result"] == "hunter2"
+    assert resume(wait, trigger, event.payload)["result"] == "hunter2"

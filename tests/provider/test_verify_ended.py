@@ -8,13 +8,12 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import TaskInstanceState
 from trigger_runs import event_of
-from verify_runs import Form, resume, verifying
+from verify_runs import Form, Tries, resume, same_try, verifying
 
 from smsverify.errors import AuthenticationError, InvalidRequestError, NotFoundError, SmsVerifyError
 from smsverify.simulator import Fault, Simulator
@@ -42,9 +41,10 @@ def test_an_order_that_the_service_does_not_know_any_more_ends_it(
     sim.add_fault(Fault("error_before", path="order/*/status/", status=404, times=None))
     result = run_task(wait)
     if deferrable:
-        event = asyncio.run(event_of(SmsVerifyOtpTrigger(**result.msg.trigger_kwargs)))
+        trigger = SmsVerifyOtpTrigger(**result.msg.trigger_kwargs)
+        event = asyncio.run(event_of(trigger))
         with pytest.raises(NotFoundError):
-            resume(wait, event)
+            resume(wait, trigger, event)
     else:
         assert isinstance(result.error, NotFoundError), result.error
     assert [order.order_id for order in sim.orders()] == going_back()
@@ -79,7 +79,7 @@ def test_a_trigger_that_fails_gives_the_number_back(
     trigger._claim(hook)  # which takes the planned release off the record
     vars(wait).update(rendered_anew)
     with pytest.raises(Exception, match="Trigger failure"):
-        wait.resume_execution("__fail__", {"error": "Trigger failure"}, {})  # type: ignore[arg-type]
+        wait.resume_execution("__fail__", {"error": "Trigger failure"}, same_try(trigger))
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
@@ -90,20 +90,52 @@ def test_a_wait_that_fails_in_the_triggerer_gives_the_number_back(
     trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
     event = {"order_id": trigger.order_id, "outcome": "failed", "detail": "it failed", **trigger.passed_on}
     with pytest.raises(SmsVerifyError, match="it failed"):
-        resume(wait, event)
+        resume(wait, trigger, event)
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
 def test_a_template_that_gives_another_value_after_the_wait_gives_the_number_back(
-    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator
+    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator, airflow_says: Any
 ) -> None:
     wait = verifying(print)
     trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
     trigger._claim(hook)
     wait.pattern = "("
     with pytest.raises(InvalidRequestError):
-        resume(wait, {"order_id": trigger.order_id, "outcome": "arrived", **trigger.passed_on})
+        resume(wait, trigger, {"order_id": trigger.order_id, "outcome": "arrived", **trigger.passed_on})
     assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+@pytest.mark.parametrize("failure", ["a template", "the wait", "the trigger"])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_try_that_counts_as_dead_leaves_the_number_to_the_next_try(
+    run_task: Any,
+    connection: Any,
+    hook: SmsVerifyHook,
+    sim: Simulator,
+    airflow_says: Any,
+    going_back: Any,
+    failure: str,
+    retries: int,
+) -> None:
+    airflow_says("running")
+    wait = verifying(print, key="mine")
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    trigger._claim(hook)
+    next_try = SmsVerifyOtpTrigger(**run_task(verifying(print, key="mine")).msg.trigger_kwargs)
+    assert next_try.order_id == trigger.order_id
+    this_try = same_try(trigger)
+    this_try["ti"].max_tries = retries
+    event = {"order_id": trigger.order_id, "outcome": "failed", "detail": "it failed", **trigger.passed_on}
+    method, end = "execute_complete", {"event": event}
+    if failure == "a template":
+        wait.pattern = "("
+    elif failure == "the trigger":
+        method, end = "__fail__", {"error": "Trigger failure"}
+    with pytest.raises(Exception):  # noqa: B017, PT011 - what it says, other tests check
+        wait.resume_execution(method, end, this_try)
+    next_try._claim(hook)
+    assert (sim.order(trigger.order_id).status, going_back()) == ("pending", [])
 
 
 def injecting(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,7 +190,7 @@ def test_a_connection_that_was_changed_during_the_wait_buys_no_second_number(
         **trigger.passed_on,
     }
     with pytest.raises(AirflowFailException, match="was bought under another account, namespace or store"):
-        resume(wait, event)
+        resume(wait, trigger, event)
     assert form.typed == [order.order_id for order in sim.orders()]
     assert [order.status for order in sim.orders()] == ["completed" if outcome == "arrived" else "cancelled"]
 
@@ -193,7 +225,7 @@ def test_an_order_without_records_has_the_fate_that_the_error_says(
     else:
         sim.add_fault(Fault("error_before", path="order/*/cancel/", times=None))
     with pytest.raises(AirflowFailException, match=says):
-        resume(wait, event)
+        resume(wait, trigger, event)
 
 
 @pytest.mark.slow
@@ -213,5 +245,5 @@ def test_a_triggerer_with_another_store_gives_the_number_back_at_once(
         elsewhere.setenv("AIRFLOW_CONN_SMSVERIFY_DEFAULT", json.dumps(connection | {"extra": extra}))
         event = asyncio.run(event_of(trigger))
     with pytest.raises(AirflowFailException, match="different stores"):
-        wait.execute_complete({"ti": SimpleNamespace(task_id="sign_up", try_number=1, max_tries=1)}, event)
+        wait.execute_complete({"ti": Tries(max_tries=1)}, event)
     assert [order.status for order in sim.orders()] == ["cancelled"]

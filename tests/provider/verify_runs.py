@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from smsverify.simulator import Simulator
 from smsverify_provider.operators.smsverify import SmsVerifyOperator
+from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
 WHATSAPP = {"product": "temporary", "service": "WhatsApp", "max_price": "0.50", "timeout": 0.5}
 
@@ -15,8 +17,25 @@ def verifying(function: Callable[..., Any], **arguments: Any) -> SmsVerifyOperat
     return SmsVerifyOperator(**{"task_id": "sign_up", "python_callable": function, **WHATSAPP, **arguments})
 
 
-def resume(operator: SmsVerifyOperator, event: dict[str, Any]) -> Any:
-    return operator.resume_execution("execute_complete", {"event": event}, {})  # type: ignore[arg-type]
+class Tries(SimpleNamespace):
+    """A task instance as far as it knows its tries."""
+
+    id = "0199"
+    dag_id, run_id, task_id, map_index = "dag", "run", "wait", -1
+    try_number = 1
+    max_tries = 0
+
+    def xcom_push(self, **_item: Any) -> None:
+        """Nobody reads it."""
+
+
+def same_try(trigger: SmsVerifyOtpTrigger) -> Any:
+    """The context of the task that comes back from this trigger."""
+    return {"ti": Tries(id=trigger.waiter.partition("@")[0])}
+
+
+def resume(operator: SmsVerifyOperator, trigger: SmsVerifyOtpTrigger, event: dict[str, Any]) -> Any:
+    return operator.resume_execution("execute_complete", {"event": event}, same_try(trigger))
 
 
 class Form:

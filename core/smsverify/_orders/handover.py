@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from smsverify._orders import holding
 from smsverify._orders.holding import Held
-from smsverify._orders.records import Records, is_awaited
+from smsverify._orders.records import Records, is_awaited, is_claimed_by
 from smsverify._orders.releases import Releases
 from smsverify._store.tables import orders
 from smsverify.errors import StoreError
@@ -47,6 +47,12 @@ class Handover:
             self._records.ensure(connection, order_id)
             self._records.update(connection, order_id, waiter=waiter, waiter_since=since)
             self._releases.withdraw(connection, order_id)
+
+    def is_taken_from(self, order_id: int, waiter: str) -> bool:
+        """Whether an order has another waiter by now than this one, see `is_claimed_by`."""
+        is_taken = sa.and_(orders.c.waiter.is_not(None), sa.not_(is_claimed_by(waiter)))
+        with self._store.read() as connection:
+            return bool(self._records.value(connection, order_id, is_taken))
 
     def touch(self, order_id: int) -> None:
         """Records that a caller looks at a known order, so it is not forgotten."""

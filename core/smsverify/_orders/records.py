@@ -313,6 +313,17 @@ def as_order(row: Any) -> Order:
     )
 
 
+def is_claimed_by(waiter: str) -> sa.ColumnElement[bool]:
+    """Picks the orders that a waiter has claimed.
+
+    A name with a / at its end stands for the name without it, and for all names that begin with it.
+    """
+    is_claimed = orders.c.waiter == waiter.removesuffix("/")
+    if not waiter.endswith("/"):
+        return is_claimed
+    return sa.or_(is_claimed, sa.func.substr(orders.c.waiter, 1, len(waiter)) == waiter)
+
+
 def is_awaited(alive_since: float | sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
     """Picks the orders that a call waits for, with a heartbeat after a time of the store's clock.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify._orders.records import Records, is_awaited
+from smsverify._orders.records import Records, is_awaited, is_claimed_by
 from smsverify._store import sequence
 from smsverify._store.sequence import Asked
 from smsverify._store.tables import orders, releases
@@ -67,7 +67,7 @@ class Releases:
         Args:
             order_id: the order.
             reason: why, for people.
-            waiter: who gives it up; `None` for a decision that is made for all waiters.
+            waiter: who gives it up, see `is_claimed_by`; `None` for a decision that is made for all waiters.
             scope: see `Release`; a wider one that is on record stays.
             patience: seconds until others try, in case the caller does not.
             is_planned: no one tries before these seconds are over.
@@ -78,7 +78,7 @@ class Releases:
         if scope != "any":
             is_free.append(orders.c.used_at.is_(None))
         if waiter is not None:
-            is_free.append(sa.or_(orders.c.waiter.is_(None), orders.c.waiter == waiter))
+            is_free.append(sa.or_(orders.c.waiter.is_(None), is_claimed_by(waiter)))
         if unless_since is not None:
             claimed, alive = unless_since
             is_free += [sa.func.coalesce(orders.c.waiter_since, 0.0) <= claimed, sa.not_(is_awaited(alive))]

@@ -22,8 +22,14 @@ from smsverify.checks import (
     check_result,
     check_seconds,
 )
-from smsverify.errors import InvalidRequestError, NotFoundError, SmsVerifyError, WaitStoppedError
-from smsverify.wings import attempts_of, claim
+from smsverify.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    SmsVerifyError,
+    StoreError,
+    WaitStoppedError,
+)
+from smsverify.wings import attempts_of, claim, is_taken_from
 from smsverify_provider.arguments import (
     check_call,
     check_known,
@@ -32,7 +38,7 @@ from smsverify_provider.arguments import (
     is_known,
     known,
 )
-from smsverify_provider.deferring import brought, defer, new_waiter, plan_giving_back
+from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import decoded, encoded, without_frames
@@ -138,6 +144,7 @@ class SmsVerifyOperator(WaitsForTurn):
     _hook: SmsVerifyHook
     _stop: threading.Event
     _order_id: int | None = None
+    _waiter: str
     _ti: Any = None
     _is_killed = False
 
@@ -222,6 +229,7 @@ class SmsVerifyOperator(WaitsForTurn):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Takes the code, or tries the next number."""
         self._open(context)
+        self._waiter = f"{waiter_of(self._hook, self._ti)}/"  # its trigger has the order
         order_id = self._order_id = event["order_id"]
         try:
             self._check(self._arguments())
@@ -251,9 +259,10 @@ class SmsVerifyOperator(WaitsForTurn):
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):
             self._open(context)
+            self._waiter = f"{waiter_of(self._hook, self._ti)}/"
             with self._attempts_so_far() as series:
                 for order in map(series.resume, [one.order_id for one in series.tried() if one.order_id]):
-                    if order is not None:
+                    if order is not None and not self._is_taken(order.order_id):
                         series.give_up(order, "its trigger failed before the end of the wait")
             raise
 
@@ -267,6 +276,7 @@ class SmsVerifyOperator(WaitsForTurn):
     def _try_numbers(
         self, series: Series, context: Context, event: dict[str, Any] | None = None
     ) -> dict[str, Any]:
+        self._waiter = waiter_of(self._hook, self._ti)
         while True:
             order = self._at_its_turn(
                 self._hook,
@@ -280,6 +290,7 @@ class SmsVerifyOperator(WaitsForTurn):
             if self._is_killed:
                 self._give_back()  # `on_kill` came before the number
             with self._attempt(series, order):
+                claim(self._hook, order.order_id, self._waiter)
                 self._refuse_if_killed()
                 result = encoded(self._call(order, context), "python_callable")
                 self._refuse_if_killed()
@@ -297,8 +308,19 @@ class SmsVerifyOperator(WaitsForTurn):
             raise
         except BaseException as error:
             # What becomes of the number of a killed task, Airflow's records decide: `on_kill` asks for them.
-            if self._is_killed or not Attempt(RentedNumber(self._hook, order), series).end(error):
+            if (
+                self._is_killed
+                or self._is_taken(order.order_id)
+                or not Attempt(RentedNumber(self._hook, order), series).end(error)
+            ):
                 raise
+
+    def _is_taken(self, order_id: int) -> bool:
+        """Whether a later try of the task has the number by now: Airflow may take a slow one for dead."""
+        try:
+            return is_taken_from(self._hook, order_id, self._waiter)
+        except StoreError:
+            return False
 
     def _refuse_if_killed(self) -> None:
         if self._is_killed:
@@ -328,6 +350,7 @@ class SmsVerifyOperator(WaitsForTurn):
             sender=self.sender,
             pattern=self.pattern,
             stop=self._stop,
+            waiter=self._waiter,
         )
 
     def _brought(self, event: Mapping[str, Any]) -> Message:
@@ -352,9 +375,8 @@ class SmsVerifyOperator(WaitsForTurn):
         order_id = event["order_id"]
         if event.get("cancelled"):
             return "The order is cancelled already, because no code came in time"
-        if self._hook.release(
-            order_id, "the connection of its task was changed while that waited", undo=True
-        ):
+        reason = "the connection of its task was changed while that waited"
+        if self._hook.release(order_id, reason, waiter=self._waiter, undo=True):
             return "The order is cancelled"
         try:
             status = self._hook.get_status(order_id)
@@ -371,15 +393,13 @@ class SmsVerifyOperator(WaitsForTurn):
 
     def _defer(self, order_id: int, series: Series, result: str) -> NoReturn:
         seconds = check_seconds(self.timeout, "timeout")
-        waiter = new_waiter(self._hook)
-        claim(self._hook, order_id, waiter)
-        plan_giving_back(self._hook, order_id, waiter=waiter, patience=seconds + START)
+        plan_giving_back(self._hook, order_id, waiter=self._waiter, patience=seconds + START)
         series.let_go()
         defer(
             self,
             self._hook,
             order_id,
-            waiter=waiter,
+            waiter=self._waiter,
             seconds=seconds,
             backstop=BACKSTOP,
             sender=self.sender,
@@ -428,6 +448,7 @@ class SmsVerifyOperator(WaitsForTurn):
                 self._hook,
                 self._order_id,
                 ti=self._ti,
+                waiter=self._waiter,
                 tries_left=has_tries_left(self._ti),
                 reason=reason,
             )

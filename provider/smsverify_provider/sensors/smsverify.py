@@ -29,7 +29,7 @@ from smsverify.models import Message
 from smsverify.text import amount
 from smsverify.wings import NO_CODE, claim, log_wait, missing_code
 from smsverify_provider.arguments import CheckedOperator, check_known, check_text_pattern, check_text_sender
-from smsverify_provider.deferring import brought, defer, new_waiter, plan_giving_back
+from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
@@ -161,7 +161,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         order_id = check_order_id(self.order_id)
         self._ti = context.get("ti")
         hook = self._hook = self._make_hook()
-        self._waiter = new_waiter(hook)
+        self._waiter = waiter_of(hook, self._ti)
         try:
             self._check(self._arguments())
             self.timeout = check_seconds(self.timeout, "timeout")
@@ -264,7 +264,8 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         except (AirflowSensorTimeout, AirflowSkipException) as end:
             if next_method != "execute_complete" and self.cancel_on_timeout:
-                self._make_hook().release(self.order_id, "no triggerer has waited for its code")
+                hook, reason = self._make_hook(), "no triggerer has waited for its code"
+                hook.release(self.order_id, reason, waiter=f"{waiter_of(hook, context.get('ti'))}/")
             raise without_frames(end) from None
         except AirflowFailException as end:
             raise without_frames(end) from None
@@ -287,11 +288,13 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             self._give_back("the wait for its code has failed", is_last=is_last)
 
     def _give_back(self, reason: str = "the task that waited was killed", *, is_last: bool = False) -> None:
+        hook = self._hook or self._make_hook()
         give_back(
-            self._hook or self._make_hook(),
+            hook,
             check_order_id(self.order_id),
             ti=self._ti,
-            waiter=self._waiter,
+            waiter=self._waiter
+            or f"{waiter_of(hook, self._ti)}/",  # after a deferral, its trigger has the order
             tries_left=not is_last and has_tries_left(self._ti),
             reason=reason,
         )

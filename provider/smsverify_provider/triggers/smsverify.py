@@ -76,7 +76,7 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         order_id: the order.
         deadline: when the wait ends, by the store's time, so that a triggerer that restarts keeps to it.
         not_before: when the event may come, by the store's time.
-        waiter: names the try of the sensor that has claimed the order, and after an @ the store with that
+        waiter: names the try of the task that has claimed the order, and after an @ the store with that
             claim: the triggerer needs the same store.
         cancel_on_timeout: cancels the order if it has not ended at the deadline.
         cancel_on_kill: cancels the order if a user marks or clears the task.
@@ -258,12 +258,13 @@ class SmsVerifyOtpTrigger(BaseTrigger):
         A trigger that moves runs twice for a while, and Airflow calls `on_kill` of the earlier run although
         no user has ended the task. It must not give back the order that the later run waits for.
         """
-        store = self.waiter.partition("@")[2]
+        sensor = self.waiter.partition("/")[0]
+        store = sensor.partition("@")[2]
         if store and store_name(hook) != store:
             return None
         with self._claiming:
             if not self._is_killed:
-                waiter = uuid.uuid4().hex
+                waiter = f"{sensor}/{uuid.uuid4().hex}"
                 claim(hook, self.order_id, waiter)
                 self.waiter = waiter
         now = store_time(hook)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout, TaskDeferred
 from trigger_runs import event_of, run
+from verify_runs import Tries, same_try
 
 from smsverify.errors import SmsVerifyError
 from smsverify.models import Order
@@ -17,13 +17,6 @@ from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
 NEVER = pytest.mark.smsverify_simulator(sms_delay="never")
-
-
-class Tries(SimpleNamespace):
-    """A task instance as far as it knows its tries."""
-
-    task_id = "wait"
-    try_number = 1
 
 
 def deferring(order: Order, **arguments: Any) -> SmsVerifyOtpSensor:
@@ -78,10 +71,10 @@ def test_the_next_try_of_a_killed_sensor_takes_the_release_off_the_record(
     connection: Any, order: Order, sim: Simulator, airflow_says: Any, going_back: Any
 ) -> None:
     airflow_says("restarting")
-    for _ in range(2):
+    for this_try in ("first", "second"):
         wait = deferring(order)
         with pytest.raises(TaskDeferred):
-            wait.execute({"ti": Tries(max_tries=0)})
+            wait.execute({"ti": Tries(id=this_try)})
         assert order.order_id not in going_back()
         wait.on_kill()
         assert order.order_id in going_back()
@@ -132,7 +125,7 @@ def test_a_wait_that_no_triggerer_serves_is_a_time_out_and_a_refund(
 ) -> None:
     wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
     with pytest.raises(AirflowSensorTimeout):
-        wait.resume_execution("__fail__", {"error": "Trigger timeout"}, {})
+        wait.resume_execution("__fail__", {"error": "Trigger timeout"}, {"ti": Tries()})
     assert sim.order(order.order_id).status == "cancelled"
 
 
@@ -153,7 +146,7 @@ def test_a_trigger_that_fails_gives_its_own_number_back_and_no_other(
     event = run(event_of(trigger))
     other = wait.order_id = hook.order("temporary", service="WhatsApp", key="other").order_id  # rendered anew
     with pytest.raises(SmsVerifyError, match=r"failed in the triggerer: RuntimeError$"):
-        wait.resume_execution("execute_complete", {"event": event}, {"ti": Tries(max_tries=0)})
+        wait.resume_execution("execute_complete", {"event": event}, same_try(trigger))
     statuses = {one.order_id: one.status for one in sim.orders()}
     assert statuses == {order.order_id: "cancelled", other: "pending"}
 
@@ -179,3 +172,46 @@ def test_a_trigger_that_fails_leaves_the_number_to_the_next_try_only(
         wait.resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": Tries(max_tries=retries)})
     assert sim.order(order.order_id).status == status
     assert (order.order_id in going_back()) is (retries > 0)
+
+
+FAILURES = {
+    "the wait failed": ("execute_complete", {"outcome": "failed", "detail": "it failed"}),
+    "a filter rendered wrong": ("execute_complete", {"outcome": "arrived"}),
+    "the trigger failed": ("__fail__", {"error": "Trigger failure"}),
+    "no triggerer": ("__fail__", {"error": "Trigger timeout"}),
+}
+
+
+@NEVER
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("is_claimed_anew", [False, True])
+def test_a_sensor_that_comes_back_gives_up_its_own_wait_and_no_newer_one(
+    run_task: Any,
+    hook: Any,
+    order: Order,
+    sim: Simulator,
+    airflow_says: Any,
+    going_back: Any,
+    failure: str,
+    retries: int,
+    is_claimed_anew: bool,
+) -> None:
+    airflow_says("running")
+    wait = SmsVerifyOtpSensor(task_id="wait", order_id=order.order_id, deferrable=True)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+    trigger._claim(hook)
+    if is_claimed_anew:
+        claim(hook, order.order_id, "a newer wait")
+    method, end = FAILURES[failure]
+    if method == "execute_complete":
+        end = {"event": {"order_id": order.order_id, **end}}
+    if failure == "a filter rendered wrong":
+        wait.sender = ""
+    this_try = same_try(trigger)
+    this_try["ti"].max_tries = retries
+    with pytest.raises(Exception):  # noqa: B017, PT011 - what it says, other tests check
+        wait.resume_execution(method, end, this_try)
+    is_kept = retries > 0 and failure != "no triggerer"
+    assert sim.order(order.order_id).status == ("pending" if is_claimed_anew or is_kept else "cancelled")
+    assert going_back() == ([order.order_id] if is_kept and not is_claimed_anew else [])
