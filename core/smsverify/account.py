@@ -11,7 +11,14 @@ from smsverify._runtime.clock import DAY
 from smsverify._runtime.properties import cached_property
 from smsverify._service.rate_limit import RateLimitState
 from smsverify._store.schema import StoreState
-from smsverify.checks import check_count, check_id_or_name, check_listed_product, check_seconds, check_stop
+from smsverify.checks import (
+    check_count,
+    check_id_or_name,
+    check_listed_product,
+    check_seconds,
+    check_stop,
+    check_switch,
+)
 from smsverify.errors import InvalidRequestError
 from smsverify.models import Balance, Country, EsimPlan, Order, Service
 from smsverify.overview import Delivery, Overview
@@ -130,6 +137,7 @@ class AccountView:
             raise InvalidRequestError(
                 "older_than must be a day at least, and a hundred years at most", field="older_than"
             )
+        dry_run = check_switch(dry_run, "dry_run")
         return self._parts.pruning.run(age, dry_run=dry_run, stop=stop, on_progress=on_progress)
 
     def overview(self) -> Overview:

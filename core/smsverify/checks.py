@@ -344,11 +344,7 @@ def check_order_ids(value: Any, field: str) -> tuple[int, ...]:
 
 
 def check_count(value: Any, field: str) -> int:
-    """Checks a number of things: a whole number from 1 on.
-
-    Raises:
-        InvalidRequestError: it is none, or absurdly large; `field` names it.
-    """
+    """A number of things, from 1 on; `InvalidRequestError` if it is none, or absurdly large."""
     value = _unwrapped(value, field)
     refuse_left_over(value, field)
     digits = re.fullmatch(rf"[0-9]{{1,{LONGEST_COUNT}}}", number_text(value))
@@ -374,12 +370,16 @@ def check_seconds(value: Any, field: str) -> float:
     return seconds
 
 
-def check_stop(value: Any, field: str = "stop") -> threading.Event | None:
-    """An event that ends a call when it is set, or `None`.
+def check_switch(value: Any, field: str) -> bool:
+    """`True` or `False`; `InvalidRequestError` for all else, since the text "False" would count as true."""
+    value = _unwrapped(value, field)
+    if isinstance(value, bool):
+        return value
+    raise _refused(field, value, "is no switch: it must be True or False, and no text, number or template")
 
-    Raises:
-        InvalidRequestError: it is none, or one of an event loop, which no thread can wait for.
-    """
+
+def check_stop(value: Any, field: str = "stop") -> threading.Event | None:
+    """An event that ends a call when it is set, or `None`; `InvalidRequestError` for one of an event loop."""
     if value is None:
         return None
     methods = [getattr(value, name, None) for name in ("is_set", "set", "wait")]

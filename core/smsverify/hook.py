@@ -24,6 +24,7 @@ from smsverify.checks import (
     check_result,
     check_seconds,
     check_stop,
+    check_switch,
     check_waiter,
 )
 from smsverify.errors import NotFoundError
@@ -301,14 +302,14 @@ class SmsVerifyHook(AccountView):
         Args:
             order_id: the order.
             reason: why, for people.
-            waiter: who gives it up, as named to `wait_for_otp`; a name with a / at its end stands for all that
-                begin so, too. `None` decides for all.
+            waiter: who gives it up, as named to `wait_for_otp`; a name with a / at its end stands for all
+                that begin so, too. `None` decides for all.
             undo: cancels an active rental too, as long as no SMS has come.
 
         Returns:
             whether the order is cancelled.
         """
-        order_id, waiter = check_order_id(order_id), check_waiter(waiter)
+        order_id, waiter, undo = check_order_id(order_id), check_waiter(waiter), check_switch(undo, "undo")
         return self._parts.orders.cancelling.release(order_id, check_reason(reason), waiter=waiter, undo=undo)
 
     @contextmanager
@@ -458,7 +459,8 @@ class SmsVerifyHook(AccountView):
         Raises:
             OrderEndedError: the order was cancelled or has expired, or had another SMS and has ended.
         """
-        return self._parts.otp_waits.look(self._named(order_id), MessageFilter.check(**wanted), ask=ask)
+        wanted_message, ask = MessageFilter.check(**wanted), check_switch(ask, "ask")
+        return self._parts.otp_waits.look(self._named(order_id), wanted_message, ask=ask)
 
     # -------------------------------------------------------------- reading all messages
 

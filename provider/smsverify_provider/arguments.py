@@ -13,12 +13,28 @@ from operator import getitem
 from typing import Any, ClassVar
 
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
+from jinja2 import Undefined
 
 from smsverify.checks import LATER, check_pattern, check_sender
 from smsverify.errors import InvalidRequestError
 from smsverify.text import shown
 from smsverify.wings import own_type
 from smsverify_provider.results import FewXComs
+
+# Arguments that leave something out. Without one of them a task pays more, renews more or takes any SMS.
+NARROWING = frozenset(
+    {
+        "max_price",
+        "max_cost",
+        "run_budget",
+        "order_ids",
+        "only",
+        "exclude",
+        "after",
+        "sender",
+        "pattern",
+    }
+)
 
 
 def known(value: Any) -> Any:
@@ -30,6 +46,11 @@ def known(value: Any) -> Any:
     return [known(one) for one in value] if isinstance(value, (list, tuple, set)) else value
 
 
+def _known_field(value: Any) -> Any:
+    """The same for a whole template field: Airflow calls a function that stands there, with the context."""
+    return LATER if callable(value) else known(value)
+
+
 def is_known(value: Any) -> bool:
     """Whether there is no `LATER` in what `known` has given."""
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
@@ -38,7 +59,7 @@ def is_known(value: Any) -> bool:
 
 def _places_of_later(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     """Where in an argument something stands that only the run knows: its name, then keys and positions."""
-    if known(value) is LATER:
+    if (known(value) if place[1:] else _known_field(value)) is LATER:
         yield place
     elif isinstance(value, (Mapping, list, tuple)):
         for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
@@ -53,8 +74,16 @@ def _in_own_types(value: Any) -> Any:
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether there is no value. A template renders the missing result of another task as the word None."""
-    return value is None or (isinstance(value, str) and value in ("", "None"))
+    """Whether there is no value.
+
+    A template renders the missing result of another task as the word None, or gives an `Undefined`.
+    """
+    return value is None or isinstance(value, Undefined) or (isinstance(value, str) and value in ("", "None"))
+
+
+def order_id_in(value: Any) -> Any:
+    """What names an order: the value itself, or the `order_id` of a task's whole result."""
+    return value["order_id"] if isinstance(value, Mapping) and "order_id" in value else value
 
 
 def check_known(value: Any, check: Callable[[Any], Any]) -> None:
@@ -150,7 +179,7 @@ class CheckedOperator(FewXComs):
             refuse_read_once(getattr(self, name, None), name)  # a subclass may set its own later
         for name in self.checked:
             setattr(self, name, _in_own_types(getattr(self, name)))
-        given = {name: known(getattr(self, name)) for name in self.checked}
+        given = {name: _known_field(getattr(self, name)) for name in self.checked}
         self._later = tuple(
             place for name in self.checked for place in _places_of_later(getattr(self, name), (name,))
         )
@@ -166,12 +195,30 @@ class CheckedOperator(FewXComs):
         Raises:
             InvalidRequestError: a template, or the task whose result it is, gave no value; `field` names it.
         """
-        for name, *keys in self._later:
-            if reduce(getitem, keys, getattr(self, name)) is None:  # for a limit, that would mean no limit
-                what = name + "".join(f"[{key!r}]" for key in keys)
-                raise InvalidRequestError(
-                    f"{what} came out as None: its template, or the task whose result it is, gave no value. "
-                    f"Nothing was sent. Leave {what} out if you want none",
-                    field=name,
-                )
+        for place in (*self._later, *self._mapped_to_none()):
+            self._refuse_no_value(*place)
         return {name: getattr(self, name) for name in self.checked}
+
+    def _refuse_no_value(self, name: str, *keys: Any) -> None:
+        """Refuses what would mean no limit, or nothing to leave out."""
+        value = reduce(getitem, keys, getattr(self, name))
+        is_empty = name in NARROWING and isinstance(value, str) and not value.strip()
+        if value is not None and not isinstance(value, Undefined) and not is_empty:
+            return
+        what = name + "".join(f"[{key!r}]" for key in keys)
+        raise InvalidRequestError(
+            f"{what} came out as {'an empty text' if is_empty else 'None'}: its template, or the task whose "
+            f"result it is, gave no value. Nothing was sent. Leave {what} out if you want none",
+            field=name,
+        )
+
+    def _mapped_to_none(self) -> Iterator[tuple[str]]:
+        """The narrowing arguments that `expand` has given no value; `partial` may leave them out."""
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            return
+        given: Mapping[str, Any] = getattr(self, "_BaseOperator__init_kwargs", {})
+        mapping = self.dag.task_dict.get(self.task_id)
+        fixed: Mapping[str, Any] = getattr(mapping, "partial_kwargs", {})
+        for name in self.checked:
+            if name in NARROWING and name in given and name not in fixed and getattr(self, name) is None:
+                yield (name,)

@@ -30,6 +30,7 @@ from smsverify.checks import (
     check_seconds,
     check_sender,
     check_stop,
+    check_switch,
     check_waiter,
 )
 
@@ -386,3 +387,12 @@ def test_a_stop_is_an_event_of_threads() -> None:
     event = threading.Event()
     assert check_stop(event) is event
     assert check_stop(None) is None
+
+
+@pytest.mark.parametrize("value", ["", "False", "True", 0, 1, None, "{{ params.dry_run }}", [], b"1"])
+def test_a_switch_is_true_or_false_and_nothing_else(value: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_switch(value, "dry_run")
+    assert caught.value.field == "dry_run"
+    assert check_switch(True, "dry_run")
+    assert not check_switch(False, "dry_run")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, BaseOperator, task
+from jinja2 import Undefined
 
 from smsverify.errors import InvalidRequestError
 from smsverify.simulator import Fault, Simulator
@@ -106,6 +107,19 @@ def refused(make: Callable[[], Any], field: str) -> None:
         (Expiring, {"within": 60, "exclude": b"458731"}, "exclude"),
         (Sensor, {"order_id": 5, "after": "0001-01-01T00:00:00+05:00"}, "after"),
         (Sensor, {"order_id": 10**5000}, "order_id"),
+        (Expiring, {"within": 60, "dry_run": ""}, "dry_run"),
+        (Expiring, {"within": 60, "dry_run": "False"}, "dry_run"),
+        (Expiring, {"within": 60, "dry_run": None}, "dry_run"),
+        (Expiring, {"within": 60, "dry_run": "{{ params.dry_run }}"}, "dry_run"),
+        (Expiring, {"within": 60, "fail_on_findings": "False"}, "fail_on_findings"),
+        (Reconcile, {"fail_on_findings": "no"}, "fail_on_findings"),
+        (Order, {**WHATSAPP, "deferrable": "False"}, "deferrable"),
+        (Renew, {"order_id": 5, "deferrable": 1}, "deferrable"),
+        (Expiring, {"within": 60, "deferrable": None}, "deferrable"),
+        (Verify, {**WHATSAPP, "python_callable": print, "deferrable": "False"}, "deferrable"),
+        (Sensor, {"order_id": 5, "deferrable": "False"}, "deferrable"),
+        (Sensor, {"order_id": 5, "cancel_on_timeout": "False"}, "cancel_on_timeout"),
+        (Sensor, {"order_id": 5, "cancel_on_kill": "False"}, "cancel_on_kill"),
     ],
 )
 def test_a_literal_that_is_wrong_is_refused(
@@ -240,6 +254,9 @@ def test_a_limit_inside_of_an_argument_whose_template_gives_nothing_does_not_mea
         (Renew, {"max_price": -1}, {"order_id": [5]}, "max_price"),
         (Expiring, {"within": 60}, {"only": [["x"]]}, "only"),
         (Sensor, {"timeout": "soon"}, {"order_id": [5]}, "timeout"),
+        (Order, WHATSAPP, {"max_price": [None]}, "max_price"),
+        (Expiring, {"within": 60}, {"only": [None]}, "only"),
+        (Sensor, {"order_id": 5, "cancel_on_timeout": False}, {"sender": [None]}, "sender"),
     ],
 )
 def test_a_mapped_task_with_a_wrong_argument_fails_before_anything_is_sent(
@@ -260,6 +277,75 @@ def test_a_mapped_task_with_a_wrong_argument_fails_before_anything_is_sent(
     run_dag(dag)
     assert [error.field for error in errors] == [field]
     assert sim.requests() == []
+
+
+@pytest.mark.slow
+def test_a_mapped_task_whose_fixed_arguments_leave_a_limit_out_has_none(
+    run_dag: Any, connection: Any, sim: Simulator
+) -> None:
+    with DAG("mapped") as dag:
+        Order.partial(task_id="task", product="temporary", max_price=None).expand(service=["WhatsApp"])
+    run_dag(dag)
+    assert len(sim.orders()) == 1
+
+
+@pytest.mark.parametrize("field", ["order_ids", "only", "exclude"])
+@pytest.mark.parametrize("is_native", [False, True])
+def test_a_template_without_a_value_leaves_nothing_out_of_a_selection(
+    run_task: Any, connection: Any, sim: Simulator, field: str, is_native: bool
+) -> None:
+    with DAG("empty", render_template_as_native_obj=is_native, template_undefined=Undefined):
+        renew = Expiring(task_id="task", within=60, **{field: "{{ params.keep }}"})
+    error = run_task(renew).error
+    assert isinstance(error, InvalidRequestError), error
+    assert error.field == field
+    assert sim.requests() == []
+
+
+@pytest.mark.parametrize("is_native", [False, True])
+def test_there_is_nothing_to_cancel_where_a_template_has_no_value(
+    run_task: Any, connection: Any, sim: Simulator, is_native: bool
+) -> None:
+    with DAG("empty", render_template_as_native_obj=is_native, template_undefined=Undefined):
+        cancel = Cancel(task_id="task", order_id="{{ params.order_id }}")
+    assert run_task(cancel).error is None
+    assert sim.requests() == []
+
+
+def test_a_function_in_the_place_of_a_template_is_called_in_the_run(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    def service(context: Any, jinja_env: Any) -> str:
+        return "WhatsApp"
+
+    with DAG("function"):
+        order = Order(task_id="task", product="temporary", service=service)
+    assert run_task(order).error is None
+    assert [bought.service for bought in sim.orders()] == ["WhatsApp"]
+
+
+@pytest.mark.smsverify_simulator(sms_delay="never")
+def test_the_whole_result_of_a_task_names_its_order(run_dag: Any, hook: Any, sim: Simulator) -> None:
+    rental = hook.order("rental", service="WhatsApp", duration=3)
+    number = hook.order("temporary", service="WhatsApp")
+    sim.deliver_sms(number.order_id)
+    unused = hook.order("temporary", service="Telegram")
+
+    @task
+    def whole(order: dict[str, Any]) -> dict[str, Any]:
+        return order
+
+    with DAG("whole") as dag:
+        Renew(task_id="renew", order_id=whole(rental.as_dict()), key="renewal")
+        Sensor(task_id="wait", order_id=whole(number.as_dict()))
+        Cancel(task_id="cancel", order_id=whole(unused.as_dict()))
+        Cancel.partial(task_id="mapped").expand(order_id=[unused.as_dict()])
+    found = run_dag(dag)
+    assert found["renew"].xcom["order_id"] == rental.order_id
+    assert found["wait"].xcom["order_id"] == number.order_id
+    assert found["cancel"].xcom["order_id"] == unused.order_id
+    assert {found[name].state for name in ("renew", "wait", "cancel")} == {"success"}
+    assert sim.order(unused.order_id).status == "cancelled"
 
 
 def test_what_default_args_bring_is_checked() -> None:
@@ -295,6 +381,10 @@ def test_what_default_args_bring_is_checked() -> None:
         lambda: Expiring(task_id="task", within=timedelta(hours=1), order_ids=some(), exclude="1, {{ 2 }}"),
         lambda: Expiring.partial(task_id="task", within=60).expand(only=[[1, 2], "3, 4"]),
         lambda: Wallet(task_id="task", minimum=some()),
+        lambda: Order(task_id="task", product=lambda context, jinja_env: "temporary", service="WhatsApp"),
+        lambda: Sensor(task_id="task", order_id=lambda context, jinja_env: 5, timeout=lambda **_: 60),
+        lambda: Expiring(task_id="task", within=60, exclude=lambda context, jinja_env: [5]),
+        lambda: Sensor(task_id="task", order_id={"order_id": 5}),
     ],
 )
 @pytest.mark.filterwarnings("error")

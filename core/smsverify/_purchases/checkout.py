@@ -33,6 +33,7 @@ from smsverify.checks import (
     check_price_limit,
     check_seconds,
     check_stop,
+    check_switch,
 )
 from smsverify.errors import StoreError
 from smsverify.models import Order
@@ -198,7 +199,7 @@ class Checkout:
             check_order_ids(exclude, "exclude"),
         )
         limit, caps, stop = _price_limit(max_price), self._caps(run_budget), check_stop(stop)
-        if not dry_run:
+        if not check_switch(dry_run, "dry_run"):
             self._check_place()
             for order_id in selection.named:
                 self._orders.handover.refer_to(order_id)

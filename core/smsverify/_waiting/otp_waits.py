@@ -16,7 +16,7 @@ from smsverify._runtime.threads import result_of
 from smsverify._service.rate_limit import Priority
 from smsverify._waiting.ends import ended_with_other_sms, ended_without_code
 from smsverify._waiting.waiter import Wait, Waiter
-from smsverify.checks import check_stop, check_waiter
+from smsverify.checks import check_stop, check_switch, check_waiter
 from smsverify.errors import NO_CODE, ORDER_ANOTHER, NotFoundError, SmsVerifyError, WaitTimeoutError
 from smsverify.metrics import TIMEOUTS, Meter
 from smsverify.models import Message
@@ -78,6 +78,7 @@ class OtpWaits:
     ) -> Message:
         """Waits in this thread; see `SmsVerifyHook.wait_for_otp`."""
         wanted_message, stop, waiter = MessageFilter.check(**wanted), check_stop(stop), check_waiter(waiter)
+        check_switch(cancel_on_timeout, "cancel_on_timeout")
         wait = self._begin(order_id, seconds, wanted_message, stop, waiter, cancels=cancel_on_timeout)
         try:
             message = result_of(wait.future)
@@ -99,6 +100,7 @@ class OtpWaits:
     ) -> Message:
         """Waits in an event loop, which is never blocked; the wait holds no thread."""
         wanted_message, stop, waiter = MessageFilter.check(**wanted), check_stop(stop), check_waiter(waiter)
+        check_switch(cancel_on_timeout, "cancel_on_timeout")
         begun: list[Wait] = []
         is_left = threading.Event()
 

@@ -17,9 +17,10 @@ from smsverify.checks import (
     check_order_ids,
     check_price_limit,
     check_seconds,
+    check_switch,
 )
 from smsverify.errors import FindingsError
-from smsverify_provider.arguments import CheckedOperator, check_known, is_known, is_nothing
+from smsverify_provider.arguments import CheckedOperator, check_known, is_known, is_nothing, order_id_in
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.operators.verify import SmsVerifyOperator
@@ -56,8 +57,8 @@ class SmsVerifyOrderOperator(WaitsForTurn):
     `multiple_outputs=True`, each field is. An eSIM's activation code is a secret and in neither: read it with
     `SmsVerifyHook().get_order(order_id)`, or in a template with `macros.smsverify.activation_code(order_id)`.
 
-    Airflow refuses `expand(order_id=orders.output["order_id"])` where `orders` is a mapped task: map over
-    `orders.output.map(lambda order: order["order_id"])`, or put both tasks into a mapped task group.
+    Airflow refuses `expand(order_id=orders.output["order_id"])` where `orders` is a mapped task: write
+    `expand(order_id=orders.output)`, or put both tasks into a mapped task group.
 
     Literals in the Dag file are checked when it is parsed. Templates, results of other tasks and all
     arguments of a mapped task are checked before anything is sent. The parameters up to `key` are those of
@@ -126,7 +127,7 @@ class SmsVerifyOrderOperator(WaitsForTurn):
         self.max_price = max_price
         self.run_budget = run_budget
         self.key = key
-        self.deferrable = deferrable
+        self.deferrable = check_switch(deferrable, "deferrable")
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
 
@@ -188,7 +189,7 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
     Returns the order's status as a dict, without code and text; `None` if there was no order.
 
     Args:
-        order_id: the order (templated).
+        order_id: the order: its id, or the whole result of the task that ordered it (templated).
         smsverify_conn_id: the connection (templated).
 
     Raises:
@@ -211,16 +212,17 @@ class SmsVerifyCancelOrderOperator(CheckedOperator):
         self._check_arguments()
 
     def _check(self, given: Mapping[str, Any]) -> None:
-        check_known(given.get("order_id"), check_order_id)
+        check_known(order_id_in(given.get("order_id")), check_order_id)
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Cancels, unless there is nothing to cancel."""
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
-        if self.order_id is None or is_nothing(self.order_id):
+        order_id = self.order_id = order_id_in(self.order_id)
+        if order_id is None or is_nothing(order_id):
             self.log.info("There is nothing to cancel: the task that should order has left no order_id")
             return None
-        status = SmsVerifyHook(self.smsverify_conn_id).cancel(self.order_id)
+        status = SmsVerifyHook(self.smsverify_conn_id).cancel(order_id)
         return {name: value for name, value in status.as_dict().items() if name not in ("otp", "message")}
 
 
@@ -231,7 +233,8 @@ class SmsVerifyRenewOperator(WaitsForTurn):
     expiry as a dict; `order_id` and `expires_at` are XComs of their own too.
 
     Args:
-        order_id: a `rental`, `rent-1day` or `rent-30days` order (templated).
+        order_id: a `rental`, `rent-1day` or `rent-30days` order: its id, or the whole result of the task that
+            ordered it (templated).
         max_price: most that may be paid, in USD. Nothing is sent when the price is higher or unknown
             (templated).
         run_budget: most that this Dag run may spend, in USD, this call included (templated).
@@ -267,13 +270,13 @@ class SmsVerifyRenewOperator(WaitsForTurn):
         self.max_price = max_price
         self.run_budget = run_budget
         self.key = key
-        self.deferrable = deferrable
+        self.deferrable = check_switch(deferrable, "deferrable")
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("order_id") is not LATER:
-            check_order_id(given.get("order_id"))
+            check_order_id(order_id_in(given.get("order_id")))
         _check_amounts(given, ("max_price", "run_budget"))
         check_known(given.get("key"), check_key)
 
@@ -289,6 +292,7 @@ class SmsVerifyRenewOperator(WaitsForTurn):
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
         hook = SmsVerifyHook(self.smsverify_conn_id)
+        self.order_id = order_id_in(self.order_id)
         order = self._at_its_turn(hook, partial(hook.renew, **self._arguments()), event)
         return self._returned(context, order.as_dict())
 
@@ -354,9 +358,9 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
         self.order_ids = order_ids
         self.only = only
         self.exclude = exclude
-        self.is_dry_run = dry_run  # the plain name is a method of every operator
-        self.fail_on_findings = fail_on_findings
-        self.deferrable = deferrable
+        self.is_dry_run = check_switch(dry_run, "dry_run")  # the plain name is a method of every operator
+        self.fail_on_findings = check_switch(fail_on_findings, "fail_on_findings")
+        self.deferrable = check_switch(deferrable, "deferrable")
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
 
@@ -427,7 +431,7 @@ class SmsVerifyReconcileOperator(CheckedOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.cancel_after = cancel_after
-        self.fail_on_findings = fail_on_findings
+        self.fail_on_findings = check_switch(fail_on_findings, "fail_on_findings")
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
 

@@ -21,6 +21,7 @@ from smsverify.checks import (
     check_price_limit,
     check_result,
     check_seconds,
+    check_switch,
 )
 from smsverify.errors import (
     InvalidRequestError,
@@ -189,7 +190,7 @@ class SmsVerifyOperator(WaitsForTurn):
         self.pattern = pattern
         self.run_budget = run_budget
         self.key = key
-        self.deferrable = deferrable
+        self.deferrable = check_switch(deferrable, "deferrable")
         self.op_args = op_args or ()
         self.op_kwargs = op_kwargs or {}
         self.smsverify_conn_id = smsverify_conn_id

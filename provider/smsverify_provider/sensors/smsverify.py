@@ -16,6 +16,7 @@ from smsverify.checks import (
     check_order_id,
     check_price_limit,
     check_seconds,
+    check_switch,
 )
 from smsverify.errors import (
     AuthenticationError,
@@ -28,7 +29,13 @@ from smsverify.errors import (
 from smsverify.models import Message
 from smsverify.text import amount
 from smsverify.wings import NO_CODE, claim, log_wait, missing_code
-from smsverify_provider.arguments import CheckedOperator, check_known, check_text_pattern, check_text_sender
+from smsverify_provider.arguments import (
+    CheckedOperator,
+    check_known,
+    check_text_pattern,
+    check_text_sender,
+    order_id_in,
+)
 from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
 from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
@@ -72,7 +79,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
     task's log as far as Airflow masks: by default nothing below five characters.
 
     Args:
-        order_id: the order (templated).
+        order_id: the order: its id, or the whole result of the task that ordered it (templated).
         timeout: seconds to wait, or a `timedelta` (templated).
         cancel_on_timeout: cancels the order for a refund if it has not ended at the time-out, or when
             the wait fails and no further try is to come. An order for which any SMS has come is kept, even
@@ -140,9 +147,9 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         self.sender = sender
         self.pattern = pattern
         self.timeout: Any = timeout
-        self.cancel_on_timeout = cancel_on_timeout
-        self.cancel_on_kill = cancel_on_kill
-        self.deferrable = deferrable
+        self.cancel_on_timeout = check_switch(cancel_on_timeout, "cancel_on_timeout")
+        self.cancel_on_kill = check_switch(cancel_on_kill, "cancel_on_kill")
+        self.deferrable = check_switch(deferrable, "deferrable")
         self.smsverify_conn_id = smsverify_conn_id
         self._check_arguments()
         if ("timeout",) not in self._later:
@@ -150,7 +157,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("order_id") is not LATER:
-            check_order_id(given.get("order_id"))
+            check_order_id(order_id_in(given.get("order_id")))
         check_known(given.get("timeout"), partial(check_seconds, field="timeout"))
         check_known(given.get("after"), check_after)
         check_known(given.get("sender"), check_text_sender)
@@ -158,7 +165,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Waits, or defers to the trigger."""
-        order_id = check_order_id(self.order_id)
+        order_id = self.order_id = check_order_id(order_id_in(self.order_id))
         self._ti = context.get("ti")
         hook = self._hook = self._make_hook()
         self._waiter = waiter_of(hook, self._ti)
@@ -260,6 +267,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Releases the order when Airflow has ended the wait."""
+        self.order_id = order_id_in(self.order_id)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (AirflowSensorTimeout, AirflowSkipException) as end:

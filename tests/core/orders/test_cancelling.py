@@ -18,7 +18,7 @@ from rigs.rooms import going_back, rooms_of
 from smsverify import errors
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
-from smsverify.wings import claim
+from smsverify.wings import claim, is_taken_from
 
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
@@ -252,6 +252,27 @@ def test_a_release_by_a_waiter_yields_to_a_newer_one(
     assert not hook.release(order_id, "killed", waiter="first")
     assert simulator.order(order_id).status == "pending"
     assert hook.release(order_id, "killed", waiter="second")
+
+
+@pytest.mark.parametrize(
+    ("waiter", "yields"),
+    [
+        ("task", True),
+        ("task/", False),
+        ("task/2", False),
+        ("task/1", True),
+        ("tas/", True),
+        ("task/2/", False),
+    ],
+)
+def test_a_name_with_a_slash_at_its_end_stands_for_what_begins_so(
+    simulate: Simulate, make_hook: MakeHook, any_store_url: str, waiter: str, yields: bool
+) -> None:
+    hook = make_hook(simulate(), any_store_url)
+    order_id = buy_number(hook)
+    claim(hook, order_id, "task/2")
+    assert is_taken_from(hook, order_id, waiter) is yields
+    assert hook.release(order_id, "killed", waiter=waiter) is not yields
 
 
 @pytest.mark.slow
