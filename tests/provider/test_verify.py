@@ -302,3 +302,40 @@ def test_alternatives_may_be_templates_or_none(run_task: Any, connection: Any, s
         sim.add_fault(Fault("out_of_stock", path="order/temporary/"))
         run_task(verifying(print, alternatives=alternatives))
     assert [order.product for order in sim.orders()] == ["best-temp"]
+
+
+@pytest.mark.parametrize("field", ["message", "username"])
+def test_a_call_of_the_decorated_function_has_the_fields_of_the_verification_and_no_others(
+    field: str,
+) -> None:
+    def sign_up(number: Any) -> dict[str, str]:
+        return {"username": "ada"}
+
+    with DAG("fields"):
+        result = task.smsverify(task_id="sign_up", **WHATSAPP)(sign_up)()
+        assert not result.operator.multiple_outputs
+        assert result["otp"].key == "otp"
+        with pytest.raises(InvalidRequestError) as caught:
+            result[field]
+        assert caught.value.field == field
+        renamed = task.smsverify(sign_up, **WHATSAPP).override(task_id="renamed")()
+        with pytest.raises(InvalidRequestError):
+            renamed[field]
+        whole = task.smsverify(task_id="whole", multiple_outputs=True, **WHATSAPP)(sign_up)()
+        assert whole["message"].key == "message"
+
+
+def test_a_field_that_the_decorated_function_has_left_empty_is_none(
+    run_dag: Any, connection: Any, sim: Simulator
+) -> None:
+    def sign_up(number: dict[str, Any]) -> None:
+        sim.deliver_sms(number["order_id"], otp="545121")
+
+    @task
+    def confirm(otp: str, result: Any) -> str:
+        return f"{otp} {result}"
+
+    with DAG("empty_field") as dag:
+        account = task.smsverify(task_id="sign_up", deferrable=False, **WHATSAPP)(sign_up)()
+        confirm(account["otp"], account["result"])
+    assert run_dag(dag)["confirm"].xcom == "545121 None"

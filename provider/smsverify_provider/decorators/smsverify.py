@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+from airflow.sdk import XComArg
+from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, _TaskDecorator
 
 from smsverify_provider.operators.verify import SmsVerifyOperator
 
@@ -43,6 +44,15 @@ class _SmsVerifyDecoratedOperator(DecoratedOperator, SmsVerifyOperator):
         return tuple(self.op_args)[1:]
 
 
+class _SmsVerifyTask(_TaskDecorator[..., Any, _SmsVerifyDecoratedOperator]):
+    """The decorated function. A call of it in a Dag file gives what `output` is for the operator's class."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> XComArg:
+        result: Any = super().__call__(*args, **kwargs)
+        output: XComArg = result.operator.output
+        return output
+
+
 def smsverify_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
@@ -53,9 +63,15 @@ def smsverify_task(
         multiple_outputs: whether each field of the result is an XCom of its own.
         **kwargs: those of `SmsVerifyOperator`.
     """
-    return task_decorator_factory(
-        python_callable=python_callable,
-        multiple_outputs=multiple_outputs,
-        decorated_operator_class=_SmsVerifyDecoratedOperator,
-        **kwargs,
-    )
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return _SmsVerifyTask(
+            function=function,
+            operator_class=_SmsVerifyDecoratedOperator,
+            # Airflow would infer it from what the function returns, which is not what the task returns.
+            multiple_outputs=bool(multiple_outputs),
+            kwargs=dict(kwargs),
+            decorator_name="task.smsverify",
+        )
+
+    return cast("TaskDecorator", decorate if python_callable is None else decorate(python_callable))
