@@ -302,8 +302,7 @@ class SmsVerifyHook(AccountView):
         Args:
             order_id: the order.
             reason: why, for people.
-            waiter: who gives it up, as named to `wait_for_otp`; a name with a / at its end stands for all
-                that begin so, too. `None` decides for all.
+            waiter: as named to `wait_for_otp`; `name/` stands for all that begin so, too; `None` for all.
             undo: cancels an active rental too, as long as no SMS has come.
 
         Returns:
@@ -459,8 +458,7 @@ class SmsVerifyHook(AccountView):
         Raises:
             OrderEndedError: the order was cancelled or has expired, or had another SMS and has ended.
         """
-        wanted_message, ask = MessageFilter.check(**wanted), check_switch(ask, "ask")
-        return self._parts.otp_waits.look(self._named(order_id), wanted_message, ask=ask)
+        return self._parts.otp_waits.look(self._named(order_id), MessageFilter.check(**wanted), ask=ask)
 
     # -------------------------------------------------------------- reading all messages
 

@@ -59,7 +59,7 @@ class OtpWaits:
     def look(self, order_id: int, wanted: MessageFilter, *, ask: bool) -> Message | None:
         """Looks once; see `SmsVerifyHook.check_otp`."""
         message = self._inbox.find(order_id, wanted)
-        if message is None and ask:
+        if message is None and check_switch(ask, "ask"):
             self._orders.handover.touch(order_id)
             message = self._ask(order_id, wanted)
         if message is not None and not self._orders.handover.was_used(order_id):
