@@ -24,7 +24,8 @@ def width(output: TextIO | None = None) -> int:
 
 
 class Progress:
-    """Prints a line for each change; between them a spinner on a terminal, else a line after a long silence.
+    """Prints a line for each change. Between two changes it shows a spinner on a terminal; without one, it
+    prints a line after a long silence.
 
     Args:
         output: standard output by default.

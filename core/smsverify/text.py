@@ -1,8 +1,8 @@
 """Text from outside (the service, an SMS, a name, a setting) on its way into a log, an error or a terminal.
 
 Nothing of it may begin a line, act on a terminal or turn the direction of what stands beside it, and a code
-may not be readable in it. Errors and the core's logs escape by themselves (`SmsVerifyError`, `log_of`); who
-quotes what the service has written masks it too.
+may not be readable in it. Errors and the core's logs escape by themselves (`SmsVerifyError`, `log_of`). A
+caller that quotes what the service has written masks it too.
 """
 
 from __future__ import annotations

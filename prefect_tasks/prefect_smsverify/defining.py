@@ -34,7 +34,7 @@ class UnkeptTask(Task[P, R]):
 
         @wraps(Task.with_options)
         def with_options(self, **options: Any) -> UnkeptTask[P, R]:
-            """A copy. One that shall keep its result refuses when it runs, and not before: a `TaskWorker`
+            """A copy. One that is to keep its result refuses when it runs, and not before: a `TaskWorker`
             makes one of each task that a module has, also of a task that the module only calls.
             """
             is_kept = options.pop("persist_result", False) is True

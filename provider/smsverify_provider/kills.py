@@ -122,7 +122,7 @@ def within_kill_budget(*works: Callable[[], Any]) -> None:
     """Does some work at the end of a task that is being killed, while Airflow leaves it time.
 
     `on_kill` runs in a signal handler. The code that it has interrupted may hold a lock that the work needs,
-    and cannot go on before the handler returns: hence threads, and a limited wait for them.
+    and cannot go on before the handler returns. So threads do it, and the wait for them is limited.
     """
     deadline = time.monotonic() + KILL_BUDGET
     threads = [threading.Thread(target=work, name="smsverify-kill", daemon=True) for work in works]

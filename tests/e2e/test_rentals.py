@@ -44,7 +44,7 @@ RENTALS: dict[str, dict[str, Any]] = {
     "day": {"product": "rent-1day", "service": "Tinder"},
     "month": {"product": "rent-30days", "service": "Instagram"},
 }
-# What may have been sent by who was killed counts as lost when its answer cannot come any more.
+# What a killed process may have sent counts as lost when its answer cannot come any more.
 TIMEOUTS = {"connect_timeout": "1", "read_timeout": "3", "purchase_grace": "4"}
 
 

@@ -23,7 +23,7 @@ class MessageFilter:
         after: it came later than this.
         sender: who sent it, as a callback names it. A message whose sender is not known does not pass: a
             wrong code is worse than none.
-        pattern: its text matches this; the first group, else the whole match, is its code.
+        pattern: its text matches this; the first group is its code, otherwise the whole match.
     """
 
     after: datetime | None = None

@@ -1,4 +1,4 @@
-"""Messages that have come, by whichever way: one way in, one way out.
+"""Messages that have come, from a status or a callback: one way in, one way out.
 
 An SMS is seen in its order's status, in a callback, or in both, and is one message all the same (`same_sms`).
 A callback is believed only where it must be from the service and nothing has to be guessed: it came by the

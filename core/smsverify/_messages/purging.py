@@ -30,7 +30,7 @@ def purge(connection: sa.Connection, account: str, now: float, retention: float)
 def remember_pruned(connection: sa.Connection, account: str, which: sa.ColumnElement[bool]) -> None:
     """Keeps with their orders what these messages are recognised by, before they are removed.
 
-    Orders are written by their ids, as by who records a list, so that no two wait for each other.
+    Orders are written by their ids, as a call that records a list does, so that no two wait for each other.
     """
     seen = sa.select(messages).where(which).order_by(messages.c.order_id, messages.c.id)
     for row in connection.execute(seen).all():

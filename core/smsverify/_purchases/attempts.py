@@ -265,7 +265,7 @@ class Series:
             log.info("Order %d is not refunded: %s", order.order_id, why)
 
     def let_go(self) -> None:
-        """This process no longer holds the number that is tried: who waits for its code has it."""
+        """This process no longer holds the number that is tried: the call that waits for its code has it."""
         if self._held is not None:
             self._held.let_go()
             self._held = None

@@ -116,7 +116,7 @@ class Ledger:
     def lock(self, connection: sa.Connection, *, even_older: bool = False) -> None:
         """Lets one transaction at a time decide on the account's paid calls; see `Store.lock`."""
         self._store.lock(connection, self._account, even_older=even_older)
-        # Who records a list takes a number first and orders then.
+        # A call that records a list takes a number first, and locks the orders then.
         sequence.hold(connection, self._account)
 
     # -------------------------------------------------------------- before it is sent

@@ -236,7 +236,7 @@ class Renewals:
             try:
                 intent = self._ledger.plan(due.purchase, _request_of(due), due.price, charge=due.highest)
             except PurchaseUnknownError as error:
-                # A renewal of this order is open, under whichever key.
+                # A renewal of this order is open, perhaps under another key.
                 if self._recovery.resolve_renewals(order_id):
                     continue
                 found = self._find_out(order_id, due.purchase, error, stop)

@@ -1,6 +1,6 @@
 """The service's endpoints, one method each: what is sent, and the answer as a model.
 
-The documentation has seven shapes of success. Whichever comes, `data` is unwrapped where it is present, and a
+The documentation has seven shapes of success. In each, `data` is unwrapped where it is present, and a
 list is found at the top or under its name. An object may stand under `order`, alone in a list, or as a text.
 """
 

@@ -1,4 +1,4 @@
-"""A place in the queue that its holder may leave to others: who stands there holds no worker meanwhile.
+"""A place in the queue that a task keeps while it is away: it holds no worker meanwhile.
 
 A caller that buys inside of `leaving_queue` does not wait long for its turn. Its place stays in the queue,
 and `TurnIsFar` ends the call before anything is sent. The caller that has the place sends heartbeats for

@@ -30,7 +30,7 @@ _DEFAULTS: dict[str, Any] = {
     "port": 5432,  # not PGPORT
 }
 _ALWAYS: dict[str, Any] = {
-    "autocommit": True,  # The driver shall not begin transactions, `_begin` does.
+    "autocommit": True,  # The driver must not begin transactions, `_begin` does.
     "prepare_threshold": None,  # Behind a pooler, the next transaction has another connection.
     "client_encoding": "utf8",
 }
@@ -102,7 +102,7 @@ class PostgresServer:
         return engine
 
     def find(self, connection: sa.Connection) -> bool:
-        """Whether the database has a store, in whichever schema; the transaction works there from now on.
+        """Whether the database has a store, in any schema; the transaction works there from now on.
 
         Raises:
             StoreError: it has several, or cannot hold every text.

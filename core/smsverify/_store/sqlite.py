@@ -94,7 +94,7 @@ class SqliteFile:
         return self._open("mode=rw")
 
     def _prepare(self, connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # The driver shall not begin transactions, `_begin` does.
+        connection.isolation_level = None  # The driver must not begin transactions, `_begin` does.
         self._switch_to_wal(connection)
         connection.execute("PRAGMA locking_mode=NORMAL")
         connection.execute("PRAGMA synchronous=FULL")  # A planned call has to survive a power cut,

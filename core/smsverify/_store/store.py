@@ -357,7 +357,7 @@ def _may_pass(error: BaseException | None) -> bool:
     """Whether what has failed may work a little later, because of the database's state and not of ours."""
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     kinds = {kind.__name__ for kind in type(cause).__mro__}
-    if "DatabaseError" in kinds or "InterfaceError" in kinds:  # of whichever driver
+    if "DatabaseError" in kinds or "InterfaceError" in kinds:  # of any driver
         return not kinds & _OURS and not str(cause).startswith("no such ")
     return isinstance(error, exc.TimeoutError)
 

@@ -394,8 +394,8 @@ messages = sa.Table(
     sa.Column("sender", sa.Text),
     sa.Column("phone", sa.Text),
     sa.Column("received_at", sa.Double, nullable=False),
-    # The same SMS is one row, whichever way it came: the digests of what the order's status shows and of what
-    # a callback brought, and when that was.
+    # The same SMS is one row, from a status or a callback: the digests of what the order's status shows and
+    # of what a callback brought, and when that was.
     sa.Column("shown_as", sa.Text),
     sa.Column("called_as", sa.Text),
     sa.Column("called_at", sa.Double),

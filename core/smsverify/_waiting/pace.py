@@ -48,7 +48,7 @@ UNSIGNED_SHARE = 0.25  # of the rate limit, that callbacks without a secret may 
 # The orders of subscriptions are asked for much more rarely than those whose code is waited for.
 SUBSCRIPTION = 20.0  # between two looks at one of them
 CALLED_SUBSCRIPTION = 600.0  # the same where callbacks come: they bring the messages
-SUBSCRIPTION_GAP = 3.0  # between two looks at whichever of them
+SUBSCRIPTION_GAP = 3.0  # between two looks at any of them
 SUBSCRIPTION_SHARE = (
     0.25  # of the rate limit, that these looks may take where no class has a share of its own
 )
@@ -255,12 +255,12 @@ def callback_retry(tries: int) -> float:
 
 
 def subscription_gap(limit: int) -> float:
-    """Seconds between two looks, at whichever orders, for subscriptions."""
+    """Seconds between two looks, at any orders, for subscriptions."""
     return MINUTE / (limit * SUBSCRIPTION_SHARE) if _is_tiny(limit) else SUBSCRIPTION_GAP
 
 
 def unsigned_gap(limit: int) -> float:
-    """Seconds between two looks, at whichever orders, for callbacks that came without a secret."""
+    """Seconds between two looks, at any orders, for callbacks that came without a secret."""
     return MINUTE / (limit * UNSIGNED_SHARE)
 
 

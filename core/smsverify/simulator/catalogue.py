@@ -26,7 +26,7 @@ class Service:
         name: The service's name.
         price: USD; what is debited.
         stock: How many may still be bought; None for any number.
-        country_id: Of a global service, else None.
+        country_id: Of a global service; None for others.
         shown_price: What the field `price` shows where it differs from `sell_price` (global services only).
     """
 

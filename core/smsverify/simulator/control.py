@@ -104,7 +104,7 @@ class SimulatorControl(ABC):
         """Counts: requests, 429s, the fullest window, faults met, …"""
         return Stats.from_json(self._call("stats"))
 
-    # What shall happen
+    # What is to happen
 
     def add_fault(self, fault: Fault) -> None:
         """Let something go wrong with coming requests; see `Fault` for what there is."""

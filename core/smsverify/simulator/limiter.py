@@ -27,7 +27,7 @@ class SlidingWindow:
             count_refused: Whether a refused request fills the window too.
 
         Returns:
-            None when the request may pass, else the seconds until one could.
+            None when the request may pass, otherwise the seconds until one could.
         """
         self._arrivals.append(at)
         for times in (self._arrivals, self._counted):

@@ -63,8 +63,8 @@ class SimulatedOrder(Record):
         service: The service's (or plan's) name as its catalogue writes it.
         service_id: Its id as text, or None for the products that are bought by name.
         label: Its name as `orders/` writes it, e.g. "WhatsApp (UK)".
-        country_id: Of a global order, else None.
-        duration: Of a rental: 3 or 30 (days), else None.
+        country_id: Of a global order; None for others.
+        duration: Of a rental: 3 or 30 (days); None for others.
         area_code: The area code that the purchase asked for, if any.
         phone: As the service formats it; None for an eSIM.
         status: The order's status now.

@@ -197,12 +197,12 @@ class Settings:
         return seconds / self.speed
 
     def service(self, service_id: str | None, name: str) -> ServiceSettings:
-        """The settings of a service, by its id or else its name."""
+        """The settings of a service, by its id, or by its name if the id has none."""
         by_id = self.services.get(service_id) if service_id else None
         return by_id or self.services.get(name.lower()) or ServiceSettings()
 
     def sms_delay_for(self, product: str, service_id: str | None, name: str) -> Delay:
-        """The delay that counts for an order: its service's, else its product's, else the general one."""
+        """An order's delay: that of its service, otherwise of its product, otherwise the general one."""
         for own in (self.service(service_id, name).sms_delay, self.products[product].sms_delay):
             if own is not None:
                 return own

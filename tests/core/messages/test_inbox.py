@@ -1,4 +1,4 @@
-"""The inbox: one message for one SMS, whichever way it came, and readers that miss none."""
+"""The inbox: one message for one SMS, from a status or a callback, and readers that miss none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same SMS is recognised by whichever way and in whichever order it is seen, and two stay two."""
+"""The same SMS is recognised in each way and each order in which it is seen, and two stay two."""
 
 from __future__ import annotations
 

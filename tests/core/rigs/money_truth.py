@@ -25,7 +25,7 @@ from smsverify._store.tables import orders, purchases
 
 
 class Truth:
-    """Knows of every order who has bought it, and holds budgets and a person's decisions against that."""
+    """Knows which call has bought each order, and checks budgets and a person's decisions against that."""
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -152,7 +152,7 @@ def test_a_period_begins_with_the_reply_however_long_its_record_has_to_wait(
 
 
 def test_a_slot_in_use_is_waited_for_as_long_as_its_reply_may_come(any_store_url: str) -> None:
-    """Its lease is long for those who die with it; who is in time for its reply must not be sent away."""
+    """Its lease is long for processes that die with it. One that still gets its reply is not sent away."""
     rate_limit = make(any_store_url, period=0.5, lease=600.0)
     replied = threading.Event()
 
