@@ -163,7 +163,7 @@ class _Reading:
             return _Link.NONE
         if self._stands_for_next(candidate):
             return _Link.NONE
-        if after and after["other"] and (called < _Link.FIRM or self._is_said_after(candidate, after)):
+        if after and after["other"] and (called < _Link.FIRM or self._is_stated(candidate, after)):
             return _Link.NONE
         link = max(
             called,
@@ -253,9 +253,13 @@ class _Reading:
     def _is_said_after(self, candidate: Candidate, keyword: re.Match[str]) -> bool:
         """Whether it reads "48213 is your code" or, where a sentence begins, "48213 - your code"."""
         gap = self.text[candidate.end : keyword.start()]
-        if compiled(ties.SAID_AFTER).match(gap):
+        if self._is_stated(candidate, keyword):
             return True
         return len(gap) <= ties.NEAR and gap.startswith(" - ") and self._opens(candidate)
+
+    def _is_stated(self, candidate: Candidate, keyword: re.Match[str]) -> bool:
+        """Whether it reads "48213 is your code"."""
+        return compiled(ties.SAID_AFTER).match(self.text, candidate.end, keyword.start()) is not None
 
     def _gap(self, keyword: re.Match[str], candidate: Candidate) -> str:
         return compiled(ties.ASIDE).sub(" ", self.text[keyword.end() : candidate.start])

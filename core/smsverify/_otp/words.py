@@ -53,6 +53,8 @@ _CYRILLIC = dict(zip("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445", strict=Tr
 _HYPHENS = str.maketrans("\u2010\u2011\u2012\u2013\u2212", "-----")
 # What would become letters of a name: Foo\u2122 is not FooTM.
 _TRADE_MARKS = str.maketrans("\u2122\u2120", "  ")
+# Tags of a text that was written for a browser: <b>48213</b>.
+_TAGS = re.compile(r"</?(?:b|big|br|div|em|font|i|p|span|strong|u)(?: [^<>\n]{0,60})?/?>", re.IGNORECASE)
 # Dashes that stand between words, never between the parts of a number.
 _DASHES = re.compile(" ?[\u2014\u2015]+ ?")
 # The sign for "number" before one; spelled out, it would be letters of the code: \u211612 is not No12.
@@ -67,8 +69,9 @@ def spelled(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """One spelling for what reads the same: full width, presentation forms, accents, dashes; no emoji."""
-    signs = _NUMBER_SIGN.sub(" no ", _DASHES.sub(" - ", text.translate(_TRADE_MARKS)))
+    """One spelling for what reads alike: full width, forms, accents, dashes; without tags and emoji."""
+    untagged = _TAGS.sub(" ", text.translate(_TRADE_MARKS))
+    signs = _NUMBER_SIGN.sub(" no ", _DASHES.sub(" - ", untagged))
     apart = unicodedata.normalize("NFKD", signs)
     folded = unicodedata.normalize("NFC", re.sub(_ACCENTS, "", apart)).translate(_PLAIN)
     folded = _LOOKALIKE.sub(lambda letter: _CYRILLIC[letter[0]], folded)
