@@ -56,6 +56,7 @@ __all__ = [
     "is_taken_from",
     "keep_place",
     "leaving_queue",
+    "load_client",
     "log_wait",
     "mask",
     "missing_code",
@@ -104,6 +105,15 @@ def attempts_of(
 ) -> contextlib.AbstractContextManager[Series]:
     """The attempts of `SmsVerifyHook.attempts`, number by number, for a task that does not wait itself."""
     return hook._parts.checkout.attempts(product, limit, **purchase)
+
+
+def load_client(hook: SmsVerifyHook) -> None:
+    """Loads what the first call of a hook loads, for a program whose event loop must not do that.
+
+    Raises:
+        InvalidRequestError: a setting is not allowed.
+    """
+    _ = hook._parts
 
 
 def keep_place(hook: SmsVerifyHook, place: Place, *, lead: float) -> Future[None]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 from prefect.futures import PrefectFuture
 from pydantic import ValidationError
 
 from prefect_smsverify.credentials import SmsVerifyCredentials
+from prefect_smsverify.threads import result_in_thread
 from smsverify.checks import check_order_id, check_order_ids, refuse_left_over
 from smsverify.errors import InvalidRequestError, SettingsUnavailableError
 from smsverify.models import Order
 from smsverify.settings import invalid_setting
+from smsverify.wings import load_client
+
+if TYPE_CHECKING:
+    from smsverify import SmsVerifyHook
 
 
 def block_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyCredentials:
@@ -61,6 +67,27 @@ def block_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyCredentials:
             "Credentials. `prefect block ls` lists the saved blocks",
             field="credentials",
         ) from None
+
+
+async def account_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyCredentials:
+    """`block_of` for coroutines."""
+    return await result_in_thread(partial(block_of, credentials), "block")
+
+
+def hook_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyHook:
+    """The client of an account that a caller may give by its name. Raises what `block_of` raises."""
+    return block_of(credentials).get_hook()
+
+
+async def ahook_of(credentials: SmsVerifyCredentials | str) -> SmsVerifyHook:
+    """`hook_of` for coroutines. It may take a second, because the client is imported when it is needed."""
+
+    def ready() -> SmsVerifyHook:
+        hook = hook_of(credentials)
+        load_client(hook)
+        return hook
+
+    return await result_in_thread(ready, "hook")
 
 
 def id_of(order: Order | int | str) -> int:

@@ -13,7 +13,7 @@ from prefect import flow, get_run_logger
 from prefect.events import Event
 from prefect.events.clients import get_events_client
 
-from prefect_smsverify.arguments import block_of
+from prefect_smsverify.arguments import ahook_of
 from prefect_smsverify.stopping import current_stop
 from smsverify.checks import check_order_ids, check_seconds
 from smsverify.errors import InvalidRequestError, SmsVerifyError
@@ -59,7 +59,7 @@ async def publish_message_events_flow(
     """
     _refuse_no_orders(order_ids)
     end = float("inf") if timeout is None else time.monotonic() + check_seconds(timeout, "timeout")
-    hook, stop, logger = block_of(credentials).get_hook(), current_stop(), get_run_logger()
+    hook, stop, logger = await ahook_of(credentials), current_stop(), get_run_logger()
     account = await asyncio.to_thread(lambda: hook.settings.account_id)
     orders = "all" if order_ids is None else ",".join(str(order_id) for order_id in sorted(order_ids))
     count, outages = 0, Outages()

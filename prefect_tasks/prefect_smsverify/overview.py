@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prefect.artifacts import acreate_markdown_artifact, create_markdown_artifact
 
-from prefect_smsverify.arguments import block_of
+from prefect_smsverify.arguments import ahook_of, hook_of
 from prefect_smsverify.defining import task
 from smsverify.overview_tables import facts, tables
 
@@ -33,7 +33,7 @@ def publish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
     Returns:
         the same, as `SmsVerifyHook.overview` returns it.
     """
-    seen = block_of(credentials).get_hook().overview()
+    seen = hook_of(credentials).overview()
     create_markdown_artifact(**_artifact(seen))
     return seen
 
@@ -41,8 +41,7 @@ def publish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
 @task("Publish overview")
 async def apublish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
     """`publish_overview` for coroutines."""
-    account = await asyncio.to_thread(block_of, credentials)
-    seen = await asyncio.to_thread(account.get_hook().overview)
+    seen = await asyncio.to_thread((await ahook_of(credentials)).overview)
     await acreate_markdown_artifact(**_artifact(seen))
     return seen
 

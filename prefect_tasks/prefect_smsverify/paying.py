@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import anyio
 from prefect.transactions import get_transaction
 
 from prefect_smsverify.stopping import Stop, current_stop
-from prefect_smsverify.threads import in_thread
+from prefect_smsverify.threads import in_thread, to_its_end
 from prefect_smsverify.transactions import block_around, on_undo, transactions
 from smsverify.errors import WaitStoppedError
 from smsverify.numbers import errors_logged
 from smsverify.wings import result_of
 
 if TYPE_CHECKING:
-    from prefect_smsverify.credentials import SmsVerifyCredentials
     from smsverify import RentalsReport, SmsVerifyHook
     from smsverify.models import Order
 
@@ -44,9 +42,8 @@ class PaidCall(Generic[T]):
     keep: Callable[[T], object] = lambda _: None
 
 
-def purchase(account: SmsVerifyCredentials, **what: Any) -> PaidCall[Order]:
+def purchase(hook: SmsVerifyHook, **what: Any) -> PaidCall[Order]:
     """The purchase of a number, which is given back when the transaction around it is undone."""
-    hook = account.get_hook()
     if block := block_around():
         stop = current_stop(undone=False)
 
@@ -66,15 +63,15 @@ def purchase(account: SmsVerifyCredentials, **what: Any) -> PaidCall[Order]:
     )
 
 
-def renewal(account: SmsVerifyCredentials, order_id: int, **what: Any) -> PaidCall[Order]:
+def renewal(hook: SmsVerifyHook, order_id: int, **what: Any) -> PaidCall[Order]:
     """The renewal of a rental. The service has no way to undo it."""
-    hook, stop = account.get_hook(), current_stop()
+    stop = current_stop()
     return PaidCall(partial(hook.renew, order_id, **what, stop=stop), stop)
 
 
-def renewals(account: SmsVerifyCredentials, within: Any, **selection: Any) -> PaidCall[RentalsReport]:
+def renewals(hook: SmsVerifyHook, within: Any, **selection: Any) -> PaidCall[RentalsReport]:
     """The renewals of the rentals that end soon."""
-    hook, stop = account.get_hook(), current_stop()
+    stop = current_stop()
     return PaidCall(partial(hook.renew_expiring, within, **selection, stop=stop), stop)
 
 
@@ -105,8 +102,7 @@ async def apay(paid: PaidCall[T]) -> T:
             _refuse_if_stopped(paid.stop)
     except BaseException:
         paid.stop.set()
-        with anyio.CancelScope(shield=True):
-            await asyncio.to_thread(_undo, paying, paid.undo)
+        await to_its_end(partial(_undo, paying, paid.undo), "undo")
         raise
     paid.keep(result)
     return result

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from prefect_smsverify.arguments import block_of, id_of
+from prefect_smsverify.arguments import ahook_of, hook_of, id_of
 from prefect_smsverify.defining import task
 from prefect_smsverify.paying import apay, pay, renewal, renewals
 from prefect_smsverify.twins import twin_of
@@ -47,7 +46,7 @@ def renew_rental(
     """
     return pay(
         renewal(
-            block_of(credentials),
+            hook_of(credentials),
             id_of(order_id),
             max_price=max_price,
             run_budget=run_budget,
@@ -62,8 +61,7 @@ async def arenew_rental(
     credentials: SmsVerifyCredentials | str, order_id: Order | int | str, **what: Any
 ) -> Order:
     """`renew_rental` for coroutines."""
-    account = await asyncio.to_thread(block_of, credentials)
-    return await apay(renewal(account, id_of(order_id), **what))
+    return await apay(renewal(await ahook_of(credentials), id_of(order_id), **what))
 
 
 @task("Renew expiring rentals")
@@ -104,7 +102,7 @@ def renew_expiring_rentals(
     """
     return pay(
         renewals(
-            block_of(credentials),
+            hook_of(credentials),
             within,
             max_price=max_price,
             run_budget=run_budget,
@@ -122,4 +120,4 @@ async def arenew_expiring_rentals(
     credentials: SmsVerifyCredentials | str, within: float | timedelta | str, **selection: Any
 ) -> RentalsReport:
     """`renew_expiring_rentals` for coroutines."""
-    return await apay(renewals(await asyncio.to_thread(block_of, credentials), within, **selection))
+    return await apay(renewals(await ahook_of(credentials), within, **selection))

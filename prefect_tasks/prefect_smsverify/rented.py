@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
-
-from prefect_smsverify.arguments import block_of
+from prefect_smsverify.arguments import account_of, block_of
 from prefect_smsverify.stopping import stopping_waits
 from prefect_smsverify.tasks import aorder_number, await_otp, order_number, wait_for_otp
+from prefect_smsverify.threads import to_its_end
 from prefect_smsverify.transactions import Bought, buying_for
 from smsverify.numbers import errors_logged
 
@@ -175,7 +174,7 @@ async def arented_number(
     key: str | None = None,
 ) -> AsyncIterator[RentedNumber]:
     """`rented_number` for coroutines."""
-    account = await asyncio.to_thread(block_of, credentials)
+    account = await account_of(credentials)
     bought = Bought()
     try:
         with buying_for(bought):
@@ -194,8 +193,6 @@ async def arented_number(
         with stopping_waits():
             yield RentedNumber(account, order, bought)
     except BaseException:
-        with anyio.CancelScope(shield=True):
-            await asyncio.to_thread(_end_after_error, bought)
+        await to_its_end(partial(_end_after_error, bought), "release")
         raise
-    with anyio.CancelScope(shield=True):
-        await asyncio.to_thread(_end, bought)
+    await to_its_end(partial(_end, bought), "release")

@@ -12,13 +12,15 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect_smsverify import waiting
-from prefect_smsverify.arguments import block_of, id_of, ids_of
+from prefect_smsverify.arguments import ahook_of, hook_of, id_of, ids_of
 from prefect_smsverify.defining import task
 from prefect_smsverify.paying import apay, pay, purchase
 from prefect_smsverify.stopping import current_stop
+from prefect_smsverify.threads import to_its_end
 from prefect_smsverify.twins import twin_of
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def order_number(
     """
     return pay(
         purchase(
-            block_of(credentials),
+            hook_of(credentials),
             product=product,
             service=service,
             country=country,
@@ -101,7 +103,7 @@ def order_number(
 @twin_of(order_number)
 async def aorder_number(credentials: SmsVerifyCredentials | str, **what: Any) -> Order:
     """`order_number` for coroutines."""
-    return await apay(purchase(await asyncio.to_thread(block_of, credentials), **what))
+    return await apay(purchase(await ahook_of(credentials), **what))
 
 
 # -------------------------------------------------------------- waiting
@@ -153,7 +155,7 @@ def wait_for_otp(
         WaitStoppedError: the run is going down, or is suspended.
         SmsVerifyError: see `SmsVerifyHook.wait_for_otp`.
     """
-    hook, stop = block_of(credentials).get_hook(), current_stop()
+    hook, stop = hook_of(credentials), current_stop()
     return waiting.wait_for_one(
         hook,
         id_of(order_id),
@@ -172,7 +174,7 @@ async def await_otp(
     credentials: SmsVerifyCredentials | str, order_id: Order | int | str, timeout: float, **options: Any
 ) -> Message:
     """`wait_for_otp` for coroutines. A wait holds no thread, and the event loop is never blocked."""
-    hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
+    hook, stop = await ahook_of(credentials), current_stop()
     return await waiting.await_one(hook, id_of(order_id), timeout, stop=stop, **options)
 
 
@@ -205,7 +207,7 @@ def wait_for_otps(
         WaitStoppedError: the run is going down.
         SmsVerifyError: what concerns all of them, such as a refused key, if no code has come.
     """
-    hook, stop, ids = block_of(credentials).get_hook(), current_stop(), ids_of(order_ids)
+    hook, stop, ids = hook_of(credentials), current_stop(), ids_of(order_ids)
     return waiting.wait_for_several(
         hook,
         ids,
@@ -227,7 +229,7 @@ async def await_otps(
     **options: Any,
 ) -> list[Outcome]:
     """`wait_for_otps` for coroutines."""
-    hook, stop = (await asyncio.to_thread(block_of, credentials)).get_hook(), current_stop()
+    hook, stop = await ahook_of(credentials), current_stop()
     return await waiting.await_several(hook, ids_of(order_ids), timeout, stop=stop, **options)
 
 
@@ -249,13 +251,13 @@ def cancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int 
         NotFoundError: there is no such order.
         NotCancellableError: the service refuses now. The wish to cancel stays on record and is tried again.
     """
-    return block_of(credentials).get_hook().cancel(id_of(order_id))
+    return hook_of(credentials).cancel(id_of(order_id))
 
 
 @task("Cancel order")
 async def acancel_order(credentials: SmsVerifyCredentials | str, order_id: Order | int | str) -> OrderStatus:
     """`cancel_order` for coroutines."""
-    return await asyncio.to_thread(cancel_order.fn, credentials, order_id)
+    return await to_its_end(partial(cancel_order.fn, credentials, order_id), "cancel")
 
 
 @task("Get order status")
@@ -272,7 +274,7 @@ def get_order_status(credentials: SmsVerifyCredentials | str, order_id: Order | 
     Raises:
         NotFoundError: there is no such order.
     """
-    return block_of(credentials).get_hook().get_status(id_of(order_id))
+    return hook_of(credentials).get_status(id_of(order_id))
 
 
 @task("Get order status")
@@ -297,7 +299,7 @@ def get_message(credentials: SmsVerifyCredentials | str, message_id: int | str) 
     Raises:
         NotFoundError: there is none, or its text has been purged.
     """
-    return block_of(credentials).get_hook().get_message(message_id)
+    return hook_of(credentials).get_message(message_id)
 
 
 @task("Get SMS")
@@ -326,7 +328,7 @@ def reconcile(credentials: SmsVerifyCredentials | str, cancel_after: float | Non
     Raises:
         ServiceError: the list of orders cannot be read.
     """
-    return block_of(credentials).get_hook().reconcile(cancel_after=cancel_after, stop=current_stop())
+    return hook_of(credentials).reconcile(cancel_after=cancel_after, stop=current_stop())
 
 
 @task("Reconcile")
@@ -347,7 +349,7 @@ def get_balance(credentials: SmsVerifyCredentials | str) -> Balance:
     Returns:
         the balance: `amount` and `currency`.
     """
-    return block_of(credentials).get_hook().get_balance()
+    return hook_of(credentials).get_balance()
 
 
 @task("Get balance")

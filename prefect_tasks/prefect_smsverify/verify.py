@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from prefect_smsverify.actions import check_action, check_result
-from prefect_smsverify.arguments import block_of
+from prefect_smsverify.arguments import ahook_of, hook_of
 from prefect_smsverify.defining import task
 from prefect_smsverify.paying import PaidCall, apay, pay
 from prefect_smsverify.stopping import current_stop
+from prefect_smsverify.threads import result_in_thread, to_its_end
 from prefect_smsverify.twins import twin_of
 from prefect_smsverify.waiting import await_one, wait_for_one
 from smsverify.checks import check_pattern, check_seconds, check_sender
@@ -83,7 +82,7 @@ def verify_number(
     """
     check_action(action)
     _check(sender, pattern)
-    account, stop = block_of(credentials), current_stop()
+    hook, stop = hook_of(credentials), current_stop()
     purchase = _given(
         service=service,
         country=country,
@@ -95,7 +94,7 @@ def verify_number(
         run_budget=run_budget,
         key=key,
     )
-    hook, seconds = account.get_hook(), check_seconds(timeout, "timeout")
+    seconds = check_seconds(timeout, "timeout")
     with attempts_of(hook, product, attempts, stop=stop, **purchase) as series:
         while True:
             order = pay(PaidCall(series.next_number, stop, partial(_give_up, series)))
@@ -123,15 +122,20 @@ async def averify_number(
     """`verify_number` for coroutines. `action` is a coroutine function, or one that is called in a thread."""
     check_action(action, may_be_async=True)
     _check(sender, pattern)
-    account, stop = await asyncio.to_thread(block_of, credentials), current_stop()
+    hook, stop = await ahook_of(credentials), current_stop()
     purchase = _given(**given)
-    hook, seconds = account.get_hook(), check_seconds(timeout, "timeout")
-    with attempts_of(hook, product, attempts, stop=stop, **purchase) as series:
+    seconds = check_seconds(timeout, "timeout")
+    with ExitStack() as stack:
+
+        def begin() -> Series:
+            return stack.enter_context(attempts_of(hook, product, attempts, stop=stop, **purchase))
+
+        series = await result_in_thread(begin, "series")
         while True:
             order = await apay(PaidCall(series.next_number, stop, partial(_give_up, series)))
             attempt = Attempt(RentedNumber(hook, order), series)
             try:
-                result = await asyncio.to_thread(action, order)
+                result = await result_in_thread(partial(action, order), "action")
                 if inspect.isawaitable(result):
                     result = await result
                 check_result(result)
@@ -139,13 +143,13 @@ async def averify_number(
                     hook, order.order_id, seconds, stop=stop, sender=sender, pattern=pattern
                 )
             except BaseException as error:
-                with anyio.CancelScope(shield=True):
-                    goes_on = await asyncio.to_thread(attempt.end, error)
-                if not goes_on:
+                if not await to_its_end(partial(attempt.end, error), "attempt"):
                     raise
             else:
-                await asyncio.to_thread(attempt.end, None)
-                return await asyncio.to_thread(series.verification, order, message, result)
+                await to_its_end(partial(attempt.end, None), "attempt")
+                return await result_in_thread(
+                    partial(series.verification, order, message, result), "verification"
+                )
 
 
 def _check(sender: str | None, pattern: str | re.Pattern[str] | None) -> None:

@@ -9,11 +9,9 @@ from concurrent.futures import wait
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from prefect_smsverify.runs import PrefectRun
 from prefect_smsverify.stopping import Stop
-from prefect_smsverify.threads import in_thread
+from prefect_smsverify.threads import in_thread, to_its_end
 from smsverify.checks import check_order_id
 from smsverify.errors import (
     AuthenticationError,
@@ -150,11 +148,9 @@ async def agive_back_unless_decided(
 ) -> None:
     """`give_back_unless_decided` for an event loop."""
     if not _has_decided(error):
-        giving = in_thread(partial(_give_back, hook, order_id, waiter, error), "release")
-        with anyio.CancelScope(shield=True):
-            await asyncio.wrap_future(giving)
+        fate = await to_its_end(partial(_give_back, hook, order_id, waiter, error), "release")
         if isinstance(error, WaitStoppedError):
-            raise WaitStoppedError(giving.result()) from None
+            raise WaitStoppedError(fate) from None
 
 
 def _has_decided(error: BaseException) -> bool:

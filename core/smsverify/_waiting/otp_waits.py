@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import arrival, end_of_wait, named, refund
+from smsverify._runtime.loop_threads import LoopThreads
 from smsverify._runtime.threads import result_of
 from smsverify._service.rate_limit import Priority
 from smsverify._waiting.ends import ended_with_other_sms, ended_without_code
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 log = log_of(__name__)
+
+_threads = LoopThreads(16, "smsverify-wait")
+# Apart, because a release asks the service, and takes long.
+_releases = LoopThreads(16, "smsverify-release")
 
 
 class OtpWaits:
@@ -112,7 +118,7 @@ class OtpWaits:
                 begun[0].future.cancel()
 
         try:
-            await asyncio.to_thread(begin)
+            await _threads.run(begin)
         except asyncio.CancelledError:
             # The thread goes on, and what it begins would last until the deadline.
             is_left.set()
@@ -123,10 +129,10 @@ class OtpWaits:
         try:
             message = await asyncio.wrap_future(wait.future)
         except WaitTimeoutError:
-            return await asyncio.to_thread(self._after_timeout, wait, cancels=cancel_on_timeout)
+            return await _releases.run_to_end(partial(self._after_timeout, wait, cancels=cancel_on_timeout))
         finally:
             wait.future.cancel()
-        return await asyncio.to_thread(self._handed_out, order_id, message)
+        return await _threads.run(partial(self._handed_out, order_id, message))
 
     def _begin(
         self,
