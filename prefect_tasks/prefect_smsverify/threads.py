@@ -36,4 +36,5 @@ async def to_its_end(call: Callable[[], T], name: str) -> T:
     going = in_thread(call, name)
     with anyio.CancelScope(shield=True):
         # Prefect's scopes are kept out. A cancellation by asyncio ends this, and not the call.
-        return await asyncio.shield(asyncio.wrap_future(going))
+        result = await asyncio.shield(asyncio.wrap_future(going))
+    return result
