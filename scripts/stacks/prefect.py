@@ -253,6 +253,8 @@ class PrefectServer:
             home = self.home / host.name
             home.mkdir(parents=True, exist_ok=True)
             environment |= {"PREFECT_HOME": str(home), "HOME": str(home)}
+            # Flow runs begin again on other hosts, so the results are where all have them, as in a bucket.
+            environment |= {"PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(self.home / "results")}
         worker = self._processes.spawn(name, command, environment)
 
         def is_there() -> bool:
