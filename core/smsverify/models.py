@@ -77,6 +77,11 @@ def as_price(value: Any) -> Any:
     return None if amount is None or amount < 0 else amount
 
 
+def is_usd(currency: Any) -> bool:
+    """Whether an amount is in USD, by the currency that stands beside it; where none does, it is."""
+    return currency in (None, "") or str(currency).strip().upper() in ("USD", "US$", "$")
+
+
 def _as_text(value: Any) -> Any:
     text = _as_listed_name(value)
     return None if text is None else text.strip()

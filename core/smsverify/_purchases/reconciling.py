@@ -174,7 +174,8 @@ class Reconciler:
 
     def _balance(self) -> Decimal | None:
         try:
-            return self._wallet.read()[1].amount
+            _, reading = self._wallet.read()
+            return None if reading is None else reading.amount
         except ServiceError as error:
             log.warning("The balance cannot be read: %s", error)
             return None

@@ -244,7 +244,8 @@ class Rentals:
 
     def _balance(self) -> Decimal | None:
         try:
-            return self._wallet.read()[1].amount
+            _, reading = self._wallet.read()
+            return None if reading is None else reading.amount
         except AuthenticationError:
             raise
         except ServiceError as error:

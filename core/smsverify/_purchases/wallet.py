@@ -22,7 +22,10 @@ from smsverify._store.sequence import Asked
 from smsverify._store.store import Store
 from smsverify._store.tables import balances, orders, purchases
 from smsverify.metrics import BALANCE, Meter
-from smsverify.models import Balance
+from smsverify.models import Balance, is_usd
+from smsverify.text import log_of
+
+log = log_of(__name__)
 
 ROUNDING = Decimal("0.01")  # USD by which two balances, or a price, may be rounded
 MOST_SUMS = 10_000  # sums that are looked through
@@ -188,10 +191,11 @@ class Wallet:
 
     def read(
         self, ask: Callable[..., Balance] | None = None, *, stop: threading.Event | None = None
-    ) -> tuple[Balance, Reading]:
+    ) -> tuple[Balance, Reading | None]:
         """Asks the service what the wallet holds, and keeps that for later comparisons.
 
-        It is not kept if another reading came after it was asked for.
+        It is not kept if another reading came after it was asked for. An amount in another currency than USD
+        cannot be compared: it is no reading.
 
         Args:
             ask: another way to ask it; takes `CallOptions`.
@@ -205,6 +209,9 @@ class Wallet:
                 asked.append(sequence.asked(self._store, connection, self._account))
 
         balance = (ask or self._api.get_balance)(stop=stop, before_sending=note_turn)
+        if not is_usd(balance.currency):
+            log.warning("The wallet is in %s: it is not compared with the records in USD", balance.currency)
+            return balance, None
         with self._store.write() as connection:
             self._store.lock(connection, self._account)
             before = self.last(connection)

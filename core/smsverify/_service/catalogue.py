@@ -25,13 +25,14 @@ from smsverify._store.tables import catalogues, purchases
 from smsverify.checks import OrderRequest
 from smsverify.errors import NotAvailableError, StoreError
 from smsverify.models import Country, Product, Service
-from smsverify.text import amount
+from smsverify.text import amount, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST_READ = 15.0  # seconds for which others wait for the caller that reads a list
 LOOK = 0.05  # seconds between two looks whether it has been read
 FRESH = 1 / 3  # of the service's minute: a price that matters may be this old
+_ORDERED_BY_NAME = frozenset({"rental", "esim"})
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,13 @@ class Catalogue:
         prices = PriceList(request.product, country)
         lines, read_at = self._lines(prices, is_strict=is_strict, stop=stop)
         field, wanted = ("plan", request.plan) if request.product == "esim" else ("service", request.service)
-        return Quote(_pick(lines, wanted or "", field), prices, read_at)
+        entry = _pick(lines, wanted or "", field)
+        if entry.service_id is None and request.product not in _ORDERED_BY_NAME:
+            raise NotAvailableError(
+                f"{shown(entry.name)} stands in the {request.product} catalogue without the service_id that "
+                "an order needs. Nothing was sent. Choose another service, or ask the service's support"
+            )
+        return Quote(entry, prices, read_at)
 
     def quote_again(
         self, product: Product, service: str, *, is_strict: bool = False, stop: threading.Event | None = None

@@ -36,6 +36,7 @@ from smsverify.models import (
     Service,
     as_price,
     as_whole,
+    is_usd,
     reckon_expiry,
 )
 from smsverify.text import log_of
@@ -366,7 +367,9 @@ def _rows(body: Any) -> list[Any] | None:
 
 
 def _prices(row: Mapping[str, Any], suffix: str = "") -> tuple[Decimal | None, Decimal | None]:
-    """The price that is charged, and the largest one stated."""
+    """The price that is charged, and the largest one stated. In another currency than USD, it is unknown."""
+    if not is_usd(row.get("currency")):
+        return None, None
     stated = [as_price(row.get(f"{name}{suffix}")) for name in ("sell_price", "price")]
     known = [price for price in stated if price is not None]
     return (known[0], max(known)) if known else (None, None)

@@ -13,7 +13,7 @@ from rigs.rooms import rooms_of, store_of
 
 from smsverify._purchases.wallet import Movement, compare
 from smsverify.hook import SmsVerifyHook
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 
 CENTS = st.integers(2, 2000).map(lambda cents: Decimal(cents) / 100)
 MOVES = st.lists(st.tuples(CENTS, st.sampled_from([-1, 1]), st.booleans(), st.booleans()), max_size=8)
@@ -99,6 +99,19 @@ def test_the_records_explain_what_was_bought_given_back_and_bought_elsewhere(
     assert found().lacks(Decimal("0.40"))
     simulator.deposit(100)
     assert not found().is_comparable
+
+
+def test_an_amount_in_another_currency_is_shown_and_not_compared(
+    hook: SmsVerifyHook, simulator: Simulator
+) -> None:
+    body = '{"balance": 50, "currency": "GBP"}'
+    simulator.add_fault(Fault("error_before", path="balance/", status=200, body=body, times=None))
+    balance = hook.get_balance()
+    assert (balance.amount, balance.currency) == (Decimal(50), "GBP")
+    with store_of(hook).read() as connection:
+        assert rooms_of(hook).wallet.last(connection) is None
+    assert hook.order("temporary", service="WhatsApp").order_id
+    assert hook.reconcile().balance is None
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -12,6 +12,8 @@ from rigs.offline import PHONE, UNSEEN, address, mock_catalogue
 from rigs.rooms import settings_of
 
 from smsverify import (
+    NotAvailableError,
+    PriceLimitError,
     SmsVerifyHook,
     UnexpectedResponseError,
 )
@@ -104,6 +106,39 @@ def test_the_price_that_is_charged_is_preferred_and_the_larger_one_is_known(
     requests_mock.get(address("services/esim/"), json=[{"name": "X", **row}])
     (plan,) = offline.list_esim_plans()
     assert (plan.price, plan.highest_price) == (of(price), of(highest))
+
+
+@pytest.mark.parametrize("currency", ["USD", "usd", "US$", "$", "", None])
+def test_a_price_in_usd_is_known(currency: str | None, offline: SmsVerifyHook, requests_mock: Mocker) -> None:
+    row = {"service_id": 1, "name": "X", "price": 0.4, "currency": currency}
+    requests_mock.get(address("services/temporary/"), json=[row])
+    assert offline.list_services("temporary")[0].price == Decimal("0.4")
+
+
+@pytest.mark.parametrize("currency", ["GBP", "eur", {"code": "USD"}])
+def test_a_price_in_another_currency_is_unknown(
+    currency: Any, offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    mock_catalogue(requests_mock, currency=currency)
+    fresh = SmsVerifyHook(**settings_of(offline) | {"account": f"in {currency}"})
+    for given in ({"product": "temporary", "service": 1}, {"product": "esim", "plan": "X"}):
+        with pytest.raises(PriceLimitError, match="unknown"):
+            fresh.order(**given, max_price="9")
+    requests_mock.get(address("orders/"), json=[{"order_id": 1, "price": 0.4, "currency": currency}])
+    assert fresh.list_orders()[0].price is None
+
+
+def test_a_line_without_the_id_that_an_order_needs_is_not_ordered(
+    offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    mock_catalogue(requests_mock, service_id=None)
+    fresh = SmsVerifyHook(**settings_of(offline) | {"account": "no ids"})
+    for product in ("temporary", "best-temp", "rent-1day", "rent-30days", "global"):
+        country = 4 if product == "global" else None
+        with pytest.raises(NotAvailableError, match=r"without the service_id .* Nothing was sent"):
+            fresh.order(product, service="X", country=country)
+    requests_mock.post(address("order/rental/"), json={"order_id": next(UNSEEN), "phone": PHONE})
+    assert fresh.order("rental", service="X", duration=3).service == "X"
 
 
 @pytest.mark.parametrize("price", [0.1 + 0.2, 0.29999999999999993, "0.30000000000000004", 3e-1])
