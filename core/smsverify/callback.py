@@ -110,9 +110,11 @@ def serve(hooks: Sequence[SmsVerifyHook], *, host: str = "127.0.0.1", port: int 
         host, port: where to listen. TLS is a proxy's concern.
 
     Raises:
-        InvalidRequestError: no account has a secret, all have the same, or the port is taken.
+        InvalidRequestError: there is no account, none has a secret, all have the same, or the port is taken.
         StoreError: no account's store can be used.
     """
+    if not hooks:
+        raise InvalidRequestError("no account is given, so no callback could be taken. Give one or more")
     import uvicorn
 
     from smsverify._receiver.connections import (

@@ -24,7 +24,7 @@ def serve_callbacks(
         port: where to listen; 0 takes a free one.
 
     Raises:
-        InvalidRequestError: no account has a secret, all have the same, or the port is taken.
+        InvalidRequestError: there is no account, none has a secret, all have the same, or the port is taken.
         StoreError: no account's store can be used.
     """
     from smsverify.callback import serve

@@ -115,11 +115,14 @@ class SmsVerifyCredentials(CredentialsBlock):
 
     @model_validator(mode="after")
     def _has_no_other_fields(self) -> Self:
+        self._refuse_other_fields()
+        return self
+
+    def _refuse_other_fields(self) -> None:
         # Prefect's blocks accept unknown fields: a misspelt budget would be no budget.
         for name in self.model_extra or {}:
             if not name.startswith(("_", "block_type_slug")):
                 refuse_unknown(name)
-        return self
 
     def get_hook(self) -> "SmsVerifyHook":
         """The client of this account. Nothing is connected before its first call.
@@ -132,6 +135,7 @@ class SmsVerifyCredentials(CredentialsBlock):
         from prefect_smsverify.hook import PrefectHook
         from prefect_smsverify.logs import show_in_runs
 
+        self._refuse_other_fields()  # which may have been assigned
         show_in_runs()
         return PrefectHook(**{name: getattr(self, name) for name in type(self).model_fields})
 

@@ -11,7 +11,7 @@ from prefect_smsverify.artifacts import publishing
 from prefect_smsverify.overview import publish_overview
 from prefect_smsverify.rentals import renew_expiring_rentals
 from prefect_smsverify.tasks import reconcile
-from smsverify.reports import KeptRental
+from smsverify.reports import KeptRental, Reconciliation, RentalsReport
 
 
 @flow(name="Reconcile SMS orders", persist_result=False)
@@ -21,8 +21,8 @@ def reconcile_flow(
     """Compares the records with the service, leaves the result as an artifact, and fails on findings.
 
     Serve it every quarter of an hour, and let an automation report its failures. The table artifact
-    `smsverify-reconciliation` has a line for each finding; its description sums up wallet and spending. The
-    markdown artifact `smsverify-overview` shows the account as a whole.
+    `smsverify-reconciliation` has a line for each finding; its description names the block and sums up wallet
+    and spending. The markdown artifact `smsverify-overview` shows the account as a whole.
 
     Args:
         credentials: name of a saved `SmsVerifyCredentials` block.
@@ -43,7 +43,7 @@ def reconcile_flow(
             key="smsverify-reconciliation",
             table=[{"needs attention": finding} for finding in report.findings]
             or [{"needs attention": "nothing"}],
-            description=report.as_text().partition("\n")[0],
+            description=_summary(credentials, report),
         )
     with publishing("The overview"):
         publish_overview(credentials)
@@ -69,7 +69,8 @@ def renew_rentals_flow(
 
     Serve it several times in `within`, every hour for four hours, and let an automation report its failures.
     The table artifact `smsverify-rentals` has a line for each rental: what was done and why, what it cost,
-    and when it ends now. Its description sums up the cost, the wallet, and what the next renewals cost.
+    and when it ends now. Its description names the block and sums up the cost, the wallet, and what the next
+    renewals cost.
 
     Args:
         credentials: name of a saved `SmsVerifyCredentials` block.
@@ -105,13 +106,18 @@ def renew_rentals_flow(
         create_table_artifact(
             key="smsverify-rentals",
             table=[_row(rental) for rental in report.rentals] or [{"rental": "none"}],
-            description=report.as_text().partition("\n")[0],
+            description=_summary(credentials, report),
         )
     with publishing("The overview"):
         publish_overview(credentials)
     if fail_on_findings:
         report.raise_if_failed()
     return report.as_dict()
+
+
+def _summary(credentials: str, report: Reconciliation | RentalsReport) -> str:
+    # The blocks of several accounts share the artifact's key.
+    return f"block {credentials}: " + report.as_text().partition("\n")[0]
 
 
 def _row(rental: KeptRental) -> dict[str, Any]:

@@ -73,3 +73,8 @@ def test_an_account_without_a_secret_is_refused(simulate: Callable[..., Simulato
     simulate()
     with pytest.raises(InvalidRequestError, match="callback_secrets"):
         serve_callbacks(SmsVerifyCredentials(), port=0)
+
+
+def test_no_account_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="no account is given"):
+        serve_callbacks()

@@ -129,6 +129,14 @@ def test_a_saved_block_is_found_by_its_name_in_flows_of_both_kinds(simulator: Si
     assert [balance.amount for balance in asyncio.run(coroutine())] == [50, 50]
 
 
+def test_a_misspelt_field_that_is_assigned_is_refused_before_anything_is_bought() -> None:
+    block: Any = SmsVerifyCredentials(api_key=SecretStr("key"))
+    block.daily_bugdet = 5
+    with pytest.raises(InvalidRequestError, match="daily_budget") as caught:
+        block.get_hook()
+    assert caught.value.field == "daily_bugdet"
+
+
 def test_a_misspelt_field_is_refused_with_the_one_that_was_meant(simulator: Simulator) -> None:
     with pytest.raises(ValueError, match=r"did you mean daily_budget\?"):
         SmsVerifyCredentials(daily_bugdet="5")

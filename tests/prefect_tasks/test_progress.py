@@ -88,6 +88,18 @@ def signed_up(simulator: Simulator, account: SmsVerifyCredentials) -> State[Any]
     return sign_up(return_state=True)
 
 
+def test_the_function_publishes_in_a_flow_that_is_a_coroutine() -> None:
+    @flow
+    async def publishes() -> list[Any]:
+        ended: Future[Any] = Future()
+        ended.set_result(3)
+        return publish_progress([PrefectConcurrentFuture(uuid4(), ended)])
+
+    state = asyncio.run(publishes(return_state=True))
+    (artifact,) = published(state.state_details.flow_run_id)
+    assert artifact.data == 100
+
+
 def test_it_counts_what_has_ended_and_gives_each_outcome(
     simulator: Simulator, account: SmsVerifyCredentials
 ) -> None:

@@ -87,6 +87,7 @@ def test_where_all_is_accounted_for_the_flow_says_so(simulator: Simulator) -> No
     assert Decimal(report["spent_today"]) == Decimal("0.40")
     assert Decimal(report["balance"]) == Decimal("49.60")
     assert lines(artifact) == ["nothing"]
+    assert artifact.description.startswith(f"block {BLOCK}: ")
     assert "spent today 0.40 USD" in artifact.description
 
 

@@ -75,6 +75,7 @@ def test_a_run_renews_what_is_due_and_leaves_a_table(service: Simulator, rentals
     }
     assert Decimal(rows[rentals["three"]]["cost"]) == 4
     assert all(row["expires_at"] for row in rows.values())
+    assert artifact.description.startswith(f"block {BLOCK}: ")
     assert "2 renewed, 1 not_due; that cost 5.20 USD" in artifact.description
     assert Decimal(report["balance"]) == service.balance()
     assert report["findings"] == []
