@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from smsverify.errors import InvalidRequestError, SettingsUnavailableError
 from smsverify_provider.versions import MASKER, AirflowNotFoundException, ask, conf
@@ -199,7 +199,7 @@ def settings_of(connection: Connection) -> dict[str, Any]:
         )
     try:
         settings = json.loads(connection.extra or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
         raise InvalidRequestError("extra must be a JSON object with settings by name", field="extra")
@@ -228,15 +228,25 @@ def _base_url(connection: Connection) -> str | None:
         raise InvalidRequestError(
             "schema must be http, https or blank. Write a path into the host", field="schema"
         )
-    parts = urlsplit(host if "://" in host else f"{scheme or 'https'}://{host}")
+    parts = _split(host if "://" in host else f"{scheme or 'https'}://{host}", "host")
     if connection.port and not parts.netloc.endswith(f":{connection.port}"):
         parts = parts._replace(netloc=f"{parts.netloc}:{connection.port}")
     return parts.geturl()
 
 
+def _split(url: str, field: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # whose text may quote a password
+        raise InvalidRequestError(
+            f"{field} is malformed: it has a host that no URL can have. Look for brackets and odd characters",
+            field=field,
+        ) from None
+
+
 def _with_password(store_url: Any, password: Any) -> str:
     """The store's URL with its password, which is apart from it because Airflow masks extras by name."""
-    parts = urlsplit(str(store_url or ""))
+    parts = _split(str(store_url or ""), "store_url")
     user, at, host = parts.netloc.rpartition("@")
     if not at or ":" in user:
         raise InvalidRequestError(

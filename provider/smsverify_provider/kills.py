@@ -58,6 +58,7 @@ def give_back(
         return
     if ti is not None and _runs_again(ti, tries_left, read_state or state_of):
         log.info("Order %d is kept for the next try of its task", order_id)
+        at_final_failure(lambda: hook.release(order_id, reason, waiter=waiter))
         return
     hook.release(order_id, reason, waiter=waiter)
 
@@ -172,6 +173,19 @@ def at_end(succeeded: Callable[[], Any], failed: Callable[[], Any]) -> None:
             name = f"on_{kind}_callback"
             works = [*getattr(task, name), _ignoring_context(succeeded if kind == "success" else failed)]
             setattr(task, name, works)
+
+
+def at_final_failure(work: Callable[[], Any]) -> None:
+    """Inside a task, does some work if its try, which fails, turns out to be the last one.
+
+    Whether another one comes, a retry policy may decide when the task has failed already.
+    """
+    try:
+        task: Any = get_current_context()["ti"].task
+    except (RuntimeError, AttributeError):
+        return
+    with _extending:
+        task.on_failure_callback = [*task.on_failure_callback, _ignoring_context(work)]
 
 
 def _ignoring_context(work: Callable[[], Any]) -> Callable[[Any], None]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from itertools import count
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext
 from smsverify.errors import InvalidRequestError
 from smsverify.overview import Task
 from smsverify.wings import Handover, ProcessLock, RunContext
-from smsverify_provider.kills import at_end, has_tries_left, retry_within
+from smsverify_provider.kills import at_end, at_final_failure, has_tries_left, retry_within
 from smsverify_provider.metrics import AirflowMetrics
 from smsverify_provider.versions import (
     AirflowFailException,
@@ -79,6 +80,10 @@ class AirflowRun(RunContext):
         ti = running_ti()
         is_last = isinstance(sys.exc_info()[1], FOR_GOOD) or not has_tries_left(ti)
         return None if is_last else retry_within(ti)
+
+    def at_final_failure(self, work: Callable[[], Any]) -> None:
+        """In the task's failure callback, which Airflow calls after its last try."""
+        at_final_failure(work)
 
     def name(self) -> str:
         """The Dag run."""

@@ -21,6 +21,7 @@ from airflow.sdk.log import mask_secret
 from smsverify.errors import InvalidRequestError, SettingsUnavailableError
 from smsverify.settings import DEFAULT_BASE_URL
 from smsverify.simulator import Simulator
+from smsverify_provider.connections import settings_of
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
 
@@ -121,6 +122,15 @@ def test_an_argument_precedes_the_connection(hook_of: Any) -> None:
         ({"password": KEY, "extra": {"store_url": "mysql://db/sms"}}, "store_url"),
         ({"password": KEY, "extra": "no JSON"}, "extra"),
         ({"password": KEY, "extra": "[1]"}, "extra"),
+        ({"password": KEY, "host": "http://[::1"}, "host"),
+        ({"password": KEY, "host": "http://user:hunter2\u2100@sms.example.org"}, "host"),
+        (
+            {
+                "password": KEY,
+                "extra": {"store_url": "postgresql+psycopg://hunter2\u2100@db/sms", "store_password": "pw"},
+            },
+            "store_url",
+        ),
         ({"password": KEY, "extra": {"store_password": "pw"}}, "store_password"),
         (
             {
@@ -139,6 +149,14 @@ def test_what_is_wrong_is_refused_by_its_name_and_without_its_secrets(
     assert caught.value.field == field
     assert field in str(caught.value)
     assert KEY not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_extra_that_no_parser_can_follow_is_refused() -> None:
+    nested = Connection(conn_id="mine", conn_type="smsverify", password=KEY, extra="[" * 100_000)
+    with pytest.raises(InvalidRequestError) as caught:
+        settings_of(nested)
+    assert caught.value.field == "extra"
 
 
 def test_the_stores_password_is_kept_apart_and_put_into_its_url(hook_of: Any) -> None:

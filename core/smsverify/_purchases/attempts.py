@@ -247,6 +247,9 @@ class Series:
             self._orders.releases.request(
                 order.order_id, why, scope="unused", patience=patience, is_planned=True
             )
+            self._run.at_final_failure(
+                lambda: self._orders.cancelling.release(order.order_id, why, undo=True)
+            )
         finally:
             self.let_go()
         log.info(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from smsverify._orders.handover import Handover
 from smsverify._runtime import surroundings
@@ -51,6 +52,9 @@ class RunContext:
     def next_try_within(self) -> float | None:
         """In how many seconds at most the run makes this call again if it fails now; `None` for never."""
         return None
+
+    def at_final_failure(self, work: Callable[[], Any]) -> None:
+        """Does some work if the run fails and, although a next try was expected, makes the call no more."""
 
     def name(self) -> str:
         """The run that `run_budget` limits."""
