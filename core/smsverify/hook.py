@@ -296,8 +296,8 @@ class SmsVerifyHook(AccountView):
     ) -> bool:
         """Cancels an order that is not needed any more, if it has not ended. Never raises for the service.
 
-        What cannot be done now stays on record. A rental in use, an order with a code or one that another
-        waiter has claimed meanwhile is left alone.
+        What cannot be done now stays on record. A rental in use and an order with a code are left alone. So
+        is one that another waiter has claimed meanwhile, or that a newer call has got by its key.
 
         Args:
             order_id: the order.
@@ -309,7 +309,7 @@ class SmsVerifyHook(AccountView):
             whether the order is cancelled.
         """
         order_id, waiter, undo = check_order_id(order_id), check_waiter(waiter), check_switch(undo, "undo")
-        return self._parts.orders.cancelling.release(order_id, check_reason(reason), waiter=waiter, undo=undo)
+        return self._parts.orders.give_back(order_id, check_reason(reason), waiter=waiter, undo=undo)
 
     @contextmanager
     def rented_number(self, product: str, **purchase: Unpack[PurchaseOptions]) -> Iterator[RentedNumber]:
@@ -360,7 +360,7 @@ class SmsVerifyHook(AccountView):
 
         Raises:
             VerificationError: nothing is left to try; it lists the attempts.
-            PurchaseConflictError: another call still tries a number of this key, and asks for something else.
+            PurchaseConflictError: a call that asks for something else, or a newer one, has the key's number.
             SmsVerifyError: as for `order`, except what is not available or too expensive. The attempts stay
                 on record, and an error of the block gives its number back.
         """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -47,6 +48,7 @@ class RentedNumber:
     _hook: _Waits = field(repr=False)
     order: Order
     timeout: float = DEFAULT_TIMEOUT
+    _before_wait: Callable[[int], None] = field(default=lambda _: None, repr=False)
 
     @property
     def order_id(self) -> int:
@@ -60,10 +62,12 @@ class RentedNumber:
 
     def wait_for_otp(self, timeout: float | None = None, **options: Unpack[WaitOptions]) -> Message:
         """`SmsVerifyHook.wait_for_otp` for this number."""
+        self._before_wait(self.order_id)
         return self._hook.wait_for_otp(self.order_id, self._or_own(timeout), **options)
 
     async def await_otp(self, timeout: float | None = None, **options: Unpack[WaitOptions]) -> Message:
         """`SmsVerifyHook.await_otp` for this number."""
+        await asyncio.to_thread(self._before_wait, self.order_id)
         return await self._hook.await_otp(self.order_id, self._or_own(timeout), **options)
 
     def _or_own(self, timeout: float | None) -> float:
@@ -74,6 +78,8 @@ class _Series(Protocol):
     """What an attempt needs of its series."""
 
     def next_number(self) -> Order: ...
+
+    def refuse_if_taken_over(self, order_id: int) -> None: ...
 
     def succeed(self, order: Order) -> None: ...
 
@@ -149,14 +155,16 @@ def attempts_in(opening: AbstractContextManager[_Series], hook: _Waits, timeout:
     """The attempts of a series, until one is done; `VerificationError` if nothing is left to try."""
     with opening as series:
         while True:
-            attempt = Attempt(RentedNumber(hook, series.next_number(), timeout), series)
+            number = RentedNumber(hook, series.next_number(), timeout, series.refuse_if_taken_over)
+            attempt = Attempt(number, series)
             try:
                 yield attempt
             except GeneratorExit:  # the loop was left
                 if attempt.is_done:
                     return
                 if not attempt.is_over:
-                    series.give_up(attempt.number.order, "its block was never entered")
+                    with errors_logged(attempt.number.order_id):
+                        series.give_up(attempt.number.order, "its block was never entered")
                 raise
             if not attempt.is_over:
                 attempt.end(None)  # its block was never entered

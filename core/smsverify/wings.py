@@ -54,6 +54,7 @@ __all__ = [
     "cached_property",
     "claim",
     "is_taken_from",
+    "is_taken_over",
     "keep_place",
     "leaving_queue",
     "load_client",
@@ -141,6 +142,11 @@ def is_taken_from(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> bool
     return hook._parts.orders.handover.is_taken_from(check_order_id(order_id), check_key(waiter, "waiter"))
 
 
+def is_taken_over(hook: SmsVerifyHook, order_id: int | str, holder: str) -> bool:
+    """Whether a newer call than `holder` has got an order by its key: no wait for the older one claims it."""
+    return hook._parts.orders.handover.holder_of(check_order_id(order_id)) not in (None, holder)
+
+
 def plan_release(
     hook: SmsVerifyHook, order_id: int | str, reason: str, *, waiter: str | None = None, patience: float
 ) -> bool:
@@ -155,11 +161,18 @@ def plan_release(
         patience: seconds.
 
     Returns:
-        whether it is on record: `False` if another waiter has the order, or its code was handed out.
+        whether it is on record: `False` if another waiter or a newer call has the order, or its code was
+        handed out.
     """
     order_id, seconds = check_order_id(order_id), check_seconds(patience, "patience")
-    return hook._parts.orders.releases.request(
-        order_id, check_reason(reason), waiter=check_waiter(waiter), patience=seconds, is_planned=True
+    orders = hook._parts.orders
+    return orders.releases.request(
+        order_id,
+        check_reason(reason),
+        waiter=check_waiter(waiter),
+        holder=orders.handover.holder_here(order_id),
+        patience=seconds,
+        is_planned=True,
     )
 
 

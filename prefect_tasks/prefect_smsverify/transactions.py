@@ -116,8 +116,9 @@ def is_in_a_run() -> bool:
 
 def hand_over_at_the_end(order_id: int, handover: Handover) -> None:
     """Hands an order over when the code around it has come to a good end."""
-    held, transaction, flow = handover.hold(order_id), get_transaction(), FlowRunContext.get()
-    if block := block_around():
+    block, transaction, flow = block_around(), get_transaction(), FlowRunContext.get()
+    held = handover.hold(order_id, claims=block is not None)
+    if block is not None:
         block.handover, block.held = handover, held
     elif transaction is not None:
 

@@ -100,6 +100,7 @@ def verify_number(
             order = pay(PaidCall(series.next_number, stop, partial(_give_up, series)))
             with Attempt(RentedNumber(hook, order), series) as number:
                 result = check_result(action(order))
+                series.refuse_if_taken_over(order.order_id)
                 message = wait_for_one(
                     hook, number.order_id, seconds, stop=stop, sender=sender, pattern=pattern
                 )
@@ -139,6 +140,7 @@ async def averify_number(
                 if inspect.isawaitable(result):
                     result = await result
                 check_result(result)
+                await result_in_thread(partial(series.refuse_if_taken_over, order.order_id), "holder")
                 message = await await_one(
                     hook, order.order_id, seconds, stop=stop, sender=sender, pattern=pattern
                 )

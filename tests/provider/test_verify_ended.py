@@ -15,7 +15,13 @@ from airflow.sdk import TaskInstanceState
 from trigger_runs import event_of
 from verify_runs import Form, Tries, resume, same_try, verifying
 
-from smsverify.errors import AuthenticationError, InvalidRequestError, NotFoundError, SmsVerifyError
+from smsverify.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    NotFoundError,
+    PurchaseConflictError,
+    SmsVerifyError,
+)
 from smsverify.simulator import Fault, Simulator
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
@@ -92,6 +98,30 @@ def test_a_wait_that_fails_in_the_triggerer_gives_the_number_back(
     with pytest.raises(SmsVerifyError, match="it failed"):
         resume(wait, trigger, event)
     assert [order.status for order in sim.orders()] == ["cancelled"]
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+def test_a_task_gives_back_no_number_that_a_newer_call_with_its_key_has(
+    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator, is_waiting: bool
+) -> None:
+    wait = verifying(print, key="mine", timeout=3.0)
+    trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
+
+    async def ends() -> dict[str, Any]:
+        going_on = asyncio.create_task(event_of(trigger)) if is_waiting else None
+        while is_waiting and not hook.overview().waits.count:
+            await asyncio.sleep(0.05)
+        newer = hook.attempts("temporary", key="mine", service="WhatsApp", max_price="0.50")
+        number = await asyncio.to_thread(next, newer)
+        event = await (going_on or event_of(trigger))
+        with pytest.raises(PurchaseConflictError, match="a newer call"):
+            resume(wait, trigger, event)
+        assert [(order.order_id, order.status) for order in sim.orders()] == [
+            (number.number.order_id, "pending")
+        ]
+        return event
+
+    assert asyncio.run(ends())["outcome"] == ("timeout" if is_waiting else "ended")
 
 
 def test_a_template_that_gives_another_value_after_the_wait_gives_the_number_back(

@@ -111,21 +111,25 @@ class Cancelling:
         reason: str,
         *,
         waiter: str | None = None,
+        holder: str | None = None,
         undo: bool = False,
         unless_since: tuple[float, float] | None = None,
         stop: threading.Event | None = None,
     ) -> bool:
-        """Cancels an order if it has not ended and no other call needs it; see `SmsVerifyHook.release`."""
+        """Cancels an order if it has not ended and no other call needs it; see `SmsVerifyHook.release`, and
+        `Releases.request` for `holder` and `unless_since`.
+        """
         if not self._releases.request(
             order_id,
             reason,
             waiter=waiter,
+            holder=holder,
             scope="unused" if undo else "pending",
             patience=self._pause,
             unless_since=unless_since,
         ):
             log.info(
-                "Order %d is not cancelled, although %s: its code was used, or another call waits for it",
+                "Order %d is not cancelled, although %s: its code was used, or another call needs it",
                 order_id,
                 reason,
             )

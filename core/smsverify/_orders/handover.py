@@ -1,10 +1,13 @@
 """Who has an order: no one yet, the caller that it was handed over to, or the call that waits for its code.
 
 From the transaction that records its purchase, an order is *unclaimed* until a caller has it. Every order has
-at most one *waiter*, the newest.
+at most one *waiter*, the newest, and at most one *holder*: the newest call that works with it for its key.
 """
 
 from __future__ import annotations
+
+import uuid
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -74,26 +77,42 @@ class Handover:
         except StoreError as error:
             log.warning("Order %d was handed over, but that cannot be recorded: %s", order_id, error)
 
-    def hold(self, order_id: int) -> Held:
-        """Lets this process hold an order, with heartbeats, until it is handed over or let go."""
-        held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over)
+    def hold(self, order_id: int, *, holder: str | None = None, claims: bool = False) -> Held:
+        """Lets this process hold an order, with heartbeats, until it is handed over or let go. No call that
+        has held it before gives it back from now on.
+
+        Args:
+            order_id: the order.
+            holder: names the call that works with it; random by default.
+            claims: the call waits for its code too, so no earlier wait gives it back either.
+        """
+        name = holder or uuid.uuid4().hex
+        held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over, name)
+        try:
+            self._record_heartbeat(order_id, {"holder": name} | ({"waiter": name} if claims else {}))
+        except StoreError as error:
+            log.warning("Order %d is held, but that cannot be recorded yet: %s", order_id, error)
         holding.hold(held)
         return held
 
     def refer_to(self, order_id: int) -> None:
         """A caller names an order, and so has it, unless this process still holds it for its buyer."""
-        if holding.is_held(self._name, order_id):
+        if holding.held(self._name, order_id) is not None:
             self.keep_alive(order_id)
         else:
             self.take(order_id)
 
     def keep_alive(self, order_id: int) -> None:
-        """Records that the process which holds an unclaimed order is alive."""
-        this = sa.and_(self._records.is_order(order_id), orders.c.unclaimed_since.is_not(None))
+        """Records that the process which holds an order is alive."""
+        self._record_heartbeat(order_id, {})
+
+    def _record_heartbeat(self, order_id: int, values: dict[str, Any]) -> None:
         with self._store.write() as connection:
             now = self._store.now(connection)
-            values = {"unclaimed_since": now, "waiter_since": now}
-            connection.execute(sa.update(orders).where(this).values(**values))
+            # Where another caller has named it, it stays that caller's.
+            unclaimed = sa.case((orders.c.unclaimed_since.is_not(None), now))
+            values = {**values, "held_at": now, "waiter_since": now, "unclaimed_since": unclaimed}
+            self._records.update(connection, order_id, **values)
 
     def hand_out_again(self, order_id: int) -> None:
         """Records that the key of an order gets it once more. A release is withdrawn, unless its scope is
@@ -127,8 +146,19 @@ class Handover:
         """Whether a call that holds an order, or waits for it, has sent a heartbeat lately."""
         with self._store.read() as connection:
             alive_since = self._store.now(connection) - self._forgotten
-            is_held = sa.func.coalesce(orders.c.unclaimed_since, 0.0) > alive_since
-            return bool(self._records.value(connection, order_id, sa.or_(is_held, is_awaited(alive_since))))
+            heartbeats = (orders.c.unclaimed_since, orders.c.held_at)
+            is_held = [sa.func.coalesce(heartbeat, 0.0) > alive_since for heartbeat in heartbeats]
+            return bool(self._records.value(connection, order_id, sa.or_(*is_held, is_awaited(alive_since))))
+
+    def holder_of(self, order_id: int) -> str | None:
+        """The newest call that works with an order; `None` where none has said so."""
+        with self._store.read() as connection:
+            return self._records.value(connection, order_id, orders.c.holder)
+
+    def holder_here(self, order_id: int) -> str | None:
+        """The call of this process that holds an order; `None` where none does."""
+        held = holding.held(self._name, order_id)
+        return None if held is None else held.holder
 
     def note_reconciled(self, order_id: int) -> None:
         """Records that a reconciliation deals with an order now, so that others come first next time."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Held:
         pause: seconds between two heartbeats.
         keep_alive: sends a heartbeat for an order.
         has_owner: records that a caller has an order.
+        holder: names the call that holds it.
     """
 
     account: str
@@ -39,6 +41,7 @@ class Held:
     pause: float
     keep_alive: Callable[[int], None] = field(repr=False)
     has_owner: Callable[[int], None] = field(repr=False)
+    holder: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def hand_over(self) -> None:
         """A caller has the order from now on."""
@@ -83,9 +86,9 @@ class _Hands:
                 del self._held[held.account, held.order_id]
         self._changed.set()
 
-    def have(self, account: str, order_id: int) -> bool:
+    def get(self, account: str, order_id: int) -> Held | None:
         with self._lock:
-            return (account, order_id) in self._held
+            return self._held.get((account, order_id))
 
     def _beat(self) -> None:
         beaten_at = boottime()
@@ -114,4 +117,4 @@ _hands = _Hands()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_hands.forget)
 hold = _hands.take
-is_held = _hands.have
+held = _hands.get

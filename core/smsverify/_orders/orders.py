@@ -42,3 +42,8 @@ class Orders:
         self.handover = Handover(records, self.releases, time_scale=time_scale)
         self.status = StatusReader(api, records, self.listing, inbox, time_scale=time_scale)
         self.cancelling = Cancelling(api, self.status, records, self.releases, inbox, time_scale=time_scale)
+
+    def give_back(self, order_id: int, reason: str, *, waiter: str | None, undo: bool) -> bool:
+        """Cancels an order for a call of this process; see `SmsVerifyHook.release`."""
+        holder = self.handover.holder_here(order_id)
+        return self.cancelling.release(order_id, reason, waiter=waiter, holder=holder, undo=undo)

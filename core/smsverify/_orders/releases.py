@@ -55,6 +55,7 @@ class Releases:
         reason: str,
         *,
         waiter: str | None = None,
+        holder: str | None = None,
         scope: str = "pending",
         patience: float = 0.0,
         is_planned: bool = False,
@@ -62,12 +63,13 @@ class Releases:
     ) -> bool:
         """Records that an order is to be cancelled; returns `False` where it is still needed.
 
-        It is where another waiter has it, or where its code was returned and `scope` is not `any`.
+        It is where another waiter or holder has it, or where its code was returned and `scope` is not `any`.
 
         Args:
             order_id: the order.
             reason: why, for people.
             waiter: who gives it up, see `is_claimed_by`; `None` for a decision that is made for all waiters.
+            holder: the call that gives it up, if a later one with its key may work with it by now.
             scope: see `Release`; a wider one that is on record stays.
             patience: seconds until others try, in case the caller does not.
             is_planned: no one tries before these seconds are over.
@@ -79,6 +81,8 @@ class Releases:
             is_free.append(orders.c.used_at.is_(None))
         if waiter is not None:
             is_free.append(sa.or_(orders.c.waiter.is_(None), is_claimed_by(waiter)))
+        if holder is not None:
+            is_free.append(sa.or_(orders.c.holder.is_(None), orders.c.holder == holder))
         if unless_since is not None:
             claimed, alive = unless_since
             is_free += [sa.func.coalesce(orders.c.waiter_since, 0.0) <= claimed, sa.not_(is_awaited(alive))]

@@ -29,6 +29,7 @@ from smsverify.errors import (
     VerificationError,
 )
 from smsverify.models import RENTALS, Message, Order
+from smsverify.numbers import errors_logged
 from smsverify.text import amount, log_of
 from smsverify.verification import TriedNumber, Verification, summary_of
 
@@ -167,6 +168,7 @@ class Series:
         self._limit = limit
         self._max_cost = max_cost
         self.key = key
+        self.holder = uuid.uuid4().hex  # names this call; the newest call that has the number has the attempt
         self._row: Any = None
         self._has_tried = False  # whether this call has tried a number, or resumed an attempt
         self._held: Held | None = None
@@ -204,17 +206,30 @@ class Series:
                 self._records.decide(row, "unavailable", why)
             else:
                 self._has_tried = True
-                self._held = self._orders.handover.hold(order.order_id)
-                tried = sum(one.order_id is not None for one in self._records.last_series())
-                log.info("Attempt %d of %d: order %d, %s", tried, self._limit, order.order_id, order.phone)
+                self._hold(order)
                 return order
 
-    def resume(self, order_id: int) -> Order | None:
-        """The number that another process has tried, if its attempt is undecided. Sends no request."""
+    def resume(self, order_id: int, holder: str | None = None) -> Order | None:
+        """The number that another process has tried, if its attempt is undecided. Sends no request.
+
+        Args:
+            order_id: the number's order.
+            holder: of the call's series in that process. By default this one goes on as the newest.
+        """
         rows = self._records.last_series()
+        self.holder = holder or self._orders.handover.holder_of(order_id) or self.holder
         self._row = next((row for row in rows if row.order_id == order_id and row.outcome is None), None)
         self._has_tried = self._row is not None
         return None if self._row is None else self._orders.records.get(order_id)
+
+    def refuse_if_taken_over(self, order_id: int) -> None:
+        """Raises where a newer call has the number: a wait of this one would give it back at its time-out.
+
+        Raises:
+            PurchaseConflictError: nothing was sent.
+        """
+        if self._is_taken_over(order_id):
+            raise self._taken_over(order_id)
 
     def has_bought(self, order_id: int) -> bool:
         """Whether an attempt under this key has bought this order. If none has, another account or namespace
@@ -227,8 +242,11 @@ class Series:
         try:
             is_used = self._orders.handover.was_used(order.order_id)
             if not is_used:
-                self._orders.cancelling.release(order.order_id, "its code was not used", undo=True)
-            self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
+                self._orders.cancelling.release(
+                    order.order_id, "its code was not used", holder=self.holder, undo=True
+                )
+            if is_used or not self._is_taken_over(order.order_id):
+                self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
         finally:
             self.let_go()
         if is_used:
@@ -236,36 +254,40 @@ class Series:
 
     def give_up(self, order: Order, why: str) -> None:
         """The caller has failed. The number is given back, but kept for a further try of the run, unless its
-        code was read: then the next number is for the further try.
+        code was read: then the next number is for the further try. One that a newer call has stays with that.
         """
         try:
             is_used_up = order.product not in RENTALS and self._orders.handover.was_used(order.order_id)
             patience = None if is_used_up else self._run.next_try_within()
             if patience is None:
-                self.fail(order, "given_up", why)
+                self._end(order, "given_up", why)
                 return
-            self._orders.releases.request(
-                order.order_id, why, scope="unused", patience=patience, is_planned=True
+            is_kept = self._orders.releases.request(
+                order.order_id,
+                why,
+                holder=self.holder,
+                scope="unused",
+                patience=patience,
+                is_planned=True,
             )
             self._run.at_final_failure(
                 lambda: self._orders.cancelling.release(order.order_id, why, undo=True)
             )
         finally:
             self.let_go()
-        log.info(
-            "Order %d is kept for the next try of its task, for at most %.0f s", order.order_id, patience
-        )
+        if is_kept:
+            log.info(
+                "Order %d is kept for the next try of its task, for at most %.0f s", order.order_id, patience
+            )
 
     def fail(self, order: Order, outcome: str, why: str) -> None:
-        """The attempt is over without a code: its number is given back, and stays on record until it is."""
-        # First, so that no next number is bought before it is at least on record that this one goes back.
-        try:
-            is_cancelled = self._cancel(order.order_id, why)
-            self._records.decide(self._row, outcome, why)
-        finally:
-            self.let_go()
-        if not is_cancelled:  # Otherwise the cancellation has said so.
-            log.info("Order %d is not refunded: %s", order.order_id, why)
+        """The attempt is over without a code: its number is given back, and stays on record until it is.
+
+        Raises:
+            PurchaseConflictError: a newer call has the number. It is not given back.
+        """
+        if not self._end(order, outcome, why):
+            raise self._taken_over(order.order_id)
 
     def let_go(self) -> None:
         """This process no longer holds the number that is tried: the call that waits for its code has it."""
@@ -292,6 +314,44 @@ class Series:
 
     # -------------------------------------------------------------- inside
 
+    def _hold(self, order: Order) -> None:
+        """Holds the number that is tried now. An error in here gives it back: its caller never gets it."""
+        try:
+            self._held = self._orders.handover.hold(order.order_id, holder=self.holder, claims=True)
+            tried = sum(one.order_id is not None for one in self._records.last_series())
+        except BaseException as error:
+            with errors_logged(order.order_id):
+                self.give_up(order, f"{type(error).__name__} was raised right after its purchase")
+            raise
+        log.info("Attempt %d of %d: order %d, %s", tried, self._limit, order.order_id, order.phone)
+
+    def _end(self, order: Order, outcome: str, why: str) -> bool:
+        """Gives the number back and decides its attempt. Returns `False` where a newer call has both."""
+        # First, so that no next number is bought before it is at least on record that this one goes back.
+        try:
+            is_cancelled = self._cancel(order.order_id, why)
+            if not is_cancelled and self._is_taken_over(order.order_id):
+                log.info("Order %d is not given back, although %s: a newer call has it", order.order_id, why)
+                return False
+            self._records.decide(self._row, outcome, why)
+        finally:
+            self.let_go()
+        if not is_cancelled:  # Otherwise the cancellation has said so.
+            log.info("Order %d is not refunded: %s", order.order_id, why)
+        return True
+
+    def _is_taken_over(self, order_id: int) -> bool:
+        """Whether a newer call with the key has got the number of this one."""
+        return self._orders.handover.holder_of(order_id) not in (None, self.holder)
+
+    def _taken_over(self, order_id: int) -> PurchaseConflictError:
+        return PurchaseConflictError(
+            f"a newer call with the key {self.key!r} tries order {order_id} now, so this one has ended. It "
+            "did not cancel that order, and bought nothing more. The newer call goes on with the number; use "
+            "another key for another purpose",
+            key=self.key,
+        )
+
     def _cancel(self, order_id: int, why: str) -> bool:
         """Cancels an order, unless the wait for its code has done so, or has left that on record."""
         known, release = self._orders.records.get(order_id), self._orders.releases.of(order_id)
@@ -299,7 +359,7 @@ class Series:
             return True
         if release is not None and not release.is_planned:
             return False
-        return self._orders.cancelling.release(order_id, why, undo=True)
+        return self._orders.cancelling.release(order_id, why, holder=self.holder, undo=True)
 
     def _open_row(self) -> Any:
         """The attempt that is not decided; begins one, and a series for it, where there is none."""

@@ -97,7 +97,7 @@ class Checkout:
     def rented(self, product: str, **purchase: Any) -> Iterator[Order]:
         """A number for a block; see `SmsVerifyHook.rented_number`."""
         order = self.buy(product, **purchase)
-        held = self._orders.handover.hold(order.order_id)
+        held = self._orders.handover.hold(order.order_id, claims=True)
         try:
             yield order
         except BaseException:
@@ -113,7 +113,9 @@ class Checkout:
             is_used = handover.was_used(order.order_id)
             if not is_used:
                 undo = order.product != "esim"
-                self._orders.cancelling.release(order.order_id, "its code was not used", undo=undo)
+                self._orders.cancelling.release(
+                    order.order_id, "its code was not used", holder=held.holder, undo=undo
+                )
         finally:
             held.let_go()
         if is_used or order.product == "esim":

@@ -263,6 +263,9 @@ orders = sa.Table(
     sa.Column("reconciled_at", sa.Double),
     # Since when it is bought and not handed over; null once it is.
     sa.Column("unclaimed_since", sa.Double),
+    # The newest call that works with it, and when a process that holds it has last sent a heartbeat.
+    sa.Column("holder", sa.Text),
+    sa.Column("held_at", sa.Double),
     # The digests of its last message that was pruned: what its status shows of that is not new.
     sa.Column("pruned_sms", sa.Text),
     # When a rental was last put on record; null once it is over for good.

@@ -241,7 +241,7 @@ class SmsVerifyOperator(WaitsForTurn):
         with self._attempts(event["key"]) as series:
             if not series.has_bought(order_id):
                 self._end_without_records(event)
-            order, outcome = series.resume(order_id), event["outcome"]
+            order, outcome = series.resume(order_id, event["holder"]), event["outcome"]
             if outcome in ("other_store", "refused"):
                 if order is not None:  # after this error comes no further try that could use it
                     series.fail(order, "given_up", event["detail"])
@@ -277,7 +277,7 @@ class SmsVerifyOperator(WaitsForTurn):
     def _try_numbers(
         self, series: Series, context: Context, event: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        self._waiter = waiter_of(self._hook, self._ti)
+        self._waiter = series.holder = waiter_of(self._hook, self._ti)
         while True:
             order = self._at_its_turn(
                 self._hook,
@@ -343,6 +343,7 @@ class SmsVerifyOperator(WaitsForTurn):
         return self._returned(context, series.verification(order, message, returned).as_dict())
 
     def _wait(self, order_id: int, series: Series, result: str) -> Message:
+        series.refuse_if_taken_over(order_id)
         if self.deferrable:
             return self._look(order_id, ask=False) or self._defer(order_id, series, result)
         return self._hook.wait_for_otp(
@@ -405,7 +406,7 @@ class SmsVerifyOperator(WaitsForTurn):
             backstop=BACKSTOP,
             sender=self.sender,
             pattern=self.pattern,
-            passed_on={"key": series.key, "result": result},
+            passed_on={"key": series.key, "holder": series.holder, "result": result},
             smsverify_conn_id=self.smsverify_conn_id,
         )
 

@@ -24,7 +24,7 @@ from smsverify.errors import (
     WaitTimeoutError,
 )
 from smsverify.text import log_of
-from smsverify.wings import Outages, Place, claim, keep_place, store_name, store_time
+from smsverify.wings import Outages, Place, claim, is_taken_over, keep_place, store_name, store_time
 from smsverify_provider.event_loop import hook_on, in_own_thread
 from smsverify_provider.kills import give_back, state_on_loop
 from smsverify_provider.resuming import LEAD, Gap
@@ -214,9 +214,9 @@ class SmsVerifyOtpTrigger(BaseTrigger):
                 hook = self._hook = await self._make_hook()
                 if hook.settings.api_key == refused_key:
                     return {"outcome": "refused", "detail": refusal}
+                if refused := await in_own_thread(self._refused, hook):
+                    return refused
                 left = await in_own_thread(self._claim, hook)
-                if left is None:
-                    return {"outcome": "other_store", "detail": OTHER_STORE}
                 end = time.monotonic() + left
                 # The core's method, which masks nothing: a masked text stays in this process for good, and
                 # this process logs no code.
@@ -251,17 +251,23 @@ class SmsVerifyOtpTrigger(BaseTrigger):
                     self.log.warning("The wait for order %d has to begin again: %s", self.order_id, error)
                 await asyncio.sleep(STORE_PAUSE)
 
-    def _claim(self, hook: SmsVerifyHook) -> float | None:
-        """Claims the order under a name of this run's own. Returns for how many seconds it may be waited for;
-        `None` on another store.
+    def _refused(self, hook: SmsVerifyHook) -> dict[str, Any] | None:
+        """What ends the wait before it begins: another store, or a newer call that has the number."""
+        store = self.waiter.partition("/")[0].partition("@")[2]
+        if store and store_name(hook) != store:
+            return {"outcome": "other_store", "detail": OTHER_STORE}
+        holder = (self.passed_on or {}).get("holder")
+        if holder and is_taken_over(hook, self.order_id, holder):
+            return {"outcome": "ended", "reason": "a newer call with the key of its task has the number"}
+        return None
+
+    def _claim(self, hook: SmsVerifyHook) -> float:
+        """Claims the order under a name of this run's own. Returns for how many seconds it may be waited for.
 
         A trigger that moves runs twice for a while, and Airflow calls `on_kill` of the earlier run although
         no user has ended the task. It must not give back the order that the later run waits for.
         """
         sensor = self.waiter.partition("/")[0]
-        store = sensor.partition("@")[2]
-        if store and store_name(hook) != store:
-            return None
         with self._claiming:
             if not self._is_killed:
                 waiter = f"{sensor}/{uuid.uuid4().hex}"

@@ -1,0 +1,192 @@
+"""Two calls with one key: the newer one has the number, and no older one gives that back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from rigs import eventually
+from rigs.clocks import later
+from rigs.rooms import rooms_of
+from rigs.sign_ups import WHATSAPP, delivers_to, statuses, verify
+
+from smsverify import PurchaseConflictError, SmsVerifyHook, errors, wings
+from smsverify._orders import holding
+from smsverify._orders.handover import Handover
+from smsverify._purchases.attempts import AttemptRecords
+from smsverify._purchases.run_context import RunContext
+from smsverify.numbers import Attempt, RentedNumber
+from smsverify.simulator import Fault, Simulator
+
+MakeHook = Callable[..., SmsVerifyHook]
+Block = Callable[[RentedNumber, SmsVerifyHook], Any]
+
+
+class WithRetries(RunContext):
+    def next_try_within(self) -> float | None:
+        return 0.0
+
+
+@pytest.fixture(params=[RunContext, WithRetries], ids=["once", "retried"])
+def old(
+    request: pytest.FixtureRequest, simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> SmsVerifyHook:
+    return make_hook(simulator, store_url, run_context=request.param())
+
+
+@pytest.fixture
+def new(simulator: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyHook:
+    return make_hook(simulator, store_url)
+
+
+def attempts(hook: SmsVerifyHook, **options: Any) -> Iterator[Attempt]:
+    return hook.attempts("temporary", **{**WHATSAPP, "key": "sign-up", "attempts": 1, **options})
+
+
+def handover_of(hook: SmsVerifyHook) -> Handover:
+    return rooms_of(hook).orders.handover
+
+
+def fails(number: RentedNumber, hook: SmsVerifyHook) -> None:
+    raise LookupError
+
+
+def waits_in_vain(number: RentedNumber, hook: SmsVerifyHook) -> None:
+    hook.wait_for_otp(number.order_id, 0.0, cancel_on_timeout=False)
+
+
+def begins_to_wait(number: RentedNumber, hook: SmsVerifyHook) -> None:
+    number.wait_for_otp(timeout=0.0)
+
+
+def needs_no_code(number: RentedNumber, hook: SmsVerifyHook) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("block", "error"),
+    [
+        (fails, LookupError),
+        (waits_in_vain, PurchaseConflictError),
+        (begins_to_wait, PurchaseConflictError),
+        (needs_no_code, None),
+    ],
+)
+def test_a_call_leaves_the_number_that_a_newer_one_works_with_alone(
+    block: Block, error: type[Exception] | None, simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    (attempt, _), newer = first_of(attempts(old)), attempts(new)
+    with next(newer) as number:
+        with pytest.raises(error) if error else contextlib.nullcontext(), attempt:
+            block(attempt.number, old)
+        new.reconcile()
+        assert statuses(simulator) == ["pending"]
+        simulator.deliver_sms(number.order_id, otp="545121")
+        assert number.wait_for_otp(5).otp == "545121"
+    assert statuses(simulator) == ["completed"]
+
+
+def first_of(calls: Iterator[Attempt]) -> tuple[Attempt, Iterator[Attempt]]:
+    """The first attempt, with what keeps it from being over."""
+    return next(calls), calls
+
+
+def test_the_time_out_of_a_call_leaves_the_number_that_a_newer_one_works_with_alone(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        over = thread.submit(verify, old, lambda _: None, timeout=1.5, attempts=2)
+        eventually(simulator.orders, "a purchase")
+        order_id = simulator.orders()[0].order_id
+        eventually(lambda: new.overview().waits.count, "a wait")
+        newer = attempts(new, attempts=2)
+        with next(newer) as number:
+            with pytest.raises(PurchaseConflictError, match=f"a newer call .* tries order {order_id} now"):
+                over.result()
+            assert (number.order_id, statuses(simulator)) == (order_id, ["pending"])
+            simulator.deliver_sms(order_id, otp="545121")
+            assert number.wait_for_otp(5).otp == "545121"
+
+
+def test_the_end_of_a_block_leaves_the_number_that_a_newer_block_has_alone(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    with contextlib.ExitStack() as older, contextlib.ExitStack() as newer:
+        older.enter_context(old.rented_number("temporary", key="k", **WHATSAPP))
+        newer.enter_context(new.rented_number("temporary", key="k", **WHATSAPP))
+        older.close()
+        assert statuses(simulator) == ["pending"]
+    assert statuses(simulator) == ["cancelled"]
+
+
+def test_a_killed_call_gives_back_no_number_that_a_newer_one_elsewhere_has(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    attempt, _ = first_of(attempts(old))
+    handover_of(new)._record_heartbeat(attempt.number.order_id, {"holder": "in another process"})
+    assert not wings.plan_release(old, attempt.number.order_id, "the task was killed", patience=0.0)
+    assert not old.release(attempt.number.order_id, "the task was killed", undo=True)
+    assert statuses(simulator) == ["pending"]
+
+
+# ------------------------------------------------------------------ other arguments
+
+
+def test_a_number_whose_answer_was_lost_is_left_alone_by_a_call_that_asks_for_something_else(
+    simulator: Simulator, make_hook: MakeHook, store_url: str, new: SmsVerifyHook
+) -> None:
+    hurried = {"purchase_grace": 0.3, "connect_timeout": 0.2, "read_timeout": 0.5}
+    hook = make_hook(simulator, store_url, **hurried)
+    simulator.add_fault(Fault("error_after", path="order/temporary/"))
+    with next(calls := attempts(hook)) as number:
+        assert_left_alone(new, simulator, number.order_id)
+    calls.close()
+
+
+def test_a_number_that_another_process_has_looked_at_is_left_alone_while_its_call_runs(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt, _ = first_of(attempts(old))
+    order_id = attempt.number.order_id
+    handover_of(new).take(order_id)  # as another process does that reads its status
+    assert_left_alone(new, simulator, order_id)
+    later(monkeypatch, 3600)
+    handover_of(old).keep_alive(order_id)
+    assert_left_alone(new, simulator, order_id)
+    assert new.reconcile(cancel_after=600).cancelled == []
+    later(monkeypatch, 7200)
+    verify(new, delivers_to(simulator, 1), service="Telegram")
+    assert statuses(simulator) == ["cancelled", "completed"]
+
+
+def assert_left_alone(hook: SmsVerifyHook, simulator: Simulator, order_id: int) -> None:
+    with pytest.raises(PurchaseConflictError, match="still tries its number"):
+        next(attempts(hook, service="Telegram"))
+    assert [(order.order_id, order.status) for order in simulator.orders()] == [(order_id, "pending")]
+
+
+# ------------------------------------------------------------------ right after the purchase
+
+
+@pytest.mark.parametrize("error", [errors.StoreError("the disk is full"), KeyboardInterrupt()])
+def test_an_error_right_after_a_purchase_gives_the_number_back(
+    error: BaseException, simulator: Simulator, new: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, has_failed = AttemptRecords.last_series, threading.Event()
+
+    def fails_once(records: AttemptRecords) -> list[Any]:
+        rows = right(records)
+        if rows and rows[-1].order_id is not None and not has_failed.is_set():
+            has_failed.set()
+            raise error
+        return rows
+
+    monkeypatch.setattr(AttemptRecords, "last_series", fails_once)
+    with pytest.raises(type(error)):
+        next(attempts(new))
+    assert statuses(simulator) == ["cancelled"]
+    assert list(holding._hands._held) == []
