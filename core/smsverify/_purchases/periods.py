@@ -12,11 +12,14 @@ import sqlalchemy as sa
 from smsverify._purchases.calls import renewal_of
 from smsverify._purchases.expiry import ROUNDED, Expiry, Sight
 from smsverify._purchases.moments import Moment
-from smsverify._runtime.clock import DAY
+from smsverify._runtime.clock import DAY, MINUTE
 from smsverify._service.service_clock import ServiceClock
 from smsverify._store.store import Store
 from smsverify._store.tables import RENEWAL, is_order, orders, purchases
 from smsverify.models import Order, OrderStatus, period_of
+from smsverify.text import log_of
+
+log = log_of(__name__)
 
 NAMED_DAYS: Final = {"rent-1day": 1, "rent-30days": 30}
 LONGEST_DAYS: Final = 30
@@ -61,12 +64,30 @@ class Periods:
         self._time_scale = time_scale
 
     def expiry(self, when: datetime | None) -> Expiry | None:
-        """The end at a date of the calendar."""
+        """The end at a date, by the service's clock; by the calendar where no answer has shown that."""
         if when is None:
             return None
+        date = self._service_clock.now()
         with self._store.read() as connection:
-            at = self._store.now(connection) + when.timestamp() - self._store.wall(connection)
+            date = self._store.wall(connection) if date is None else date
+            at = self._store.now(connection) + when.timestamp() - date
         return Expiry(at, at)
+
+    def compare_calendars(self) -> None:
+        """Warns where the calendar and the service's clock, as an answer has just shown it, do not agree."""
+        date = self._service_clock.now()
+        if date is None:
+            return
+        with self._store.read() as connection:
+            ahead = self._store.wall(connection) - date
+        if abs(ahead) > MINUTE:
+            log.warning(
+                "The calendar of this %s is %.0f s %s the service's clock, by which rentals end. Let NTP set "
+                "the calendar",
+                "machine" if self._store.is_sqlite else "database",
+                abs(ahead),
+                "ahead of" if ahead > 0 else "behind",
+            )
 
     def last(self, order_id: int) -> MadeRenewal | None:
         """The last renewal of an order; `None` where it was never renewed here."""

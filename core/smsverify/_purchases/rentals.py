@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from smsverify._orders.orders import Orders
 from smsverify._purchases.due import Seen, Selection, Verdict, is_over, trouble_of
-from smsverify._purchases.expiry import Sight
+from smsverify._purchases.expiry import Expiry, Sight
 from smsverify._purchases.kept import KeptRecords
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
@@ -123,10 +123,12 @@ class Rentals:
         """Whether a rental has ended, and has been named often enough."""
         if order.cancelled:
             return True
-        # An end on record may have moved since; the service's word that it is over is final.
-        is_final = gets_no_more(order.status, RENTALS[0]) or self._is_used_up(order)
-        if not is_final and (order.expires_estimated or self._has_to_ask(order)):
-            return False
+        # The service's word that it is over is final. An end on record may have moved since, and a calendar
+        # may be set. So the store's own count of what was paid has to say the same.
+        if not gets_no_more(order.status, RENTALS[0]):
+            may_end_later = order.status != "completed" and self._may_end_later(order)
+            if may_end_later or not self._periods.is_used_up(order):
+                return False
         left = self._unseen(order).left
         if not is_over(order.status, left, is_sure=True):
             return False
@@ -163,14 +165,22 @@ class Rentals:
     def _has_to_ask(self, order: Order) -> bool:
         """Whether only its status may show when a rental ends, or whether it has ended."""
         expiry = self._periods.expiry(order.expires_at)
-        if expiry is None or order.product is None or order.product in SHOWN:
+        return expiry is None or expiry.latest <= self._ledger.now() or self._may_show_its_end(order, expiry)
+
+    def _may_end_later(self, order: Order) -> bool:
+        """Whether a rental may last longer than the end on record says."""
+        expiry = self._periods.expiry(order.expires_at)
+        if expiry is None or order.expires_estimated or self._has_open_renewal(order.order_id):
             return True
-        is_over = expiry.latest <= self._ledger.now()
-        if is_over and (order.expires_estimated or self._has_open_renewal(order.order_id)):
+        return self._may_show_its_end(order, expiry)
+
+    def _may_show_its_end(self, order: Order, on_record: Expiry) -> bool:
+        """Whether its status may show another end than the one on record."""
+        if order.product is None or order.product in SHOWN:
             return True
         # Where its status shows an end, the one on record may be from before its renewal.
         last = self._periods.last(order.order_id)
-        return last is not None and last.expiry is not None and not expiry.is_later_than(last.expiry)
+        return last is not None and last.expiry is not None and not on_record.is_later_than(last.expiry)
 
     def _unseen(self, order: Order, trouble: Verdict | None = None) -> Seen:
         """A rental whose status was not read."""
@@ -222,6 +232,7 @@ class Rentals:
     ) -> RentalsReport:
         """See `SmsVerifyHook.renew_expiring`."""
         balance = self._balance()
+        self._periods.compare_calendars()
         seen = self._survey(selection, stop)
         kept = list(self._keep(seen, selection.within, limit, caps, balance, dry_run=dry_run, stop=stop))
         costs = [rental.cost for rental in kept if rental.outcome in ("renewed", "would_renew")]

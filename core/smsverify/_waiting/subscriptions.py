@@ -121,9 +121,12 @@ class Consumers:
 
     def _receiving(self, connection: sa.Connection) -> list[int]:
         """The rentals that run, as far as is known, and the orders that an unverified callback is about."""
-        # Their ends are of the calendar.
-        wall = self._store.wall(connection)
-        may_run = sa.or_(orders.c.expires_at.is_(None), orders.c.expires_at > wall - DAY)
+        # Their ends are of the calendar, which may be set. So the store's time has to say the same.
+        wall, now = self._store.wall(connection), self._store.now(connection)
+        lasts_until = orders.c.first_seen_at + orders.c.expires_at - orders.c.created_at
+        may_run = sa.or_(
+            orders.c.expires_at.is_(None), orders.c.expires_at > wall - DAY, lasts_until > now - DAY
+        )
         rows = connection.execute(
             sa.select(orders.c.order_id, orders.c.status).where(
                 orders.c.account == self._account, orders.c.rental_since > 0, may_run

@@ -249,21 +249,6 @@ def test_the_short_days_of_a_fast_service_are_kept_one_by_one(
     assert set(renewals(service).values()) <= {5, 6, 7}  # in 450 seconds
 
 
-def test_a_calendar_that_is_set_lets_no_more_be_paid_than_one_period_ahead(
-    service: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (thirty,) = rent(hook, "thirty")
-    wall = Store.wall
-    for days in (29.9, 59.9, 89.9, -400, 29.9):
-        ahead = days * DAY
-        with monkeypatch.context() as patched:
-            patched.setattr(
-                Store, "wall", lambda self, connection, ahead=ahead: wall(self, connection) + ahead
-            )
-            hook.renew_expiring(4 * HOUR)
-    assert renewals(service) == {thirty: 1}
-
-
 @pytest.mark.parametrize(("kind", "days"), [("day", 1), ("three", 3), ("month", 30), ("thirty", 30)])
 def test_a_rental_is_kept_where_the_uptime_stands_still_while_the_machine_is_saved(
     kind: str, days: int, service: Simulator, hook: SmsVerifyHook, clock: Clock
@@ -277,20 +262,6 @@ def test_a_rental_is_kept_where_the_uptime_stands_still_while_the_machine_is_sav
         # The period after is not paid before this one has begun.
         hook.renew_expiring(90 * DAY)
     assert renewals(service) == {order_id: 3}
-
-
-@pytest.mark.parametrize("whose", ["the host's", "the service's"])
-def test_one_calendar_that_is_set_makes_no_period_begin(
-    whose: str, service: Simulator, hook: SmsVerifyHook, clock: Clock
-) -> None:
-    (thirty,) = rent(hook, "thirty")
-    hook.renew_expiring(60 * DAY)
-    if whose == "the host's":
-        clock.step(40 * DAY)
-    else:
-        service.configure(clock_skew=40 * DAY)
-    hook.renew_expiring(60 * DAY)
-    assert renewals(service) == {thirty: 1}
 
 
 def test_who_renews_by_hand_pays_for_as_long_as_they_want_and_is_warned(

@@ -286,6 +286,19 @@ def test_a_rental_is_asked_for_until_its_end_by_the_calendar(
     subscription.close()
 
 
+def test_a_calendar_that_is_ahead_ends_no_rental_of_a_subscription(
+    simulate: Simulate, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url)
+    order_id = hook.order("rental", service="WhatsApp", duration=3).order_id
+    right = Store.wall
+    monkeypatch.setattr(Store, "wall", lambda self, connection: right(self, connection) + 400 * DAY)
+    subscription = started(hook.subscribe("a"))
+    eventually(lambda: _looks(simulator, order_id) >= 2, "two looks", timeout=20)
+    subscription.close()
+
+
 @pytest.mark.parametrize(("is_called", "pause"), [(False, 20), (True, 600)])
 def test_each_order_of_a_subscription_is_asked_for_now_and_then(
     store_url: str, is_called: bool, pause: int, monkeypatch: pytest.MonkeyPatch
