@@ -173,12 +173,18 @@ def _number(text: str) -> int | Decimal | str:
 
 
 def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # A name with half an emoji is no text for the models, and would make the whole answer unreadable.
-    pairs = [(name.encode("utf-8", "replace").decode(), value) for name, value in pairs]
+    pairs = [(_whole(name), _whole(value)) for name, value in pairs]
     values = dict(pairs)
     if len(values) < len(pairs) and any(values[name] != value for name, value in pairs):
         return Contradiction(values)
     return values
+
+
+def _whole(value: Any) -> Any:
+    """The same without half an emoji in its texts: no model, no JSON and no database takes that."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return [_whole(one) for one in value] if isinstance(value, list) else value
 
 
 def _is_no(value: Any) -> bool:

@@ -101,7 +101,8 @@ def _own_numbers(digits: str | None, order_id: int | None) -> re.Pattern[str]:
 def _read(
     otp: Any, message: Any, phone: str | None, own: re.Pattern[str], *, may_be_word: bool
 ) -> tuple[str | None, str | None]:
-    text = _as_text(message)
+    # Of several SMS, the last one.
+    text = _as_text(message[-1:] if isinstance(message, list) else message)
     if text is not None and _is_nothing(text, _NOTHING, own):
         text = None
     given = _as_text(otp, text)

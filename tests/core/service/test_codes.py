@@ -243,6 +243,13 @@ def test_a_text_may_stand_alone_in_a_list() -> None:
     assert read_fields(f"STATUS_OK:{text}", None, status="completed") == ("012345", text)
 
 
+def test_of_several_texts_the_last_one_is_read() -> None:
+    texts = ["Your code is 548921", "Your code is 548922"]
+    assert read_fields(None, texts, status="completed") == (None, texts[1])
+    assert read_fields("548922", texts, status="pending") == ("548922", texts[1])
+    assert read_fields(None, [*texts, None], status="completed") == (None, None)
+
+
 def test_words_are_an_sms_only_where_the_status_vouches_for_it() -> None:
     for words in ("hello", "Welcome to Foo", "\u043e\u0436\u0438\u0434\u0430\u043d\u0438\u0435"):
         assert read_fields(words, None, status="pending") == (None, None)

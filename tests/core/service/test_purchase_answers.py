@@ -73,6 +73,16 @@ def test_an_answer_that_has_cut_digits_off_its_price_frees_no_budget(
     assert hook.overview().spend.amount == Decimal(price)
 
 
+def test_half_an_emoji_in_a_purchase_can_be_written_as_json(
+    offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    mock_catalogue(requests_mock)
+    row = {"order_id": next(UNSEEN), "phone": PHONE, "note": "\ud83d", "more": [["\ud83d"], {"a": "\ud83d"}]}
+    requests_mock.post(address("order/temporary/"), json=row)
+    order = offline.order("temporary", service="X")
+    assert json.loads(order.model_dump_json())["more"] == [["?"], {"a": "?"}]
+
+
 # ------------------------------------------------------------------ prices
 
 
