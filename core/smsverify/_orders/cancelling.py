@@ -25,6 +25,7 @@ from smsverify.errors import (
     NotCancellableError,
     NotFoundError,
     ServiceError,
+    ServiceUnavailableError,
     SmsVerifyError,
 )
 from smsverify.models import ALIVE, RENTALS, OrderStatus
@@ -38,6 +39,8 @@ RETRY_RELEASE = 30.0
 RETRY_RELEASE_MAX = 3600.0
 RELEASES_AT_ONCE = 3
 
+_FOR_ONE_SMS = ("temporary", "best-temp", "global")  # the list shows when their SMS has come
+_REFUSALS = frozenset({400, 405, 406, 409, 410, 422})
 ENDED = "Order %d is %s already: there is nothing to cancel"
 
 
@@ -198,12 +201,34 @@ class Cancelling:
         return status.cancelled
 
     def _look(self, order_id: int, **options: Any) -> OrderStatus:
-        """The status of an order that is to be cancelled."""
+        """The status of an order that is to be cancelled.
+
+        Where the service refuses to show it, its list may say that the order is pending. If its SMS has come
+        meanwhile, it is completed, and the service refuses to cancel it.
+        """
         asked_at = self._releases.now()
-        status = self._status.read(order_id, priority=Priority.RELEASE, **options)
+        try:
+            status = self._status.read(order_id, priority=Priority.RELEASE, **options)
+        except (ServiceError, InvalidRequestError) as error:
+            if not self._is_refused(order_id, error) or not self._is_listed_as_pending(order_id, **options):
+                raise
+            log.info("The list shows order %d as pending, and its status is refused: %s", order_id, error)
+            status = OrderStatus(order_id=order_id, status="pending")
         if status.status in ALIVE:
             self._releases.note_alive(order_id, asked_at)
         return status
+
+    def _is_refused(self, order_id: int, error: ServiceError | InvalidRequestError) -> bool:
+        """Whether the service itself refuses to show the status of a number for one SMS."""
+        known = self._records.get(order_id)
+        is_for_one = known is not None and known.product in _FOR_ONE_SMS
+        # A page of a proxy is a `ServiceUnavailableError`, whatever its status.
+        is_answer = not isinstance(error, ServiceUnavailableError)
+        return is_for_one and is_answer and error.status_code in _REFUSALS
+
+    def _is_listed_as_pending(self, order_id: int, *, stop: threading.Event | None = None, **_: Any) -> bool:
+        rows = self._status.read_list(priority=Priority.RELEASE, stop=stop).rows
+        return any(row.order_id == order_id and row.status == "pending" for row in rows)
 
     def _raise_if_needed(self, order_id: int) -> None:
         release = self._releases.of(order_id)

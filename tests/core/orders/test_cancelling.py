@@ -77,6 +77,23 @@ def test_a_page_before_the_service_ends_no_wait_and_gives_no_order_up(
     assert hook.cancel(other).cancelled
 
 
+REFUSED = '{"error": "SMS not received yet"}'
+
+
+def test_a_number_whose_status_is_refused_is_cancelled_where_the_list_shows_it_as_pending(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id, used = buy_number(hook), buy_number(hook)
+    simulator.deliver_sms(used, otp="482913")
+    refusal = Fault("error_before", path="order/*/status/", status=400, body=REFUSED, times=None)
+    simulator.add_fault(refusal)
+    assert hook.release(order_id, "it is not needed")
+    assert not hook.release(used, "it is not needed")
+    cancelled = [request.path for request in simulator.requests() if "/cancel/" in request.path]
+    assert cancelled == [f"/api/v1/order/{order_id}/cancel/"]
+    assert going_back(hook) == [used]
+
+
 def test_an_order_that_is_completed_hands_over_its_code_instead(
     simulator: Simulator, hook: SmsVerifyHook, make_hook: MakeHook, store_url: str
 ) -> None:
