@@ -88,8 +88,8 @@ class OtpWaits:
         wait = self._begin(order_id, seconds, wanted_message, stop, waiter, cancels=cancel_on_timeout)
         try:
             message = result_of(wait.future)
-        except WaitTimeoutError:
-            return self._after_timeout(wait, cancels=cancel_on_timeout)
+        except WaitTimeoutError as error:
+            return self._after_timeout(wait, error.__cause__, cancels=cancel_on_timeout)
         finally:
             wait.future.cancel()
         return self._handed_out(order_id, message)
@@ -128,8 +128,9 @@ class OtpWaits:
         (wait,) = begun
         try:
             message = await asyncio.wrap_future(wait.future)
-        except WaitTimeoutError:
-            return await _releases.run_to_end(partial(self._after_timeout, wait, cancels=cancel_on_timeout))
+        except WaitTimeoutError as error:
+            after = partial(self._after_timeout, wait, error.__cause__, cancels=cancel_on_timeout)
+            return await _releases.run_to_end(after)
         finally:
             wait.future.cancel()
         return await _threads.run(partial(self._handed_out, order_id, message))
@@ -212,8 +213,14 @@ class OtpWaits:
         self._orders.handover.note_use(order_id)
         return message
 
-    def _after_timeout(self, wait: Wait, *, cancels: bool) -> Message:
-        """Releases the order. A code that came at the last moment is handed out after all."""
+    def _after_timeout(self, wait: Wait, trouble: BaseException | None, *, cancels: bool) -> Message:
+        """Releases the order. A code that came at the last moment is handed out after all.
+
+        Args:
+            wait: which is over.
+            trouble: why the order's status could not be read at last; `None` where it could.
+            cancels: whether the order is cancelled.
+        """
         is_cancelled = cancels and self._orders.cancelling.release(
             wait.order_id, NO_CODE, waiter=wait.waiter, stop=wait.stop
         )
@@ -225,9 +232,10 @@ class OtpWaits:
             late = self._inbox.find(wait.order_id, wait.wanted)
         if late is not None:
             return self._handed_out(wait.order_id, late)
+        why = "" if trouble is None else f". Its status could not be read at last: {trouble}"
         raise WaitTimeoutError(
-            self.missing_code(wait.order_id, is_cancelled=is_cancelled, wanted=wait.wanted),
+            self.missing_code(wait.order_id, is_cancelled=is_cancelled, wanted=wait.wanted) + why,
             order_id=wait.order_id,
             cancelled=is_cancelled,
-            reason="".join(self._what_came(wait.order_id, wait.wanted)),
-        )
+            reason="".join(self._what_came(wait.order_id, wait.wanted)) + why,
+        ) from trouble

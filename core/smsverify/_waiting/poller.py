@@ -89,7 +89,7 @@ class Poller:
         self._threads: dict[bool, threading.Thread] = {}
         self._can_start = True
         self._reported: set[tuple[int, str]] = set()
-        self._unreadable: set[int] = set()
+        self.troubles: dict[int, SmsVerifyError] = {}  # why the status of an order cannot be read
 
     def ask(self, when_asked: Callable[[], None], *, looks: bool, poll: bool) -> None:
         """Asks for what is due, in threads of their own, unless another process does.
@@ -245,14 +245,14 @@ class Poller:
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
-            if order_id not in self._unreadable:
-                self._unreadable.add(order_id)
+            if order_id not in self.troubles:
                 log.warning("The status of order %d cannot be read; the wait goes on: %s", order_id, error)
+            self.troubles[order_id] = error
             # Noted as seen, so that it does not stand in the way of the others, and without a status: the
             # one of an earlier answer may be out of date.
             self._note(order_id, status=None)
             return
-        self._unreadable.discard(order_id)
+        self.troubles.pop(order_id, None)
         word = status.status
         if word not in KNOWN_STATUSES and (order_id, word) not in self._reported:
             self._reported.add((order_id, word))

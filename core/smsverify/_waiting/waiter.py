@@ -298,13 +298,9 @@ class Waiter:
                     ),
                 )
             elif time.monotonic() > wait.deadline:
-                _fail(
-                    wait,
-                    WaitTimeoutError(
-                        f"{NO_CODE} for order {wait.order_id}",
-                        order_id=wait.order_id,
-                    ),
-                )
+                timeout = WaitTimeoutError(f"{NO_CODE} for order {wait.order_id}", order_id=wait.order_id)
+                timeout.__cause__ = self._poller.troubles.get(wait.order_id)
+                _fail(wait, timeout)
 
     def _deliver(self, current: list[Wait], newest: int) -> None:
         """Ends the waits that the store has something for, with one look for all of them.

@@ -66,6 +66,17 @@ def test_a_passing_failure_never_ends_a_wait(
     assert waiting.codes() == ["123456"]
 
 
+def test_a_wait_whose_looks_were_refused_says_why(simulator: Simulator, hook: SmsVerifyHook) -> None:
+    (order_id,) = buy(hook)
+    body = '{"error": "SMS not received yet"}'
+    simulator.add_fault(Fault("error_before", path="order/*/status/", status=400, body=body, times=None))
+    with pytest.raises(errors.WaitTimeoutError, match=r"at last: .* not received yet$") as caught:
+        hook.wait_for_otp(order_id, 1.5)
+    assert caught.value.cancelled
+    assert "not received yet" in caught.value.reason
+    assert isinstance(caught.value.__cause__, errors.ServiceError)
+
+
 def test_a_service_that_is_down_for_a_while_never_ends_a_wait(
     simulator: Simulator, hook: SmsVerifyHook, caplog: pytest.LogCaptureFixture
 ) -> None:
