@@ -55,6 +55,7 @@ __all__ = [
     "claim",
     "is_taken_from",
     "is_taken_over",
+    "is_worth_keeping",
     "keep_place",
     "leaving_queue",
     "load_client",
@@ -145,6 +146,11 @@ def is_taken_from(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> bool
 def is_taken_over(hook: SmsVerifyHook, order_id: int | str, holder: str) -> bool:
     """Whether a newer call than `holder` has got an order by its key: no wait for the older one claims it."""
     return hook._parts.orders.handover.holder_of(check_order_id(order_id)) not in (None, holder)
+
+
+def is_worth_keeping(hook: SmsVerifyHook, order_id: int, seconds: float) -> bool:
+    """Whether a further try that begins within some seconds may still get the code of an order."""
+    return hook._parts.orders.handover.is_worth_keeping(order_id, seconds)
 
 
 def plan_release(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 
 from smsverify.text import log_of
-from smsverify.wings import ProcessLock, plan_release
+from smsverify.wings import ProcessLock, is_worth_keeping, plan_release
 from smsverify_provider.versions import AirflowTaskTimeout, ask
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ log = log_of(__name__)
 KILL_BUDGET = 4.0
 # Seconds in which the next try of a task begins, where that has no delay of its own: it may have to queue.
 REQUEUE = 600.0
+LONGEST_DELAY = 86_400.0  # seconds; Airflow's delays that grow end there
 # The states after which a task does not run again by itself. A run that was deleted has none of them.
 OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -66,6 +67,11 @@ def give_back(
 def has_tries_left(ti: Any) -> bool:
     """Whether another try comes after this one if it fails."""
     return ti is not None and ti.try_number <= ti.max_tries
+
+
+def is_kept_for_next_try(hook: SmsVerifyHook, order_id: int, ti: Any) -> bool:
+    """Whether another try comes after this one if it fails, in time for the order's code."""
+    return has_tries_left(ti) and is_worth_keeping(hook, order_id, retry_within(ti))
 
 
 def _runs_again(ti: Any, tries_left: bool, read_state: Callable[[Any], str | None]) -> bool:
@@ -115,8 +121,18 @@ def _is_mapped(ti: Any) -> bool:
 
 def retry_within(ti: Any) -> float:
     """Within how many seconds the next try of a task begins, if one comes."""
-    delay = getattr(getattr(ti, "task", None), "retry_delay", None)
-    return REQUEUE + (delay.total_seconds() if isinstance(delay, timedelta) else 0.0)
+    task = getattr(ti, "task", None)
+    delay = getattr(task, "retry_delay", None)
+    if not isinstance(delay, timedelta):
+        return REQUEUE
+    seconds, backoff = delay.total_seconds(), getattr(task, "retry_exponential_backoff", 0)
+    factor = 2.0 if backoff is True else float(backoff or 1)  # before SDK 1.2, it is a switch
+    if factor > 1:
+        # Airflow adds up to as much again.
+        seconds = min(2 * seconds * min(factor, LONGEST_DELAY) ** min(ti.try_number - 1, 50), LONGEST_DELAY)
+        longest = getattr(task, "max_retry_delay", None)
+        seconds = min(seconds, longest.total_seconds()) if isinstance(longest, timedelta) else seconds
+    return REQUEUE + seconds
 
 
 def within_kill_budget(*works: Callable[[], Any]) -> None:

@@ -25,7 +25,6 @@ from smsverify.wings import plan_release
 from smsverify_provider import kills
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOperator, SmsVerifyOrderOperator
-from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
 
@@ -429,55 +428,3 @@ def test_a_rental_of_a_task_that_runs_is_left_alone(
 
     assert run(own, run_callbacks=True).error is None
     assert {kept.outcome for kept in hook.renew_expiring(10**6).rentals} == {"renewed"}
-
-
-# ------------------------------------------------------------------ a last try that nobody knew to be one
-
-
-def fail_in_an_attempt(_order_id: int | None) -> Any:
-    def own() -> None:
-        for attempt in SmsVerifyHook().attempts("temporary", service="WhatsApp"):
-            with attempt:
-                raise ValueError("the form is down for good")
-
-    return task(own, task_id="own")().operator
-
-
-def fail_with_a_number(_order_id: int | None) -> Any:
-    def sign_up(_number: Any) -> None:
-        raise ValueError("the form is down for good")
-
-    return SmsVerifyOperator(task_id="own", python_callable=sign_up, product="temporary", service="WhatsApp")
-
-
-def fail_before_a_wait(order_id: int | None) -> Any:
-    return SmsVerifyOtpSensor(task_id="own", order_id=order_id or 0, sender="{{ '' }}")
-
-
-@pytest.mark.parametrize("make", [fail_in_an_attempt, fail_with_a_number, fail_before_a_wait])
-@pytest.mark.parametrize("is_last", [True, False])
-def test_a_number_that_is_kept_for_a_next_try_is_given_back_where_a_policy_ends_the_task(
-    run_task: Any,
-    connection: Any,
-    sim: Simulator,
-    airflow_says: Any,
-    going_back: Any,
-    hook: Any,
-    make: Callable[[int | None], Any],
-    is_last: bool,
-) -> None:
-    policies = pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="Airflow has none yet")
-    airflow_says("running")
-    action = policies.RetryAction.FAIL if is_last else policies.RetryAction.RETRY
-    is_bought = make is fail_before_a_wait
-    order_id = hook.order("temporary", service="WhatsApp").order_id if is_bought else None
-    with DAG("policy"):
-        operator = make(order_id)
-    operator.retries = 3
-    rules = [policies.RetryRule(exception=ValueError, action=action)]
-    operator.retry_policy = policies.ExceptionRetryPolicy(rules=rules)
-    result = run_task(operator, run_callbacks=True)
-    assert result.state == (TaskInstanceState.FAILED if is_last else TaskInstanceState.UP_FOR_RETRY)
-    (order,) = sim.orders()
-    assert order.status == ("cancelled" if is_last else "pending")
-    assert going_back() == ([] if is_last else [order.order_id])

@@ -21,6 +21,9 @@ from smsverify.text import log_of
 
 log = log_of(__name__)
 
+SHORT_TERM = ("temporary", "best-temp", "global")
+LONGEST_KEPT = 1200.0  # seconds for which a short-term number is kept for a further try: few live longer
+
 
 class Handover:
     """Who has the orders of one account.
@@ -56,6 +59,11 @@ class Handover:
         is_taken = sa.and_(orders.c.waiter.is_not(None), sa.not_(is_claimed_by(waiter)))
         with self._store.read() as connection:
             return bool(self._records.value(connection, order_id, is_taken))
+
+    def is_worth_keeping(self, order_id: int, seconds: float) -> bool:
+        """Whether a further try that begins within some seconds may still get the code of an order."""
+        known = self._records.get(order_id)
+        return known is None or known.product not in SHORT_TERM or seconds <= LONGEST_KEPT
 
     def touch(self, order_id: int) -> None:
         """Records that a caller looks at a known order, so it is not forgotten."""

@@ -254,28 +254,23 @@ class Series:
 
     def give_up(self, order: Order, why: str) -> None:
         """The caller has failed. The number is given back, but kept for a further try of the run, unless its
-        code was read: then the next number is for the further try. One that a newer call has stays with that.
+        code was read, or it hardly lives so long: then the next number is for the further try. One that a
+        newer call has stays with that.
         """
         try:
             is_used_up = order.product not in RENTALS and self._orders.handover.was_used(order.order_id)
             patience = None if is_used_up else self._run.next_try_within()
-            if patience is None:
+            if patience is None or not self._orders.handover.is_worth_keeping(order.order_id, patience):
                 self._end(order, "given_up", why)
                 return
+            holder, release = self.holder, self._orders.cancelling.release
             is_kept = self._orders.releases.request(
-                order.order_id,
-                why,
-                holder=self.holder,
-                scope="unused",
-                patience=patience,
-                is_planned=True,
-            )
-            self._run.at_final_failure(
-                lambda: self._orders.cancelling.release(order.order_id, why, undo=True)
+                order.order_id, why, holder=holder, scope="unused", patience=patience, is_planned=True
             )
         finally:
             self.let_go()
         if is_kept:
+            self._run.at_final_failure(lambda: release(order.order_id, why, holder=holder, undo=True))
             log.info(
                 "Order %d is kept for the next try of its task, for at most %.0f s", order.order_id, patience
             )

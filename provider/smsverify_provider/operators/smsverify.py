@@ -21,7 +21,7 @@ from smsverify.checks import (
 )
 from smsverify.errors import FindingsError
 from smsverify_provider.arguments import CheckedOperator, check_known, is_known, is_nothing, order_id_in
-from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+from smsverify_provider.kills import give_back, is_kept_for_next_try, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.operators.verify import SmsVerifyOperator
 from smsverify_provider.results import without_frames
@@ -172,7 +172,7 @@ class SmsVerifyOrderOperator(WaitsForTurn):
                 self._hook,
                 self._order_id,
                 ti=self._ti,
-                tries_left=has_tries_left(self._ti),
+                tries_left=is_kept_for_next_try(self._hook, self._order_id, self._ti),
                 reason="the task that ordered it was killed",
             )
 

@@ -40,7 +40,7 @@ from smsverify_provider.arguments import (
     known,
 )
 from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
-from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+from smsverify_provider.kills import give_back, is_kept_for_next_try, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import decoded, encoded, without_frames
 from smsverify_provider.turns import WaitsForTurn
@@ -451,6 +451,6 @@ class SmsVerifyOperator(WaitsForTurn):
                 self._order_id,
                 ti=self._ti,
                 waiter=self._waiter,
-                tries_left=has_tries_left(self._ti),
+                tries_left=is_kept_for_next_try(self._hook, self._order_id, self._ti),
                 reason=reason,
             )

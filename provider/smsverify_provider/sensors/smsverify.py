@@ -37,7 +37,7 @@ from smsverify_provider.arguments import (
     order_id_in,
 )
 from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
-from smsverify_provider.kills import give_back, has_tries_left, within_kill_budget
+from smsverify_provider.kills import give_back, is_kept_for_next_try, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
 from smsverify_provider.versions import (
@@ -296,14 +296,14 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             self._give_back("the wait for its code has failed", is_last=is_last)
 
     def _give_back(self, reason: str = "the task that waited was killed", *, is_last: bool = False) -> None:
-        hook = self._hook or self._make_hook()
+        hook, order_id = self._hook or self._make_hook(), check_order_id(self.order_id)
         give_back(
             hook,
-            check_order_id(self.order_id),
+            order_id,
             ti=self._ti,
             waiter=self._waiter
             or f"{waiter_of(hook, self._ti)}/",  # after a deferral, its trigger has the order
-            tries_left=not is_last and has_tries_left(self._ti),
+            tries_left=not is_last and is_kept_for_next_try(hook, order_id, self._ti),
             reason=reason,
         )
 
