@@ -4,7 +4,9 @@ It looks like seconds since 1970, but it is not the calendar: it begins with the
 when the calendar is set. How it is kept depends on where the store is.
 
 On one machine it is the machine's own uptime plus an offset, a row of the store that is made once for each
-start of the machine: from the calendar, but never before anything that is on record.
+start of the machine: from the calendar, but never before anything that is on record. Some containers have a
+name of their own for that start, or none. They go on with the time of another name, where its row is of the
+last minute or the calendar shows that the machine has not started anew since.
 
 In a database that several machines use it is the database's clock plus a shift, a row of the store. Every
 process compares what that clock did between two of its looks with what its own machine's uptime did; where
@@ -31,10 +33,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from smsverify._runtime.clock import DAY, boot_id, boottime
 from smsverify._store.tables import accounts, clocks, looks, orders, purchases, queue, shifts, slots, waits
@@ -125,27 +128,41 @@ class MachineTime:
             return
         moments = (sa.select(sa.func.max(column)).scalar_subquery() for column in _RECORDED)
         last = max(moment or 0.0 for moment in connection.execute(sa.select(*moments)).one())
-        now, uptime = max(last, time.time()), boottime()
-        # It is not known how long the machine was off: what was sent before may have been sent just now.
-        later = sa.update(slots).where(slots.c.free_at > last)
-        connection.execute(later.values(free_at=slots.c.free_at + (now - last)))
+        uptime = boottime()
+        now = self._by_another_name(connection, uptime)
+        if now is None or now < last:
+            now = max(last, time.time())
+            # It is not known how long the machine was off: what was sent before may have been sent just now.
+            later = sa.update(slots).where(slots.c.free_at > last)
+            connection.execute(later.values(free_at=slots.c.free_at + (now - last)))
         is_old = sa.or_(clocks.c.boot == self._boot, clocks.c.steady < now - FORGOTTEN_AFTER)
         connection.execute(sa.delete(clocks).where(is_old))
-        values = {"boot": self._boot, "boottime": uptime, "steady": now, "since": now, "version": 0}
-        connection.execute(sa.insert(clocks).values(**values))
         self._offset = now - uptime
-        self._next_note = uptime + NOTE_PAUSE
+        self._put_down(connection, uptime)
 
     def note(self, connection: sa.Connection) -> None:
         """Notes it in the transaction, which has the database to itself."""
         uptime = boottime()
         if uptime >= self._next_note:
-            self._next_note = uptime + NOTE_PAUSE
-            connection.execute(
-                sa.update(clocks)
-                .where(clocks.c.boot == self._boot)
-                .values(boottime=uptime, steady=uptime + self._offset)
-            )
+            self._put_down(connection, uptime)
+
+    def _put_down(self, connection: sa.Connection, uptime: float) -> None:
+        """Another name may have removed the row of a machine that was idle for long."""
+        self._next_note = uptime + NOTE_PAUSE
+        now = uptime + self._offset
+        values = {"boottime": uptime, "steady": now}
+        row = sqlite_insert(clocks).values(boot=self._boot, since=now, version=0, **values)
+        connection.execute(row.on_conflict_do_update(index_elements=[clocks.c.boot], set_=values))
+
+    def _by_another_name(self, connection: sa.Connection, uptime: float) -> float | None:
+        """The time of a process that has another name for this start of the machine; `None` where none has.
+
+        If the machine has started anew after all, this misses the time that it was off: it never counts too
+        much.
+        """
+        rows = connection.execute(sa.select(clocks).where(clocks.c.boot != self._boot)).all()
+        times = (row.steady + uptime - row.boottime for row in rows if _is_of_this_start(row, uptime))
+        return max(times, default=None)
 
     def forget(self) -> None:
         """There is nothing of that kind."""
@@ -165,6 +182,15 @@ class MachineTime:
     def as_wall(self, moment: float) -> float:
         """Reckoned back from now."""
         return moment - boottime() - self._offset + time.time()
+
+
+def _is_of_this_start(row: Any, uptime: float) -> bool:
+    """Whether a row is of the last minute, or the calendar has gone on since then as the uptime has."""
+    passed = uptime - row.boottime
+    if passed < 0:
+        return False
+    is_recent: bool = passed <= 2 * NOTE_PAUSE
+    return is_recent or bool(abs(time.time() - row.steady - passed) <= HIDDEN + DRIFT * passed)
 
 
 @dataclass(frozen=True)

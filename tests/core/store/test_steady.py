@@ -138,6 +138,46 @@ def test_what_the_time_is_is_on_record_now_and_then(
     assert began + 40 <= noted < began + 60
 
 
+@pytest.mark.parametrize(("passed", "wrong"), [(0.0, 0.0), (20.0, 500.0), (20.0, -500.0), (5 * DAY, 0.0)])
+@pytest.mark.parametrize("name", ["of a container", ""])
+def test_a_process_with_another_name_for_the_same_start_goes_on_with_the_same_time(
+    make_store: Callable[[str], Store],
+    passed: float,
+    wrong: float,
+    name: str,
+    store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As containers of LXC and systemd-nspawn have, and services that see only processes in `/proc`."""
+    store = make_store(store_url)
+    rate_limit = RateLimit(store, "key", limit=2, period=60.0, lease=90.0)
+    with rate_limit.acquire(Priority.POLL, deadline=time.monotonic() + 30):
+        pass
+    uptime, right = clock.boottime, time.time
+    monkeypatch.setattr(steady, "boottime", lambda: uptime() + passed)
+    monkeypatch.setattr(time, "time", lambda: right() + passed + wrong)
+    stopwatch = Stopwatch(store)
+    free = rate_limit.state().available
+    monkeypatch.setattr(steady, "boot_id", lambda: name)
+    other = make_store(store_url)
+    stopwatch.check(other)
+    stopwatch.check(store)
+    assert RateLimit(other, "key", limit=2, period=60.0, lease=90.0).state().available == free
+
+
+def test_a_machine_whose_row_was_removed_while_it_was_idle_puts_it_back(
+    make_store: Callable[[str], Store], store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, uptime, right = make_store(store_url), clock.boottime, time.time
+    now_of(store)
+    with store.write() as connection:
+        connection.execute(sa.delete(clocks))
+    monkeypatch.setattr(steady, "boottime", lambda: uptime() + 31)
+    stopwatch = Stopwatch(store)
+    monkeypatch.setattr(time, "time", lambda: right() + DAY)
+    stopwatch.check(make_store(store_url))
+
+
 def test_a_restart_frees_no_slot_however_far_the_calendar_has_jumped(
     make_store: Callable[[str], Store], store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
