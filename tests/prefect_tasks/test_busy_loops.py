@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from prefect import flow
 from rigs.loops import full_loop
 from rigs.sign_ups import statuses
 
@@ -44,6 +45,7 @@ def test_a_block_that_is_cancelled_gives_its_number_back_at_once(
     async def run() -> None:
         is_open = asyncio.Event()
 
+        @flow
         async def rents() -> None:
             async with arented_number(account, "temporary", service="WhatsApp"):
                 is_open.set()

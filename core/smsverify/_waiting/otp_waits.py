@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 log = log_of(__name__)
 
-_threads = LoopThreads(16, "smsverify-wait")
+_threads = LoopThreads(8, "smsverify-loop-wait")
 # Apart, because a release asks the service, and takes long.
-_releases = LoopThreads(16, "smsverify-release")
+_releases = LoopThreads(8, "smsverify-loop-release")
 
 
 class OtpWaits:
