@@ -122,7 +122,7 @@ soak: $(VENV)/core/installed ## test the money for long: random faults and death
 	    tests/core/purchases/test_attempts_any.py tests/core/receiver/test_serving.py --timeout 7200
 
 .PHONY: bench bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store bench-overview
-bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store bench-overview ## measure all that is promised, and write it into docs/ (two hours, on an idle machine)
+bench: bench-imports bench-budget bench-triggers bench-waiting bench-airflow bench-store bench-overview ## measure all that is promised, and write the tables in docs/ (two hours, on an idle machine)
 
 bench-imports: $(VENV)/airflow/installed ## measure what importing the operators adds to importing airflow.sdk
 	$(AIRFLOW)/python benchmarks/imports.py

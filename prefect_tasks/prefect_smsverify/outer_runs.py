@@ -1,6 +1,6 @@
-"""The flow runs around this code, up to the root, also where it runs in another process than these.
+"""The flow runs around this code, up to the root, even if this code runs in another process.
 
-There, Prefect has only the innermost one at hand. Its server knows the others.
+There, Prefect knows only the innermost one. Its server knows the others.
 """
 
 from __future__ import annotations

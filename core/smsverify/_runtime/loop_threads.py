@@ -1,7 +1,7 @@
 """Threads for the work that would block an event loop.
 
-Callers fill asyncio's own threads, for long. What waits there would be late, and a second cancellation would
-take it out of the queue before it has begun.
+Callers may keep all threads of asyncio busy for a long time. A call that waits for one of them would be late,
+and a second cancellation would take it out of the queue before it has begun.
 """
 
 from __future__ import annotations

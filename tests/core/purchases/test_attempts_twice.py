@@ -95,11 +95,12 @@ def first_of(calls: Iterator[Attempt]) -> tuple[Attempt, Iterator[Attempt]]:
     return next(calls), calls
 
 
+@pytest.mark.slow
 def test_the_time_out_of_a_call_leaves_the_number_that_a_newer_one_works_with_alone(
     simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
 ) -> None:
     with ThreadPoolExecutor(1) as thread:
-        over = thread.submit(verify, old, lambda _: None, timeout=1.5, attempts=2)
+        over = thread.submit(verify, old, lambda _: None, timeout=5.0, attempts=2)
         eventually(simulator.orders, "a purchase")
         order_id = simulator.orders()[0].order_id
         eventually(lambda: new.overview().waits.count, "a wait")

@@ -27,7 +27,7 @@ def delivers_to(simulator: Simulator, *which: int) -> Callable[[Order], str]:
 
 
 def verify(hook: SmsVerifyHook, action: Callable[[Order], Any], **options: Any) -> Verification:
-    return hook.verify(action, "temporary", **{**WHATSAPP, "timeout": 0.6, "key": "sign-up", **options})
+    return hook.verify(action, "temporary", **{**WHATSAPP, "timeout": 1.0, "key": "sign-up", **options})
 
 
 def statuses(simulator: Simulator) -> list[str]:

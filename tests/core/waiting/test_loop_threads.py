@@ -9,13 +9,15 @@ import time
 
 import pytest
 from rigs.loops import full_loop
-from rigs.waits import PATIENT, buy
+from rigs.waits import buy
 
 from smsverify import WaitTimeoutError
 from smsverify._runtime.loop_threads import LoopThreads
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Message
 from smsverify.simulator import Simulator
+
+PATIENT = 30.0  # seconds; clearly less than the threads of the loop are busy for
 
 
 def test_waits_begin_and_end_in_time_while_the_threads_of_the_loop_are_busy(
