@@ -91,15 +91,15 @@ class Cancelling:
                 message=message.message if message else None,
                 received_at=message.received_at if message else None,
             )
-        is_first = self._releases.of(order_id) is None
+        was_asked_before = self._releases.of(order_id) is not None
+        # An order that has ended may have a code to read, and the end on record may be wrong. A rental is
+        # refunded only where it was not in use.
+        must_be_seen = known is not None and (known.ended or known.product in RENTALS)
         self._releases.request(order_id, "cancel was called", scope="any", patience=self._pause)
         try:
-            if not is_first or (known is not None and (known.ended or known.product in RENTALS)):
-                # An order that has ended may have a code to read, and the end on record may be wrong. A
-                # rental is refunded only where it was not in use. What was to be cancelled before may be
-                # cancelled by now.
-                status = self._look(order_id, patient=True)
-                if status.ended:
+            if must_be_seen or was_asked_before:
+                status = self._look_before_cancelling(order_id, must_be_seen=must_be_seen)
+                if status is not None and status.ended:
                     self._releases.close(order_id)
                     log.info(ENDED, order_id, status.status)
                     return status
@@ -199,6 +199,24 @@ class Cancelling:
             return False
         self._releases.close(order_id)
         return status.cancelled
+
+    def _look_before_cancelling(self, order_id: int, *, must_be_seen: bool) -> OrderStatus | None:
+        """The status of an order that may have been cancelled before; `None` if it cannot be read, and the
+        cancellation is to be sent all the same.
+        """
+        try:
+            return self._look(order_id, patient=True, hasty=not must_be_seen)
+        except (AuthenticationError, NotFoundError):
+            raise
+        except (ServiceError, InvalidRequestError) as error:
+            if must_be_seen:
+                raise
+            log.warning(
+                "The status of order %d cannot be read, so its cancellation is sent without it: %s",
+                order_id,
+                error,
+            )
+            return None
 
     def _look(self, order_id: int, **options: Any) -> OrderStatus:
         """The status of an order that is to be cancelled.

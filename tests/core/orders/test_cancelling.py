@@ -176,6 +176,33 @@ def test_a_cancellation_that_fails_for_good_stays_on_record(
 
 
 @pytest.mark.parametrize(
+    "fault",
+    [{"kind": "error_before"}, {"kind": "error_before", "status": 400, "body": REFUSED}, {"kind": "html"}],
+)
+def test_a_cancellation_is_sent_again_although_the_status_cannot_be_read(
+    fault: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = buy_number(hook)
+    simulator.add_fault(Fault(path="order/*/status/", times=None, **fault))
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    assert not hook.release(order_id, "it is not needed")
+    assert hook.cancel(order_id).cancelled
+    assert (simulator.balance(), going_back(hook)) == (Decimal(50), [])
+
+
+def test_a_rental_whose_status_cannot_be_read_is_not_cancelled(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_id = hook.order("rent-1day", service="Tinder").order_id
+    simulator.add_fault(Fault("error_before", path="order/*/status/", times=None))
+    for _ in range(2):
+        with pytest.raises(errors.ServiceError):
+            hook.cancel(order_id)
+    assert not any("/cancel/" in request.path for request in simulator.requests())
+    assert going_back(hook) == [order_id]
+
+
+@pytest.mark.parametrize(
     ("body", "cancelled"),
     [
         ({"success": True, "data": {"order_id": 7, "status": "cancelled"}}, True),
