@@ -6,7 +6,8 @@ when the calendar is set. How it is kept depends on where the store is.
 On one machine it is the machine's own uptime plus an offset, a row of the store that is made once for each
 start of the machine: from the calendar, but never before anything that is on record. Some containers have a
 name of their own for that start, or none. They go on with the time of another name, where its row is of the
-last minute or the calendar shows that the machine has not started anew since.
+last minute, or where the calendar has gone on since as the uptime has. A row that is older than the start of
+the machine, by the calendar, is of an earlier start.
 
 In a database that several machines use it is the database's clock plus a shift, a row of the store. Every
 process compares what that clock did between two of its looks with what its own machine's uptime did; where
@@ -185,12 +186,15 @@ class MachineTime:
 
 
 def _is_of_this_start(row: Any, uptime: float) -> bool:
-    """Whether a row is of the last minute, or the calendar has gone on since then as the uptime has."""
-    passed = uptime - row.boottime
+    """Whether a row is of the last minute, or the calendar has gone on since then as the uptime has.
+
+    An earlier start has rows of the same uptimes. By the calendar they are older than this start.
+    """
+    passed, age = uptime - row.boottime, time.time() - row.steady
     if passed < 0:
         return False
-    is_recent: bool = passed <= 2 * NOTE_PAUSE
-    return is_recent or bool(abs(time.time() - row.steady - passed) <= HIDDEN + DRIFT * passed)
+    is_recent = passed <= 2 * NOTE_PAUSE and age < uptime
+    return bool(is_recent or abs(age - passed) <= HIDDEN + DRIFT * passed)
 
 
 @dataclass(frozen=True)

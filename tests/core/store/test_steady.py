@@ -149,12 +149,13 @@ def test_a_process_with_another_name_for_the_same_start_goes_on_with_the_same_ti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As containers of LXC and systemd-nspawn have, and services that see only processes in `/proc`."""
+    uptime, right = clock.boottime, time.time
+    monkeypatch.setattr(steady, "boottime", lambda: uptime() + 600)
     store = make_store(store_url)
     rate_limit = RateLimit(store, "key", limit=2, period=60.0, lease=90.0)
     with rate_limit.acquire(Priority.POLL, deadline=time.monotonic() + 30):
         pass
-    uptime, right = clock.boottime, time.time
-    monkeypatch.setattr(steady, "boottime", lambda: uptime() + passed)
+    monkeypatch.setattr(steady, "boottime", lambda: uptime() + 600 + passed)
     monkeypatch.setattr(time, "time", lambda: right() + passed + wrong)
     stopwatch = Stopwatch(store)
     free = rate_limit.state().available
@@ -163,6 +164,18 @@ def test_a_process_with_another_name_for_the_same_start_goes_on_with_the_same_ti
     stopwatch.check(other)
     stopwatch.check(store)
     assert RateLimit(other, "key", limit=2, period=60.0, lease=90.0).state().available == free
+
+
+def test_the_time_goes_on_between_starts_at_which_the_store_is_opened_at_like_uptimes(
+    make_store: Callable[[str], Store], store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, right = clock.boottime(), time.time
+    uptime = clock.boottime
+    for day in range(4):
+        monkeypatch.setattr(steady, "boot_id", lambda day=day: f"start {day}")
+        monkeypatch.setattr(steady, "boottime", lambda day=day: uptime() - began + 45 + 3 * day)
+        monkeypatch.setattr(time, "time", lambda day=day: right() + day * DAY)
+        assert now_of(make_store(store_url)) == pytest.approx(time.time(), abs=5)
 
 
 def test_a_machine_whose_row_was_removed_while_it_was_idle_puts_it_back(
