@@ -68,11 +68,12 @@ def test_the_limit_of_a_submitted_wait_itself(silent: Simulator, account: SmsVer
 def test_a_purchase_whose_time_is_over_is_given_back(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
-    silent.add_fault(Fault("slow_before", path="order/temporary/", seconds=3))
+    account.get_hook().get_balance()  # so that only the purchase is to be sent in its time
+    silent.add_fault(Fault("slow_before", path="order/temporary/", seconds=3 * LIMIT))
 
     @flow
     def whole() -> None:
-        limited = order_number.with_options(timeout_seconds=LIMIT)
+        limited = order_number.with_options(timeout_seconds=2 * LIMIT)
         future = limited.submit(account, "temporary", service="WhatsApp")
         future.wait()
         assert future.state.name == "TimedOut"
