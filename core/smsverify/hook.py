@@ -131,9 +131,7 @@ class SmsVerifyHook(AccountView):
             StoreError: the store cannot be used, or not all who use the account share it. Nothing was sent.
             PurchaseConflictError: the key stands for another purchase.
         """
-        order = self._parts.checkout.buy(product, **purchase)
-        self._run_context.hand_over(order.order_id, self._parts.orders.handover)
-        return order
+        return self._parts.checkout.order(product, **purchase)
 
     def renew(self, order_id: int | str, **renewal: Unpack[RenewalOptions]) -> Order:
         """Extends a rental by its period at the current price, once (`POST /api/v1/order/<order_id>/renew/`).
@@ -320,13 +318,14 @@ class SmsVerifyHook(AccountView):
             **purchase: see `smsverify.options.PurchaseOptions`.
 
         Returns:
-            the number, which waits for its code.
+            the number, which waits for its code. Its waits raise `PurchaseConflictError` from when a newer
+            call with the key has it.
 
         Raises:
             SmsVerifyError: as for `order`; the block then does not begin.
         """
-        with self._parts.checkout.rented(product, **purchase) as order:
-            yield RentedNumber(self, order)
+        with self._parts.checkout.rented(product, **purchase) as (order, refuse_if_taken_over):
+            yield RentedNumber(self, order, _before_wait=refuse_if_taken_over)
 
     def attempts(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from smsverify._runtime.loop_threads import wait_threads
 from smsverify.errors import OrderEndedError, StoreError, WaitTimeoutError
 from smsverify.models import Message, Order
 from smsverify.options import WaitOptions
@@ -48,7 +49,7 @@ class RentedNumber:
     _hook: _Waits = field(repr=False)
     order: Order
     timeout: float = DEFAULT_TIMEOUT
-    _before_wait: Callable[[int], None] = field(default=lambda _: None, repr=False)
+    _before_wait: Callable[[int], None] | None = field(default=None, repr=False)
 
     @property
     def order_id(self) -> int:
@@ -62,12 +63,14 @@ class RentedNumber:
 
     def wait_for_otp(self, timeout: float | None = None, **options: Unpack[WaitOptions]) -> Message:
         """`SmsVerifyHook.wait_for_otp` for this number."""
-        self._before_wait(self.order_id)
+        if self._before_wait is not None:
+            self._before_wait(self.order_id)
         return self._hook.wait_for_otp(self.order_id, self._or_own(timeout), **options)
 
     async def await_otp(self, timeout: float | None = None, **options: Unpack[WaitOptions]) -> Message:
         """`SmsVerifyHook.await_otp` for this number."""
-        await asyncio.to_thread(self._before_wait, self.order_id)
+        if self._before_wait is not None:
+            await wait_threads.run(partial(self._before_wait, self.order_id))
         return await self._hook.await_otp(self.order_id, self._or_own(timeout), **options)
 
     def _or_own(self, timeout: float | None) -> float:

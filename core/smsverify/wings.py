@@ -145,7 +145,7 @@ def is_taken_from(hook: SmsVerifyHook, order_id: int | str, waiter: str) -> bool
 
 def is_taken_over(hook: SmsVerifyHook, order_id: int | str, holder: str) -> bool:
     """Whether a newer call than `holder` has got an order by its key: no wait for the older one claims it."""
-    return hook._parts.orders.handover.holder_of(check_order_id(order_id)) not in (None, holder)
+    return hook._parts.orders.handover.is_taken_over(check_order_id(order_id), holder)
 
 
 def is_worth_keeping(hook: SmsVerifyHook, order_id: int, seconds: float) -> bool:

@@ -84,10 +84,10 @@ class PrefectRun(RunContext):
         # None where it was run by hand, or is served by a process that is its own worker.
         return _why_elsewhere(pools[0]) if pools else None
 
-    def hand_over(self, order_id: int, handover: Handover) -> None:
+    def hand_over(self, order_id: int, handover: Handover, holder: str) -> None:
         """Hands an order over when what it was bought in has come to a good end."""
         if is_in_a_run():
-            hand_over_at_the_end(order_id, handover)
+            hand_over_at_the_end(order_id, handover, holder)
         else:
             handover.hand_over(order_id)
 

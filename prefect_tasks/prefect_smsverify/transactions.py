@@ -114,10 +114,10 @@ def is_in_a_run() -> bool:
     return block_around() is not None or get_transaction() is not None or FlowRunContext.get() is not None
 
 
-def hand_over_at_the_end(order_id: int, handover: Handover) -> None:
+def hand_over_at_the_end(order_id: int, handover: Handover, holder: str) -> None:
     """Hands an order over when the code around it has come to a good end."""
     block, transaction, flow = block_around(), get_transaction(), FlowRunContext.get()
-    held = handover.hold(order_id, claims=block is not None)
+    held = handover.hold(order_id, holder=holder, claims=block is not None)
     if block is not None:
         block.handover, block.held = handover, held
     elif transaction is not None:

@@ -6,7 +6,6 @@ at most one *waiter*, the newest, and at most one *holder*: the newest call that
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import sqlalchemy as sa
@@ -85,19 +84,19 @@ class Handover:
         except StoreError as error:
             log.warning("Order %d was handed over, but that cannot be recorded: %s", order_id, error)
 
-    def hold(self, order_id: int, *, holder: str | None = None, claims: bool = False) -> Held:
+    def hold(self, order_id: int, *, holder: str, claims: bool = False) -> Held:
         """Lets this process hold an order, with heartbeats, until it is handed over or let go. No call that
         has held it before gives it back from now on.
 
         Args:
             order_id: the order.
-            holder: names the call that works with it; random by default.
+            holder: names the call that works with it. If its key had the order before, that is on record
+                since `hand_out_again`, also where nothing can be recorded now.
             claims: the call waits for its code too, so no earlier wait gives it back either.
         """
-        name = holder or uuid.uuid4().hex
-        held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over, name)
+        held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over, holder)
         try:
-            self._record_heartbeat(order_id, {"holder": name} | ({"waiter": name} if claims else {}))
+            self._record_heartbeat(order_id, {"holder": holder} | ({"waiter": holder} if claims else {}))
         except StoreError as error:
             log.warning("Order %d is held, but that cannot be recorded yet: %s", order_id, error)
         holding.hold(held)
@@ -122,14 +121,18 @@ class Handover:
             values = {**values, "held_at": now, "waiter_since": now, "unclaimed_since": unclaimed}
             self._records.update(connection, order_id, **values)
 
-    def hand_out_again(self, order_id: int) -> None:
-        """Records that the key of an order gets it once more. A release is withdrawn, unless its scope is
-        `any`: then a user has named the order.
+    def hand_out_again(self, order_id: int, holder: str) -> None:
+        """Records that the key of an order gets it once more, for a newer call: no call that has held it
+        before gives it back. A release is withdrawn, unless its scope is `any`: then a user has named the
+        order.
         """
         with self._store.write() as connection:
             now = self._store.now(connection)
-            self._records.update(connection, order_id, waiter_since=now, unclaimed_since=now)
+            self._records.update(connection, order_id, holder=holder, waiter_since=now, unclaimed_since=now)
             self._releases.withdraw(connection, order_id, scopes=("pending", "unused"))
+        older = holding.held(self._name, order_id)
+        if older is not None and older.holder != holder:
+            older.let_go()
 
     def note_use(self, order_id: int) -> None:
         """Records that an order's code was returned. The first time, a release is withdrawn."""
@@ -162,6 +165,10 @@ class Handover:
         """The newest call that works with an order; `None` where none has said so."""
         with self._store.read() as connection:
             return self._records.value(connection, order_id, orders.c.holder)
+
+    def is_taken_over(self, order_id: int, holder: str) -> bool:
+        """Whether a newer call than `holder` has got an order by its key."""
+        return self.holder_of(order_id) not in (None, holder)
 
     def holder_here(self, order_id: int) -> str | None:
         """The call of this process that holds an order; `None` where none does."""

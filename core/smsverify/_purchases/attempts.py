@@ -37,7 +37,7 @@ log = log_of(__name__)
 
 LONGEST_BASE = 440  # characters of a key that leave room for the numbers of the series and of the attempt
 
-Buy = Callable[[OrderRequest, str], Order]
+Buy = Callable[[OrderRequest, str, str], Order]
 Find = Callable[[str, str], "Order | None"]
 
 
@@ -133,7 +133,7 @@ class Series:
         records: of the attempts.
         orders: of the account.
         run: the run that the call is made in.
-        buy: buys under a key, and buys nothing more where that key's order has ended.
+        buy: buys under a key, for the call with a name; buys nothing more where that key's order has ended.
         requests: what may be bought, in the order of preference.
         find: what a key has bought of something with this fingerprint; buys nothing.
         confirm_refund: finds out whether an order was refunded; `None` where no limit depends on it.
@@ -193,7 +193,7 @@ class Series:
                 continue
             left = self._left_of_max_cost(row)
             try:
-                order = self._buy(_within(request, left), row.purchase_key)
+                order = self._buy(_within(request, left), row.purchase_key, self.holder)
             except OrderEndedError as error:
                 self._records.decide(row, "no_code", error.reason)
             except (NotAvailableError, PriceLimitError) as error:
@@ -250,7 +250,7 @@ class Series:
         finally:
             self.let_go()
         if is_used:
-            self._run.hand_over(order.order_id, self._orders.handover)
+            self._run.hand_over(order.order_id, self._orders.handover, self.holder)
 
     def give_up(self, order: Order, why: str) -> None:
         """The caller has failed. The number is given back, but kept for a further try of the run, unless its
@@ -337,7 +337,7 @@ class Series:
 
     def _is_taken_over(self, order_id: int) -> bool:
         """Whether a newer call with the key has got the number of this one."""
-        return self._orders.handover.holder_of(order_id) not in (None, self.holder)
+        return self._orders.handover.is_taken_over(order_id, self.holder)
 
     def _taken_over(self, order_id: int) -> PurchaseConflictError:
         return PurchaseConflictError(

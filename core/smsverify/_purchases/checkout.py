@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -35,7 +35,7 @@ from smsverify.checks import (
     check_stop,
     check_switch,
 )
-from smsverify.errors import StoreError
+from smsverify.errors import PurchaseConflictError, StoreError
 from smsverify.models import Order
 from smsverify.numbers import errors_logged
 from smsverify.options import OrderIds
@@ -78,8 +78,17 @@ class Checkout:
         self._rentals = rentals
         self._deliveries = deliveries
 
-    def buy(
+    def order(self, product: str, **purchase: Any) -> Order:
+        """Buys a number, and hands it over; see `SmsVerifyHook.order`."""
+        holder = uuid.uuid4().hex
+        order = self._buy(holder, product, **purchase)
+        self._run.hand_over(order.order_id, self._orders.handover, holder)
+        return order
+
+    def _buy(
         self,
+        holder: str,
+        /,
         product: str,
         *,
         run_budget: Any = None,
@@ -87,24 +96,47 @@ class Checkout:
         stop: threading.Event | None = None,
         **wanted: Any,
     ) -> Order:
-        """Buys a number that is not handed over yet; see `SmsVerifyHook.order`."""
+        """Buys a number that is not handed over yet.
+
+        Args:
+            holder: names the call.
+            product, run_budget, key, stop, **wanted: see `SmsVerifyHook.order`.
+        """
         request = OrderRequest.check(product=product, **wanted)
         caps, stop = self._caps(run_budget), check_stop(stop)
         with self._key(key, request.fingerprint) as known:
-            return self._purchases.buy(request, known or f"random:{uuid.uuid4().hex}", caps=caps, stop=stop)
+            key = known or f"random:{uuid.uuid4().hex}"
+            return self._purchases.buy(request, key, caps=caps, holder=holder, stop=stop)
 
     @contextmanager
-    def rented(self, product: str, **purchase: Any) -> Iterator[Order]:
-        """A number for a block; see `SmsVerifyHook.rented_number`."""
-        order = self.buy(product, **purchase)
-        held = self._orders.handover.hold(order.order_id, claims=True)
+    def rented(self, product: str, **purchase: Any) -> Iterator[tuple[Order, Callable[[int], None]]]:
+        """A number for a block, and a check for its waits; see `SmsVerifyHook.rented_number`."""
+        holder = uuid.uuid4().hex
+        order = self._buy(holder, product, **purchase)
+        held = self._orders.handover.hold(order.order_id, holder=holder, claims=True)
         try:
-            yield order
+            yield order, partial(self._refuse_if_taken_over, holder)
         except BaseException:
             with errors_logged(order.order_id):
                 self._end_block(order, held)
             raise
         self._end_block(order, held)
+
+    def _refuse_if_taken_over(self, holder: str, order_id: int) -> None:
+        """Raises where a newer call has the number: a wait of this one would give it back at its time-out.
+
+        Raises:
+            PurchaseConflictError: nothing was sent.
+        """
+        if self._orders.handover.is_taken_over(order_id, holder):
+            known = self._orders.records.get(order_id)
+            key = None if known is None else known.key
+            raise PurchaseConflictError(
+                f"a newer call with the key {key!r} has order {order_id} now, so this one does not wait for "
+                "it. It did not cancel that order. The newer call goes on with the number; use another key "
+                "for another purpose",
+                key=key,
+            )
 
     def _end_block(self, order: Order, held: Held) -> None:
         """Hands over a number whose code was used, and gives another back."""
@@ -119,7 +151,7 @@ class Checkout:
         finally:
             held.let_go()
         if is_used or order.product == "esim":
-            self._run.hand_over(order.order_id, handover)
+            self._run.hand_over(order.order_id, handover, held.holder)
 
     def attempts(
         self,
@@ -140,8 +172,8 @@ class Checkout:
         limit, given = check_count(attempts, "attempts"), None if key is None else check_key(key)
         stop = check_stop(stop)
 
-        def buy(request: OrderRequest, key: str) -> Order:
-            return self._purchases.buy(request, key, caps=caps, again=False, stop=stop)
+        def buy(request: OrderRequest, key: str, holder: str) -> Order:
+            return self._purchases.buy(request, key, caps=caps, holder=holder, again=False, stop=stop)
 
         confirm_refund = partial(self._purchases.confirm_refund, stop=stop)
         is_limited = cost_limit is not None or caps.is_set

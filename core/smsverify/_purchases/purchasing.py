@@ -81,6 +81,7 @@ class Purchases:
         key: str,
         *,
         caps: Caps,
+        holder: str,
         again: bool = True,
         stop: threading.Event | None = None,
     ) -> Order:
@@ -90,6 +91,7 @@ class Purchases:
             request: what is bought.
             key: names the purchase.
             caps: what may be spent.
+            holder: names the call. An order that the key has already is this call's from then on.
             again: whether the key buys another one where its order has ended or its code was returned.
                 Otherwise an order with a code is returned again, and one that has ended without any is an
                 `OrderEndedError`.
@@ -98,7 +100,7 @@ class Purchases:
         self._orders.cancelling.retry_releases()
         purchase = Purchase(key, "order", request.fingerprint, replace(caps, price=request.max_price))
         while True:
-            planned = self._plan_unless_bought(purchase, request, again=again, stop=stop)
+            planned = self._plan_unless_bought(purchase, request, holder, again=again, stop=stop)
             if isinstance(planned, Order):
                 return planned
             try:
@@ -145,7 +147,13 @@ class Purchases:
     # -------------------------------------------------------------- inside
 
     def _plan_unless_bought(
-        self, purchase: Purchase, request: OrderRequest, *, again: bool, stop: threading.Event | None
+        self,
+        purchase: Purchase,
+        request: OrderRequest,
+        holder: str,
+        *,
+        again: bool,
+        stop: threading.Event | None,
     ) -> PlannedCall[Quote] | Order:
         """The plan of a purchase, or what its key has bought already where that can be returned again."""
         ended: int | None = None
@@ -157,7 +165,7 @@ class Purchases:
             if self._can_still_serve(planned, stop, even_used=not again):
                 what = named(planned.order_id, planned)
                 log.info("Nothing is paid again: the key %s has bought %s", purchase.key, what)
-                self._orders.handover.hand_out_again(planned.order_id)
+                self._orders.handover.hand_out_again(planned.order_id, holder)
                 return self._orders.status.get(planned.order_id)
             if not again:
                 raise OrderEndedError(

@@ -76,6 +76,12 @@ class RunContext:
         """Why a store in a file is not seen by all tasks of the account; `None` where they may share it."""
         return None
 
-    def hand_over(self, order_id: int, handover: Handover) -> None:
-        """Hands a purchase over: here at once, in a framework when the task that bought it has succeeded."""
+    def hand_over(self, order_id: int, handover: Handover, holder: str) -> None:
+        """Hands a purchase over: here at once, in a framework when the task that bought it has succeeded.
+
+        Args:
+            order_id: the order.
+            handover: of the account.
+            holder: names the call that has the order.
+        """
         handover.hand_over(order_id)

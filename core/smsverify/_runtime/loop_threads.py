@@ -44,3 +44,6 @@ class LoopThreads:
 
     def _submit(self, call: Callable[[], T]) -> Future[T]:
         return self._pool.submit(copy_context().run, call)
+
+
+wait_threads = LoopThreads(8, "smsverify-loop-wait")  # for what a wait does before and after it

@@ -13,7 +13,7 @@ from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import arrival, end_of_wait, named, refund
-from smsverify._runtime.loop_threads import LoopThreads
+from smsverify._runtime.loop_threads import LoopThreads, wait_threads
 from smsverify._runtime.threads import result_of
 from smsverify._service.rate_limit import Priority
 from smsverify._waiting.ends import ended_with_other_sms, ended_without_code
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 log = log_of(__name__)
 
-_threads = LoopThreads(8, "smsverify-loop-wait")
-# Apart, because a release asks the service, and takes long.
+# Apart from the threads of waits, because a release asks the service, and takes long.
 _releases = LoopThreads(8, "smsverify-loop-release")
 
 
@@ -118,7 +117,7 @@ class OtpWaits:
                 begun[0].future.cancel()
 
         try:
-            await _threads.run(begin)
+            await wait_threads.run(begin)
         except asyncio.CancelledError:
             # The thread goes on, and what it begins would last until the deadline.
             is_left.set()
@@ -133,7 +132,7 @@ class OtpWaits:
             return await _releases.run_to_end(after)
         finally:
             wait.future.cancel()
-        return await _threads.run(partial(self._handed_out, order_id, message))
+        return await wait_threads.run(partial(self._handed_out, order_id, message))
 
     def _begin(
         self,
@@ -221,8 +220,10 @@ class OtpWaits:
             trouble: why the order's status could not be read at last; `None` where it could.
             cancels: whether the order is cancelled.
         """
+        # A block of this process may have the number, and a newer call elsewhere may have got it since.
+        holder = self._orders.handover.holder_here(wait.order_id)
         is_cancelled = cancels and self._orders.cancelling.release(
-            wait.order_id, NO_CODE, waiter=wait.waiter, stop=wait.stop
+            wait.order_id, NO_CODE, waiter=wait.waiter, holder=holder, stop=wait.stop
         )
         late = self._inbox.find(wait.order_id, wait.wanted)
         if late is None and not is_cancelled:

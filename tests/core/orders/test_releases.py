@@ -136,7 +136,7 @@ class Wishes(RuleBasedStateMachine):
 
     @rule(order_id=IDS)
     def its_key_gets_it_again(self, order_id: int) -> None:
-        self.handover.hand_out_again(order_id)
+        self.handover.hand_out_again(order_id, "again")
         known = self.known[order_id]
         if self.is_there(order_id):
             known.waiter_since = self.time
@@ -247,7 +247,7 @@ def test_many_who_give_one_order_up_and_need_it_again_never_wait_for_each_other(
         lambda: several.close(7, cancelled=several.asked(7)),
         lambda: several.note_alive(7, several.now()),
         lambda: several.take_due(0.0, 0.0, limit=3, even_early=True),
-        lambda: handover.hand_out_again(7),
+        lambda: handover.hand_out_again(7, "again"),
         lambda: records.put_status(OrderStatus(order_id=7, status="pending")),
         lambda: handover.note_use(7),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -122,6 +123,85 @@ def test_the_end_of_a_block_leaves_the_number_that_a_newer_block_has_alone(
         older.close()
         assert statuses(simulator) == ["pending"]
     assert statuses(simulator) == ["cancelled"]
+
+
+def test_a_wait_of_a_block_leaves_the_number_that_a_newer_block_has_alone(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    with rented(old) as older, rented(new) as newer:
+        with pytest.raises(
+            PurchaseConflictError, match=f"a newer call with the key 'k' has order {older.order_id}"
+        ):
+            older.wait_for_otp(timeout=0.0)
+        with pytest.raises(PurchaseConflictError):
+            asyncio.run(older.await_otp(timeout=0.0))
+        assert statuses(simulator) == ["pending"]
+        simulator.deliver_sms(newer.order_id, otp="545121")
+        assert newer.wait_for_otp(20).otp == "545121"
+
+
+def test_the_time_out_of_a_block_leaves_the_number_that_a_newer_one_elsewhere_has_alone(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    with rented(old) as number:
+        handover_of(new)._record_heartbeat(number.order_id, {"holder": "in another process"})
+        with pytest.raises(errors.WaitTimeoutError) as caught:
+            old.wait_for_otp(number.order_id, 0.0)
+        assert not caught.value.cancelled
+    assert statuses(simulator) == ["pending"]
+
+
+def test_the_end_of_a_block_leaves_the_number_that_a_newer_order_has_returned_alone(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    with rented(old) as number:
+        assert new.order("temporary", key="k", **WHATSAPP).order_id == number.order_id
+    assert statuses(simulator) == ["pending"]
+
+
+def test_a_newer_order_gives_the_number_of_an_older_block_back(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    with rented(old) as number:
+        new.order("temporary", key="k", **WHATSAPP)
+        with pytest.raises(errors.WaitTimeoutError):
+            new.wait_for_otp(number.order_id, 0.0)
+        assert statuses(simulator) == ["cancelled"]
+
+
+@pytest.mark.parametrize("call", ["attempts", "rented_number"])
+def test_a_call_is_the_newest_although_the_store_fails_once(
+    call: str, simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, has_failed = Handover._record_heartbeat, threading.Event()
+
+    def fails_once(handover: Handover, order_id: int, values: dict[str, Any]) -> None:
+        if "holder" in values and not has_failed.is_set():
+            has_failed.set()
+            raise errors.StoreError("the database is locked")
+        right(handover, order_id, values)
+
+    calls: list[Iterator[Attempt]] = []  # what keeps their attempts from being over
+
+    def block(hook: SmsVerifyHook) -> contextlib.AbstractContextManager[RentedNumber]:
+        if call == "rented_number":
+            return rented(hook)
+        calls.append(attempts(hook))
+        return next(calls[-1])
+
+    with contextlib.ExitStack() as older, contextlib.ExitStack() as newer:
+        older.enter_context(block(old))
+        monkeypatch.setattr(Handover, "_record_heartbeat", fails_once)
+        number = newer.enter_context(block(new))
+        assert has_failed.is_set()
+        older.close()
+        assert statuses(simulator) == ["pending"]
+        simulator.deliver_sms(number.order_id, otp="545121")
+        assert number.wait_for_otp(20).otp == "545121"
+
+
+def rented(hook: SmsVerifyHook) -> contextlib.AbstractContextManager[RentedNumber]:
+    return hook.rented_number("temporary", key="k", **WHATSAPP)
 
 
 def test_a_killed_call_gives_back_no_number_that_a_newer_one_elsewhere_has(

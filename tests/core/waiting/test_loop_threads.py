@@ -39,6 +39,17 @@ def test_waits_begin_and_end_in_time_while_the_threads_of_the_loop_are_busy(
     assert simulator.order(silent).status == "cancelled"
 
 
+def test_a_wait_in_a_block_begins_in_time_while_the_threads_of_the_loop_are_busy(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    async def run() -> Message:
+        with hook.rented_number("temporary", service="WhatsApp") as number, full_loop():
+            simulator.deliver_sms(number.order_id, otp="123456")
+            return await asyncio.wait_for(number.await_otp(PATIENT), PATIENT)
+
+    assert asyncio.run(run()).otp == "123456"
+
+
 def test_what_must_come_to_its_end_does_so_however_often_it_is_cancelled() -> None:
     threads, may_begin, done = LoopThreads(1, "test"), threading.Event(), threading.Event()
 
