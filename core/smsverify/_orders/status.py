@@ -12,11 +12,11 @@ from smsverify._orders.listing import Listing, OrderList
 from smsverify._orders.records import Records
 from smsverify._orders.wording import no_such_order
 from smsverify._runtime.clock import boottime
+from smsverify._service.codes import code_of_text
 from smsverify._service.endpoints import ServiceApi
 from smsverify._service.rate_limit import Priority
 from smsverify.errors import NotFoundError
 from smsverify.models import Message, Order, OrderStatus, gets_no_more
-from smsverify.otp import extract_otp
 
 # Seconds for which the service may not show a purchase of ours yet, scaled with its minute, and at least.
 FRESH = 10.0
@@ -115,9 +115,10 @@ class StatusReader:
 
 
 def _message(status: OrderStatus) -> Message:
+    code = code_of_text(status.message or "", phone=status.phone, order_id=status.order_id)
     return Message(
         order_id=status.order_id,
-        otp=status.otp or extract_otp(status.message or ""),
+        otp=status.otp or code,
         message=status.message,
         phone=status.phone,
         received_at=status.received_at,

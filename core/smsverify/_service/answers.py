@@ -26,6 +26,7 @@ from smsverify.errors import (
     UnexpectedResponseError,
 )
 from smsverify.models import KNOWN_STATUSES
+from smsverify.otp import extract_otp
 from smsverify.text import masked, printable
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a longer one is a mistake
@@ -61,6 +62,7 @@ _NO_TEXT = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | 
 _NAME_IN_JSON = re.compile(r'"([^"]{1,40})"\s*:')
 _HTTP_DATE = re.compile(r"[A-Za-z]{3,9},? [^,]*")
 LONGEST_NUMBER = 60  # characters
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 _OF_AN_ORDER = frozenset({"otp", "order_id", "activation_code", "phone", "sms"})
 _SECRET = re.compile(r"otp|sms|message|text|code|pin|body|token|secret|key|passw", re.IGNORECASE)
 _NOT_A_FIELD = frozenset({"success", "data", "status", "status_code", "code", "title", "type"})
@@ -142,7 +144,7 @@ def as_reply(answer: Answer) -> Reply | None:
     if not 200 <= answer.status_code < 300:
         return None
     body = parse(answer.text)
-    return None if isinstance(body, dict) and _is_failure(body) else Reply(answer, body)
+    return None if isinstance(body, dict) and _is_failure(body, answer.endpoint) else Reply(answer, body)
 
 
 def parse(text: str) -> Any:
@@ -192,20 +194,33 @@ def _is_no(value: Any) -> bool:
     return value is not None and str(value).strip().lower() in ("false", "no", "0")
 
 
-def _is_failure(body: dict[str, Any]) -> bool:
+def _is_failure(body: dict[str, Any], endpoint: str) -> bool:
     """Whether the body of a 2xx says that its request has failed."""
     if _is_no(body.get("success")):
         return True
-    return not body.get("success") and (bool(body.get("error")) or _has_status_of_a_failure(body))
+    if body.get("success"):
+        return False
+    return bool(body.get("error")) or _has_status_of_a_failure(body, endpoint.endswith("/status/"))
 
 
-def _has_status_of_a_failure(body: dict[str, Any]) -> bool:
-    """Whether the status of an answer is one of a failure. Beside anything of an order, it is the order's."""
+def _has_status_of_a_failure(body: dict[str, Any], is_status: bool) -> bool:
+    """Whether the status of an answer is one of a failure. Beside anything of an order, it is the order's.
+
+    So it is in the answer about an order's status, where a field of an order is empty, or no text says why.
+    """
     word = str(body.get("status")).strip().lower()
-    codes = (str(body.get(key)).strip() for key in _STATUS_CODE_KEYS)
-    is_failure = word in _FAILURE or any(re.fullmatch("[45][0-9]{2}", code) for code in codes)
-    is_of_an_order = word in KNOWN_STATUSES - _FAILURE or not _OF_AN_ORDER.isdisjoint(body)
-    return is_failure and not is_of_an_order and not _has_something_of_an_order(body)
+    is_failure = word in _FAILURE or any(_is_code_of_a_failure(body, key) for key in _STATUS_CODE_KEYS)
+    named = {name for name, value in body.items() if is_status or value not in _EMPTY}
+    is_of_an_order = word in KNOWN_STATUSES - _FAILURE or not _OF_AN_ORDER.isdisjoint(named)
+    is_bare = is_status and word in KNOWN_STATUSES and _envelope(body)[0] is None
+    return is_failure and not (is_of_an_order or is_bare or _has_something_of_an_order(body))
+
+
+def _is_code_of_a_failure(body: dict[str, Any], key: str) -> bool:
+    """Whether a field is a status of HTTP for a failure. A text may be the code of an SMS beside it."""
+    value, text = body.get(key), body.get("message")
+    is_of_sms = isinstance(value, str) and isinstance(text, str) and extract_otp(text) == value.strip()
+    return not is_of_sms and re.fullmatch("[45][0-9]{2}", str(value).strip()) is not None
 
 
 def is_rejection(answer: Answer) -> bool:
@@ -249,7 +264,7 @@ def _has_something_of_an_order(body: Any) -> bool:
     while left:
         value = left.pop()
         if isinstance(value, dict):
-            given = (name for name, inner in value.items() if inner not in (None, "", 0, [], {}))
+            given = (name for name, inner in value.items() if inner not in (0, *_EMPTY))
             named = {name.lower().replace("_", "") for name in given}
             if isinstance(value, Contradiction) or not _OF_A_PURCHASE.isdisjoint(named):
                 return True
@@ -383,7 +398,7 @@ def _envelope(body: Any, depth: int = 0) -> tuple[str | None, str | None]:
     if not isinstance(body, dict) or depth == DEEPEST_TEXT:
         return None, None
     # In the body of an order, `message` is the SMS.
-    is_order = not _OF_AN_ORDER.isdisjoint(body)
+    is_order = any(body.get(name) not in _EMPTY for name in _OF_AN_ORDER)
     for key in _TEXT_KEYS:
         is_sms = is_order and key == "message"
         text, field = (None, None) if is_sms else _envelope(body.get(key), depth + 1)

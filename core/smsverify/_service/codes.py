@@ -55,6 +55,12 @@ _IS_NO_CODE = re.compile(
     r"|[0-9]{1,9}(?:[.,][0-9]{1,9})?\s?(?:\$|€|£|%|(?:USD|EUR|s|secs?|seconds?|mins?|minutes?|hours?|days?)\b))",
     re.IGNORECASE,
 )
+# A pending rental may get an SMS with such numbers, so these words have to be there too, or begin the text.
+_OF_THE_SERVICE = re.compile(
+    r"\b(?:wait(?:s|ing)?|await(?:s|ing)?|pending|queued?|processing|yet)\b"
+    r"|\A\W*(?:order|number|price|charged|expires|cancell?ed|upstream)\b",
+    re.IGNORECASE,
+)
 _SHORTEST_PHONE = 7  # digits, without the country's
 _DATE = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}")
 # One piece: a code as it is, however long the service's are, perhaps with marks around it.
@@ -67,7 +73,13 @@ _TOO_LARGE = 10**15
 
 
 def read_fields(
-    otp: Any, message: Any, *, status: Any = None, phone: Any = None, order_id: int | None = None
+    otp: Any,
+    message: Any,
+    *,
+    status: Any = None,
+    phone: Any = None,
+    order_id: int | None = None,
+    needs_code: bool = False,
 ) -> tuple[str | None, str | None]:
     """Code and text of a status.
 
@@ -76,6 +88,7 @@ def read_fields(
         status: of the order. Only a completed order shows that a word is an SMS. What is pending, has
             failed or has ended otherwise, has none without a code: such a text may be the service's own.
         phone, order_id: the order's own numbers, which are no code.
+        needs_code: a text without a code is the service's own, whatever the status.
 
     Returns:
         The code, which may have been read from a sentence, and the text; `None` for what is not there.
@@ -84,9 +97,22 @@ def read_fields(
     digits = phone_digits(_as_text(phone))
     own = _own_numbers(digits, order_id)
     code, text = _read(otp, message, digits, own, may_be_word=word == "completed")
-    if code is None and text is not None and _WITHOUT_SMS.match(word) and not _may_hold_code(text, own):
-        return None, None
-    return code, text
+    if code is not None or text is None:
+        return code, text
+    if needs_code:
+        is_sms = _code_in(text, own) is not None
+    else:
+        is_sms = not _WITHOUT_SMS.match(word) or _may_hold_code(text, own, is_pending=word == "pending")
+    return None, text if is_sms else None
+
+
+def code_of_text(text: str, *, phone: Any, order_id: int) -> str | None:
+    """The code in the text of an order. The order's own numbers are no code."""
+    return _code_in(text, _own_numbers(phone_digits(_as_text(phone)), order_id))
+
+
+def _code_in(text: str, own: re.Pattern[str]) -> str | None:
+    return extract_otp(own.sub("…", text))
 
 
 def _own_numbers(digits: str | None, order_id: int | None) -> re.Pattern[str]:
@@ -118,7 +144,7 @@ def _read(
         is_in_text = text is not None and re.search(rf"\b{plain}\b", text) is not None
         if is_in_text or _NO_WORD.fullmatch(plain):
             return plain, text
-    elif (code := extract_otp(own.sub("…", given))) is not None:
+    elif (code := _code_in(given, own)) is not None:
         return code, text or given
     is_sms = may_be_word or _MAY_BE_CODE.search(plain) is not None
     return None, text or (given if is_sms else None)
@@ -163,12 +189,16 @@ def _is_nothing(text: str, words_for_it: frozenset[str], own: re.Pattern[str]) -
     return _WAITING.fullmatch(own.sub("…", text)) is not None
 
 
-def _may_hold_code(text: str, own: re.Pattern[str]) -> bool:
+def _may_hold_code(text: str, own: re.Pattern[str], *, is_pending: bool) -> bool:
     """Whether a text of an order that has no SMS by its status is one all the same."""
-    if extract_otp(own.sub("…", text)) is not None:
+    if _code_in(text, own) is not None:
         return True
     rest = own.sub("…", visible(text[:LONGEST_SMS]))
-    return not _WAITING.match(rest) and _MAY_BE_CODE.search(_IS_NO_CODE.sub("…", rest)) is not None
+    if _WAITING.match(rest):
+        return False
+    if not is_pending or _OF_THE_SERVICE.search(rest):
+        rest = _IS_NO_CODE.sub("…", rest)
+    return _MAY_BE_CODE.search(rest) is not None
 
 
 def _as_code(piece: str) -> str | None:

@@ -415,14 +415,13 @@ def _is_elsewhere(stated: Mapping[str, Any], country_id: int | str) -> bool:
 
 def _status(order_id: int, row: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in row.items() if value is not None}
-    if _OF_AN_ORDER.isdisjoint(row) and not _has_known_status(row):
-        values.pop("message", None)  # the service's own words
     values["otp"], values["message"] = read_fields(
         values.get("otp"),
         values.get("message"),
         status=values.get("status"),
         phone=values.get("phone"),
         order_id=order_id,
+        needs_code=_OF_AN_ORDER.isdisjoint(row) and not _has_known_status(row),
     )
     if "status" in row or values["otp"] or values["message"]:
         values.setdefault("status", UNKNOWN_STATUS)

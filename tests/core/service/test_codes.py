@@ -158,6 +158,8 @@ def test_a_number_of_the_service_s_own_words_makes_no_sms(words: str) -> None:
         ("Order 458731: 5489 or 5490", None),
         ("4589 or 458 731 4", None),
         ("Call 0155501234", None),
+        ("Pay $5000", None),
+        ("Your next try 4417", None),
     ],
 )
 def test_a_number_beside_the_service_s_own_may_be_a_code(text: str, code: str | None) -> None:

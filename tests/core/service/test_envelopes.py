@@ -166,6 +166,8 @@ def test_a_purchase_that_answers_an_envelope_of_a_failure_may_have_been_made(
         ({"order_id": 7, "status": "failed", "message": "Upstream timeout"}, "failed"),
         ({"order_id": 7, "status": "error", "message": "Upstream timeout"}, "error"),
         ({"status": "failed", "otp": None, "message": None}, "failed"),
+        ({"status": "failed", "otp": None, "message": "Upstream timeout"}, "failed"),
+        ({"status": "failed"}, "failed"),
         ({"status": "pending", "code": 545, "message": None}, "pending"),
         ({"success": True, "data": {"status": "failed", "message": "Upstream timeout"}}, "failed"),
         ({"status": "success", "code": 200, "data": {"order_id": 7, "status": "active"}}, "active"),
@@ -195,6 +197,45 @@ def test_a_text_beside_nothing_of_an_order_is_no_sms(
     requests_mock.get(address("order/7/status/"), json=body)
     with contextlib.suppress(UnexpectedResponseError):
         assert not offline.get_status(7).arrived
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"success": True, "data": {"status": "received", "message": "Your Foo code is 412"}},
+        {"success": True, "data": {"message": "Your Foo code is 412"}},
+        {"code": "412", "message": "Your Foo code is 412"},
+    ],
+    ids=str,
+)
+def test_a_text_with_a_code_is_an_sms_beside_nothing_of_an_order(
+    body: dict[str, Any], offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    requests_mock.get(address("order/7/status/"), json=body)
+    assert offline.get_status(7).message == "Your Foo code is 412"
+
+
+@pytest.mark.parametrize("text", ["Your verification number 4155550123", "otp: waiting ({})"])
+def test_the_own_numbers_of_an_order_in_its_text_are_no_code(
+    text: str, offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    order_id = next(UNSEEN)
+    text = text.format(order_id)
+    body = {"order_id": order_id, "status": "active", "message": text, "phone": "+1 415 555 0123"}
+    requests_mock.get(address(f"order/{order_id}/status/"), json=body)
+    requests_mock.get(address("orders/"), json=[])
+    message = offline.wait_for_otp(order_id, timeout=30, cancel_on_timeout=False)
+    assert (message.otp, message.message) == (None, text)
+
+
+def test_an_empty_field_of_an_order_beside_a_failure_is_no_order(
+    offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    mock_catalogue(requests_mock)
+    body = {"status": "error", "message": "Insufficient balance", "order_id": None, "phone": ""}
+    requests_mock.post(address("order/temporary/"), json=body)
+    with pytest.raises(InsufficientBalanceError):
+        SmsVerifyHook(**settings_of(offline) | {"account": "empty fields"}).order("temporary", service="X")
 
 
 def test_a_text_that_names_its_own_order_and_phone_is_no_sms(
