@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from smsverify._purchases.run_context import RunContext
     from smsverify._receiver.masking import mask
     from smsverify._runtime.forking import ProcessLock
+    from smsverify._runtime.loop_threads import LoopThreads
     from smsverify._runtime.outages import Outages
     from smsverify._runtime.properties import cached_property
     from smsverify._runtime.threads import result_of
@@ -42,6 +43,7 @@ __all__ = [
     "Batch",
     "Handover",
     "Held",
+    "LoopThreads",
     "Outages",
     "Place",
     "ProcessLock",
@@ -79,6 +81,7 @@ _HOMES = {
     "Batch": "_waiting.subscriptions",
     "Handover": "_orders.handover",
     "Held": "_orders.holding",
+    "LoopThreads": "_runtime.loop_threads",
     "Outages": "_runtime.outages",
     "Place": "_service.places",
     "ProcessLock": "_runtime.forking",

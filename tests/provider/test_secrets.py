@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from airflow.sdk import DAG, task
+from rigs.loops import full_loop
 
 from smsverify.simulator import Simulator
 from smsverify.wings import store_time
@@ -113,6 +114,20 @@ def test_every_code_and_text_that_the_hook_returns_is_masked(
         returned = getattr(hook, method)(order_id)
     assert returned.otp
     assert {returned.otp, returned.message} <= set(masked)
+
+
+def test_a_coroutine_gets_its_code_while_its_callers_fill_the_threads_of_the_loop(
+    hook: Any, sim: Simulator, masked: list[str | None]
+) -> None:
+    order_id = hook.order("temporary", service="WhatsApp").order_id
+    sim.deliver_sms(order_id, otp="123456")
+
+    async def wait() -> Any:
+        with full_loop():
+            return await asyncio.wait_for(hook.await_otp(order_id), 30)
+
+    assert asyncio.run(wait()).otp == "123456"
+    assert "123456" in masked
 
 
 @pytest.mark.parametrize("method", ["order", "get_order"])

@@ -23,7 +23,7 @@ from smsverify.numbers import DEFAULT_TIMEOUT, Attempt, RentedNumber
 from smsverify.reports import RentalsReport
 from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 from smsverify.text import log_of
-from smsverify.wings import assign_messages, cached_property, secrets_of, signed_like
+from smsverify.wings import LoopThreads, assign_messages, cached_property, secrets_of, signed_like
 from smsverify_provider import connection_form
 from smsverify_provider.connections import find_connection, find_connection_on_loop, settings_of
 from smsverify_provider.kills import at_kill, give_back, is_kept_for_next_try
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 log = log_of(__name__)
 
+# One thread, because Airflow's supervisor answers one question at a time.
+_masking = LoopThreads(1, "smsverify-masking")
 TEST_TIMEOUT = 20.0  # seconds; a user waits in front of a connection test, and Airflow ends it after 60
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
@@ -212,7 +214,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
                 order_id, timeout, cancel_on_timeout=cancel_on_timeout, stop=stop, waiter=waiter, **wanted
             )
         # In a thread: masking asks Airflow's supervisor, and blocks.
-        return await asyncio.to_thread(_masked, message)
+        return await _masking.run_to_end(partial(_masked, message))
 
     def get_message(self, message_id: int | str) -> Message:
         return _masked(super().get_message(message_id))
