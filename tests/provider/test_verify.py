@@ -222,6 +222,11 @@ def test_a_coroutine_function_is_refused_when_the_dag_file_is_parsed() -> None:
     assert caught.value.field == "python_callable"
 
 
+def test_a_product_without_its_name_is_refused_as_airflow_refuses_it() -> None:
+    with pytest.raises(TypeError, match="No positional arguments allowed while using @task"):
+        task.smsverify("temporary", service="WhatsApp")
+
+
 def takes_params(params: Any) -> None: ...
 
 

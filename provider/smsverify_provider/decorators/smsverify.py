@@ -74,4 +74,10 @@ def smsverify_task(
             decorator_name="task.smsverify",
         )
 
-    return cast("TaskDecorator", decorate if python_callable is None else decorate(python_callable))
+    if python_callable is None:
+        return cast("TaskDecorator", decorate)
+    if not callable(python_callable):
+        raise TypeError(
+            "No positional arguments allowed while using @task.smsverify, use named arguments instead"
+        )
+    return cast("TaskDecorator", decorate(python_callable))
