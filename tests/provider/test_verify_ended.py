@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import TaskInstanceState
-from trigger_runs import event_of
+from trigger_runs import event_of, run, start
 from verify_runs import Form, Tries, resume, same_try, verifying
 
+from smsverify._waiting import waiter
 from smsverify.errors import (
     AuthenticationError,
     InvalidRequestError,
@@ -102,17 +105,22 @@ def test_a_wait_that_fails_in_the_triggerer_gives_the_number_back(
 
 @pytest.mark.parametrize("is_waiting", [True, False])
 def test_a_task_gives_back_no_number_that_a_newer_call_with_its_key_has(
-    run_task: Any, connection: Any, hook: SmsVerifyHook, sim: Simulator, is_waiting: bool
+    run_task: Any,
+    connection: Any,
+    hook: SmsVerifyHook,
+    sim: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    is_waiting: bool,
 ) -> None:
-    wait = verifying(print, key="mine", timeout=3.0)
+    wait = verifying(print, key="mine", timeout=3600)
     trigger = SmsVerifyOtpTrigger(**run_task(wait).msg.trigger_kwargs)
 
     async def ends() -> dict[str, Any]:
-        going_on = asyncio.create_task(event_of(trigger)) if is_waiting else None
-        while is_waiting and not hook.overview().waits.count:
-            await asyncio.sleep(0.05)
+        going_on = await start(trigger, sim) if is_waiting else None
         newer = hook.attempts("temporary", key="mine", service="WhatsApp", max_price="0.50")
         number = await asyncio.to_thread(next, newer)
+        an_hour_later = SimpleNamespace(monotonic=lambda: time.monotonic() + 4000, sleep=time.sleep)
+        monkeypatch.setattr(waiter, "time", an_hour_later)
         event = await (going_on or event_of(trigger))
         with pytest.raises(PurchaseConflictError, match="a newer call"):
             resume(wait, trigger, event)
@@ -121,7 +129,7 @@ def test_a_task_gives_back_no_number_that_a_newer_call_with_its_key_has(
         ]
         return event
 
-    assert asyncio.run(ends())["outcome"] == ("timeout" if is_waiting else "ended")
+    assert run(ends())["outcome"] == ("timeout" if is_waiting else "ended")
 
 
 def test_a_template_that_gives_another_value_after_the_wait_gives_the_number_back(
