@@ -25,7 +25,7 @@ from smsverify.errors import (
 from smsverify.models import Message
 from smsverify.numbers import errors_logged
 from smsverify.text import log_of
-from smsverify.wings import plan_release, result_of
+from smsverify.wings import is_worth_keeping, plan_release, result_of
 
 if TYPE_CHECKING:
     from smsverify import SmsVerifyHook
@@ -176,6 +176,8 @@ def _give_back_unless_tried_again(
 ) -> None:
     reason = f"the wait for its code has failed ({type(error).__name__})"
     patience = PrefectRun().next_try_within()
+    if patience is not None and not is_worth_keeping(hook, order_id, patience):
+        patience = None
     if patience is None and isinstance(error, AuthenticationError):
         patience = 0.0  # on record, due at once: no order can be cancelled while the key is refused
     if patience is None:

@@ -151,6 +151,19 @@ def test_a_further_attempt_of_a_task_goes_on_with_the_number(
     assert going_back(account.get_hook()) == []
 
 
+@WAITS
+def test_no_number_is_kept_for_an_attempt_that_comes_too_late_for_its_code(
+    wait: Any, silent: Simulator, account: SmsVerifyCredentials, store_refuses: StoreRefuses
+) -> None:
+    @task(retries=1, retry_delay_seconds=7200)
+    def sign_up(ordered: Order) -> None:
+        with store_refuses(NO_WAIT), pytest.raises(StoreError):
+            wait(account, ordered)
+
+    run(lambda: sign_up(order(account)))
+    assert [one.status for one in silent.orders()] == ["cancelled"]
+
+
 def test_a_cancelled_wait_stays_cancelled_where_its_number_cannot_be_given_back(
     silent: Simulator,
     account: SmsVerifyCredentials,
