@@ -13,7 +13,7 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
+from prefect.exceptions import ObjectNotFound, PrefectException
 
 from prefect_smsverify.keys import enclosing
 from smsverify.errors import SettingsUnavailableError
@@ -32,6 +32,12 @@ def flow_runs() -> list[FlowRun]:
         return runs
     try:
         return [*runs, *runs_around(runs[-1])]
+    except ObjectNotFound as error:
+        raise SettingsUnavailableError(
+            f"Prefect's server no longer has a flow run that the flow run {runs[-1].id} is a part of: it was "
+            "deleted. So its budget is not known. Nothing was sent. Another attempt of this task would fail "
+            "too: start the outermost flow anew"
+        ) from error
     except (PrefectException, httpx.HTTPError) as error:
         raise SettingsUnavailableError(
             f"Prefect's server does not say which flow runs the flow run {runs[-1].id} is a part of "

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
+from itertools import chain
 from multiprocessing import parent_process
 from uuid import UUID
 
@@ -194,7 +195,9 @@ def _is_ending(run: FlowRun) -> bool:
     """Whether a flow run or one around it goes down, as the server knows it."""
     try:
         with get_client(sync_client=True) as client:
-            return any(_goes_down(client.read_flow_run(one.id).state) for one in (run, *runs_around(run)))
+            # One after the other: where those around cannot be read, the run itself may.
+            runs = chain((run,), runs_around(run))
+            return any(_goes_down(client.read_flow_run(one.id).state) for one in runs)
     except Exception as error:  # the next look asks the server again
         log.debug("Flow run %s cannot be read: %s", run.id, error)
         return False

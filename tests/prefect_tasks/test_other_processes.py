@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
@@ -13,6 +14,7 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.context import FlowRunContext, hydrated_context, serialize_context
+from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow
 from prefect.states import Cancelling
 from rigs import eventually
@@ -71,13 +73,24 @@ def test_the_budget_of_a_run_holds_for_what_its_subflows_buy_elsewhere(
     assert len(silent.orders()) == 2
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (httpx.ConnectError("refused"), "does not say which flow runs .* try again"),
+        (ObjectNotFound(ArithmeticError("404")), "was deleted.* start the outermost flow anew"),
+    ],
+)
 def test_nothing_is_bought_elsewhere_when_the_server_does_not_say_for_which_run(
-    silent: Simulator, account: SmsVerifyCredentials, monkeypatch: pytest.MonkeyPatch
+    silent: Simulator,
+    account: SmsVerifyCredentials,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    says: str,
 ) -> None:
     errors: list[Any] = []
 
     def fails(*_: Any) -> Any:
-        raise httpx.ConnectError("refused")
+        raise error
 
     @flow
     def inner() -> None:
@@ -92,7 +105,7 @@ def test_nothing_is_bought_elsewhere_when_the_server_does_not_say_for_which_run(
 
     outer()
     assert isinstance(errors[0], SettingsUnavailableError)
-    assert "does not say which flow runs" in str(errors[0])
+    assert re.search(says, str(errors[0]))
     assert len(silent.orders()) == 1
 
 
@@ -158,4 +171,32 @@ def test_what_runs_elsewhere_stops_with_the_run_around(
         inner()
 
     outer(return_state=True)
+    assert len(stops) == 1
+
+
+def test_what_runs_elsewhere_stops_with_its_own_run_though_that_around_cannot_be_read(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "FLOW_RUN_LOOK", 0.1)
+    stops: list[Any] = []
+
+    def fails(*_: Any) -> Any:
+        raise ObjectNotFound(ArithmeticError("404"))
+
+    @flow
+    def inner() -> None:
+        stop = elsewhere(current_stop).result()
+        assert not stop.is_set()
+        context: Any = FlowRunContext.get()
+        client.set_flow_run_state(context.flow_run.id, Cancelling(), force=True)
+        eventually(stop.is_set, "the stop")
+        stops.append(stop)
+
+    @flow
+    def outer() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(SyncPrefectClient, "read_task_run", fails)
+            inner(return_state=True)
+
+    outer()
     assert len(stops) == 1
