@@ -12,7 +12,7 @@ fails that is not tried again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.transactions import BaseTransaction, TransactionState, get_transaction
 
 from prefect_smsverify.keys import enclosing
+from smsverify.wings import ProcessLock
 
 if TYPE_CHECKING:
     from smsverify import SmsVerifyHook
@@ -142,20 +143,21 @@ def hand_over_at_the_end(order_id: int, handover: Handover, holder: str) -> None
 
 # By flow run of this process: the orders that were bought in it outside of any task.
 _held_by: dict[Any, list[Held]] = {}
+_lock = ProcessLock()
 
 
 def _at_end_of(flow: Any, run: FlowRun, held: Held) -> None:
-    waiting = _held_by.setdefault(run.id, [])
-    waiting.append(held)
+    with _lock:
+        _held_by.setdefault(run.id, []).append(held)
     # Each list by itself: a flow that `with_options` has made shares some with the one before.
     _append_once(flow.on_completion_hooks, hand_over_orders)
     for hooks in (flow.on_failure_hooks, flow.on_cancellation_hooks, flow.on_crashed_hooks):
         _append_once(hooks, let_orders_go)
-    # A coroutine goes on after its flow, whose hooks Prefect has called already, or is about to.
+    # A hook of the flow buys after its end, and so may a coroutine that the flow has left behind. Prefect has
+    # called these hooks then, or is about to.
     if run.state is not None and run.state.is_final():
-        with suppress(ValueError):
-            waiting.remove(held)
-        held.let_go()
+        end = hand_over_orders if run.state.is_completed() else let_orders_go
+        end(flow, run, run.state)
 
 
 def _append_once(hooks: list[Any], hook: Any) -> None:
@@ -168,11 +170,16 @@ def _append_once(hooks: list[Any], hook: Any) -> None:
 
 def hand_over_orders(flow: Any, flow_run: Any, state: Any) -> None:
     """A flow hook: the run has completed, so its orders are handed over."""
-    for held in _held_by.pop(flow_run.id, []):
+    for held in _taken_from(flow_run):
         held.hand_over()
 
 
 def let_orders_go(flow: Any, flow_run: Any, state: Any) -> None:
     """A flow hook: the run has not completed, so its orders are let go."""
-    for held in _held_by.pop(flow_run.id, []):
+    for held in _taken_from(flow_run):
         held.let_go()
+
+
+def _taken_from(run: Any) -> list[Held]:
+    with _lock:
+        return _held_by.pop(run.id, [])

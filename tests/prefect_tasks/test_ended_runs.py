@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -14,11 +15,18 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.states import Suspended
+from rigs.rooms import rooms_of
 from rigs.sign_ups import statuses
 
-from prefect_smsverify import SmsVerifyCredentials, aorder_number, await_otp, order_number, wait_for_otp
-from smsverify import WaitStoppedError
-from smsverify._orders import holding
+from prefect_smsverify import (
+    SmsVerifyCredentials,
+    aorder_number,
+    await_otp,
+    order_number,
+    transactions,
+    wait_for_otp,
+)
+from smsverify import Order, WaitStoppedError
 from smsverify.simulator import Simulator
 
 SUSPENDABLE = pytest.mark.skipif(
@@ -96,15 +104,16 @@ class StepError(Exception):
     """An error of a flow's own."""
 
 
-async def left_behind(doing: Any) -> Any:
+async def left_behind(does: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> Any:
     """Runs a coroutine next to a step that fails, in a subflow whose error its caller catches; its outcome
-    when it comes to its end after the subflow.
+    when it comes to its end after the subflow. It gets an event that is set when the subflow has failed.
     """
     running: list[asyncio.Task[Any]] = []
+    has_failed = asyncio.Event()
 
     @flow
     async def subflow() -> None:
-        running.append(asyncio.ensure_future(doing))
+        running.append(asyncio.create_task(does(has_failed)))
         await asyncio.sleep(0.3)
         raise StepError
 
@@ -112,6 +121,7 @@ async def left_behind(doing: Any) -> Any:
     async def outer() -> Any:
         with pytest.raises(StepError):
             await subflow()
+        has_failed.set()
         (outcome,) = await asyncio.gather(*running, return_exceptions=True)
         return [outcome]
 
@@ -121,11 +131,11 @@ async def left_behind(doing: Any) -> Any:
 def test_a_purchase_that_its_failed_flow_run_has_left_behind_is_given_back(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
-    async def orders_late() -> Any:
-        await asyncio.sleep(1)
+    async def orders_late(has_failed: asyncio.Event) -> Any:
+        await has_failed.wait()
         return await aorder_number(account, "temporary", service="WhatsApp")
 
-    outcome = asyncio.run(left_behind(orders_late()))
+    outcome = asyncio.run(left_behind(orders_late))
     assert isinstance(outcome, WaitStoppedError)
     assert silent.balance() == 50
 
@@ -134,7 +144,7 @@ def test_a_wait_that_its_failed_flow_run_has_left_behind_ends(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
     order = order_number.fn(account, "temporary", service="WhatsApp")
-    outcome = asyncio.run(left_behind(await_otp(account, order, 60)))
+    outcome = asyncio.run(left_behind(lambda _: await_otp(account, order, 60)))
     assert isinstance(outcome, WaitStoppedError)
     assert statuses(silent) == ["cancelled"]
 
@@ -157,17 +167,36 @@ def test_a_hook_of_a_failed_flow_may_buy_and_wait(silent: Simulator, account: Sm
     assert codes == ["123456"]
 
 
+def test_what_a_hook_of_a_completed_flow_buys_is_handed_over(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    hook, bought = account.get_hook(), list[Order]()
+
+    def rents_a_number(*_: Any) -> None:
+        bought.append(account.get_hook().order("rental", service="WhatsApp", duration=3))
+
+    @flow(on_completion=[rents_a_number])
+    def completes() -> None:
+        pass
+
+    completes()
+    assert rooms_of(hook).orders.handover.unclaimed_for(bought[0].order_id) is None
+    assert transactions._held_by == {}
+
+
 def test_an_order_that_comes_after_its_failed_flow_run_is_let_go(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
     """As an order that nobody has, `reconcile` reports it then."""
     hook = account.get_hook()
 
-    async def orders_with_the_hook() -> Any:
+    async def orders_with_the_hook(has_failed: asyncio.Event) -> Any:
         stop = threading.Event()
-        await asyncio.sleep(1)
+        await has_failed.wait()
         return await asyncio.to_thread(hook.order, "temporary", service="WhatsApp", stop=stop)
 
-    order = asyncio.run(left_behind(orders_with_the_hook()))
-    assert not any(held.order_id == order.order_id for held in holding._hands._held.values())
-    assert silent.orders()[0].order_id == order.order_id
+    order = asyncio.run(left_behind(orders_with_the_hook))
+    handover = rooms_of(hook).orders.handover
+    assert handover.holder_here(order.order_id) is None
+    assert handover.unclaimed_for(order.order_id) is not None
+    assert transactions._held_by == {}
