@@ -79,8 +79,8 @@ def order_number(
     Raises:
         InvalidRequestError: a parameter is wrong; `field` names it. Nothing was bought: the request was not
             sent, or the service refused it (`status_code`).
-        WaitStoppedError: the run is going down, or its transaction was rolled back. Nothing was bought, or it
-            is given back.
+        WaitStoppedError: the run is going down, is suspended, or has failed and left this call behind, or its
+            transaction was rolled back. Nothing was bought, or it is given back.
         SmsVerifyError: see `SmsVerifyHook.order`.
     """
     return pay(
@@ -125,8 +125,8 @@ def wait_for_otp(
     The wait ends, and the order is cancelled for a refund, when the run goes down: on SIGTERM, SIGINT and
     cancellation, and when it is suspended from outside (since Prefect 3.8), even if the task was submitted or
     mapped; and when another step of its transaction has failed. In another process than the flow's
-    (`ProcessPoolTaskRunner`) it ends when the flow run is cancelled or suspended and when the flow's process
-    is gone; a signal to that process alone does not end it.
+    (`ProcessPoolTaskRunner`) it ends when the flow run is cancelled, is suspended or fails, and when the
+    flow's process is gone; a signal to that process alone does not end it.
 
     If the wait fails otherwise, such as with a refused key, the order is given back like at the time-out,
     but kept for the next attempt of the task or flow, if there is one.
@@ -152,7 +152,7 @@ def wait_for_otp(
     Raises:
         WaitTimeoutError: nothing came in time; `cancelled` says whether the order was cancelled.
         OrderEndedError: the order was cancelled, expired or completed without a message.
-        WaitStoppedError: the run is going down, or is suspended.
+        WaitStoppedError: the run is going down, is suspended, or has failed and left this call behind.
         SmsVerifyError: see `SmsVerifyHook.wait_for_otp`.
     """
     hook, stop = hook_of(credentials), current_stop()
@@ -204,7 +204,7 @@ def wait_for_otps(
         has come, any error), so that no code is lost when another fails.
 
     Raises:
-        WaitStoppedError: the run is going down.
+        WaitStoppedError: as for `wait_for_otp`.
         SmsVerifyError: what concerns all of them, such as a refused key, if no code has come.
     """
     hook, stop, ids = hook_of(credentials), current_stop(), ids_of(order_ids)
