@@ -69,9 +69,8 @@ class SmsVerifyOtpTrigger(BaseTrigger):
 
     Its event says how the wait ended, never what the SMS says: `order_id`, `outcome` (`arrived`, `timeout`,
     `ended`, `not_found`, `refused`, `other_store` or `failed`), and if nothing has arrived a `detail` for
-    people; after a time-out and an end, the `reason` for the list of attempts, without the order's name and
-    what to do next; after a time-out, whether the order was `cancelled`. An end because a newer call has the
-    number has a `reason` and no `detail`.
+    people, unless a newer call has the number; after a time-out and an end, the `reason` for the list of
+    attempts, without order and what to do next; after a time-out, whether the order was `cancelled`.
 
     Args:
         order_id: the order.
