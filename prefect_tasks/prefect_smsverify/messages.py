@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
@@ -15,6 +16,7 @@ from prefect.events.clients import get_events_client
 
 from prefect_smsverify.arguments import ahook_of
 from prefect_smsverify.stopping import current_stop
+from prefect_smsverify.threads import result_in_thread
 from smsverify.checks import check_order_ids, check_seconds
 from smsverify.errors import InvalidRequestError, SmsVerifyError
 from smsverify.wings import Outages
@@ -60,20 +62,20 @@ async def publish_message_events_flow(
     _refuse_no_orders(order_ids)
     end = float("inf") if timeout is None else time.monotonic() + check_seconds(timeout, "timeout")
     hook, stop, logger = await ahook_of(credentials), current_stop(), get_run_logger()
-    account = await asyncio.to_thread(lambda: hook.settings.account_id)
+    account = await result_in_thread(lambda: hook.settings.account_id, "account")
     orders = "all" if order_ids is None else ",".join(str(order_id) for order_id in sorted(order_ids))
     count, outages = 0, Outages()
     while not stop.is_set() and time.monotonic() < end:
         subscription: Subscription | None = None
         try:
-            subscription = await asyncio.to_thread(
-                hook.subscribe, f"prefect:{credentials}:{orders}", order_ids=order_ids
+            subscription = await result_in_thread(
+                partial(hook.subscribe, f"prefect:{credentials}:{orders}", order_ids=order_ids), "subscribe"
             )
             while (
                 batch := await _next(subscription, lambda: stop.is_set() or time.monotonic() >= end)
             ) is not None:
                 await _publish([_event(account, credentials, *one) for one in batch])
-                await asyncio.to_thread(subscription.advance, batch[-1][0])
+                await result_in_thread(partial(subscription.advance, batch[-1][0]), "advance")
                 count += len(batch)
                 logger.info("published %d SMS to Prefect", len(batch))
         except (SmsVerifyError, OSError) as error:

@@ -7,7 +7,6 @@ on what it ordered.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +19,7 @@ from prefect_smsverify.arguments import ahook_of, hook_of, id_of, ids_of
 from prefect_smsverify.defining import task
 from prefect_smsverify.paying import apay, pay, purchase
 from prefect_smsverify.stopping import current_stop
-from prefect_smsverify.threads import to_its_end
+from prefect_smsverify.threads import result_in_thread, to_its_end
 from prefect_smsverify.twins import twin_of
 
 if TYPE_CHECKING:
@@ -282,7 +281,7 @@ async def aget_order_status(
     credentials: SmsVerifyCredentials | str, order_id: Order | int | str
 ) -> OrderStatus:
     """`get_order_status` for coroutines."""
-    return await asyncio.to_thread(get_order_status.fn, credentials, order_id)
+    return await result_in_thread(partial(get_order_status.fn, credentials, order_id), "status")
 
 
 @task("Get SMS")
@@ -305,7 +304,7 @@ def get_message(credentials: SmsVerifyCredentials | str, message_id: int | str) 
 @task("Get SMS")
 async def aget_message(credentials: SmsVerifyCredentials | str, message_id: int | str) -> Message:
     """`get_message` for coroutines."""
-    return await asyncio.to_thread(get_message.fn, credentials, message_id)
+    return await result_in_thread(partial(get_message.fn, credentials, message_id), "message")
 
 
 @task("Reconcile")
@@ -336,7 +335,7 @@ async def areconcile(
     credentials: SmsVerifyCredentials | str, cancel_after: float | None = None
 ) -> Reconciliation:
     """`reconcile` for coroutines."""
-    return await asyncio.to_thread(reconcile.fn, credentials, cancel_after)
+    return await result_in_thread(partial(reconcile.fn, credentials, cancel_after), "reconcile")
 
 
 @task("Get balance")
@@ -355,4 +354,4 @@ def get_balance(credentials: SmsVerifyCredentials | str) -> Balance:
 @task("Get balance")
 async def aget_balance(credentials: SmsVerifyCredentials | str) -> Balance:
     """`get_balance` for coroutines."""
-    return await asyncio.to_thread(get_balance.fn, credentials)
+    return await result_in_thread(partial(get_balance.fn, credentials), "balance")

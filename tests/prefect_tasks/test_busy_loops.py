@@ -16,6 +16,7 @@ from rigs.sign_ups import statuses
 
 from prefect_smsverify import (
     SmsVerifyCredentials,
+    aget_order_status,
     aorder_number,
     apublish_overview,
     arenew_expiring_rentals,
@@ -88,6 +89,17 @@ def test_a_number_is_verified(silent: Simulator, account: SmsVerifyCredentials) 
         with full_loop():
             verifying = averify_number.fn(account, action, "temporary", service="WhatsApp")
             return await asyncio.wait_for(verifying, PATIENT)
+
+    assert asyncio.run(run()).otp == "123456"
+
+
+def test_a_code_is_read(silent: Simulator, account: SmsVerifyCredentials) -> None:
+    order_id = account.get_hook().order("temporary", service="WhatsApp").order_id
+    silent.deliver_sms(order_id, otp="123456")
+
+    async def run() -> Any:
+        with full_loop():
+            return await asyncio.wait_for(aget_order_status.fn(account, order_id), PATIENT)
 
     assert asyncio.run(run()).otp == "123456"
 
