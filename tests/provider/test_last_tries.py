@@ -39,6 +39,14 @@ def fail_before_a_wait(order_id: int | None) -> Any:
     return SmsVerifyOtpSensor(task_id="own", order_id=order_id or 0, sender="{{ '' }}")
 
 
+def in_a_dag(make: Callable[[int | None], Any], hook: Any) -> Any:
+    """The operator, for an order that was bought before where it buys none itself."""
+    is_bought = make is fail_before_a_wait
+    order_id = hook.order("temporary", service="WhatsApp").order_id if is_bought else None
+    with DAG("last_tries"):
+        return make(order_id)
+
+
 @pytest.mark.parametrize("make", [fail_in_an_attempt, fail_with_a_number, fail_before_a_wait])
 @pytest.mark.parametrize("is_last", [True, False])
 def test_a_number_that_is_kept_for_a_next_try_is_given_back_where_a_policy_ends_the_task(
@@ -54,10 +62,7 @@ def test_a_number_that_is_kept_for_a_next_try_is_given_back_where_a_policy_ends_
     policies = pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="Airflow has none yet")
     airflow_says("running")
     action = policies.RetryAction.FAIL if is_last else policies.RetryAction.RETRY
-    is_bought = make is fail_before_a_wait
-    order_id = hook.order("temporary", service="WhatsApp").order_id if is_bought else None
-    with DAG("policy"):
-        operator = make(order_id)
+    operator = in_a_dag(make, hook)
     operator.retries = 3
     rules = [policies.RetryRule(exception=ValueError, action=action)]
     operator.retry_policy = policies.ExceptionRetryPolicy(rules=rules)
@@ -79,10 +84,7 @@ def test_a_number_that_does_not_live_until_the_next_try_is_given_back_at_once(
     make: Callable[[int | None], Any],
 ) -> None:
     airflow_says("running")
-    is_bought = make is fail_before_a_wait
-    order_id = hook.order("temporary", service="WhatsApp").order_id if is_bought else None
-    with DAG("late"):
-        operator = make(order_id)
+    operator = in_a_dag(make, hook)
     operator.retries, operator.retry_delay = 3, timedelta(hours=2)
     assert run_task(operator).state == TaskInstanceState.UP_FOR_RETRY
     assert [order.status for order in sim.orders()] == ["cancelled"]
