@@ -27,9 +27,11 @@ Simulate = Callable[..., Simulator]
 HASTY = 0.25  # seconds, the shortest grace of a service whose minute lasts a second
 
 
-def buy_and_cancel(hook: SmsVerifyHook, simulator: Simulator, *, is_refunded: bool) -> int:
+def buy_and_cancel(
+    hook: SmsVerifyHook, simulator: Simulator, *, is_refunded: bool, service: str = "WhatsApp"
+) -> int:
     """An order that the list shows as cancelled, and the wallet as refunded or not."""
-    order_id = buy_number(hook)
+    order_id = buy_number(hook, service=service)
     paid = simulator.balance()
     hook.cancel(order_id)
     hook.list_orders()
@@ -231,6 +233,24 @@ def test_a_purchase_while_the_reading_waits_for_its_turn_hides_no_missing_refund
         buy_number(hook)
         before_sending()
         return Balance(amount=simulator.balance())
+
+    rooms_of(hook).wallet.read(ask)
+    assert [held.order_id for held in await_finding(hook).missing_refunds] == [lost]
+
+
+def test_a_purchase_that_the_balance_does_not_hold_yet_puts_no_other_refund_in_doubt(
+    simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    buy_and_cancel(hook, simulator, is_refunded=True, service="Telegram")
+    lost = buy_and_cancel(hook, simulator, is_refunded=False, service="Tinder")
+
+    def ask(before_sending: Callable[[], None], **_: Any) -> Balance:
+        before_sending()
+        before = simulator.balance()
+        buy_number(hook)
+        return Balance(amount=before)
 
     rooms_of(hook).wallet.read(ask)
     assert [held.order_id for held in await_finding(hook).missing_refunds] == [lost]

@@ -34,8 +34,8 @@ def buy(hook: SmsVerifyHook, key: str | None = "k", **options: Any) -> Order:
 
 
 def buy_number(hook: SmsVerifyHook, **options: Any) -> int:
-    """The order of one more number, which costs 0.40; without a key it is a new one every time."""
-    return hook.order("temporary", service="WhatsApp", **options).order_id
+    """The order of one more number, for WhatsApp 0.40; without a key it is a new one every time."""
+    return hook.order("temporary", **{"service": "WhatsApp", **options}).order_id
 
 
 def lose(simulator: Simulator, kind: str = "lost_answer", **more: Any) -> None:
