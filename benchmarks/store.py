@@ -189,11 +189,7 @@ def grow(database: str, urls: tuple[str, str], orders: int, times: int, *, verbo
                 fill_history(hook, number)
                 print(f"{number:,} orders on record in {time.monotonic() - began:.0f} s", flush=True)
             awaited = fill_unfinished(hook, waits=WAITS, rentals=RENTALS)
-            if database == "postgresql":
-                # What autovacuum does in the minutes after so many rows.
-                with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
-                    connection.execute(sa.text("VACUUM ANALYZE"))
-                    connection.execute(sa.text("CHECKPOINT"))
+            settle(database, url)
             hook.reconcile()
             costs.append(measure(hook, awaited, times, verbose=verbose))
     grown = [Growth(database, name, empty, costs[1][name]) for name, empty in costs[0].items()]
@@ -205,6 +201,17 @@ def grow(database: str, urls: tuple[str, str], orders: int, times: int, *, verbo
             flush=True,
         )
     return grown
+
+
+def settle(database: str, url: str) -> None:
+    """What the database and the system do by themselves in the minutes after so many rows."""
+    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+        if database == "postgresql":
+            connection.execute(sa.text("VACUUM ANALYZE"))
+            connection.execute(sa.text("CHECKPOINT"))
+        else:
+            connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
+    os.sync()
 
 
 # ------------------------------------------------------------------ many waits at once

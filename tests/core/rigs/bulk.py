@@ -16,10 +16,9 @@ from smsverify.hook import SmsVerifyHook
 FIRST = 1_000_000_000  # the id of the oldest order
 RETENTION = 7 * DAY
 AT_ONCE = 50_000
-REQUEST = json.dumps(
-    {"product": "temporary", "service": "1012", "name": "WhatsApp"}
-    | dict.fromkeys(("country", "country_name", "area_code", "duration"))
-)
+OPTIONS = {"name": "WhatsApp", **dict.fromkeys(("country", "country_name", "area_code", "duration"))}
+REQUEST = json.dumps({"product": "temporary", "service": "1012", **OPTIONS})
+RENTAL_REQUEST = json.dumps({"product": "rental", "service": "WhatsApp", **OPTIONS, "duration": 3})
 
 
 def fill_history(hook: SmsVerifyHook, orders: int, *, days: float = 365.0) -> None:
@@ -165,9 +164,9 @@ def fill_unfinished(hook: SmsVerifyHook, *, waits: int, rentals: int) -> list[in
     ]  # fmt: skip
     calls = [
         {"account": account, "namespace": "", "key": row["key"], "generation": 1, "kind": "order",
-         "fingerprint": "f", "request": REQUEST, "price": "0.40", "charge": "0.40",
-         "state": "bought", "attempt": "a", "sent_at": now, "resolved_at": now, "sent_number": 1,
-         "resolved_number": 1, "order_id": row["order_id"]}
+         "fingerprint": "f", "request": REQUEST if row["product"] == "temporary" else RENTAL_REQUEST,
+         "price": "0.40", "charge": "0.40", "state": "bought", "attempt": "a", "sent_at": now,
+         "resolved_at": now, "sent_number": 1, "resolved_number": 1, "order_id": row["order_id"]}
         for row in rows
     ]  # fmt: skip
     going_on = [
