@@ -203,7 +203,7 @@ class PurchaseConflictError(SmsVerifyError):
 
 
 class OrderEndedError(SmsVerifyError):
-    """The order has ended (cancelled, expired or completed) without the SMS that was asked for.
+    """The order has ended (cancelled, failed, expired or completed) without the SMS that was asked for.
 
     Attributes:
         order_id: the order.

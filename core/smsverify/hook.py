@@ -128,6 +128,7 @@ class SmsVerifyHook(AccountView):
             SpendingLimitError: a budget would be exceeded. Nothing was sent.
             InsufficientBalanceError: the wallet does not hold enough.
             PurchaseUnknownError: the number may or may not have been bought. The same key is safe to use.
+            OrderEndedError: it was bought, but the service shows it as failed. The same key buys another.
             StoreError: the store cannot be used, or not all who use the account share it. Nothing was sent.
             PurchaseConflictError: the key stands for another purchase.
         """

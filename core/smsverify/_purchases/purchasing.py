@@ -117,6 +117,7 @@ class Purchases:
         order = self._with_phone(order)
         log.info("Bought %s for %s", named(order.order_id, order), usd(order.price))
         warn_if_overcharged(order.order_id, order.price, request.max_price)
+        _refuse_ended(order)
         return order
 
     def find(self, key: str, fingerprint: str, *, stop: threading.Event | None = None) -> Order | None:
@@ -310,15 +311,15 @@ class Purchases:
         return self._periods.is_used_up(order)
 
 
-def _refuse_ended(found: Order) -> None:
-    """Raises `OrderEndedError` where an order that was found after its answer was lost has ended."""
-    if found.ended and found.status != "completed":
+def _refuse_ended(order: Order) -> None:
+    """Raises `OrderEndedError` where an order that was bought just now has ended."""
+    if order.ended and order.status != "completed":
         raise OrderEndedError(
-            f"order {found.order_id} was bought, and the service lists it as {found.status}. Call again with "
-            "the same key to buy another",
-            order_id=found.order_id,
-            status=found.status,
-            reason=f"the service lists it as {found.status}",
+            f"order {order.order_id} was bought, and the service shows it as {order.status}. Its price "
+            "counts as spent until its refund shows. Call again with the same key to buy another",
+            order_id=order.order_id,
+            status=order.status,
+            reason=f"the service shows it as {order.status}",
         ) from None
 
 

@@ -3,6 +3,8 @@
 Each reading of the wallet is compared with the reading before. If it holds less than the records explain, by
 exactly the sum of some refunds since then, these refunds have not arrived. Their orders count as spent until
 the wallet shows the money. They are named when the time that the wallet has to show it is over.
+
+The list does not say whether a failed order was refunded. The first reading after its end may show it.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Refunds:
         moved = [*movements(connection, self._account, first, then), *self._open(connection)]
         comparison = compare(first.amount, then.amount, moved)
         if comparison.fits:
+            self._note_rolled_back(connection, first, then, moved)
             return
         came = [one for one in moved if one.what == "refund" and one.is_certain]
         missing = self._missing(connection)
@@ -79,6 +82,36 @@ class Refunds:
             )
         )
         return [Movement("open", None, paid(row), is_certain=False) for row in rows]
+
+    def _note_rolled_back(
+        self, connection: sa.Connection, first: Reading, then: Reading, moved: Sequence[Movement]
+    ) -> None:
+        """Records which failed orders were refunded, where nothing else explains what the wallet holds."""
+        failed = self._failed(connection, [one.order_id for one in moved if one.what == "refund"])
+        back = [
+            one for one in moved if one.what == "refund" and one.order_id in failed and one.amount is not None
+        ]
+        others = compare(first.amount, then.amount, [one for one in moved if one not in back])
+        if others.fits:
+            return
+        for expected in others.expected:
+            if came := _that_sum_to(then.amount - expected, back):
+                ids = [one.order_id for one in came]
+                these = sa.and_(orders.c.account == self._account, orders.c.order_id.in_(ids))
+                connection.execute(sa.update(orders).where(these).values(refunded_at=then.read_at))
+                day_sums.forget_orders(connection, self._account, ids)
+                return
+
+    def _failed(self, connection: sa.Connection, order_ids: Sequence[int | None]) -> set[int]:
+        """Those of some orders that were bought here and have failed, and whose refund is not on record."""
+        failed = sa.select(orders.c.order_id).where(
+            orders.c.account == self._account,
+            orders.c.order_id.in_(order_ids),
+            orders.c.key.is_not(None),
+            orders.c.status == "failed",
+            orders.c.refunded_at.is_(None),
+        )
+        return set(connection.execute(failed).scalars())
 
     def _missing(self, connection: sa.Connection) -> list[Movement]:
         its_purchase = sa.and_(

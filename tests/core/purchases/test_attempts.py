@@ -96,7 +96,7 @@ def test_an_attempt_whose_order_was_found_to_have_failed_says_so_and_gives_no_ad
 ) -> None:
     simulator = simulate(products={"temporary": {"start_status": "failed"}})
     lose(simulator, "error_after")
-    with pytest.raises(VerificationError, match=r": the service lists it as failed$"):
+    with pytest.raises(VerificationError, match=r": the service shows it as failed$"):
         verify(make_hook(simulator, store_url), delivers_to(simulator), attempts=1)
 
 

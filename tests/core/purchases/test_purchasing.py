@@ -78,6 +78,20 @@ def test_a_key_buys_again_when_its_order_has_ended(
     assert buy(hook).order_id == generations[-1]
 
 
+@pytest.mark.parametrize("end", ["failed", "cancelled", "expired"])
+@pytest.mark.parametrize("product", ["temporary", "esim"])
+def test_an_order_that_the_answer_shows_as_ended_is_not_handed_out(
+    product: str, end: str, simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={product: {"start_status": end}})
+    hook = make_hook(simulator, store_url)
+    given = {"plan": "USA 1GB / 7 days"} if product == "esim" else {"service": "WhatsApp"}
+    with pytest.raises(errors.OrderEndedError, match=rf"was bought, and the service shows it as {end}\b"):
+        hook.order(product, **given, key="k")
+    simulator.configure(products={product: {"start_status": "active"}})
+    assert hook.order(product, **given, key="k").order_id == simulator.orders()[1].order_id
+
+
 @pytest.mark.parametrize(
     ("product", "given"),
     [("rental", {"service": "WhatsApp", "duration": 3}), ("rent-30days", {"service": "Instagram"})],

@@ -322,3 +322,34 @@ def test_a_refund_that_never_came_frees_no_budget(
     with pytest.raises(errors.SpendingLimitError):
         buy_number(hook)
     assert simulator.balance() == Decimal("49.60")
+
+
+@pytest.mark.parametrize("comes_back", ["0.40", "0", "25"])
+def test_what_a_failed_order_has_cost_is_spent_until_the_wallet_shows_that_it_came_back(
+    comes_back: str, simulate: Simulate, make_hook: MakeHook, any_store_url: str
+) -> None:
+    """The list does not say whether it was refunded. Another amount, such as a deposit, proves nothing."""
+    simulator = simulate(products={"temporary": {"start_status": "failed"}})
+    hook = make_hook(simulator, any_store_url, daily_budget="0.50")
+    with pytest.raises(errors.OrderEndedError):
+        buy_number(hook)
+    simulator.set_balance(simulator.balance() + Decimal(comes_back))
+    report = hook.reconcile()
+    if comes_back != "0.40":
+        assert (report.spent_today, report.refunded) == (Decimal("0.40"), Decimal(0))
+        return
+    assert (report.spent_today, report.refunded, report.findings) == (Decimal(0), Decimal("0.40"), [])
+    with pytest.raises(errors.OrderEndedError):
+        buy_number(hook)
+
+
+def test_a_wallet_that_other_refunds_explain_does_not_show_that_a_failed_order_was_refunded(
+    simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    simulator = simulate(products={"temporary": {"start_status": "failed"}})
+    hook = make_hook(simulator, store_url)
+    with pytest.raises(errors.OrderEndedError):
+        buy_number(hook)
+    simulator.configure(products={"temporary": {"start_status": "pending"}})
+    hook.cancel(buy_number(hook))
+    assert hook.reconcile().spent_today == Decimal("0.40")
