@@ -8,11 +8,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timezone
-from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from smsverify._service.bodies import (
+    EMPTY,
+    OF_AN_ORDER,
+    TEXT_KEYS,
+    Contradiction,
+    envelope,
+    has_something_of_an_order,
+    named_in,
+    parse,
+    words_of,
+)
 from smsverify.errors import (
     AuthenticationError,
     InsufficientBalanceError,
@@ -45,7 +55,6 @@ _NOTHING_BOUGHT = re.compile(
     r"( (for|in) this (service|country|area code))?( (right now|at the moment))?"
     r"|invalid (or missing )?api key|rate limit exceeded maximum 60 requests per minute"
 )
-_OF_A_PURCHASE = frozenset({"order", "orderid", "phone", "phonenumber", "number", "activationcode"})
 
 # What an envelope says of a failure: in `status`, or as a status of HTTP in one of these fields.
 _FAILURE = frozenset({"error", "fail", "failure", "failed"})
@@ -53,7 +62,6 @@ _STATUS_CODE_KEYS = ("status", "code", "status_code")
 
 # An error may quote the values of these fields. Any other may hold a code: the error names its type only.
 _QUOTED = frozenset({"success", "status", "error", "errors", "detail", "non_field_errors", "title"})
-_TEXT_KEYS = ("error", "detail", "message", "non_field_errors", "errors")
 # A body with one of the first names comes from the service; with one of the second, from a proxy or a
 # firewall.
 _OWN_KEYS = frozenset({"success", "error", "errors", "detail", "non_field_errors"})
@@ -61,12 +69,6 @@ _OF_A_PROXY = frozenset({"title", "ray_id", "cloudflare_error"})
 _NO_TEXT = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | re.DOTALL)
 _NAME_IN_JSON = re.compile(r'"([^"]{1,40})"\s*:')
 _HTTP_DATE = re.compile(r"[A-Za-z]{3,9},? [^,]*")
-LONGEST_NUMBER = 60  # characters
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
-_OF_AN_ORDER = frozenset({"otp", "order_id", "activation_code", "phone", "sms"})
-_SECRET = re.compile(r"otp|sms|message|text|code|pin|body|token|secret|key|passw", re.IGNORECASE)
-_NOT_A_FIELD = frozenset({"success", "data", "status", "status_code", "code", "title", "type"})
-_PARAMETERS = ("service_id", "country_id", "area_code", "duration", "order_id", "service", "plan")
 
 # What the text of a 4xx, or of `success: false`, means where the status does not say. The first match counts.
 _BY_TEXT: tuple[tuple[str, type[ServiceError]], ...] = (
@@ -131,10 +133,6 @@ class Reply:
     body: Any
 
 
-class Contradiction(dict[str, Any]):
-    """An object that gives one name two values, so that neither can be believed."""
-
-
 def as_reply(answer: Answer) -> Reply | None:
     """The decoded body of a success, or `None` where the answer is an error.
 
@@ -145,48 +143,6 @@ def as_reply(answer: Answer) -> Reply | None:
         return None
     body = parse(answer.text)
     return None if isinstance(body, dict) and _is_failure(body, answer.endpoint) else Reply(answer, body)
-
-
-def parse(text: str) -> Any:
-    """Reads JSON. A number that is too long becomes its text; NaN and Infinity become `None`.
-
-    Raises:
-        ValueError: it is not JSON, or is nested too deeply.
-    """
-    try:
-        return json.loads(
-            text,
-            parse_float=_number,
-            parse_int=_number,
-            parse_constant=lambda _: None,
-            object_pairs_hook=_without_contradiction,
-        )
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _number(text: str) -> int | Decimal | str:
-    if len(text) > LONGEST_NUMBER:
-        return text
-    try:
-        return int(text) if text.lstrip("-").isdecimal() else Decimal(text)
-    except InvalidOperation:
-        return text
-
-
-def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    pairs = [(_whole(name), _whole(value)) for name, value in pairs]
-    values = dict(pairs)
-    if len(values) < len(pairs) and any(values[name] != value for name, value in pairs):
-        return Contradiction(values)
-    return values
-
-
-def _whole(value: Any) -> Any:
-    """The same without half an emoji in its texts: no model, no JSON and no database takes that."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    return [_whole(one) for one in value] if isinstance(value, list) else value
 
 
 def _is_no(value: Any) -> bool:
@@ -210,10 +166,10 @@ def _has_status_of_a_failure(body: dict[str, Any], is_status: bool) -> bool:
     """
     word = str(body.get("status")).strip().lower()
     is_failure = word in _FAILURE or any(_is_code_of_a_failure(body, key) for key in _STATUS_CODE_KEYS)
-    named = {name for name, value in body.items() if is_status or value not in _EMPTY}
-    is_of_an_order = word in KNOWN_STATUSES - _FAILURE or not _OF_AN_ORDER.isdisjoint(named)
-    is_bare = is_status and word in KNOWN_STATUSES and _envelope(body)[0] is None
-    return is_failure and not (is_of_an_order or is_bare or _has_something_of_an_order(body))
+    named = {name for name, value in body.items() if is_status or value not in EMPTY}
+    is_of_an_order = word in KNOWN_STATUSES - _FAILURE or not OF_AN_ORDER.isdisjoint(named)
+    is_bare = is_status and word in KNOWN_STATUSES and envelope(body)[0] is None
+    return is_failure and not (is_of_an_order or is_bare or has_something_of_an_order(body))
 
 
 def _is_code_of_a_failure(body: dict[str, Any], key: str) -> bool:
@@ -247,38 +203,15 @@ def _is_of_the_service(answer: Answer) -> bool:
         return is_texts and answer.status_code not in (401, 403)
     if not isinstance(body, dict) or not _OF_A_PROXY.isdisjoint(body):
         return False
-    return _envelope(body)[1] is not None or not _OWN_KEYS.isdisjoint(body)
+    return envelope(body)[1] is not None or not _OWN_KEYS.isdisjoint(body)
 
 
 def _says_nothing_was_bought(body: Any) -> bool:
     """Whether a 2xx has no other text than a clear refusal, and nothing of an order beside it."""
-    if not isinstance(body, dict) or _has_something_of_an_order(body):
+    if not isinstance(body, dict) or has_something_of_an_order(body):
         return False
-    texts = [text for text, _ in (_envelope(body.get(key)) for key in _TEXT_KEYS) if text is not None]
-    return texts != [] and all(_NOTHING_BOUGHT.fullmatch(_words(text)) for text in texts)
-
-
-def _has_something_of_an_order(body: Any) -> bool:
-    """Whether something in a body, however deep, may belong to an order."""
-    left = [body]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            given = (name for name, inner in value.items() if inner not in (0, *_EMPTY))
-            named = {name.lower().replace("_", "") for name in given}
-            if isinstance(value, Contradiction) or not _OF_A_PURCHASE.isdisjoint(named):
-                return True
-            left.extend(value.values())
-        elif isinstance(value, list):
-            left.extend(value)
-        elif isinstance(value, str) and "{" in value:  # JSON as a text, which is not read
-            return True
-    return False
-
-
-def _words(text: str) -> str:
-    """The words of a text in small letters, with one space between them."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+    texts = [text for text, _ in (envelope(body.get(key)) for key in TEXT_KEYS) if text is not None]
+    return texts != [] and all(_NOTHING_BOUGHT.fullmatch(words_of(text)) for text in texts)
 
 
 def as_error(answer: Answer) -> Any:
@@ -299,7 +232,7 @@ def as_error(answer: Answer) -> Any:
             f"login page may have answered: check base_url. It said: {shown}"
         )
     details: dict[str, Any] = {"status_code": status, "service_message": shown, "endpoint": answer.endpoint}
-    named = named or _named_in(text or "")
+    named = named or named_in(text or "")
     if kind is ServiceError and status in (400, 422) and named is not None:
         return InvalidRequestError(message, field=masked(named, 40), **details)
     return kind(message, retry_after=answer.retry_after, **details)
@@ -380,50 +313,9 @@ def _kind(status: int, text: str) -> type[ServiceError]:
 def _service_text(answer: Answer) -> tuple[str | None, str | None]:
     """The service's own words, and the field that they name; `None` for what is missing."""
     try:
-        return _envelope(parse(answer.text))
+        return envelope(parse(answer.text))
     except ValueError:
         return None, None
-
-
-DEEPEST_TEXT = 5  # levels of lists and objects around an error's text
-
-
-def _envelope(body: Any, depth: int = 0) -> tuple[str | None, str | None]:
-    """Text and field of `{error}`, `{detail}`, `{message}`, `{non_field_errors}` or `{field: [texts]}`."""
-    if isinstance(body, str):
-        return body.strip() or None, None
-    if isinstance(body, list) and depth < DEEPEST_TEXT:
-        texts = [text for text, _ in (_envelope(one, depth + 1) for one in body) if text]
-        return "; ".join(texts) or None, None
-    if not isinstance(body, dict) or depth == DEEPEST_TEXT:
-        return None, None
-    # In the body of an order, `message` is the SMS.
-    is_order = any(body.get(name) not in _EMPTY for name in _OF_AN_ORDER)
-    for key in _TEXT_KEYS:
-        is_sms = is_order and key == "message"
-        text, field = (None, None) if is_sms else _envelope(body.get(key), depth + 1)
-        if text is not None:
-            return text, field
-    for field, value in body.items():
-        text, _ = _envelope(value, depth + 1) if _may_be_refused(str(field), value) else (None, None)
-        if text is not None:
-            return f"{field}: {text}", str(field)
-    return None, None
-
-
-def _may_be_refused(field: str, value: Any) -> bool:
-    """Whether a field of an error's body may name a parameter, and its value what is wrong about it."""
-    if field in _PARAMETERS:
-        return True
-    return field not in _NOT_A_FIELD and isinstance(value, (list, dict)) and not _SECRET.search(field)
-
-
-def _named_in(text: str) -> str | None:
-    """The parameter that a text names. An everyday word counts only where the text begins with it."""
-    for name in _PARAMETERS:
-        if re.search(rf"\b{name}\b" if "_" in name else rf"\A\W*{name}\b", text):
-            return name
-    return None
 
 
 def _http_date(value: str | None) -> float | None:

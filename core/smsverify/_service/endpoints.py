@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from smsverify._service.answers import Contradiction, Reply, parse, unexpected
+from smsverify._service.answers import Reply, unexpected
+from smsverify._service.bodies import Contradiction, parse
 from smsverify._service.codes import read_fields
 from smsverify._service.rate_limit import Priority
 from smsverify._service.transport import CallOptions, OutcomeUnknown, Transport
