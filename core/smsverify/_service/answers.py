@@ -20,6 +20,7 @@ from smsverify._service.bodies import (
     envelope,
     has_something_of_an_order,
     named_in,
+    names_an_order,
     parse,
     words_of,
 )
@@ -43,7 +44,8 @@ LONGEST_RETRY_AFTER = 3600.0  # seconds; a longer one is a mistake
 EXCERPT = 200  # characters of an answer that an error quotes
 LONGEST_TEXT = 1000  # characters of the service's words that say which error it is
 
-# With these the service says that it carried out nothing. Any other status proves nothing about a paid call.
+# With these the service says that it carried out nothing, unless it names an order. Any other status proves
+# nothing about a paid call.
 REJECTIONS = frozenset({400, 401, 402, 403, 404, 422, 429})
 # The same in a 2xx: these words and no others. A text that goes on, or names an order or a provider, may
 # speak of a purchase that had begun, and that is still charged or refunded.
@@ -185,7 +187,20 @@ def is_rejection(answer: Answer) -> bool:
         return _says_nothing_was_bought(parse(answer.text))
     if answer.status_code == 429:  # requests are counted before they are carried out
         return True
-    return answer.status_code in REJECTIONS and _is_of_the_service(answer)
+    if answer.status_code not in REJECTIONS or not _is_of_the_service(answer):
+        return False
+    return not _names_a_purchase(answer)
+
+
+def _names_a_purchase(answer: Answer) -> bool:
+    """Whether the refusal of a purchase names an order: the service may have bought it before it failed.
+
+    What refuses a renewal or a cancellation may name the order that it is about.
+    """
+    is_purchase = answer.endpoint.startswith("POST ") and not answer.endpoint.endswith(
+        ("/renew/", "/cancel/")
+    )
+    return is_purchase and names_an_order(parse(answer.text))
 
 
 def _is_of_the_service(answer: Answer) -> bool:
@@ -231,6 +246,8 @@ def as_error(answer: Answer) -> Any:
             f"{answer.endpoint} answered {status}, but not in the service's words. A proxy, a firewall or a "
             f"login page may have answered: check base_url. It said: {shown}"
         )
+    elif status in REJECTIONS - {429} and _names_a_purchase(answer):
+        message = f"{message}. But the answer names an order"
     details: dict[str, Any] = {"status_code": status, "service_message": shown, "endpoint": answer.endpoint}
     named = named or named_in(text or "")
     if kind is ServiceError and status in (400, 422) and named is not None:

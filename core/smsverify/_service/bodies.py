@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from decimal import Decimal, InvalidOperation
@@ -13,6 +14,8 @@ EMPTY: tuple[Any, ...] = (None, "", [], {})
 TEXT_KEYS = ("error", "detail", "message", "non_field_errors", "errors")
 OF_AN_ORDER = frozenset({"otp", "order_id", "activation_code", "phone", "sms"})
 _OF_A_PURCHASE = frozenset({"order", "orderid", "phone", "phonenumber", "number", "activationcode"})
+_PHONES = frozenset({"phone", "phonenumber", "number"})
+_SHORTEST_PHONE = 7  # digits
 _PARAMETERS = ("service_id", "country_id", "area_code", "duration", "order_id", "service", "plan")
 _NOT_A_FIELD = frozenset({"success", "data", "status", "status_code", "code", "title", "type"})
 _SECRET = re.compile(r"otp|sms|message|text|code|pin|body|token|secret|key|passw", re.IGNORECASE)
@@ -38,6 +41,14 @@ def parse(text: str) -> Any:
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def from_text(value: Any) -> Any:
+    """An object or a list that was written as a text; anything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        with contextlib.suppress(ValueError):
+            return parse(value)
+    return value
 
 
 def _number(text: str) -> int | Decimal | str:
@@ -80,6 +91,38 @@ def has_something_of_an_order(body: Any) -> bool:
         elif isinstance(value, str) and "{" in value:  # JSON as a text, which is not read
             return True
     return False
+
+
+def names_an_order(body: Any) -> bool:
+    """Whether a body names an order by a value, however deep: by its id, phone number or activation code.
+
+    A text in the place of such a value, as `{"phone": ["invalid"]}`, says what is wrong about a field.
+    """
+    left = [("", body)]
+    while left:
+        parent, value = left.pop()
+        value = from_text(value)
+        if isinstance(value, Contradiction):
+            return True
+        if isinstance(value, list):
+            left.extend((parent, one) for one in value)
+        elif isinstance(value, dict):
+            inner = [(name.lower().replace("_", ""), one) for name, one in value.items()]
+            # An `id` counts under `order`.
+            if any(_is_of_an_order(name, one) or _is_of_an_order(parent + name, one) for name, one in inner):
+                return True
+            left.extend(inner)
+    return False
+
+
+def _is_of_an_order(name: str, value: Any) -> bool:
+    """Whether a field is the id, the phone number or the activation code of an order."""
+    if name not in _OF_A_PURCHASE or isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
+        return False
+    text = str(value).strip()
+    if name in _PHONES:
+        return len(re.findall("[0-9]", text)) >= _SHORTEST_PHONE and re.search(r"[^\W\d_]", text) is None
+    return re.fullmatch(r"(?!-)\S*[1-9]\S*", text) is not None
 
 
 def words_of(text: str) -> str:

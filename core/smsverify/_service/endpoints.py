@@ -6,7 +6,6 @@ list is found at the top or under its name. An object may stand under `order`, a
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from smsverify._service.answers import Reply, unexpected
-from smsverify._service.bodies import Contradiction, parse
+from smsverify._service.bodies import Contradiction, from_text
 from smsverify._service.codes import read_fields
 from smsverify._service.rate_limit import Priority
 from smsverify._service.transport import CallOptions, OutcomeUnknown, Transport
@@ -283,16 +282,8 @@ def _object(reply: Reply) -> dict[str, Any]:
 
 def _unwrapped(value: Any) -> Any:
     """What stands alone in a list; what is not in a list as it is."""
-    value = _from_text(value)
+    value = from_text(value)
     return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _from_text(value: Any) -> Any:
-    """An object or a list that was written as a text; anything else as it is."""
-    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
-        with contextlib.suppress(ValueError):
-            return parse(value)
-    return value
 
 
 def _with_its_order(value: Any, *, is_envelope: bool = False) -> Any:
@@ -356,12 +347,12 @@ def _why(error: ValueError) -> str:
 
 def _rows(body: Any) -> list[Any] | None:
     """The list of an answer: the answer itself, its `data`, or what either has under a known name."""
-    body = _from_text(body)
+    body = from_text(body)
     if isinstance(body, list):
         return body
     if isinstance(body, Mapping):
         for name in ("data", *_LIST_NAMES):
-            inner = _from_text(body.get(name))
+            inner = from_text(body.get(name))
             if isinstance(inner, (list, Mapping)):
                 return _rows(inner)
     return None

@@ -160,6 +160,23 @@ def test_a_purchase_that_answers_an_envelope_of_a_failure_may_have_been_made(
         hook.order("temporary", service="X", key="b")
 
 
+@pytest.mark.parametrize(("status", "text"), [(400, "Provider timeout"), (402, "Insufficient balance")])
+def test_a_refused_purchase_that_names_its_order_is_sent_once(
+    status: int, text: str, offline: SmsVerifyHook, requests_mock: Mocker
+) -> None:
+    mock_catalogue(requests_mock)
+    row = {"order_id": next(UNSEEN), "phone": PHONE, "status": "pending"}
+    body = {"success": False, "error": text, "data": row}
+    post = requests_mock.post(address("order/temporary/"), status_code=status, json=body)
+    hook = SmsVerifyHook(**settings_of(offline) | {"account": f"names its order {status}"})
+    with pytest.raises(PurchaseUnknownError, match=f"{text}. But the answer names an order. Whether"):
+        hook.order("temporary", service="X", key="a")
+    requests_mock.get(address("orders/"), json=[row | {"service": "X", "price": 0.4}])
+    requests_mock.get(address(f"order/{row['order_id']}/status/"), json=row)
+    assert hook.order("temporary", service="X", key="a").order_id == row["order_id"]
+    assert post.call_count == 1
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -1,4 +1,4 @@
-"""Which errors with a 2xx prove that nothing was bought: the service may have bought before it failed."""
+"""Which errors prove that nothing was bought: the service may have bought before it failed."""
 
 from __future__ import annotations
 
@@ -93,3 +93,49 @@ def test_a_success_that_refuses_and_speaks_of_an_order_may_be_a_purchase(more: d
 def test_a_success_that_contradicts_itself_may_be_a_purchase() -> None:
     twice = '{"success": false, "error": "No numbers available", "data": {"id": 5, "id": null}}'
     assert not is_rejection(answer(201, twice))
+
+
+@pytest.mark.parametrize("status", [400, 402])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"order_id": 9001},
+        {"order_id": "9001"},
+        {"data": {"order_id": 9001, "phone": "+1 415 555 0123", "status": "pending"}},
+        {"data": {"phone": "+1 415 555 0123"}},
+        {"data": [{"number": 14155550123}]},
+        {"detail": {"orderId": 9001}},
+        {"order": 9001},
+        {"order": {"id": 9001}},
+        {"order": [{"id": "9001"}]},
+        {"data": '{"order_id": 9001}'},
+        {"activation_code": "SIM-1234567890"},
+    ],
+    ids=str,
+)
+def test_a_refusal_that_names_an_order_may_be_a_purchase(status: int, more: dict[str, Any]) -> None:
+    assert not is_rejection(answer(status, {"success": False, "error": "Provider timeout", **more}))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"phone": ["invalid"], "order_id": ["Must be 1 or more."]},
+        {"order_id": None, "phone": "", "number": 1042, "activation_code": "unknown"},
+        {"data": {"order_id": 0, "phone": "pending", "order": False}},
+        {"order": {"service_id": ["No such service."]}},
+        {"order_id": "Value 7 is no id", "data": "{0} is missing"},
+    ],
+    ids=str,
+)
+def test_a_refusal_of_a_field_of_an_order_names_none(more: dict[str, Any]) -> None:
+    assert is_rejection(answer(400, {"success": False, "error": "Service not available", **more}))
+
+
+def test_a_refused_renewal_may_name_its_rental() -> None:
+    body = json.dumps({"success": False, "error": "Insufficient balance", "order_id": 9001})
+    assert is_rejection(Answer(402, {}, body, "POST /api/v1/order/9001/renew/", "key"))
+
+
+def test_a_refusal_that_contradicts_itself_may_be_a_purchase() -> None:
+    assert not is_rejection(answer(400, '{"error": "No", "order_id": 9001, "order_id": null}'))
