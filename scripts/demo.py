@@ -187,7 +187,7 @@ class Demo:
         airflow.start()
         self._progress.wait("Airflow's API server, scheduler, triggerer and Dag processor")
         airflow.wait_until_ready()
-        self._progress.say("airflow", f"API server, scheduler, triggerer, DAG processor at {airflow.url}")
+        self._progress.say("airflow", f"API server, scheduler, triggerer, Dag processor at {airflow.url}")
         self._progress.wait(f"the Dag {NAME}")
         airflow.wait_for_dag(NAME)
         return airflow
