@@ -43,7 +43,7 @@ COMPONENTS: Final = ("api-server", "scheduler", "triggerer", "dag-processor")
 MIGRATION = 300.0
 READY = 300.0
 RUN_STATES: Final = ("success", "failed")
-PAGE = 100  # tasks that the API shows at a time, at the most
+PAGE = 100  # entries that the API shows at a time, at the most
 WAITING: Final = "waiting"  # stands for the state of a task that has none yet
 USER = "stacks"
 
@@ -277,9 +277,8 @@ class AirflowStack:
         self._insist(f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False}, f"{dag_id} to be unpaused")
 
     def runs(self, dag_id: str) -> list[Run]:
-        """The last hundred runs of a DAG, the earliest first."""
-        found = self.rest.get(f"/api/v2/dags/{quote(dag_id)}/dagRuns?limit=100&order_by=-run_after")
-        return [_run_of(one) for one in reversed(found["dag_runs"])]
+        """All runs of a Dag, the earliest first."""
+        return [_run_of(one) for one in self.entries(f"/api/v2/dags/{quote(dag_id)}/dagRuns", "dag_runs")]
 
     def look(self, run: Run) -> Run:
         """The run as it is now."""
@@ -328,11 +327,20 @@ class AirflowStack:
 
     def tasks(self, run: Run) -> list[dict[str, Any]]:
         """What the API knows of all tasks of a run."""
+        return self.entries(f"{run.path}/taskInstances", "task_instances")
+
+    def entries(self, path: str, name: str) -> list[dict[str, Any]]:
+        """All entries of one of the API's lists, the earliest first.
+
+        Args:
+            path: of the list, without a query.
+            name: what the API's answer calls the entries.
+        """
         found: list[dict[str, Any]] = []
         while True:
-            page = self.rest.get(f"{run.path}/taskInstances?limit={PAGE}&offset={len(found)}&order_by=id")
-            found += page["task_instances"]
-            if not page["task_instances"] or len(found) >= page["total_entries"]:
+            page = self.rest.get(f"{path}?limit={PAGE}&offset={len(found)}&order_by=id")
+            found += page[name]
+            if not page[name] or len(found) >= page["total_entries"]:
                 return found
 
     def task(self, run: Run, task_id: str) -> dict[str, Any]:

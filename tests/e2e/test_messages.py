@@ -188,7 +188,8 @@ class Runs:
         return max((_seconds(run["queued_at"]) for run in self._runs()), default=0.0)
 
     def _runs(self) -> list[dict[str, Any]]:
-        return list(self._get("/api/v2/dags/on_sms/dagRuns?limit=1000")["dag_runs"])
+        path = "/api/v2/dags/on_sms/dagRuns"
+        return _despite_a_bad_minute(lambda: self.airflow.entries(path, "dag_runs"))
 
     def _get(self, path: str) -> Any:
         return _despite_a_bad_minute(lambda: self.airflow.rest.get(path))
