@@ -22,8 +22,8 @@ TABLE = ROOT / "docs" / "reference" / "tested.md"
 ENVIRONMENTS = ROOT / ".venv" / "matrix"
 HEAD = """# Tested versions
 
-Written by `make matrix`. Each row has run as it stands here. `make test-all` runs the newest and the oldest
-versions with every change. A row counts the tests that there were when it ran: later rows have more.
+Written by `make matrix`. Each row has run as it stands here. A row counts the tests that there were when it
+ran: later rows have more. `make test-all` runs Airflow 3.3 and 3.1 and Prefect 3.8 and 3.6 with every change.
 
 | framework | Python | SQLAlchemy | tests | passed | failed | on |
 |---|---|---|---|---|---|---|
