@@ -13,13 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
-import sqlalchemy as sa
-
 from smsverify._orders.holding import Held
 from smsverify._orders.orders import Orders
+from smsverify._purchases.attempt_records import AttemptRecords
 from smsverify._purchases.run_context import RunContext
-from smsverify._store.store import Store
-from smsverify._store.tables import attempts, purchases
 from smsverify.checks import OrderRequest
 from smsverify.errors import (
     NotAvailableError,
@@ -39,91 +36,6 @@ LONGEST_BASE = 440  # characters of a key that leave room for the numbers of the
 
 Buy = Callable[[OrderRequest, str, str], Order]
 Find = Callable[[str, str], "Order | None"]
-
-
-# What the purchase of an attempt is called in the ledger.
-_PURCHASE_KEY = (
-    attempts.c.key + ":" + sa.cast(attempts.c.series, sa.Text) + "." + sa.cast(attempts.c.number, sa.Text)
-)
-
-_HAS_BOUGHT = sa.and_(
-    purchases.c.account == attempts.c.account,
-    purchases.c.namespace == attempts.c.namespace,
-    purchases.c.key == _PURCHASE_KEY,
-    purchases.c.state == "bought",
-)
-
-
-class AttemptRecords:
-    """The attempts under one key. What an attempt has bought, the ledger says, under the attempt's own key.
-
-    Args:
-        store: where they are kept.
-        account, namespace, key: whose they are.
-    """
-
-    def __init__(self, store: Store, account: str, namespace: str, key: str) -> None:
-        self._store = store
-        self._whose = {"account": account, "namespace": namespace, "key": key}
-        self._mine = sa.and_(*(attempts.c[name] == value for name, value in self._whose.items()))
-
-    def last_series(self) -> list[Any]:
-        """The rows of the newest series, in their order, each with the order that it has bought."""
-        newest = sa.select(sa.func.max(attempts.c.series)).where(self._mine).scalar_subquery()
-        this = (
-            sa.select(attempts, _PURCHASE_KEY.label("purchase_key"), purchases.c.order_id)
-            .outerjoin(purchases, _HAS_BOUGHT)
-            .where(self._mine, attempts.c.series == newest)
-        )
-        with self._store.read() as connection:
-            return list(connection.execute(this.order_by(attempts.c.number)).all())
-
-    def has_bought(self, order_id: int) -> bool:
-        """Whether an attempt of any series has bought this order."""
-        this = sa.select(purchases.c.order_id).join(attempts, _HAS_BOUGHT)
-        with self._store.read() as connection:
-            found = connection.execute(this.where(self._mine, purchases.c.order_id == order_id))
-            return found.first() is not None
-
-    def begin(self, series: int, number: int, request: OrderRequest) -> None:
-        """Puts an attempt on record, unless another process has done so."""
-        values = {
-            **self._whose,
-            "series": series,
-            "number": number,
-            "fingerprint": request.fingerprint,
-            "product": request.product,
-            "service": None if request.service is None else str(request.service),
-        }
-        with self._store.write() as connection:
-            connection.execute(self._store.insert(attempts).values(**values).on_conflict_do_nothing())
-
-    def decide(self, row: Any, outcome: str, why: str) -> None:
-        """Puts the end of an attempt on record; the first decision counts."""
-        this = sa.and_(
-            self._mine,
-            attempts.c.series == row.series,
-            attempts.c.number == row.number,
-            attempts.c.outcome.is_(None),
-        )
-        with self._store.write() as connection:
-            connection.execute(sa.update(attempts).where(this).values(outcome=outcome, why=why))
-
-
-def base_of(store: Store, account: str, namespace: str, key: str) -> str:
-    """The key of a series, where the key of one of its purchases is given, as an error names it."""
-    base, _, place = key.rpartition(":")
-    series, _, number = place.partition(".")
-    if not (base and series.isdecimal() and number.isdecimal()):
-        return key
-    this = sa.select(attempts.c.key).where(
-        attempts.c.account == account,
-        attempts.c.namespace == namespace,
-        attempts.c.key == base,
-        sa.literal(key) == _PURCHASE_KEY,
-    )
-    with store.read() as connection:
-        return connection.execute(this).scalar() or key
 
 
 class Series:
@@ -203,7 +115,7 @@ class Series:
                 is_too_dear = isinstance(error, PriceLimitError)
                 why = f"{self._about_max_cost(left, request) if is_too_dear else ''}{error}"
                 log.info("Attempt %d is not possible with %s: %s", row.number, row.product, why)
-                self._records.decide(row, "unavailable", why)
+                self._decide_unbought(row, "unavailable", why)
             else:
                 self._has_tried = True
                 self._hold(order)
@@ -410,10 +322,22 @@ class Series:
     def _give_up(self, row: Any, why: str) -> None:
         """Ends an attempt whose alternative has gone. What it has bought is found out first."""
         order = self._find(row.purchase_key, row.fingerprint)
-        if order is not None:
-            self._refuse_to_interfere(order.order_id)
-            self._orders.cancelling.release(order.order_id, why, undo=True)
+        if order is None:
+            self._decide_unbought(row, "given_up", why)
+            return
+        self._refuse_to_interfere(order.order_id)
+        self._orders.cancelling.release(order.order_id, why, undo=True)
         self._records.decide(row, "given_up", why)
+
+    def _decide_unbought(self, row: Any, outcome: str, why: str) -> None:
+        """Ends an attempt that has no number. Raises where another call is about to buy one for it."""
+        if not self._records.decide_unbought(row, outcome, why):
+            raise PurchaseConflictError(
+                f"another call with the key {self.key!r} buys a number at this moment, and this one would "
+                f"try another number: {why}. This one has bought and cancelled nothing. Use another key, or "
+                "call again when that call has ended",
+                key=self.key,
+            )
 
     def _refuse_to_interfere(self, order_id: int) -> None:
         """Raises where another call, which asks for something else, still tries a number of this key."""

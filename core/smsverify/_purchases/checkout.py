@@ -14,7 +14,8 @@ from typing import Any
 from smsverify._input.values import own_type
 from smsverify._orders.holding import Held
 from smsverify._orders.orders import Orders
-from smsverify._purchases.attempts import AttemptRecords, Series, base_of, series_key
+from smsverify._purchases.attempt_records import AttemptRecords, base_of
+from smsverify._purchases.attempts import Series, series_key
 from smsverify._purchases.deliveries import Deliveries
 from smsverify._purchases.due import Selection
 from smsverify._purchases.payers import note_account
@@ -185,7 +186,7 @@ class Checkout:
                 whose = (settings.account_id, settings.namespace)
                 base = base_of(self._store, *whose, series_key(known))
                 yield Series(
-                    AttemptRecords(self._store, *whose, base),
+                    AttemptRecords(self._store, *whose, base, is_wanted=self._purchases.is_wanted),
                     self._orders,
                     self._run,
                     buy,

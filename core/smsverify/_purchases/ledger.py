@@ -103,7 +103,9 @@ class Ledger:
         self.renewals = RenewalRecords(store, orders.records, account)
         self._ends = Ends(store, meter or Meter())
         self._lost_calls = LostCalls(store, account)
-        self._precedence = Precedence(store, orders, account, namespace, grace=grace, run_ahead=run_ahead)
+        self._precedence = Precedence(
+            store, orders, account, namespace, patience=patience, grace=grace, run_ahead=run_ahead
+        )
         self._account = account
         self.namespace = namespace
         self._lease = lease
@@ -124,13 +126,18 @@ class Ledger:
     def find(self, purchase: Purchase, *, after: int | None = None) -> Order | None:
         """The order that a key has bought, if it has; raises like `plan`."""
         with self._store.read() as connection:
-            last = self._last(connection, purchase)
+            last = self._precedence.last(connection, purchase.key)
             if not self._stands(connection, last, purchase, after):
                 return None
             order = self._records.row(connection, last.order_id)
         if last.unclaimed:
             self.renewals.claim(last.id)
         return order
+
+    def is_wanted(self, connection: sa.Connection, key: str) -> bool:
+        """Whether a key has bought, or a caller is about to buy with it: under the lock, which this takes."""
+        self.lock(connection)
+        return self._precedence.is_wanted(connection, key)
 
     def plan(
         self,
@@ -155,7 +162,7 @@ class Ledger:
 
         Raises:
             InvalidRequestError: a rental is to be cancelled, so it is not renewed.
-            PurchaseConflictError: the key stands for something else.
+            PurchaseConflictError: the key stands for something else, or for an attempt that is over.
             PurchaseUnknownError: the key's last call has an unknown outcome.
             PurchaseUnverifiableError: the list of orders has to be read before more is bought.
             SpendingLimitError: more would be spent than may be.
@@ -171,10 +178,11 @@ class Ledger:
         }
         with self._store.write() as connection:
             self.lock(connection)
-            last = self._last(connection, purchase)
+            last = self._precedence.last(connection, purchase.key)
             if self._stands(connection, last, purchase, after):
                 return self._records.row(connection, last.order_id)
             if purchase.kind == "order":
+                self._precedence.refuse_decided(connection, purchase.key)
                 self._precedence.refuse_to_run_ahead(connection, purchase.key)
             elif self._is_renewed_meanwhile(connection, purchase):
                 values |= {"state": "shared", "order_id": request["order_id"], "charge": "0"}
@@ -193,7 +201,7 @@ class Ledger:
                 **values,
             }
             if last is not None and last.state == "planned":
-                if values["state"] == "planned" and now - self.patience < last.sent_at <= now:
+                if values["state"] == "planned" and self._precedence.is_waiting(last, now):
                     raise UnderWay
                 # The caller that planned it has sent nothing, and cannot any more.
                 row["generation"] = last.generation
@@ -226,7 +234,7 @@ class Ledger:
         Raises:
             UnderWay: another caller has taken the plan over, or renews the same order.
             InvalidRequestError: as for `plan`.
-            PurchaseUnverifiableError: as for `plan`.
+            PurchaseConflictError, PurchaseUnverifiableError: as for `plan`.
             SpendingLimitError: others have spent meanwhile what may be spent.
         """
         with self._store.write() as connection:
@@ -241,6 +249,7 @@ class Ledger:
             self._update_own(connection, intent, **values)
             purchase = intent.purchase
             if purchase.kind == "order":
+                self._precedence.refuse_decided(connection, intent.key)
                 self._precedence.refuse_to_run_ahead(connection, intent.key, without=intent.id)
             elif self._precedence.another(connection, purchase) or self._is_renewed_meanwhile(
                 connection, purchase
@@ -421,18 +430,6 @@ class Ledger:
         )
 
     # -------------------------------------------------------------- inside
-
-    def _last(self, connection: sa.Connection, purchase: Purchase) -> Any:
-        return connection.execute(
-            sa.select(purchases)
-            .where(
-                purchases.c.account == self._account,
-                purchases.c.namespace == self.namespace,
-                purchases.c.key == purchase.key,
-            )
-            .order_by(purchases.c.generation.desc())
-            .limit(1)
-        ).one_or_none()
 
     def _stands(self, connection: sa.Connection, last: Any, purchase: Purchase, after: int | None) -> bool:
         """Whether the key's last call bought anything except `after`. Raises where nothing may be sent."""

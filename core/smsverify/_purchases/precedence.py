@@ -10,13 +10,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from smsverify._orders.orders import Orders
+from smsverify._purchases.attempt_records import attempt_of
 from smsverify._purchases.calls import OPEN, WALLET_KEEPS, Purchase, UnderWay
+from smsverify._purchases.spending import MAY_HAVE_COST
 from smsverify._runtime.commands import how_to_resolve, may_have_bought
 from smsverify._store.store import Store
 from smsverify._store.tables import RENEWAL, purchases
 from smsverify.errors import (
     InvalidRequestError,
     PurchaseAmbiguousError,
+    PurchaseConflictError,
     PurchaseUnknownError,
     PurchaseUnverifiableError,
 )
@@ -31,6 +34,7 @@ class Precedence:
         store: where the calls are.
         orders: the account's orders.
         account, namespace: whose calls are to be sent.
+        patience: seconds after which a caller that has planned a call and sends no heartbeat is dead.
         grace: seconds after which the list shows what a call has bought.
         run_ahead: how many purchases may follow one that is not explained.
     """
@@ -42,6 +46,7 @@ class Precedence:
         account: str,
         namespace: str,
         *,
+        patience: float,
         grace: float,
         run_ahead: int = RUN_AHEAD,
     ) -> None:
@@ -49,12 +54,35 @@ class Precedence:
         self._orders = orders
         self._account = account
         self._namespace = namespace
+        self._patience = patience
         self._grace = grace
         self._run_ahead = run_ahead
+
+    def last(self, connection: sa.Connection, key: str) -> Any:
+        """The row of a key's newest call; `None` where it has none."""
+        return connection.execute(
+            sa.select(purchases)
+            .where(
+                purchases.c.account == self._account,
+                purchases.c.namespace == self._namespace,
+                purchases.c.key == key,
+            )
+            .order_by(purchases.c.generation.desc())
+            .limit(1)
+        ).one_or_none()
+
+    def is_wanted(self, connection: sa.Connection, key: str) -> bool:
+        """Whether a key has bought, or a caller is about to buy with it."""
+        last, now = self.last(connection, key), self._store.now(connection)
+        return last is not None and (last.state in MAY_HAVE_COST or self.is_waiting(last, now))
 
     def is_under_way(self, row: Any, now: float) -> bool:
         """Whether the answer to a call may still come."""
         return bool(row.state == "sent" and now - row.lease < row.sent_at <= now)
+
+    def is_waiting(self, row: Any, now: float) -> bool:
+        """Whether the caller that has planned a call waits for its turn to send it."""
+        return bool(row.state == "planned" and now - self._patience < row.sent_at <= now)
 
     def refuse_while_open(self, connection: sa.Connection, row: Any) -> None:
         """Raises for a call whose outcome is not known.
@@ -100,6 +128,18 @@ class Precedence:
             f"{order_id} --keep`: that withdraws the cancellation. Then renew it",
             field="order_id",
         )
+
+    def refuse_decided(self, connection: sa.Connection, key: str) -> None:
+        """Raises where another call has ended the attempt that a purchase is for: that call tries another
+        number.
+        """
+        attempt = attempt_of(connection, self._account, self._namespace, key)
+        if attempt is not None and attempt.outcome is not None:
+            raise PurchaseConflictError(
+                f"another call with the key {attempt.key!r} has ended this attempt: {attempt.why}. Nothing "
+                "was sent. That call goes on with other numbers; use another key for another purpose",
+                key=attempt.key,
+            )
 
     def refuse_to_run_ahead(self, connection: sa.Connection, key: str, without: int | None = None) -> None:
         """Raises where too many purchases have followed one that is not explained.

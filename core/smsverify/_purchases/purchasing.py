@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
+
 from smsverify._orders.listing import warn_if_overcharged
 from smsverify._orders.orders import Orders
 from smsverify._orders.records import is_cut_off
@@ -133,6 +135,10 @@ class Purchases:
         """
         purchase = Purchase(key, "order", fingerprint, Caps())
         return self._when_known(key, lambda: self._ledger.find(purchase), stop)
+
+    def is_wanted(self, connection: sa.Connection, key: str) -> bool:
+        """See `Ledger.is_wanted`."""
+        return self._ledger.is_wanted(connection, key)
 
     def confirm_refund(self, order_id: int, stop: threading.Event | None) -> None:
         """Looks for a while whether the price of a cancelled order has come back, so that it can be spent."""

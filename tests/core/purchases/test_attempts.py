@@ -14,7 +14,8 @@ from rigs.purchases import lose
 from rigs.sign_ups import WHATSAPP, delivers_to, die, statuses, verify
 
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
-from smsverify._purchases.attempts import AttemptRecords, Series
+from smsverify._purchases.attempt_records import AttemptRecords
+from smsverify._purchases.attempts import Series
 from smsverify._purchases.run_context import RunContext
 from smsverify._store.store import Store
 from smsverify.simulator import Fault, Simulator

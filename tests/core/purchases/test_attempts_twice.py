@@ -18,7 +18,8 @@ from rigs.sign_ups import WHATSAPP, delivers_to, statuses, verify
 from smsverify import PurchaseConflictError, SmsVerifyHook, errors, wings
 from smsverify._orders import holding
 from smsverify._orders.handover import Handover
-from smsverify._purchases.attempts import AttemptRecords
+from smsverify._purchases.attempt_records import AttemptRecords
+from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.run_context import RunContext
 from smsverify.numbers import Attempt, RentedNumber
 from smsverify.simulator import Fault, Simulator
@@ -94,6 +95,44 @@ def test_a_call_leaves_the_number_that_a_newer_one_works_with_alone(
 def first_of(calls: Iterator[Attempt]) -> tuple[Attempt, Iterator[Attempt]]:
     """The first attempt, with what keeps it from being over."""
     return next(calls), calls
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "another service": {"service": "Telegram"},
+    "a lower price": {"max_price": "0.20", "alternatives": [{"product": "best-temp", "max_price": "0.50"}]},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("place", ["plan", "mark_sent"])
+def test_a_key_with_other_arguments_buys_no_number_beside_one_that_is_about_to_be_bought(
+    place: str,
+    other: dict[str, Any],
+    simulator: Simulator,
+    old: SmsVerifyHook,
+    new: SmsVerifyHook,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, calls = getattr(Ledger, place), [attempts(new, **other), attempts(old)]
+    conflicts: list[str | None] = []
+
+    def tries(call: Iterator[Attempt]) -> None:
+        try:
+            next(call)
+        except PurchaseConflictError as error:
+            conflicts.append(error.key)
+
+    def meanwhile(ledger: Ledger, *args: Any, **options: Any) -> Any:
+        if len(calls) == 1:
+            calls.append(newer)
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(tries, newer).result()
+        return real(ledger, *args, **options)
+
+    monkeypatch.setattr(Ledger, place, meanwhile)
+    newer = calls.pop(0)
+    tries(calls[0])
+    assert (statuses(simulator), conflicts) == (["pending"], ["sign-up"])
 
 
 @pytest.mark.slow
