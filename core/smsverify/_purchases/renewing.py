@@ -118,8 +118,12 @@ class Renewals:
     ) -> Order:
         """Renews a rental once for a key; see `SmsVerifyHook.renew`."""
         count = self._ledger.renewals.count(order_id)
+        # Before anything is decided: a renewal whose answer was lost counts too, if it was made.
+        self._recovery.resolve_renewals(order_id)
         begins = self._periods.last_begins(self._orders.records.get(order_id) or Order(order_id=order_id))
         is_ahead = begins is not None and self._ledger.now() < begins
+        if not is_ahead:
+            count = self._ledger.renewals.count(order_id)
         # Where its period has begun, it is not the renewal that is asked for now.
         found = self._ledger.renewals.take_unclaimed(order_id) if key is None and is_ahead else None
         if found is not None:

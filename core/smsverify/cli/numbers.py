@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
 from smsverify.cli.options import Key, MaxPrice, OrderId, Product, flag
-from smsverify.cli.verbs import Common, going_on, paid
+from smsverify.cli.verbs import Common, goes_on, going_on, paid
 from smsverify.text import printable, usd
 
 PANEL = "Numbers"
@@ -73,12 +74,11 @@ def order(
         surroundings.refuse_without_key()
         # A key that can be printed if the answer does not come.
         key = f"random:{uuid.uuid4().hex}"
-    again = common.again("order", product, **wanted, key=key)
-    go_on = f"{again} goes on with it, and pays nothing twice"
-    with going_on(go_on), interrupts(go_on) as stop:
+    again = partial(common.again, "order", product, **wanted)
+    with going_on(again), interrupts(goes_on(again(key=key))) as stop:
         bought = common.hook().order(product, **wanted, key=key, stop=stop)
     price = usd(bought.price, "-")
-    with paid(f"order {bought.order_id} is bought: {again} prints it"):
+    with paid(f"order {bought.order_id} is bought: {again(key=key)} prints it"):
         text = f"order {bought.order_id}  {bought.phone or '-'}  {bought.status}  {price}"
         output.show(bought, text, as_json=common.json)
         if reveal and bought.activation_code is not None:
@@ -87,9 +87,15 @@ def order(
 
 def renew(common: Common, order_id: OrderId, max_price: MaxPrice = None, key: Key = None) -> None:
     """Extend a rental by one period. With the same --key, it is paid once."""
-    again = common.again("renew", order_id, max_price=max_price, key=key)
-    go_on = f"{again} goes on with it, and pays nothing twice"
-    with going_on(go_on), interrupts(go_on) as stop:
+    again = partial(common.again, "renew", order_id, max_price=max_price)
+    if key is None:
+        # Without one, the same command may ask for the next period by then.
+        after = (
+            f"If the request had left, {common.again('reconcile')} finds out whether the rental is renewed"
+        )
+    else:
+        after = goes_on(again(key=key))
+    with going_on(again), interrupts(after) as stop:
         renewed = common.hook().renew(order_id, max_price=max_price, key=key, stop=stop)
     with paid(f"order {renewed.order_id} is renewed"):
         text = f"order {renewed.order_id}  until {renewed.expires_at or 'unknown'}"

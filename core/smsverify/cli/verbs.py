@@ -139,13 +139,23 @@ def _source_of(error: InvalidRequestError, own: set[str]) -> str:
 
 
 @contextmanager
-def going_on(how: str) -> Iterator[None]:
-    """Adds how to go on to the error of a paid call whose outcome is unknown."""
+def going_on(again: Callable[..., str]) -> Iterator[None]:
+    """Adds how to go on to the error of a paid call whose outcome is unknown.
+
+    Args:
+        again: gives the command that makes the call with a `key`.
+    """
     try:
         yield
     except PurchaseUnknownError as error:
-        error.args = (f"{error}. {how}",)
+        if error.key is not None:
+            error.args = (f"{error}. {goes_on(again(key=error.key))}",)
         raise
+
+
+def goes_on(again: str) -> str:
+    """That a command with the key of a call goes on with it."""
+    return f"{again} goes on with it, and pays nothing twice"
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,6 +68,22 @@ def test_a_rental_is_renewed_and_a_secret_is_shown_on_request_only(
     secret = environment.orders()[-1].activation_code or ""
     assert secret not in out
     assert secret in run(capsys, "order", "esim", "--plan", "USA 1GB / 7 days", "--key", "e", "--reveal")[1]
+
+
+def test_the_command_that_goes_on_with_a_renewal_pays_nothing_twice(
+    environment: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order_id = as_json(capsys, "order", "rent-1day", "--service", "Tinder")["order_id"]
+    environment.add_fault(Fault("lost_answer", "order/*/renew/"))
+    environment.add_fault(Fault("error_before", "order/*/status/", after=1, times=None))
+    code, _, err = run(capsys, "renew", str(order_id), "--max-price", "5")
+    named = re.search("`smsverify (renew [^`]*)` goes on with it, and pays nothing twice", err)
+    assert code == 1
+    assert named is not None
+    environment.clear_faults()
+    for _ in range(2):
+        assert run(capsys, *shlex.split(named[1]))[0] == 0
+        assert environment.order(order_id).renewals == 1
 
 
 @pytest.mark.parametrize(

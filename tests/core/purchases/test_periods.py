@@ -61,6 +61,23 @@ def test_a_lost_answer_that_is_resolved_in_the_next_period_leaves_no_gap(
     assert renewals(service) == {day: 2}
 
 
+@pytest.mark.parametrize(("first", "then"), [(None, None), ("monday", "tuesday")])
+def test_a_lost_answer_that_is_found_in_the_next_period_does_not_stand_for_the_renewal_asked_for_then(
+    first: str | None, then: str | None, service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    (day,) = rent(hook, "day")
+    clock.pass_by(23.5 * HOUR)
+    service.add_fault(Fault("lost_answer", "order/*/renew/"))
+    service.add_fault(Fault("error_before", "order/*/status/", after=1, times=None))
+    with pytest.raises(errors.PurchaseUnknownError) as caught:
+        hook.renew(day, key=first)
+    service.clear_faults()
+    clock.pass_by(DAY)
+    hook.renew(day, key=then)
+    hook.renew(day, key=caught.value.key)
+    assert renewals(service) == {day: 2}
+
+
 def test_looking_takes_nothing_from_a_renewal_that_is_tried_again(
     service: Simulator, hook: SmsVerifyHook
 ) -> None:
