@@ -230,8 +230,8 @@ class SmsVerifyHook(AccountView):
         (`GET /api/v1/balance/`), and reports the rest. It costs a handful of requests.
 
         Args:
-            cancel_after: cancels numbers that were bought here, have no code, and that no call has waited for
-                in this many seconds; a rental only where it was never handed over. Default: only reported.
+            cancel_after: cancels numbers that were bought here, have no code, and that no call holds or has
+                waited for in this many seconds; a rental only if it was never handed over. Default: reported.
             stop: ends it between two requests when it is set.
 
         Returns:

@@ -69,18 +69,20 @@ class Handover:
         with self._store.write() as connection:
             self._records.update(connection, order_id, waiter_since=self._store.now(connection))
 
-    def take(self, order_id: int) -> None:
+    def take(self, order_id: int, **values: Any) -> None:
         """Records that a caller has an order from now on, if it was unclaimed."""
         if self.unclaimed_for(order_id) is None:
             return
         with self._store.write() as connection:
             since = self._store.now(connection)
-            self._records.update(connection, order_id, unclaimed_since=None, waiter_since=since)
+            self._records.update(connection, order_id, unclaimed_since=None, waiter_since=since, **values)
 
     def hand_over(self, order_id: int) -> None:
-        """Records that a caller has an order. The caller keeps it where that cannot be recorded, too."""
+        """Records that a caller has an order, and that the process which has bought it holds it no more. The
+        caller keeps it where that cannot be recorded, too.
+        """
         try:
-            self.take(order_id)
+            self.take(order_id, held_at=None)
         except StoreError as error:
             log.warning("Order %d was handed over, but that cannot be recorded: %s", order_id, error)
 
@@ -157,9 +159,8 @@ class Handover:
         """Whether a call that holds an order, or waits for it, has sent a heartbeat lately."""
         with self._store.read() as connection:
             alive_since = self._store.now(connection) - self._forgotten
-            heartbeats = (orders.c.unclaimed_since, orders.c.held_at)
-            is_held = [sa.func.coalesce(heartbeat, 0.0) > alive_since for heartbeat in heartbeats]
-            return bool(self._records.value(connection, order_id, sa.or_(*is_held, is_awaited(alive_since))))
+            is_used = sa.or_(is_held(alive_since), is_awaited(alive_since))
+            return bool(self._records.value(connection, order_id, is_used))
 
     def holder_of(self, order_id: int) -> str | None:
         """The newest call that works with an order; `None` where none has said so."""
@@ -188,14 +189,23 @@ def is_unclaimed(before: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
     )
 
 
+def is_held(alive_since: float | sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Picks the orders that a process holds, with a heartbeat after a time of the store's clock."""
+    heartbeats = (orders.c.unclaimed_since, orders.c.held_at)
+    return sa.or_(*(sa.func.coalesce(heartbeat, 0.0) > alive_since for heartbeat in heartbeats))
+
+
 def is_unused(
-    before: sa.ColumnElement[float], alive_since: sa.ColumnElement[float]
+    before: sa.ColumnElement[float],
+    alive_since: sa.ColumnElement[float],
+    held_since: sa.ColumnElement[float],
 ) -> sa.ColumnElement[bool]:
     """Picks the orders that were bought here, are neither refunded nor used, and that no call waits for.
 
     Args:
         before: by the store's clock; only orders that were bought and last waited for earlier.
         alive_since: a wait that was seen later is alive.
+        held_since: the same for the process that holds an order: its heartbeats are rarer.
     """
     return sa.and_(
         orders.c.key.is_not(None),
@@ -203,5 +213,6 @@ def is_unused(
         orders.c.refunded_at.is_(None),
         orders.c.first_seen_at <= before,
         sa.func.coalesce(orders.c.waiter_since, 0.0) <= before,
+        sa.not_(is_held(held_since)),
         sa.not_(is_awaited(alive_since)),
     )

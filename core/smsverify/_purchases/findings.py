@@ -87,7 +87,7 @@ def _unneeded() -> list[sa.Select[Any]]:
     its_release = sa.and_(releases.c.account == orders.c.account, releases.c.order_id == orders.c.order_id)
     is_released = sa.select(releases.c.order_id).where(its_release).exists()
     is_for_use = sa.or_(orders.c.product.is_(None), orders.c.product.not_in(constants(TO_KEEP)))
-    unused = (is_unused(_BEFORE, ALIVE_SINCE), is_for_use, sa.not_(is_released))
+    unused = (is_unused(_BEFORE, ALIVE_SINCE, _KEPT_BEFORE), is_for_use, sa.not_(is_released))
     # An order that was bought to keep is a leak only where its buyer sends no heartbeat.
     is_kept = orders.c.product.in_(constants(TO_KEEP))
     unclaimed = (is_unclaimed(_KEPT_BEFORE), is_kept, sa.not_(is_released))

@@ -283,6 +283,18 @@ def test_a_number_that_another_process_has_looked_at_is_left_alone_while_its_cal
     assert statuses(simulator) == ["cancelled", "completed"]
 
 
+def test_a_number_that_a_running_call_holds_is_not_cancelled_however_soon_others_are(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
+) -> None:
+    with old.rented_number("temporary", **WHATSAPP):
+        assert new.reconcile(cancel_after=0).cancelled == []
+    attempt, calls = first_of(attempts(old))
+    with attempt:
+        assert new.reconcile(cancel_after=0).cancelled == []
+    assert statuses(simulator) == ["cancelled", "cancelled"]
+    calls.close()
+
+
 def assert_left_alone(hook: SmsVerifyHook, simulator: Simulator, order_id: int) -> None:
     with pytest.raises(PurchaseConflictError, match="still tries its number"):
         next(attempts(hook, service="Telegram"))
