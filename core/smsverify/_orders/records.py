@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import constants, is_order, orders, waits
-from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, period_of
+from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, period_of, was_cancelled
 
 # Of an order that is cancelled now: what it was before, where the service has shown that.
 _STATUS_BEFORE = sa.case(
@@ -134,12 +134,19 @@ class Records:
 
     def refund_of(self, order_id: int) -> bool | None:
         """Whether what an order cost has come back: the list shows it, and the wallet does not lack it.
-        `None` where neither has said so yet.
+        `None` where neither has said so yet. What a rental cost that was cancelled in use does not come back,
+        unless the service says so.
         """
         with self.store.read() as connection:
-            if self.value(connection, order_id, orders.c.refund_missing_since) is not None:
-                return False
-            return True if self.value(connection, order_id, orders.c.refunded_at) is not None else None
+            row = connection.execute(sa.select(orders).where(self.is_order(order_id))).one_or_none()
+        if row is None:
+            return None
+        if row.refund_missing_since is not None:
+            return False
+        if row.refunded_at is not None:
+            return True
+        was_in_use = was_cancelled(row.status) and row.cancelled_from != "pending"
+        return False if row.product in RENTALS and was_in_use else None
 
     # -------------------------------------------------------------- what a purchase or the service says
 

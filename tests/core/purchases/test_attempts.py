@@ -16,6 +16,7 @@ from rigs.sign_ups import WHATSAPP, delivers_to, die, statuses, verify
 from smsverify import Order, SmsVerifyHook, Verification, VerificationError, errors
 from smsverify._purchases.attempt_records import AttemptRecords
 from smsverify._purchases.attempts import Series
+from smsverify._purchases.purchasing import Purchases
 from smsverify._purchases.run_context import RunContext
 from smsverify._store.store import Store
 from smsverify.simulator import Fault, Simulator
@@ -250,6 +251,20 @@ def test_a_refund_that_never_comes_counts_for_max_cost(simulator: Simulator, hoo
         verify(hook, take, max_cost="0.50", attempts=5)
     assert (len(simulator.orders()), caught.value.cost) == (1, Decimal("0.40"))
     assert not caught.value.attempts[0].refunded
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_cost": "9"}], ids=["no limit", "max_cost"])
+def test_a_rental_that_is_cancelled_in_use_counts_as_spent_at_once(
+    limit: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.configure(cancel_active="no-refund")
+    monkeypatch.setattr(Purchases, "confirm_refund", die)
+    wanted = {"service": "WhatsApp", "duration": 3, "attempts": 2, "timeout": 0.0, **limit}
+    with pytest.raises(VerificationError, match=r"of which 8\.00 USD are not refunded") as caught:
+        hook.verify(lambda number: None, "rental", **wanted)
+    assert statuses(simulator) == ["cancelled", "cancelled"]
+    assert [tried.refunded for tried in caught.value.attempts] == [False, False]
+    assert caught.value.cost == hook.reconcile().spent == 8
 
 
 @pytest.mark.slow
