@@ -37,7 +37,7 @@ def pick(
     described: Callable[[Entry], tuple[int | str | None, str, str]],
     *,
     is_same: Callable[[str, str], bool] | None = None,
-    unreadable: int = 0,
+    unread: int = 0,
 ) -> Entry:
     """The one entry that is meant. A number is an id; a text is an id or a name.
 
@@ -50,7 +50,7 @@ def pick(
         field: the parameter that it was given as, for errors.
         described: id, name and price of an entry, for people.
         is_same: whether two names mean the same.
-        unreadable: how many more entries there are that cannot be read.
+        unread: how many more entries there are, at least: they cannot be read, or stand on another page.
 
     Raises:
         NotAvailableError: there is none; the message names what comes close.
@@ -73,8 +73,8 @@ def pick(
     names = [printable(described(entry)[1]) for entry in entries]
     close = difflib.get_close_matches(str(wanted), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"names in the catalogue: {len(names)}"
-    if unreadable:
-        hint += f". Entries that cannot be read: {unreadable}"
+    if unread:
+        hint += f". Entries that were not read: at least {unread}"
     raise NotAvailableError(
         f"{field} {shown(wanted)} is not in the catalogue (misspelt, or out of stock): {hint}"
     )

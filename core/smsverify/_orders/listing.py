@@ -33,7 +33,7 @@ class Listing:
     Attributes:
         rows: the newest orders, the newest first, as far as they could be read.
         unreadable: how many more rows could not be read: an order that is missing may be one of them.
-        is_whole: whether the list is too short to have left out any order.
+        is_whole: whether the list has left out no order: it is too short for that, and names no further page.
         asked: from before the request left.
         skew: seconds that the service's clock was ahead of the store's; `None` where the answer has no time.
     """
@@ -82,7 +82,8 @@ class OrderList:
             now = self._store.now(connection)
             # The service's clock shows whole seconds.
             skew = None if listed.date is None else listed.date + 0.5 - now
-            listing = Listing(listed.rows, listed.unreadable, listed.length < self._length, asked, skew)
+            is_whole = listed.length < self._length and not listed.left_out
+            listing = Listing(listed.rows, listed.unreadable, is_whole, asked, skew)
             self._note_reach(connection, listing, number)
             if listing.rows:
                 self._put_new(connection, listing, now, number)

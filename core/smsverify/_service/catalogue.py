@@ -74,7 +74,7 @@ class _Kept:
 
     body: str
     read_at: float
-    unreadable: int
+    unread: int
 
     def entries(self, model: type[Model]) -> Listed[Model]:
         try:
@@ -84,7 +84,7 @@ class _Kept:
                 "a list of the service that the store keeps cannot be read, so nothing was sent. It is read "
                 "anew from the service within a minute"
             ) from error
-        return Listed(rows, self.unreadable)
+        return Listed(rows, self.unread)
 
 
 class Catalogue:
@@ -195,7 +195,7 @@ class Catalogue:
                 "country",
                 lambda entry: (entry.country_id, entry.name, ""),
                 is_same=same_country,
-                unreadable=kept.unreadable,
+                unread=kept.unread,
             )
         except NotAvailableError as error:
             if isinstance(country, str) and is_usa(country):
@@ -225,7 +225,7 @@ class Catalogue:
             Service(product="esim", name=plan.name, price=plan.price, highest_price=plan.highest_price)
             for plan in plans.rows
         ]
-        return Listed(lines, plans.unreadable)
+        return Listed(lines, plans.unreadable, left_out=plans.left_out)
 
     # -------------------------------------------------------------- the store
 
@@ -307,14 +307,14 @@ class Catalogue:
         try:
             listed = fetch()
             values["body"] = json.dumps([entry.as_dict() for entry in listed.rows])
-            values["unreadable"] = listed.unreadable
+            values["unreadable"] = listed.unreadable + listed.left_out
         finally:
             with self._store.write() as connection:
                 now = self._begin(connection, name)
                 if "body" in values:
                     values["fetched_at"] = now
                 connection.execute(sa.update(catalogues).where(self._this(name)).values(**values))
-        return _Kept(values["body"], now, listed.unreadable)
+        return _Kept(values["body"], now, values["unreadable"])
 
 
 def _described(entry: Service) -> tuple[int | str | None, str, str]:
@@ -326,7 +326,7 @@ def _described(entry: Service) -> tuple[int | str | None, str, str]:
 
 
 def _pick(lines: Listed[Service], wanted: int | str, field: str) -> Service:
-    return pick(_distinct(lines.rows), wanted, field, _described, unreadable=lines.unreadable)
+    return pick(_distinct(lines.rows), wanted, field, _described, unread=lines.unreadable)
 
 
 def _distinct(lines: Sequence[Service]) -> list[Service]:

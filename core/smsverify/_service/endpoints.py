@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -19,12 +19,14 @@ from pydantic import BaseModel, ValidationError
 from smsverify._service.answers import Reply, unexpected
 from smsverify._service.bodies import Contradiction, from_text
 from smsverify._service.codes import read_fields
+from smsverify._service.paging import rows_left_out
 from smsverify._service.rate_limit import Priority
 from smsverify._service.transport import CallOptions, OutcomeUnknown, Transport
 from smsverify.checks import OrderRequest
 from smsverify.errors import UnexpectedResponseError
 from smsverify.models import (
     KNOWN_STATUSES,
+    LIST_LENGTH,
     RENTAL_DURATIONS,
     UNKNOWN_STATUS,
     Balance,
@@ -66,12 +68,14 @@ class Listed(Generic[Model]):
         rows: the rows that could be read.
         unreadable: how many could not; what seems to be missing may be one of them.
         length: how many rows the answer has in all, repeated ones included.
+        left_out: how many more rows the list has, at least, by what the answer says of further pages.
         date: when it was answered, by the service's clock (seconds).
     """
 
     rows: list[Model]
     unreadable: int = 0
     length: int = 0
+    left_out: int = 0
     date: float | None = None
 
 
@@ -214,9 +218,10 @@ class ServiceApi:
         self, model: type[Model], prepare: Callable[[Any], dict[str, Any]], reply: Reply
     ) -> Listed[Model]:
         """The rows of a list. One that cannot be read is left out and logged, and the others are kept."""
-        rows = _rows(reply.body)
-        if rows is None:
+        found = _rows(reply.body)
+        if found is None:
             raise unexpected(reply.answer)
+        rows, envelopes = found
         decoded: dict[str, Model] = {}  # a row that is repeated counts once
         left_out: Counter[str] = Counter()
         for row in rows:
@@ -231,7 +236,24 @@ class ServiceApi:
             raise unexpected(reply.answer)
         if left_out:
             self._log_unreadable(left_out, reply)
-        return Listed(list(decoded.values()), sum(left_out.values()), len(rows), reply.answer.date)
+        return Listed(
+            list(decoded.values()),
+            unreadable=sum(left_out.values()),
+            length=len(rows),
+            left_out=self._left_out(envelopes, rows, reply),
+            date=reply.answer.date,
+        )
+
+    def _left_out(self, envelopes: Sequence[Mapping[str, Any]], rows: list[Any], reply: Reply) -> int:
+        """How many rows an answer leaves out by its own words. Each list that does so is logged once."""
+        left_out = rows_left_out(envelopes, len(rows))
+        endpoint = reply.answer.endpoint.partition("?")[0]
+        is_documented = endpoint.endswith("/orders/") and len(rows) >= LIST_LENGTH
+        if left_out and not is_documented and (endpoint, "pages") not in self._logged:
+            self._logged.add((endpoint, "pages"))
+            text = "%s answered %d rows and says that there are more. Only these %d are read"
+            log.warning(text, endpoint, len(rows), len(rows))
+        return left_out
 
     def _decode_status(self, order_id: int, reply: Reply) -> OrderStatus:
         return self._as_status(order_id, _status(order_id, _object(reply)), reply)
@@ -345,16 +367,19 @@ def _why(error: ValueError) -> str:
     return f"its {problem['loc'][0]} is missing or unusable"
 
 
-def _rows(body: Any) -> list[Any] | None:
-    """The list of an answer: the answer itself, its `data`, or what either has under a known name."""
+def _rows(
+    body: Any, envelopes: tuple[Mapping[str, Any], ...] = ()
+) -> tuple[list[Any], tuple[Mapping[str, Any], ...]] | None:
+    """The list of an answer: the answer itself, its `data`, or what either has under a known name. And the
+    objects that it stands in."""
     body = from_text(body)
     if isinstance(body, list):
-        return body
+        return body, envelopes
     if isinstance(body, Mapping):
         for name in ("data", *_LIST_NAMES):
             inner = from_text(body.get(name))
             if isinstance(inner, (list, Mapping)):
-                return _rows(inner)
+                return _rows(inner, (*envelopes, body))
     return None
 
 

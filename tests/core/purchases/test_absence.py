@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,32 @@ def test_a_row_that_cannot_be_read_may_be_the_purchase(
     simulator.clear_faults()
     assert buy(hook).order_id == simulator.orders()[0].order_id
     assert len(simulator.orders()) == 1
+
+
+@pytest.mark.parametrize("reaches_back", [False, True])
+def test_the_purchase_may_stand_on_another_page_of_the_list(
+    reaches_back: bool, simulate: Simulate, make_hook: MakeHook, store_url: str
+) -> None:
+    """Unless this one shows an order that was known before it."""
+    simulator = simulate()
+    hook = make_hook(simulator, store_url, purchase_grace=0.3)
+    known = [buy(hook, "before").order_id] if reaches_back else []
+    hook.reconcile()
+    simulator.add_fault(Fault("error_before", path="order/temporary/", status=503))
+    simulator.add_fault(Fault("error_before", path="orders/", times=None))
+    unknown(hook)
+    simulator.clear_faults()
+    ids = [*range(7000, 7019), *known]
+    other = {"service": "Telegram", "price": 1.7, "phone": "+44 20 7946 0017"}
+    rows = [{"order_id": order_id, **other} for order_id in reversed(ids)]
+    page = json.dumps({"count": 21, "next": "http://x/?page=2", "results": rows})
+    simulator.add_fault(Fault("error_before", path="orders/", status=200, body=page, times=None))
+    time.sleep(0.5)
+    if not reaches_back:
+        unknown(hook)
+        return
+    buy(hook)
+    assert len(simulator.orders()) == 2
 
 
 def test_a_list_that_cannot_be_read_decides_nothing(

@@ -218,7 +218,7 @@ def test_what_cannot_be_read_of_a_catalogue_is_no_proof_that_it_is_not_sold(
     rows = [{"service_id": 1, "name": "X", "price": 0.4}, {"service_id": 2, "name": None, "price": 0.4}]
     requests_mock.get(address("services/temporary/"), json=rows)
     for _ in range(2):
-        with pytest.raises(NotAvailableError, match="Entries that cannot be read: 1"):
+        with pytest.raises(NotAvailableError, match="Entries that were not read: at least 1"):
             offline.order("temporary", service="Y")
 
 
