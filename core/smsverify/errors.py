@@ -9,7 +9,8 @@ SmsVerifyError
 ├── PriceLimitError        the price is above `max_price`, or unknown. Nothing was sent.
 ├── SpendingLimitError     the call would pass a budget. Nothing was sent.
 ├── ServiceError           the service answered with another error than these:
-│   ├── AuthenticationError       401, 403: the key is wrong. Not retried.
+│   ├── AuthenticationError       401, 403: the key is wrong. Not retried. A 403 about one order is a
+│   │                             plain `ServiceError`, unless it names the key.
 │   ├── InsufficientBalanceError  402: top up the wallet.
 │   ├── NotFoundError             404: there is no such order.
 │   ├── NotAvailableError         out of stock, or no such service.
@@ -129,7 +130,7 @@ class ServiceError(SmsVerifyError):
 
 
 class AuthenticationError(ServiceError):
-    """The API key is missing, wrong or not allowed (401, 403)."""
+    """The API key is missing, wrong or not allowed (401, or 403 to more than one order)."""
 
 
 class InsufficientBalanceError(ServiceError):

@@ -28,7 +28,7 @@ from smsverify.errors import (
     ServiceUnavailableError,
     SmsVerifyError,
 )
-from smsverify.models import ALIVE, RENTALS, OrderStatus
+from smsverify.models import ALIVE, RENTALS, Order, OrderStatus
 from smsverify.text import log_of
 
 log = log_of(__name__)
@@ -40,7 +40,7 @@ RETRY_RELEASE_MAX = 3600.0
 RELEASES_AT_ONCE = 3
 
 _FOR_ONE_SMS = ("temporary", "best-temp", "global")  # the list shows when their SMS has come
-_REFUSALS = frozenset({400, 405, 406, 409, 410, 422})
+_REFUSALS = frozenset({400, 403, 405, 406, 409, 410, 422})
 ENDED = "Order %d is %s already: there is nothing to cancel"
 
 
@@ -221,17 +221,20 @@ class Cancelling:
     def _look(self, order_id: int, **options: Any) -> OrderStatus:
         """The status of an order that is to be cancelled.
 
-        Where the service refuses to show it, its list may say that the order is pending. If its SMS has come
-        meanwhile, it is completed, and the service refuses to cancel it.
+        Where the service refuses to show it, its list may say that the order is pending, or cancelled by now.
+        If its SMS has come meanwhile, it is completed, and the service refuses to cancel it.
         """
         asked_at = self._releases.now()
         try:
             status = self._status.read(order_id, priority=Priority.RELEASE, **options)
         except (ServiceError, InvalidRequestError) as error:
-            if not self._is_refused(order_id, error) or not self._is_listed_as_pending(order_id, **options):
+            row = self._listed(order_id, **options) if self._is_refused(order_id, error) else None
+            if row is None or not (row.status == "pending" or row.cancelled):
                 raise
-            log.info("The list shows order %d as pending, and its status is refused: %s", order_id, error)
-            status = OrderStatus(order_id=order_id, status="pending")
+            log.info(
+                "The list shows order %d as %s, and its status is refused: %s", order_id, row.status, error
+            )
+            status = OrderStatus(order_id=order_id, status=row.status)
         if status.status in ALIVE:
             self._releases.note_alive(order_id, asked_at)
         return status
@@ -244,9 +247,10 @@ class Cancelling:
         is_answer = not isinstance(error, ServiceUnavailableError)
         return is_for_one and is_answer and error.status_code in _REFUSALS
 
-    def _is_listed_as_pending(self, order_id: int, *, stop: threading.Event | None = None, **_: Any) -> bool:
+    def _listed(self, order_id: int, *, stop: threading.Event | None = None, **_: Any) -> Order | None:
+        """The order's row in the list of the newest orders."""
         rows = self._status.read_list(priority=Priority.RELEASE, stop=stop).rows
-        return any(row.order_id == order_id and row.status == "pending" for row in rows)
+        return next((row for row in rows if row.order_id == order_id), None)
 
     def _raise_if_needed(self, order_id: int) -> None:
         release = self._releases.of(order_id)

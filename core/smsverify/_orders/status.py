@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +16,25 @@ from smsverify._runtime.clock import boottime
 from smsverify._service.codes import code_of_text
 from smsverify._service.endpoints import ServiceApi
 from smsverify._service.rate_limit import Priority
-from smsverify.errors import NotFoundError
+from smsverify.errors import (
+    AuthenticationError,
+    NotFoundError,
+    RateLimitedError,
+    ServiceError,
+    ServiceUnavailableError,
+)
 from smsverify.models import Message, Order, OrderStatus, gets_no_more
+from smsverify.text import log_of
+
+log = log_of(__name__)
 
 # Seconds for which the service may not show a purchase of ours yet, scaled with its minute, and at least.
 FRESH = 10.0
 SHORTEST_FRESH = 2.0
+# Seconds, scaled like these, for which an answer shows that the key is accepted: until an order is refused,
+# and while it stays refused.
+PROVEN = 1.0
+PROVEN_WHILE_REFUSED = 30.0
 FRESH_PAUSE = 0.5  # before it is asked for again, doubled each time
 SHORTEST_FRESH_PAUSE = 0.05
 
@@ -43,6 +57,8 @@ class StatusReader:
         self._inbox = inbox
         self._time_scale = time_scale
         self._fresh_for = max(FRESH * time_scale, SHORTEST_FRESH)
+        self._accepted_at = -math.inf  # by time.monotonic()
+        self._refused: set[int] = set()  # orders that the service has refused (403) to show last
 
     def read(
         self,
@@ -67,7 +83,14 @@ class StatusReader:
             return self._api.get_status(order_id, priority=priority, stop=stop, hasty=hasty)
 
         asked_at = boottime()
-        status = self.while_fresh(order_id, ask) if patient else ask()
+        try:
+            status = self.while_fresh(order_id, ask) if patient else ask()
+        except ServiceError as error:
+            if _is_forbidden(error):
+                self._refuse_refused_key(order_id, priority=priority, stop=stop)
+            raise
+        self._accepted_at = time.monotonic()
+        self._refused.discard(order_id)
         self._records.put_status(status)
         if status.arrived:
             self._inbox.put(_message(status), asked_at=asked_at)
@@ -78,7 +101,25 @@ class StatusReader:
     ) -> Listing:
         """Asks the service for the list of the newest orders."""
         asked = self._listing.asked()
-        return self._listing.note(self._api.list_orders(priority=priority, stop=stop), asked)
+        listed = self._api.list_orders(priority=priority, stop=stop)
+        self._accepted_at = time.monotonic()
+        return self._listing.note(listed, asked)
+
+    def _refuse_refused_key(self, order_id: int, *, priority: Priority, stop: threading.Event | None) -> None:
+        """Raises `AuthenticationError` where the service refuses more than this order.
+
+        Every key may read the list, so what refuses that as well refuses the key.
+        """
+        proven_for = PROVEN_WHILE_REFUSED if order_id in self._refused else PROVEN
+        self._refused.add(order_id)
+        if time.monotonic() - self._accepted_at < proven_for * self._time_scale:
+            return
+        try:
+            self.read_list(priority=priority, stop=stop)
+        except AuthenticationError:
+            raise
+        except ServiceError as error:
+            log.info("Whether the service refuses only order %d or the key is unknown: %s", order_id, error)
 
     def get(self, order_id: int) -> Order:
         """An order as it is on record. Where the record says too little, the service is asked."""
@@ -112,6 +153,13 @@ class StatusReader:
                     raise
                 time.sleep(max(FRESH_PAUSE * self._time_scale * 2**tries, SHORTEST_FRESH_PAUSE))
         raise AssertionError("unreachable")
+
+
+def _is_forbidden(error: ServiceError) -> bool:
+    """Whether the service itself refuses (403) to show an order, and does not name the key or the rate."""
+    # A page of a proxy is a `ServiceUnavailableError`, whatever its status.
+    others = (AuthenticationError, RateLimitedError, ServiceUnavailableError)
+    return error.status_code == 403 and not isinstance(error, others)
 
 
 def _message(status: OrderStatus) -> Message:

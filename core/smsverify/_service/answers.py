@@ -72,6 +72,7 @@ _NO_TEXT = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | 
 _NAME_IN_JSON = re.compile(r'"([^"]{1,40})"\s*:')
 _HTTP_DATE = re.compile(r"[A-Za-z]{3,9},? [^,]*")
 
+_OF_THE_KEY = r"api key|authentication"
 # What the text of a 4xx, or of `success: false`, means where the status does not say. The first match counts.
 _BY_TEXT: tuple[tuple[str, type[ServiceError]], ...] = (
     (
@@ -85,9 +86,17 @@ _BY_TEXT: tuple[tuple[str, type[ServiceError]], ...] = (
         r"(not |un)available|out of stock|sold out|no (numbers?|stock)\b|(service|plan|country) not found",
         NotAvailableError,
     ),
-    (r"api key|unauthori[sz]ed|authentication", AuthenticationError),
     (r"rate limit|too many requests", RateLimitedError),
+    (rf"{_OF_THE_KEY}|unauthori[sz]ed", AuthenticationError),
 )
+_BY_STATUS: dict[int, type[ServiceError]] = {
+    401: AuthenticationError,
+    402: InsufficientBalanceError,
+    408: ServiceUnavailableError,
+    425: ServiceUnavailableError,
+    429: RateLimitedError,
+}
+_ONE_ORDER = re.compile(r"/order/[0-9]+/")
 
 
 @dataclass(frozen=True)
@@ -237,7 +246,7 @@ def as_error(answer: Answer) -> Any:
     if 300 <= status < 400:
         return unexpected(answer)
     message = f"{answer.endpoint} answered {status}: {shown}"
-    kind = _kind(status, text or "")
+    kind = _kind(answer, text or "")
     if status == 404 and answer.endpoint.endswith("/status/"):
         kind = NotFoundError  # in whatever words: what it asks for is an order, and nothing is for sale there
     if status in REJECTIONS - {429} and not _is_of_the_service(answer):
@@ -311,20 +320,26 @@ def _outline(value: Any, *, may_quote: bool = False, depth: int = 0) -> Any:
 _TYPES: dict[type, str] = {str: "text", dict: "object", Contradiction: "object", list: "list"}
 
 
-def _kind(status: int, text: str) -> type[ServiceError]:
-    if status in (401, 403):
-        return AuthenticationError
-    if status == 402:
-        return InsufficientBalanceError
-    if status == 429:
-        return RateLimitedError
-    if status >= 500 or status in (408, 425):
+def _kind(answer: Answer, text: str) -> type[ServiceError]:
+    status, words = answer.status_code, text[:LONGEST_TEXT].lower()
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= 500:
         return ServiceUnavailableError
-    words = text[:LONGEST_TEXT].lower()
-    for pattern, kind in _BY_TEXT:
-        if re.search(pattern, words):
-            return kind
-    return NotFoundError if status == 404 else ServiceError
+    kind = next((kind for pattern, kind in _BY_TEXT if re.search(pattern, words)), None)
+    if status == 403:
+        return _kind_of_a_403(kind, words, answer.endpoint)
+    return kind or (NotFoundError if status == 404 else ServiceError)
+
+
+def _kind_of_a_403(kind: type[ServiceError] | None, words: str, endpoint: str) -> type[ServiceError]:
+    """What a 403 means. About one order it says nothing of the key, unless it names the key: the order may be
+    another account's."""
+    if kind is RateLimitedError:
+        return kind
+    if _ONE_ORDER.search(endpoint) is None or re.search(_OF_THE_KEY, words):
+        return AuthenticationError
+    return ServiceError if kind is None or kind is AuthenticationError else kind
 
 
 def _service_text(answer: Answer) -> tuple[str | None, str | None]:

@@ -93,6 +93,33 @@ def test_a_404_to_a_status_says_that_there_is_no_such_order_in_whatever_words(te
     assert type(as_error(answer)) is errors.NotFoundError
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("You do not have permission to view this order", errors.ServiceError),
+        ("Unauthorized: the order is of another account", errors.ServiceError),
+        ("Forbidden", errors.ServiceError),
+        ("Order cannot be cancelled", errors.NotCancellableError),
+        ("Insufficient balance", errors.InsufficientBalanceError),
+        ("Rate limit exceeded. Maximum 60 requests per minute.", errors.RateLimitedError),
+        ("Too many requests with this API key", errors.RateLimitedError),
+        ("Invalid API key", errors.AuthenticationError),
+        ("Your API key may not cancel orders", errors.AuthenticationError),
+        ("Authentication credentials were not provided.", errors.AuthenticationError),
+    ],
+)
+def test_a_403_about_one_order_refuses_the_key_only_where_it_names_it(
+    text: str, kind: type[errors.ServiceError]
+) -> None:
+    for path in ("order/7/status/", "order/7/cancel/", "order/7/renew/"):
+        answer = Answer(403, {}, json.dumps({"error": text}), f"POST /api/v1/{path}", KEY)
+        assert type(as_error(answer)) is kind
+    for path in ("orders/", "balance/", "order/temporary/", "services/esim/"):
+        answer = Answer(403, {}, json.dumps({"error": text}), f"GET /api/v1/{path}", KEY)
+        is_limit = kind is errors.RateLimitedError
+        assert type(as_error(answer)) is (kind if is_limit else errors.AuthenticationError)
+
+
 ENVELOPES: list[tuple[Any, str]] = [
     ({"error": "No luck"}, "No luck"),
     ({"success": False, "error": "No luck"}, "No luck"),
