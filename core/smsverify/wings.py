@@ -72,6 +72,7 @@ __all__ = [
     "signed_like",
     "store_name",
     "store_time",
+    "withdraw_release",
 ]
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
@@ -183,6 +184,13 @@ def plan_release(
         patience=seconds,
         is_planned=True,
     )
+
+
+def withdraw_release(hook: SmsVerifyHook, order_id: int) -> None:
+    """Takes the plan to cancel an order off the record, unless a caller has named the order since its
+    purchase: then it is that caller's plan. For a purchase that was thought to be of no use, and is.
+    """
+    hook._parts.orders.handover.withdraw_release(order_id)
 
 
 def assign_messages(

@@ -7,15 +7,15 @@ Airflow makes that task. Templates and the results of other tasks are checked in
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import reduce
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial, reduce
 from operator import getitem
 from typing import Any, ClassVar
 
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 from jinja2 import Undefined
 
-from smsverify.checks import LATER, check_pattern, check_sender
+from smsverify.checks import LATER, check_pattern, check_price_limit, check_sender
 from smsverify.errors import InvalidRequestError
 from smsverify.text import shown
 from smsverify.wings import own_type
@@ -90,6 +90,12 @@ def check_known(value: Any, check: Callable[[Any], Any]) -> None:
     """Checks an optional value if it is given and known."""
     if value is not None and value is not LATER:
         check(value)
+
+
+def check_amounts(given: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Checks amounts of USD as far as they are known."""
+    for name in names:
+        check_known(given.get(name), partial(check_price_limit, field=name))
 
 
 def refuse_read_once(value: Any, field: str) -> None:

@@ -36,32 +36,44 @@ def give_back(
     *,
     ti: Any,
     waiter: str | None = None,
-    tries_left: bool,
+    tries_left: bool | None = None,
+    has_result: bool = False,
     reason: str = "the task that held it was killed",
     read_state: Callable[[Any], str | None] | None = None,
 ) -> None:
-    """Gives back the order of a task that is being ended, unless the task runs again and needs it.
+    """Gives back the order of a task that is being ended, unless the task still needs it.
 
     The release goes on record first, so that it is done whatever happens next. If a further try is to come,
     the release stays on record until that try claims the order. If no try comes, another process cancels it
-    later.
+    later. If the store cannot be used, that is logged: the error that ends the task is another one.
 
     Args:
         hook: on the order's account.
         order_id: the order.
         ti: the task instance; `None` outside of a task.
         waiter: who gives it up; if another waiter has claimed the order meanwhile, nothing is done.
-        tries_left: whether a further try comes if Airflow has not ended the task yet.
+        tries_left: whether a further try comes if Airflow has not ended the task yet. Default: what
+            `is_kept_for_next_try` says.
+        has_result: whether the task has its result already. It may be about to succeed, and has succeeded if
+            Airflow says so.
         reason: why, for the log.
         read_state: reads the state that Airflow has on record of the task. Default: `state_of`.
     """
-    if not plan_release(hook, order_id, reason, waiter=waiter, patience=retry_within(ti)):
-        return
-    if ti is not None and _runs_again(ti, tries_left, read_state or state_of):
-        log.info("Order %d is kept for the next try of its task", order_id)
+    from smsverify.numbers import errors_logged
+
+    with errors_logged(order_id):
+        if not plan_release(hook, order_id, reason, waiter=waiter, patience=retry_within(ti)):
+            return
+        state = "removed" if ti is None else _read(read_state or state_of, ti)
+        if state == "running" and not has_result:
+            is_kept = is_kept_for_next_try(hook, order_id, ti) if tries_left is None else tries_left
+        else:
+            is_kept = state not in (OVER - {"success"} if has_result else OVER)
+        if not is_kept:
+            hook.release(order_id, reason, waiter=waiter)
+            return
+        log.info("Order %d is kept, because its task may still need it", order_id)
         at_final_failure(lambda: hook.release(order_id, reason, waiter=waiter))
-        return
-    hook.release(order_id, reason, waiter=waiter)
 
 
 def has_tries_left(ti: Any) -> bool:
@@ -74,14 +86,14 @@ def is_kept_for_next_try(hook: SmsVerifyHook, order_id: int, ti: Any) -> bool:
     return has_tries_left(ti) and is_worth_keeping(hook, order_id, retry_within(ti))
 
 
-def _runs_again(ti: Any, tries_left: bool, read_state: Callable[[Any], str | None]) -> bool:
+def _read(read_state: Callable[[Any], str | None], ti: Any) -> str | None:
+    """The state of a task; `None`, as for one that was cleared, if it cannot be read."""
     try:
-        state = read_state(ti)
+        return read_state(ti)
     except Exception as error:
         # The release is on record, and keeping the number for now is the lesser evil.
         log.warning("The state of task %s cannot be read: %s", ti.task_id, type(error).__name__)
-        return True
-    return tries_left if state == "running" else state not in OVER
+        return None
 
 
 def state_of(ti: Any) -> str | None:
@@ -156,9 +168,8 @@ def at_kill(work: Callable[[], Any]) -> Iterator[None]:
     Airflow calls the operator's `on_kill` and nothing else, and an operator such as `@task` does nothing
     there. The block may be in any thread, and only the main thread could have a signal handler of its own.
     """
-    try:
-        task: Any = get_current_context()["ti"].task
-    except (RuntimeError, AttributeError):
+    task = _running_task()
+    if task is None:
         yield
         return
     works, this = _works_of(task), object()
@@ -171,7 +182,9 @@ def at_kill(work: Callable[[], Any]) -> Iterator[None]:
         raise
     except asyncio.CancelledError:
         # The end of an event loop cancels what runs in it. Whether the task ends too, `on_kill` says.
-        works[object()] = work
+        rest = object()
+        works[rest] = work
+        at_success(lambda: works.pop(rest))
         raise
     finally:
         del works[this]
@@ -183,25 +196,50 @@ def at_end(succeeded: Callable[[], Any], failed: Callable[[], Any]) -> None:
     Airflow calls them after the task's end is on record. A process that is killed before that calls neither:
     then the task has not succeeded.
     """
-    task: Any = get_current_context()["ti"].task
-    with _extending:
-        for kind in ("success", "failure", "retry", "skipped"):
-            name = f"on_{kind}_callback"
-            works = [*getattr(task, name), _ignoring_context(succeeded if kind == "success" else failed)]
-            setattr(task, name, works)
+    at_success(succeeded)
+    for kind in ("failure", "retry", "skipped"):
+        _call_around(kind, failed)
+
+
+def at_success(work: Callable[[], Any]) -> None:
+    """Inside a task, does some work when the task has succeeded."""
+    _call_around("success", work)
 
 
 def at_final_failure(work: Callable[[], Any]) -> None:
     """Inside a task, does some work if its try, which fails, turns out to be the last one.
 
-    Whether another one comes, a retry policy may decide when the task has failed already.
+    Whether another one comes, a retry policy may decide when the task has failed already. The work may take
+    long, so after a few seconds it goes on beside the user's callbacks, of which one may raise an alert.
     """
-    try:
-        task: Any = get_current_context()["ti"].task
-    except (RuntimeError, AttributeError):
+    thread = threading.Thread(target=work, name="smsverify-kill", daemon=True)
+
+    def begin() -> None:
+        thread.start()
+        thread.join(KILL_BUDGET)
+
+    _call_around("failure", begin, thread.join)
+
+
+def _call_around(kind: str, first: Callable[[], Any], last: Callable[[], Any] | None = None) -> None:
+    """Lets Airflow call something before the user's callbacks for an end of the task, and after them.
+
+    One of those may hang until Airflow ends the process, or exit: then nothing after it is called.
+    """
+    task, name = _running_task(), f"on_{kind}_callback"
+    if task is None:
         return
     with _extending:
-        task.on_failure_callback = [*task.on_failure_callback, _ignoring_context(work)]
+        after = [] if last is None else [_ignoring_context(last)]
+        setattr(task, name, [_ignoring_context(first), *getattr(task, name), *after])
+
+
+def _running_task() -> Any:
+    """The operator of the task that runs; `None` outside of a task."""
+    try:
+        return get_current_context()["ti"].task
+    except (RuntimeError, AttributeError):
+        return None
 
 
 def _ignoring_context(work: Callable[[], Any]) -> Callable[[Any], None]:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
-from smsverify.errors import InvalidRequestError
+from smsverify.errors import FindingsError, InvalidRequestError
 from smsverify_provider.versions import XComNotFound
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
+
+    from smsverify.reports import Reconciliation, RentalsReport
 
 _End = TypeVar("_End", bound=Exception)
 
@@ -101,6 +103,25 @@ class FewXComs(BaseOperator):
             for name in self.outputs:
                 context["ti"].xcom_push(key=name, value=result[name])
         return result
+
+
+def report_of(operator: Any, report: RentalsReport | Reconciliation, context: Context) -> dict[str, Any]:
+    """The report of an operator as an XCom, also when its findings fail the task.
+
+    Raises:
+        FindingsError: there are some, and `fail_on_findings` is set.
+    """
+    operator.log.info("%s", report.as_text())
+    result: dict[str, Any] = operator._returned(context, report.as_dict())
+    try:
+        if operator.fail_on_findings:
+            report.raise_if_failed()
+    except FindingsError:
+        # Airflow keeps what a task returns only when the task succeeds.
+        if operator.do_xcom_push:
+            context["ti"].xcom_push(key="return_value", value=result)
+        raise
+    return result
 
 
 class TaskResult(PlainXComArg):

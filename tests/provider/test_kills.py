@@ -337,6 +337,26 @@ def wait_until(condition: Callable[[], Any]) -> None:
         time.sleep(0.01)
 
 
+def test_a_wait_that_its_event_loop_has_cancelled_is_no_matter_once_the_task_has_succeeded(
+    run: Any, sim: Simulator, airflow_says: Any, going_back: Any
+) -> None:
+    airflow_says("success")
+
+    def own() -> None:
+        hook = SmsVerifyHook()
+        order_id = hook.order("temporary", service="WhatsApp").order_id
+        with suppress(asyncio.TimeoutError):
+            asyncio.run(asyncio.wait_for(hook.await_otp(order_id, TIMEOUT), 0.1))
+
+    def slow(context: Any) -> None:
+        """Airflow ends a task whose callbacks take too long."""
+        context["ti"].task.on_kill()
+
+    assert run(own, run_callbacks=True, on_success_callback=slow).state == TaskInstanceState.SUCCESS
+    assert [order.status for order in sim.orders()] == ["pending"]
+    assert going_back() == []
+
+
 # ------------------------------------------------------------------ who has what a task has bought
 
 
@@ -394,6 +414,18 @@ def test_a_rental_of_a_task_that_succeeds_is_handed_over(
     later(monkeypatch)
     assert hook.reconcile().findings == []
     assert {kept.outcome for kept in hook.renew_expiring(10**6).rentals} == {"renewed"}
+
+
+def test_an_order_is_handed_over_before_a_callback_of_the_user_may_end_the_process(
+    run: Any, sim: Simulator, rooms: Parts
+) -> None:
+    seen: list[float | None] = []
+
+    def callback(_context: Any) -> None:
+        seen.append(rooms.orders.handover.unclaimed_for(sim.orders()[0].order_id))
+
+    run(buy_a_rental, run_callbacks=True, on_success_callback=callback)
+    assert seen == [None]
 
 
 def test_a_rental_of_a_task_that_was_killed_is_given_back_where_that_is_wanted(

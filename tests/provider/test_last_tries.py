@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, TaskInstanceState, task
 
-from smsverify.simulator import Simulator
+from smsverify.simulator import Fault, Simulator
 from smsverify_provider import kills
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOperator
@@ -71,6 +71,27 @@ def test_a_number_that_is_kept_for_a_next_try_is_given_back_where_a_policy_ends_
     (order,) = sim.orders()
     assert order.status == ("cancelled" if is_last else "pending")
     assert going_back() == ([] if is_last else [order.order_id])
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_number_goes_back_before_the_users_callbacks_and_delays_none_of_them_for_long(
+    run_task: Any, connection: Any, sim: Simulator, monkeypatch: pytest.MonkeyPatch, is_slow: bool
+) -> None:
+    """A callback may hang until Airflow ends the process, and it may be the one that alerts a person."""
+    policies = pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="Airflow has none yet")
+    seen: list[str] = []
+    with DAG("callbacks"):
+        operator = fail_in_an_attempt(None)
+    operator.retries = 3
+    rules = [policies.RetryRule(exception=ValueError, action=policies.RetryAction.FAIL)]
+    operator.retry_policy = policies.ExceptionRetryPolicy(rules=rules)
+    operator.on_failure_callback = [lambda _: seen.append(sim.orders()[0].status)]
+    if is_slow:
+        monkeypatch.setattr(kills, "KILL_BUDGET", 0.1)
+        sim.add_fault(Fault("slow_before", path="order/*/cancel/", seconds=2))
+    run_task(operator, run_callbacks=True)
+    assert seen == ["pending" if is_slow else "cancelled"]
+    assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
 @pytest.mark.parametrize("make", [fail_in_an_attempt, fail_with_a_number, fail_before_a_wait])

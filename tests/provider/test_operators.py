@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import traceback
-from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Context, TaskInstanceState, task
+from airflow.sdk import DAG, TaskInstanceState, task
 
 from smsverify.errors import (
     InvalidRequestError,
     NotCancellableError,
     PriceLimitError,
     SmsVerifyError,
-    WaitStoppedError,
 )
 from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
@@ -229,100 +225,6 @@ def test_a_loop_around_a_purchase_that_fails_does_not_buy_again(
     result = run_task(operator)
     assert result.state == TaskInstanceState.SUCCESS, result.error
     assert result.xcoms["return_value"] == 3
-    assert len(sim.orders()) == 1
-
-
-# ------------------------------------------------------------------ being killed
-
-
-class Killable(SmsVerifyOrderOperator):
-    """Records which instance runs: Airflow executes, and kills, a copy of the one in the Dag."""
-
-    running: ClassVar[list[SmsVerifyOrderOperator]] = []
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        self.running.append(self)
-        return super().execute(context)
-
-
-@pytest.fixture
-def kill_when(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], bool]], threading.Thread]:
-    """Kills the running task as soon as something is the case."""
-    monkeypatch.setattr(Killable, "running", [])
-
-    def kill_when(condition: Callable[[], bool]) -> threading.Thread:
-        def wait() -> None:
-            while not (Killable.running and Killable.running[0]._hook is not None and condition()):
-                time.sleep(0.01)
-            Killable.running[0].on_kill()
-
-        thread = threading.Thread(target=wait, daemon=True)
-        thread.start()
-        return thread
-
-    return kill_when
-
-
-@pytest.mark.smsverify_simulator(sms_delay="never")
-@pytest.mark.parametrize("state", ["failed", "success", "skipped", "running"])
-def test_a_task_that_is_killed_gives_back_what_it_has_bought(
-    run_task: Any, connection: Any, sim: Simulator, kill_when: Any, airflow_says: Any, state: str
-) -> None:
-    airflow_says(state)
-    killer = kill_when(lambda: Killable.running[0]._order_id is not None)
-    run_task(Killable(task_id="order", **WHATSAPP))
-    killer.join()
-    assert [order.status for order in sim.orders()] == ["cancelled"]
-    assert sim.balance() == 50
-
-
-@pytest.mark.smsverify_simulator(sms_delay="never")
-def test_a_task_that_is_killed_while_its_purchase_is_on_the_way_gives_it_back(
-    run_task: Any, connection: Any, sim: Simulator, kill_when: Any, airflow_says: Any
-) -> None:
-    sim.add_fault(Fault("slow_after", path="order/temporary/", seconds=1))
-    killer = kill_when(lambda: bool(sim.orders()))
-    run_task(Killable(task_id="order", **WHATSAPP))
-    killer.join()
-    assert [order.status for order in sim.orders()] == ["cancelled"]
-
-
-@pytest.mark.smsverify_simulator(sms_delay="never")
-@pytest.mark.parametrize(("state", "retries"), [("running", 1), ("restarting", 0), (None, 0)])
-def test_a_task_that_is_killed_and_runs_again_hands_out_the_same_order(
-    run_task: Any,
-    connection: Any,
-    sim: Simulator,
-    kill_when: Any,
-    airflow_says: Any,
-    state: Any,
-    retries: int,
-    going_back: Any,
-) -> None:
-    airflow_says(state)
-    killer = kill_when(lambda: Killable.running[0]._order_id is not None)
-    run_task(Killable(task_id="order", **WHATSAPP, retries=retries), dag_id="dag")
-    killer.join()
-    (order,) = sim.orders()
-    assert order.order_id in going_back()
-    result = run_task(SmsVerifyOrderOperator(task_id="order", **WHATSAPP), dag_id="dag", try_number=2)
-    assert result.xcoms["order_id"] == order.order_id
-    assert order.order_id not in going_back()
-    assert [order.status for order in sim.orders()] == ["pending"]
-
-
-@pytest.mark.slow
-@pytest.mark.smsverify_simulator(speed=1)
-def test_a_task_that_is_killed_while_it_waits_for_the_rate_budget_buys_nothing(
-    run_task: Any, connection: Any, hook: Any, sim: Simulator, kill_when: Any
-) -> None:
-    hook.order("temporary", service="WhatsApp")  # the catalogue is known from now on
-    while hook.rate_limit().available:
-        hook.get_balance()
-    killer = kill_when(lambda: hook.rate_limit().waiting > 0)
-    result = run_task(Killable(task_id="order", **WHATSAPP))
-    killer.join()
-    assert isinstance(result.error, WaitStoppedError)
     assert len(sim.orders()) == 1
 
 

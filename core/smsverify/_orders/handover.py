@@ -53,6 +53,12 @@ class Handover:
             self._records.update(connection, order_id, waiter=waiter, waiter_since=since)
             self._releases.withdraw(connection, order_id)
 
+    def withdraw_release(self, order_id: int) -> None:
+        """Takes the wish to cancel an order off the record, if the order is unclaimed."""
+        with self._store.write() as connection:
+            if self._records.lock(connection, order_id, orders.c.unclaimed_since.is_not(None)) is not None:
+                self._releases.withdraw(connection, order_id, scopes=("pending",))
+
     def is_taken_from(self, order_id: int, waiter: str) -> bool:
         """Whether an order has another waiter by now than this one, see `is_claimed_by`."""
         is_taken = sa.and_(orders.c.waiter.is_not(None), sa.not_(is_claimed_by(waiter)))

@@ -26,7 +26,7 @@ from smsverify.text import log_of
 from smsverify.wings import LoopThreads, assign_messages, cached_property, secrets_of, signed_like
 from smsverify_provider import connection_form
 from smsverify_provider.connections import find_connection, find_connection_on_loop, settings_of
-from smsverify_provider.kills import at_kill, give_back, is_kept_for_next_try
+from smsverify_provider.kills import at_kill, give_back
 from smsverify_provider.runs import AirflowRun, running_ti
 from smsverify_provider.versions import mask_secret as mask_secret_on_loop
 from smsverify_provider.versions import start_stats
@@ -297,9 +297,7 @@ class SmsVerifyHook(CoreHook, BaseHook):
         return end
 
     def _give_back(self, order_id: int | str, waiter: str | None = None) -> None:
-        ti, order_id = running_ti(), check_order_id(order_id)
-        is_kept = is_kept_for_next_try(self, order_id, ti)
-        give_back(self, order_id, ti=ti, waiter=waiter, tries_left=is_kept)
+        give_back(self, check_order_id(order_id), ti=running_ti(), waiter=waiter)
 
     def _load_settings(self, connection: Connection | None) -> Settings:
         return Settings.load(self._given_settings(connection))

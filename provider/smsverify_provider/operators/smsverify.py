@@ -15,23 +15,29 @@ from smsverify.checks import (
     check_order_fields,
     check_order_id,
     check_order_ids,
-    check_price_limit,
     check_seconds,
     check_switch,
 )
-from smsverify.errors import FindingsError
-from smsverify_provider.arguments import CheckedOperator, check_known, is_known, is_nothing, order_id_in
-from smsverify_provider.kills import give_back, is_kept_for_next_try, within_kill_budget
+from smsverify.errors import FindingsError, StoreError, WaitStoppedError
+from smsverify.wings import withdraw_release
+from smsverify_provider.arguments import (
+    CheckedOperator,
+    check_amounts,
+    check_known,
+    is_known,
+    is_nothing,
+    order_id_in,
+)
+from smsverify_provider.kills import at_success, give_back, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.operators.verify import SmsVerifyOperator
-from smsverify_provider.results import without_frames
+from smsverify_provider.results import report_of, without_frames
 from smsverify_provider.turns import WaitsForTurn
 from smsverify_provider.versions import AirflowFailException, conf
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from smsverify.reports import Reconciliation, RentalsReport
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 __all__ = [
@@ -81,11 +87,12 @@ class SmsVerifyOrderOperator(WaitsForTurn):
             deployment's `[operators] default_deferrable`.
         smsverify_conn_id: the connection (templated).
 
-    When Airflow kills the task before its end, it gives the number back, unless a further try is to come.
+    When Airflow kills the task before its success, it gives the number back, unless a further try is to come.
 
     Raises:
         InvalidRequestError: a parameter is wrong; `field` names it. Nothing was bought: the request was not
             sent, or the service refused it (`status_code`).
+        WaitStoppedError: the task was killed while it bought.
         SmsVerifyError: what `SmsVerifyHook.order` raises.
     """
 
@@ -96,10 +103,12 @@ class SmsVerifyOrderOperator(WaitsForTurn):
     operator_extra_links = (SmsVerifyOrderLink(),)
 
     _hook: SmsVerifyHook | None = None
-    _stop: threading.Event | None = None
+    _stop: threading.Event
+    _ending: threading.Lock  # so that no kill gives a number back that the success of the task hands over
     _order_id: int | None = None
     _ti: Any = None
     _is_killed = False
+    _has_result = False
 
     def __init__(
         self,
@@ -135,7 +144,7 @@ class SmsVerifyOrderOperator(WaitsForTurn):
         check_order_fields(
             **{"product": None} | {name: value for name, value in given.items() if name in PURCHASE}
         )
-        _check_amounts(given, ("run_budget",))
+        check_amounts(given, ("run_budget",))
         check_known(given.get("key"), check_key)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -149,31 +158,60 @@ class SmsVerifyOrderOperator(WaitsForTurn):
     def _buy(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
-        self._stop = threading.Event()
-        self._ti = context.get("ti")
+        self._stop, self._ending, self._ti = threading.Event(), threading.Lock(), context.get("ti")
         hook = self._hook = SmsVerifyHook(self.smsverify_conn_id)
+        if self._is_killed:
+            self._stop.set()
         buy = partial(hook.order, **self._arguments(), stop=self._stop)
         order = self._at_its_turn(hook, buy, event)
         self._order_id = order.order_id
         if self._is_killed:
-            self._give_back()
-        return self._returned(context, order.as_dict())
+            self._give_back()  # `on_kill` came before the number
+        at_success(self._keep)
+        result = self._returned(context, order.as_dict())
+        self._has_result = True
+        if self._is_killed:
+            raise WaitStoppedError(
+                f"the task was killed while it bought order {order.order_id}, which is given back unless a "
+                "further try of the task is to come"
+            )
+        return result
 
     def on_kill(self) -> None:
         """Gives the number back, because the task cannot use it any more."""
         self._is_killed = True
-        within_kill_budget(self._give_back)
+        if self._hook is not None:
+            within_kill_budget(self._give_back)
 
     def _give_back(self) -> None:
-        if self._stop is not None:
-            self._stop.set()
-        if self._hook is not None and self._order_id is not None:
-            give_back(
-                self._hook,
-                self._order_id,
-                ti=self._ti,
-                tries_left=is_kept_for_next_try(self._hook, self._order_id, self._ti),
-                reason="the task that ordered it was killed",
+        self._stop.set()
+        with self._ending:
+            if self._hook is not None and self._order_id is not None:
+                give_back(
+                    self._hook,
+                    self._order_id,
+                    ti=self._ti,
+                    has_result=self._has_result,
+                    reason="the task that ordered it was killed",
+                )
+
+    def _keep(self) -> None:
+        """The task has succeeded: those that read its result have the number, and no kill gives it back.
+
+        Airflow ends also a task that has succeeded, if its callbacks and listeners take too long.
+        """
+        with self._ending:
+            order_id, self._order_id = self._order_id, None
+        if not self._is_killed or self._hook is None or order_id is None:
+            return
+        try:
+            withdraw_release(self._hook, order_id)
+        except StoreError as error:
+            self.log.error(
+                "Order %d stays on record to be cancelled in a while, as the store cannot be used: %s. A "
+                "wait for its code takes it off the record",
+                order_id,
+                error,
             )
 
 
@@ -277,7 +315,7 @@ class SmsVerifyRenewOperator(WaitsForTurn):
     def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("order_id") is not LATER:
             check_order_id(order_id_in(given.get("order_id")))
-        _check_amounts(given, ("max_price", "run_budget"))
+        check_amounts(given, ("max_price", "run_budget"))
         check_known(given.get("key"), check_key)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -367,7 +405,7 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
     def _check(self, given: Mapping[str, Any]) -> None:
         if given.get("within") is not LATER:
             check_seconds(given.get("within"), "within")
-        _check_amounts(given, ("max_price", "run_budget"))
+        check_amounts(given, ("max_price", "run_budget"))
         for name in SELECTION:
             if is_known(given.get(name)):
                 check_known(given.get(name), partial(check_order_ids, field=name))
@@ -387,7 +425,7 @@ class SmsVerifyRenewExpiringOperator(WaitsForTurn):
         renew = partial(hook.renew_expiring, **self._arguments(), dry_run=self.is_dry_run)
         # The report is of one run: once it has paid, it goes on to its end.
         report = self._at_its_turn(hook, renew, event, is_first_only=True)
-        return _result(self, report, context)
+        return report_of(self, report, context)
 
 
 class SmsVerifyReconcileOperator(CheckedOperator):
@@ -446,7 +484,7 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         after: Any = None if is_nothing(self.cancel_after) else self.cancel_after
         report = SmsVerifyHook(self.smsverify_conn_id).reconcile(cancel_after=after, stop=self._stop)
         try:
-            return _result(self, report, context)
+            return report_of(self, report, context)
         except FindingsError as error:
             raise AirflowFailException(str(error)) from without_frames(error)
 
@@ -454,28 +492,3 @@ class SmsVerifyReconcileOperator(CheckedOperator):
         """Ends it between two requests."""
         if self._stop is not None:
             self._stop.set()
-
-
-def _result(
-    operator: SmsVerifyRenewExpiringOperator | SmsVerifyReconcileOperator,
-    report: RentalsReport | Reconciliation,
-    context: Context,
-) -> dict[str, Any]:
-    """The report as an XCom, also when its findings fail the task."""
-    operator.log.info("%s", report.as_text())
-    result = operator._returned(context, report.as_dict())
-    try:
-        if operator.fail_on_findings:
-            report.raise_if_failed()
-    except FindingsError:
-        # Airflow keeps what a task returns only when the task succeeds.
-        if operator.do_xcom_push:
-            context["ti"].xcom_push(key="return_value", value=result)
-        raise
-    return result
-
-
-def _check_amounts(given: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Checks amounts of USD as far as they are known."""
-    for name in names:
-        check_known(given.get(name), partial(check_price_limit, field=name))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from smsverify.checks import (
@@ -18,7 +17,6 @@ from smsverify.checks import (
     check_gets_sms,
     check_key,
     check_order_fields,
-    check_price_limit,
     check_result,
     check_seconds,
     check_switch,
@@ -32,6 +30,7 @@ from smsverify.errors import (
 )
 from smsverify.wings import attempts_of, claim, is_taken_from
 from smsverify_provider.arguments import (
+    check_amounts,
     check_call,
     check_known,
     check_text_pattern,
@@ -40,7 +39,7 @@ from smsverify_provider.arguments import (
     known,
 )
 from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
-from smsverify_provider.kills import give_back, is_kept_for_next_try, within_kill_budget
+from smsverify_provider.kills import give_back, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import decoded, encoded, without_frames
 from smsverify_provider.turns import WaitsForTurn
@@ -202,8 +201,7 @@ class SmsVerifyOperator(WaitsForTurn):
         purchase = {"product": None} | {name: value for name, value in given.items() if name in PURCHASE}
         check_order_fields(**purchase)
         check_gets_sms(purchase["product"])
-        for name in LIMITS:
-            check_known(given.get(name), partial(check_price_limit, field=name))
+        check_amounts(given, LIMITS)
         if given["attempts"] is not LATER:
             check_count(given["attempts"], "attempts")
         if given["timeout"] is not LATER:
@@ -451,6 +449,5 @@ class SmsVerifyOperator(WaitsForTurn):
                 self._order_id,
                 ti=self._ti,
                 waiter=self._waiter,
-                tries_left=is_kept_for_next_try(self._hook, self._order_id, self._ti),
                 reason=reason,
             )

@@ -37,7 +37,7 @@ from smsverify_provider.arguments import (
     order_id_in,
 )
 from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
-from smsverify_provider.kills import give_back, is_kept_for_next_try, within_kill_budget
+from smsverify_provider.kills import give_back, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
 from smsverify_provider.versions import (
@@ -303,7 +303,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             ti=self._ti,
             waiter=self._waiter
             or f"{waiter_of(hook, self._ti)}/",  # after a deferral, its trigger has the order
-            tries_left=not is_last and is_kept_for_next_try(hook, order_id, self._ti),
+            tries_left=False if is_last else None,
             reason=reason,
         )
 
