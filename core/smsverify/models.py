@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -14,8 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    TypeAdapter,
-    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -23,6 +21,7 @@ from pydantic import (
 from smsverify._input.amounts import FINEST, MOST_DIGITS, is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.phones import phone_digits
+from smsverify._input.times import as_datetime
 from smsverify._runtime.clock import DAY
 
 Product = Literal["temporary", "best-temp", "rental", "rent-1day", "rent-30days", "global", "esim"]
@@ -50,8 +49,6 @@ _AMOUNT: Final = re.compile(
     r"\s*(?:USD|US\$|\$)?",
     re.IGNORECASE,
 )
-EARLIEST: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
-LATEST: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
 
 
 def as_amount(value: Any) -> Any:
@@ -96,41 +93,6 @@ def _as_listed_name(value: Any) -> Any:
     return text if text.strip() else None
 
 
-_DATETIME: Final[TypeAdapter[datetime]] = TypeAdapter(datetime)
-_LONGEST_TIME: Final = 64  # characters
-_BASIC: Final = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})[Tt ]([0-9]{2})([0-9]{2})([0-9]{2})(?![0-9])")
-_ZONE: Final = re.compile(r"\s+(?=(?:[Zz]|[-+][0-9]{2}:?[0-9]{2})\Z)")
-# Times that end a day or a minute, and the same without the last hour or second, which comes on top.
-_LAST_HOUR: Final = re.compile(r"(?<=[0-9][Tt ])24(?=:00(?::00(?:[.,]0+)?)?(?![0-9:.,]))")
-_LEAP_SECOND: Final = re.compile(r"(?<=[0-9]:[0-9]{2}:)60(?![0-9])")
-
-
-def as_datetime(value: Any) -> datetime | None:
-    """Reads a date and time (ISO 8601, UTC if it names no zone, or seconds or milliseconds since 1970);
-    `None` if it is unreadable."""
-    if isinstance(value, bool) or not value or (isinstance(value, str) and len(value) > _LONGEST_TIME):
-        return None
-    more = timedelta()
-    if isinstance(value, str):
-        value, more = _as_usual(value)
-    try:
-        when = _DATETIME.validate_python(value) + more
-        when = when.replace(tzinfo=timezone.utc) if when.tzinfo is None else when.astimezone(timezone.utc)
-    except (ValidationError, ValueError, OverflowError, OSError):
-        return None
-    # What lies beyond stands for none, such as year 1 or 9999.
-    return when if EARLIEST <= when <= LATEST else None
-
-
-def _as_usual(text: str) -> tuple[str, timedelta]:
-    """A time in the usual spelling of ISO 8601, and what comes on top of it."""
-    text = re.sub(r"\s*(UTC|GMT)$", "Z", text.strip())
-    text = _ZONE.sub("", _BASIC.sub(r"\1-\2-\3T\4:\5:\6", text))
-    text, hours = _LAST_HOUR.subn("23", text)
-    text, seconds = _LEAP_SECOND.subn("59", text)
-    return text, timedelta(hours=hours, seconds=seconds)
-
-
 def as_whole(value: Any) -> Any:
     """A whole number that was written with a fraction or an exponent, as an `int`; others as they are."""
     is_small = isinstance(value, Decimal) and value.is_finite() and value.adjusted() < 2 * MOST_DIGITS
@@ -146,10 +108,28 @@ def _as_id(value: Any) -> int | str:
     return value if isinstance(value, int) else text
 
 
-def _as_word(value: Any) -> str:
-    """A status, however odd. A word that we know is kept in small letters, as the documentation writes it."""
+# Not one whose words deny the refund that a cancelled order gets.
+_CANCELLED: Final = re.compile(r"cancell?ed(?!.*(?:no|not|non|without)refund)")
+
+
+def known_status(value: Any) -> str | None:
+    """The word that we know for a status, as the documentation writes it; `None` for any other status.
+
+    It may be written in capitals or as several words. A cancelled order may say by whom, or that it was
+    refunded.
+    """
+    word = re.sub(r"[\W_]+", "", value[:LONGEST_STATUS].lower()) if isinstance(value, str) else ""
+    if word in KNOWN_STATUSES:
+        return word
+    if word == "timedout":
+        return "timeout"
+    return "cancelled" if _CANCELLED.match(word) else None
+
+
+def _as_status(value: Any) -> str:
+    """A status, however odd: in the word that we know for it, otherwise as it is."""
     word: str = (_as_text(value) or UNKNOWN_STATUS)[:LONGEST_STATUS]
-    return word.lower() if word.lower() in KNOWN_STATUSES else word
+    return known_status(word) or word
 
 
 def _as_phone(value: Any) -> Any:
@@ -182,7 +162,7 @@ When = Annotated[datetime | None, BeforeValidator(as_datetime)]
 Name = Annotated[str, BeforeValidator(_as_listed_name), Field(max_length=LONGEST_NAME)]
 Id = Annotated[int | str, BeforeValidator(_as_id)]
 OrderId = Annotated[int, BeforeValidator(_as_order_id)]
-Status = Annotated[str, BeforeValidator(_as_word)]
+Status = Annotated[str, BeforeValidator(_as_status)]
 WholeNumber = Annotated[int | None, BeforeValidator(_as_whole_number)]
 Seconds = Annotated[float | None, BeforeValidator(_as_seconds)]
 
@@ -294,7 +274,7 @@ class Order(_OfAnOrder):
         phone: the number as the service writes it; `phone_digits` and `phone_e164` give it bare. `None` for
             an eSIM.
         price: USD that it cost, by the answer, otherwise by the catalogue.
-        status: the service's own word.
+        status: the service's own word; one that we know, in its usual spelling.
         duration: days, for `rental`.
         created_at, expires_at: UTC, `None` if the service does not say.
         expires_estimated: whether `expires_at` is reckoned rather than answered.

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from smsverify._input.templates import is_left_over
+from smsverify._input.times import as_datetime
 from smsverify._purchases.matching import _plain
 from smsverify._service.answers import Answer, as_error, redacted_excerpt
 from smsverify._service.codes import read_fields
 from smsverify._service.wire import _reason
-from smsverify.models import as_amount, as_datetime, with_leading_zeros
+from smsverify.models import as_amount, with_leading_zeros
 from smsverify.text import masked
 
 LONG = 60_000  # characters

@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from smsverify._input.phones import phone_digits
+from smsverify._input.times import as_datetime
 from smsverify.models import (
     Balance,
     Country,
@@ -22,7 +23,6 @@ from smsverify.models import (
     OrderStatus,
     Rental,
     Service,
-    as_datetime,
     as_price,
     has_ended,
     reckon_expiry,
@@ -155,6 +155,29 @@ def test_the_vocabulary_of_statuses_is_open(status: str, ended: bool, cancelled:
     assert has_ended(answer.status) is ended
     for model in (Order, Rental):
         assert model(order_id=1, status=status).status == answer.status
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        ("Timed Out", "timeout"),
+        ("timed_out", "timeout"),
+        ("TIME-OUT", "timeout"),
+        ("CANCELLED_REFUNDED", "cancelled"),
+        ("Cancelled by user", "cancelled"),
+        ("Canceled (refunded)", "cancelled"),
+        ("cancelled_no_refund", "cancelled_no_refund"),
+        ("Cancelled, not refunded", "Cancelled, not refunded"),
+        ("cancel_requested", "cancel_requested"),
+        ("not cancelled", "not cancelled"),
+        ("cancelling", "cancelling"),
+        ("closed", "closed"),
+        ("Completed_", "completed"),
+    ],
+)
+def test_a_status_that_we_know_counts_however_it_is_written(status: str, word: str) -> None:
+    assert Order(order_id=1, status=status).status == word
+    assert OrderStatus(order_id=1, status=status).ended is (word in ("timeout", "cancelled", "completed"))
 
 
 @pytest.mark.parametrize(

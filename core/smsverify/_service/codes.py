@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from smsverify._input.phones import phone_digits
-from smsverify.models import with_leading_zeros
+from smsverify.models import known_status, with_leading_zeros
 from smsverify.otp import extract_otp
 from smsverify.text import LONGEST_SMS, visible
 
@@ -93,7 +93,7 @@ def read_fields(
     Returns:
         The code, which may have been read from a sentence, and the text; `None` for what is not there.
     """
-    word = str(status).strip().lower()
+    word = known_status(status) or str(status).strip().lower()
     digits = phone_digits(_as_text(phone))
     own = _own_numbers(digits, order_id)
     code, text = _read(otp, message, digits, own, may_be_word=word == "completed")

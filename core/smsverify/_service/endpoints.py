@@ -25,7 +25,6 @@ from smsverify._service.transport import CallOptions, OutcomeUnknown, Transport
 from smsverify.checks import OrderRequest
 from smsverify.errors import UnexpectedResponseError
 from smsverify.models import (
-    KNOWN_STATUSES,
     LIST_LENGTH,
     RENTAL_DURATIONS,
     UNKNOWN_STATUS,
@@ -39,6 +38,7 @@ from smsverify.models import (
     as_price,
     as_whole,
     is_usd,
+    known_status,
     reckon_expiry,
 )
 from smsverify.text import log_of
@@ -338,7 +338,7 @@ def _names_something(envelope: Mapping[str, Any]) -> bool:
 
 
 def _has_known_status(value: Mapping[str, Any]) -> bool:
-    return str(value.get("status")).strip().lower() in KNOWN_STATUSES
+    return known_status(value.get("status")) is not None
 
 
 def _plain_row(row: Any) -> Mapping[str, Any]:
