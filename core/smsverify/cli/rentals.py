@@ -9,7 +9,7 @@ import typer
 
 from smsverify._runtime.interrupts import interrupts
 from smsverify.cli import output, verbs
-from smsverify.cli.options import MaxPrice, flag
+from smsverify.cli.options import flag
 from smsverify.cli.verbs import EXIT_FINDINGS, Common
 from smsverify.text import amount
 
@@ -94,7 +94,14 @@ def renew_expiring(
     within: Annotated[
         str, typer.Option(help="Renew the rentals that end within this time.", metavar="SECONDS")
     ] = "86400",
-    max_price: MaxPrice = None,
+    max_price: Annotated[
+        str | None,
+        typer.Option(
+            help="The most that one renewal may cost, in USD. SMSVERIFY_RUN_BUDGET limits the whole run.",
+            metavar="USD",
+            show_default=False,
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,7 +118,9 @@ def renew_expiring(
 ) -> int:
     """Renew the rentals that end soon. Pays for each period once, however often it runs.
 
-    Let cron run it several times within --within. The exit code is 4 if a rental was not kept.
+    Let cron run it several times in the time that --within names.
+
+    The exit code is 4 if a rental was not kept.
     """
     with interrupts("The same command goes on, and renews nothing twice") as stop:
         report = common.hook().renew_expiring(

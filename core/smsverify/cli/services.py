@@ -27,7 +27,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
 ) -> int:
-    """Receive the callbacks of SMSVERIFY_CALLBACK_SECRETS."""
+    """Receive the service's callbacks.
+
+    SMSVERIFY_CALLBACK_SECRETS holds the secrets of the address that the service calls.
+    """
     try:
         from smsverify.callback import serve as serve_callbacks
     except ModuleNotFoundError as error:

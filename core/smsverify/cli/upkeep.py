@@ -54,7 +54,10 @@ def prune(
     ],
     yes: Annotated[bool, flag("--yes", "Remove the rows. Without it, they are only counted.")] = False,
 ) -> int:
-    """Remove old messages, and what waits have left. What was bought and spent stays, with every key."""
+    """Remove old messages, and what ended waits have left behind.
+
+    What was bought and spent stays, with every key.
+    """
     done, total = 0, 1
 
     def note(removed: int, of: int) -> None:

@@ -273,6 +273,24 @@ def test_rentals_are_kept_from_cron(
     assert str(order_id) in out
 
 
+def test_a_limit_of_renew_expiring_is_for_one_renewal_and_a_run_budget_for_one_command(
+    environment: Simulator,
+    hook: SmsVerifyHook,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    order_ids = [hook.order("rent-1day", service="Tinder", key=f"rental {n}").order_id for n in range(2)]
+    for order_id in order_ids:
+        environment.set_time_left(order_id, 3600)
+    command = ["renew-expiring", "--within", "14400", "--max-price", "1.20"]
+    monkeypatch.setenv("SMSVERIFY_RUN_BUDGET", "1.50")
+    ends = [subprocess.run([*COMMAND, *command], capture_output=True, check=False) for _ in range(2)]
+    assert [end.returncode for end in ends] == [4, 0]
+    assert [environment.order(order_id).renewals for order_id in order_ids] == [1, 1]
+    help = " ".join(run(capsys, "renew-expiring", "--help")[1].replace("│", " ").split())
+    assert "The most that one renewal may cost, in USD. SMSVERIFY_RUN_BUDGET limits the whole run." in help
+
+
 def loaded_by(*arguments: str) -> set[str]:
     """The top-level modules that a command has loaded."""
     code = (
