@@ -61,11 +61,20 @@ def table(summaries: Sequence[Summary]) -> str:
 
 
 def write_into(page: Path, name: str, content: str) -> None:
-    """Writes a part of a page: what stands between its comments `name` and `/name`."""
+    """Writes a part of a page: what stands between its comments `name` and `/name`.
+
+    Raises:
+        ValueError: one of the comments is missing. The page stays as it is.
+    """
     text = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end:
+        raise ValueError(
+            f"{page} has no {begin} with a {end} after it, so nothing was written. Put both where the "
+            "figures belong"
+        )
     page.write_text(f"{before}{begin}\n{content}\n{end}{after}", encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import runpy
 import subprocess
 import sys
 import tokenize
@@ -67,6 +68,24 @@ def test_the_reference_names_public_modules_only() -> None:
     named = re.findall(r"^\.\. autoapi\w+:: (\S+)", pages, flags=re.M)
     assert named
     assert [name for name in named if any(part.startswith("_") for part in name.split("."))] == []
+
+
+def test_a_benchmark_writes_between_its_comments_alone(tmp_path: Path) -> None:
+    write_into = runpy.run_path(str(ROOT / "benchmarks" / "report.py"))["write_into"]
+    page, text = tmp_path / "page.md", "before\n<!-- figures -->\n{}\n<!-- /figures -->\nafter\n"
+    page.write_text(text.format("old"))
+    write_into(page, "figures", "new")
+    assert page.read_text() == text.format("new")
+
+
+@pytest.mark.parametrize("text", ["before\n", "before\n<!-- figures -->\nold\nafter\n"])
+def test_a_benchmark_refuses_a_page_without_its_comments(text: str, tmp_path: Path) -> None:
+    write_into = runpy.run_path(str(ROOT / "benchmarks" / "report.py"))["write_into"]
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match="nothing was written"):
+        write_into(page, "figures", "new")
+    assert page.read_text() == text
 
 
 @pytest.mark.slow
