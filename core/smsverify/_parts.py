@@ -289,7 +289,7 @@ class Parts:
         def make() -> Waiter:
             schedule = Schedule(self.store, self.rate_limit, account)
             consumers = Consumers(self.store, schedule, account, time_scale=time_scale)
-            poller = Poller(self.store, self.orders, schedule, account)
+            poller = Poller(self.store, self.orders, schedule, account, time_scale=time_scale)
             subscriptions = Subscriptions(consumers, self.inbox)
             return Waiter(
                 self.store,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.listing import Listing, OrderList
@@ -16,6 +16,7 @@ from smsverify._runtime.clock import boottime
 from smsverify._service.codes import code_of_text
 from smsverify._service.endpoints import ServiceApi
 from smsverify._service.rate_limit import Priority
+from smsverify._service.transport import CallOptions
 from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
@@ -25,6 +26,9 @@ from smsverify.errors import (
 )
 from smsverify.models import Message, Order, OrderStatus, gets_no_more
 from smsverify.text import log_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 log = log_of(__name__)
 
@@ -65,29 +69,27 @@ class StatusReader:
         order_id: int,
         *,
         priority: Priority = Priority.READ,
-        stop: threading.Event | None = None,
         patient: bool = False,
-        hasty: bool = False,
+        **options: Unpack[CallOptions],
     ) -> OrderStatus:
         """Asks the service for the status of an order.
 
         Args:
             order_id: the order.
             priority: of the request.
-            stop: ends the waiting for the rate limit when it is set.
             patient: asks again where the service does not know a fresh purchase of ours yet.
-            hasty: gives up sooner where the service does not answer.
+            options: how the request is sent.
         """
 
         def ask() -> OrderStatus:
-            return self._api.get_status(order_id, priority=priority, stop=stop, hasty=hasty)
+            return self._api.get_status(order_id, priority=priority, **options)
 
         asked_at = boottime()
         try:
             status = self.while_fresh(order_id, ask) if patient else ask()
         except ServiceError as error:
             if _is_forbidden(error):
-                self._refuse_refused_key(order_id, priority=priority, stop=stop)
+                self._refuse_refused_key(order_id, priority=priority, **options)
             raise
         self._accepted_at = time.monotonic()
         self._refused.discard(order_id)
@@ -96,16 +98,16 @@ class StatusReader:
             self._inbox.put(_message(status), asked_at=asked_at)
         return status
 
-    def read_list(
-        self, *, priority: Priority = Priority.READ, stop: threading.Event | None = None
-    ) -> Listing:
+    def read_list(self, *, priority: Priority = Priority.READ, **options: Unpack[CallOptions]) -> Listing:
         """Asks the service for the list of the newest orders."""
         asked = self._listing.asked()
-        listed = self._api.list_orders(priority=priority, stop=stop)
+        listed = self._api.list_orders(priority=priority, **options)
         self._accepted_at = time.monotonic()
         return self._listing.note(listed, asked)
 
-    def _refuse_refused_key(self, order_id: int, *, priority: Priority, stop: threading.Event | None) -> None:
+    def _refuse_refused_key(
+        self, order_id: int, *, priority: Priority, **options: Unpack[CallOptions]
+    ) -> None:
         """Raises `AuthenticationError` where the service refuses more than this order.
 
         Every key may read the list, so what refuses that as well refuses the key.
@@ -115,7 +117,7 @@ class StatusReader:
         if time.monotonic() - self._accepted_at < proven_for * self._time_scale:
             return
         try:
-            self.read_list(priority=priority, stop=stop)
+            self.read_list(priority=priority, **options)
         except AuthenticationError:
             raise
         except ServiceError as error:

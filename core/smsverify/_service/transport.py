@@ -66,6 +66,7 @@ class CallOptions(TypedDict, total=False):
     Attributes:
         stop: ends the waiting for a slot, and the pauses, when it is set.
         hasty: whether to give up sooner, because the caller is about to end.
+        once: whether one attempt is enough, because the caller asks again later.
         before_sending: called when the request has its slot, and again right before its first byte where much
             time has passed since. What it raises keeps the request from leaving.
         while_waiting: called now and then until the request has its slot. What it raises ends the waiting.
@@ -73,6 +74,7 @@ class CallOptions(TypedDict, total=False):
 
     stop: threading.Event | None
     hasty: bool
+    once: bool
     before_sending: Callable[[], None] | None
     while_waiting: Callable[[], None] | None
 
@@ -91,6 +93,7 @@ class _Call:
     is_repeatable: bool
     stop: threading.Event | None = None
     hasty: bool = False
+    once: bool = False
     before_sending: Callable[[], None] | None = None
     while_waiting: Callable[[], None] | None = None
     unused: HeldSlot | None = None
@@ -175,7 +178,7 @@ class Transport:
             retry=tenacity.retry_if_exception(may_repeat),
             wait=self._pause,
             stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(2 if call.hasty else ATTEMPTS),
+                tenacity.stop_after_attempt(1 if call.once else 2 if call.hasty else ATTEMPTS),
                 tenacity.stop_before_delay(call_timeout),
             ),
             sleep=lambda seconds: _sleep(seconds, call),

@@ -6,6 +6,9 @@ perhaps no completions, and nothing of a rental's next SMS. Orders that it does 
 one, a few with each poll. The ones that were not seen for the longest part of their age come first, so fresh
 ones come more often than old ones.
 
+Each request is sent once, because the next poll is its repetition. What has no answer yet is not asked for
+again, and holds up nothing else (`unanswered`).
+
 `pace` says how often that is.
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +30,7 @@ from smsverify._service.rate_limit import Priority
 from smsverify._store.store import Store
 from smsverify._store.tables import looks, messages, waits
 from smsverify._waiting.schedule import BLIND_AFTER, NOT_FOUND, PROVEN, Look, Schedule
+from smsverify._waiting.unanswered import LIST, Requests, Troubles
 from smsverify.errors import (
     AuthenticationError,
     NotFoundError,
@@ -77,9 +81,15 @@ class Poller:
         orders: asks the service.
         schedule: says what is due.
         account: whose orders they are.
+        time_scale: how long the service's minute is in real minutes.
+
+    Attributes:
+        troubles: why the status of an order cannot be read.
     """
 
-    def __init__(self, store: Store, orders: Orders, schedule: Schedule, account: str) -> None:
+    def __init__(
+        self, store: Store, orders: Orders, schedule: Schedule, account: str, *, time_scale: float
+    ) -> None:
         self.schedule = schedule
         self._store = store
         self._orders = orders
@@ -87,9 +97,12 @@ class Poller:
         self.refusal: AuthenticationError | None = None  # of this process's key, until it is taken
         self._polls = 0
         self._threads: dict[bool, threading.Thread] = {}
+        self._requests = {True: Requests(), False: Requests()}  # of each of these threads
+        self._all_requests: list[Requests] = []  # with those of threads that were overtaken
+        self._releasing: threading.Thread | None = None
         self._can_start = True
         self._reported: set[tuple[int, str]] = set()
-        self.troubles: dict[int, SmsVerifyError] = {}  # why the status of an order cannot be read
+        self.troubles = Troubles(time_scale)
 
     def ask(self, when_asked: Callable[[], None], *, looks: bool, poll: bool) -> None:
         """Asks for what is due, in threads of their own, unless another process does.
@@ -100,15 +113,19 @@ class Poller:
             poll: whether a poll is due, and wanted.
         """
         for urgent in (True, False):
-            if is_alive(self._threads.get(urgent)):
+            if is_alive(self._threads.get(urgent)) and not self._requests[urgent].are_stuck():
                 continue
             due = self.schedule.claim_due(urgent=urgent, looks=looks, poll=poll)
             if due:
-                self._start(partial(self._ask_for, due, when_asked), urgent)
+                self._start(due, when_asked, urgent)
 
-    def _start(self, work: Callable[[], None], urgent: bool) -> None:
+    def _start(self, due: list[Look], when_asked: Callable[[], None], urgent: bool) -> None:
+        requests = Requests()
         try:
-            self._threads[urgent] = started(work, "smsverify-poll")
+            self._threads[urgent] = started(
+                partial(self._ask_for, due, when_asked, requests), "smsverify-poll"
+            )
+            self._requests[urgent].is_overtaken, self._requests[urgent] = True, requests
             self._can_start = True
         except RuntimeError as error:
             if self._can_start:
@@ -120,31 +137,55 @@ class Poller:
 
     # -------------------------------------------------------------- for which orders
 
-    def _ask_for(self, due: list[Look], when_asked: Callable[[], None]) -> None:
-        with self._going_on(when_asked):
-            for look in due:
-                if look.one_by_one is None:
-                    self._ask(_Question(look.order_ids[0], look.priority))
-                    when_asked()
-                else:
-                    self._poll(look, look.one_by_one, when_asked)
-            self.schedule.note_acceptance()
+    def _ask_for(self, due: list[Look], when_asked: Callable[[], None], requests: Requests) -> None:
+        self._all_requests.append(requests)
+        try:
+            with self._going_on(when_asked):
+                self._look_at(due, when_asked, requests)
+                for look in due:
+                    if look.one_by_one is not None:
+                        self._poll(look, look.one_by_one, when_asked, requests)
+                self.schedule.note_acceptance()
+        finally:
+            self._all_requests.remove(requests)
 
-    def _poll(self, look: Look, one_by_one: int, when_asked: Callable[[], None]) -> None:
+    def _look_at(self, due: list[Look], when_asked: Callable[[], None], requests: Requests) -> None:
+        """The looks at one order."""
+
+        def ask(look: Look) -> None:
+            self._ask(_Question(look.order_ids[0], look.priority), requests)
+            when_asked()
+
+        single = [look for look in due if look.one_by_one is None]
+        for_each(single, ask, at_once=READERS, name="smsverify-read")
+
+    def _poll(self, look: Look, one_by_one: int, when_asked: Callable[[], None], requests: Requests) -> None:
         """One poll for all who wait for the orders of a look."""
-        worth_asking = self._worth_asking(look, one_by_one)
+        worth_asking = self._worth_asking(look, one_by_one, requests)
         listed_at = time.monotonic()
 
         def ask(question: _Question) -> None:
             # The requests before it may have waited so long that a callback has come meanwhile.
             if self._is_awaited(question.order_id):
-                self._ask(question, listed_at=listed_at)
+                self._ask(question, requests, listed_at=listed_at)
                 when_asked()
 
         # They stand in the queue together, so that no purchase goes between.
         for_each(worth_asking, ask, at_once=READERS, name="smsverify-read")
-        self.schedule.has_polled(time.monotonic() - listed_at)
-        self._orders.cancelling.retry_releases(limit=1)
+        if not requests.is_overtaken:
+            self.schedule.has_polled(time.monotonic() - listed_at)
+        self._retry_a_release(when_asked)
+
+    def _retry_a_release(self, when_asked: Callable[[], None]) -> None:
+        """Tries again to cancel an order, in a thread of its own: no poll waits for that."""
+
+        def retry() -> None:
+            with self._going_on(when_asked):
+                self._orders.cancelling.retry_releases(limit=1)
+
+        if not is_alive(self._releasing):
+            with suppress(RuntimeError):  # no thread can be started: a later poll tries it
+                self._releasing = started(retry, "smsverify-release")
 
     def _is_awaited(self, order_id: int) -> bool:
         with self._store.read() as connection:
@@ -167,48 +208,72 @@ class Poller:
         except Exception:
             log.exception("A poll failed unexpectedly; the waits go on with the next one")
 
-    def _worth_asking(self, look: Look, one_by_one: int) -> list[_Question]:
+    def _worth_asking(self, look: Look, one_by_one: int, requests: Requests) -> list[_Question]:
         """What to ask: for orders that the list shows to have changed, and some that it does not cover."""
         self._polls += 1
-        order_ids = look.order_ids
-        if not look.is_list_worth or (self._misses() >= BLIND_AFTER and self._polls % CHANCES):
+        is_blind = self._misses() >= BLIND_AFTER and self._polls % CHANCES
+        listed = None if is_blind or not look.is_list_worth else self._listed(requests)
+        order_ids = self._without_those_left_alone(look.order_ids)
+        if listed is None:
             return [_Question(order_id, Priority.POLL) for order_id in order_ids[:one_by_one]]
-        try:
-            orders = self._orders.status.read_list(priority=Priority.POLL).rows
-        except (AuthenticationError, RateLimitedError, StoreError):
-            raise
-        except SmsVerifyError as error:
-            log.warning("The list of orders cannot be read, so they are asked for one by one: %s", error)
-            return [_Question(order_id, Priority.POLL) for order_id in order_ids[:one_by_one]]
-        listed = {order.order_id: order.status for order in orders}
+        return self._of_list(look, listed, order_ids, one_by_one)
+
+    def _of_list(
+        self, look: Look, listed: dict[int, str], order_ids: list[int], one_by_one: int
+    ) -> list[_Question]:
         awaited = set(order_ids)
-        before = self._note_listed(order_ids, listed)
+        before = self._note_listed(look.order_ids, listed)
 
         def has_news(order_id: int) -> bool:
             status = listed[order_id]
             is_over = gets_no_more(status, RENTALS[0] if order_id in look.rentals else None)
             return is_over or status != before.get(order_id, status)
 
+        def news(order_id: int, priority: Priority) -> _Question:
+            is_news = None if order_id in look.rentals else True
+            return _Question(order_id, priority, is_news=is_news, listed=listed[order_id])
+
         # The list begins with the newest order. The oldest code has lain the longest.
         changed = [order_id for order_id in reversed(listed) if order_id in awaited and has_news(order_id)]
+        # News that could not be read are not sure to be there: they have their turn as the others.
+        failed = {order_id for order_id in changed if self.troubles.of(order_id) is not None}
         others = [order_id for order_id in order_ids if order_id not in set(changed)]
-        by_turn = [order_id for order_id in others if order_id not in listed or order_id in look.rentals]
-        unchanged = [order_id for order_id in others if order_id in listed and order_id not in look.rentals]
+        unlisted = {order_id for order_id in others if order_id not in listed or order_id in look.rentals}
+        by_turn = [order_id for order_id in order_ids if order_id in failed or order_id in unlisted]
+        unchanged = [order_id for order_id in others if order_id not in unlisted]
         self.schedule.unlisted = len(by_turn)
         checked = unchanged[:1] if not self._polls % self._checks_every() else []
         return [
+            *(news(order_id, Priority.RELEASE) for order_id in changed if order_id not in failed),
             *(
-                _Question(
-                    order_id,
-                    Priority.RELEASE,
-                    is_news=None if order_id in look.rentals else True,
-                    listed=listed[order_id],
-                )
-                for order_id in changed
+                news(order_id, Priority.POLL) if order_id in failed else _Question(order_id, Priority.POLL)
+                for order_id in by_turn[:one_by_one]
             ),
-            *(_Question(order_id, Priority.POLL) for order_id in by_turn[:one_by_one]),
             *(_Question(order_id, Priority.POLL, is_news=False) for order_id in checked),
         ]
+
+    def _listed(self, requests: Requests) -> dict[int, str] | None:
+        """The status of each order that the list shows, the newest order first; `None` where it cannot be
+        read now.
+        """
+        if not self._without_those_left_alone([LIST]):
+            return None
+        try:
+            with requests.one(LIST) as options:
+                orders = self._orders.status.read_list(priority=Priority.POLL, **options).rows
+        except (AuthenticationError, RateLimitedError, StoreError):
+            raise
+        except SmsVerifyError as error:
+            if self.troubles.note(LIST, error):
+                log.warning("The list of orders cannot be read, so they are asked for one by one: %s", error)
+            return None
+        self.troubles.end(LIST)
+        return {order.order_id: order.status for order in orders}
+
+    def _without_those_left_alone(self, some: Sequence[int]) -> list[int]:
+        """Those that have failed just now, and those that have no answer yet, are not asked for again."""
+        under_way = {one for requests in list(self._all_requests) for one in requests.under_way()}
+        return [one for one in some if one not in under_way and not self.troubles.is_left_alone(one)]
 
     def _checks_every(self) -> int:
         return RARE_CHECKS if self._misses() == PROVEN else CHECKS
@@ -234,25 +299,25 @@ class Poller:
                     self._put(connection, order_id, listed_status=listed[order_id])
         return before
 
-    def _ask(self, question: _Question, *, listed_at: float = 0.0) -> None:
+    def _ask(self, question: _Question, requests: Requests, *, listed_at: float = 0.0) -> None:
         order_id = question.order_id
         before = self._newest_message(order_id) if question.is_news is False else None
         try:
-            status = self._orders.status.read(order_id, priority=question.priority)
+            with requests.one(order_id) as options:
+                status = self._orders.status.read(order_id, priority=question.priority, **options)
         except NotFoundError:
             self._note(order_id, status=None if self._orders.status.is_fresh(order_id) else NOT_FOUND)
             return
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
-            if order_id not in self.troubles:
+            if self.troubles.note(order_id, error):
                 log.warning("The status of order %d cannot be read; the wait goes on: %s", order_id, error)
-            self.troubles[order_id] = error
             # Noted as seen, so that it does not stand in the way of the others, and without a status: the
             # one of an earlier answer may be out of date.
             self._note(order_id, status=None)
             return
-        self.troubles.pop(order_id, None)
+        self.troubles.end(order_id)
         word = status.status
         if word not in KNOWN_STATUSES and (order_id, word) not in self._reported:
             self._reported.add((order_id, word))

@@ -299,7 +299,7 @@ class Waiter:
                 )
             elif time.monotonic() > wait.deadline:
                 timeout = WaitTimeoutError(f"{NO_CODE} for order {wait.order_id}", order_id=wait.order_id)
-                timeout.__cause__ = self._poller.troubles.get(wait.order_id)
+                timeout.__cause__ = self._poller.troubles.of(wait.order_id)
                 _fail(wait, timeout)
 
     def _deliver(self, current: list[Wait], newest: int) -> None:

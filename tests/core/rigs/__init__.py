@@ -29,7 +29,7 @@ def eventually(condition: Callable[[], Any], what: str, timeout: float = 200.0) 
 def await_end_of_waits() -> None:
     """Returns when no thread that waits or polls is left."""
     for thread in threading.enumerate():
-        if thread.name in ("smsverify-waiter", "smsverify-poll"):
+        if thread.name in ("smsverify-waiter", "smsverify-poll", "smsverify-release"):
             thread.join(60)
             assert not thread.is_alive(), f"{thread.name} does not end"
 

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
+from rigs.waits import Waiting, buy
 
+from smsverify import errors
 from smsverify._service.rate_limit import Priority
 from smsverify._store.tables import polls, waits
-from smsverify._waiting import poller
+from smsverify._waiting import poller, unanswered
 from smsverify._waiting.schedule import Look
+from smsverify._waiting.unanswered import Requests
 from smsverify.hook import SmsVerifyHook
-from smsverify.models import Product
+from smsverify.models import Message, Product
 from smsverify.simulator import Fault, Simulator
 
 COUNT = 6
@@ -60,7 +63,7 @@ def awaited(hook: SmsVerifyHook, product: Product = "temporary", count: int = CO
 
 def poll(hook: SmsVerifyHook, order_ids: list[int]) -> None:
     look = Look(order_ids, Priority.POLL, 4)
-    hook._parts.waiter._poller._ask_for([look], lambda: None)
+    hook._parts.waiter._poller._ask_for([look], lambda: None, Requests())
 
 
 def poll_for_all(hook: SmsVerifyHook) -> None:
@@ -68,7 +71,8 @@ def poll_for_all(hook: SmsVerifyHook) -> None:
     with hook._parts.store.write() as connection:
         connection.execute(sa.update(polls).values(next_at=0))
     asking = hook._parts.waiter._poller
-    asking._ask_for(asking.schedule.claim_due(urgent=False, looks=False, poll=True), lambda: None)
+    due = asking.schedule.claim_due(urgent=False, looks=False, poll=True)
+    asking._ask_for(due, lambda: None, Requests())
 
 
 def with_codes(hook: SmsVerifyHook, order_ids: list[int]) -> set[int]:
@@ -219,3 +223,55 @@ def test_an_sms_under_a_status_that_stays_as_it_is_speaks_against_the_list(
     for _ in range(2):
         poll_for_all(hook)
     assert with_codes(hook, order_ids) == set(order_ids)
+
+
+# ------------------------------------------------------------------ what has no answer, or fails
+
+
+@pytest.mark.parametrize("hung", ["orders/", "order/{}/status/", "order/{}/cancel/"])
+def test_a_request_that_hangs_keeps_no_other_order_waiting(
+    hung: str, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unanswered, "PATIENCE", 0.2)
+    first, *others = buy(hook, 3)
+    simulator.add_fault(Fault("slow_before", hung.format(first), seconds=60, times=None))
+    if "cancel" in hung:
+        hook._parts.orders.releases.request(first, "nobody needs it")
+    else:
+        Waiting(hook, [first])
+        simulator.deliver_sms(first, otp="424242")
+    waiting = Waiting(hook, others)
+    eventually(lambda: simulator.stats().faults, "the request that hangs")
+    for order_id in others:
+        simulator.deliver_sms(order_id, otp="424242")
+    assert waiting.codes() == ["424242"] * 2
+    assert simulator.stats().faults == {"slow_before": 1}
+    simulator.stop()  # which ends what hangs
+    if "cancel" not in hung:
+        hook._parts.inbox.put(Message(order_id=first, otp="424242"))
+
+
+@pytest.mark.parametrize(("broken", "most"), [("orders/", 1), ("order/*/status/", COUNT)])
+def test_what_fails_is_asked_for_once_and_then_left_alone_for_a_while(
+    broken: str,
+    most: int,
+    simulator: Simulator,
+    hook: SmsVerifyHook,
+    order_ids: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(unanswered, name, 1e6)
+    simulator.add_fault(Fault("error_before", broken, status=503, retry_after=30, times=None))
+    for _ in range(3):
+        poll_for_all(hook)
+    assert simulator.stats().faults == {"error_before": most}
+
+
+def test_news_that_could_not_be_read_go_first_no_more(hook: SmsVerifyHook, order_ids: list[int]) -> None:
+    asking = hook._parts.waiter._poller
+    failed, *others = order_ids
+    asking.troubles.note(failed, errors.ServiceError("refused"))
+    questions = asking._worth_asking(Look(order_ids, Priority.POLL, 1), 1, Requests())
+    expected = [(order_id, Priority.RELEASE) for order_id in others] + [(failed, Priority.POLL)]
+    assert [(one.order_id, one.priority) for one in questions] == expected
