@@ -7,9 +7,10 @@ again.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.records import Records
@@ -18,7 +19,7 @@ from smsverify._orders.status import StatusReader
 from smsverify._orders.wording import named, refund
 from smsverify._service.endpoints import ServiceApi
 from smsverify._service.rate_limit import Priority
-from smsverify._service.transport import OutcomeUnknown
+from smsverify._service.transport import HASTE, CallOptions, OutcomeUnknown
 from smsverify.errors import (
     AuthenticationError,
     InvalidRequestError,
@@ -30,6 +31,9 @@ from smsverify.errors import (
 )
 from smsverify.models import ALIVE, RENTALS, Order, OrderStatus
 from smsverify.text import log_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 log = log_of(__name__)
 
@@ -139,19 +143,34 @@ class Cancelling:
             return False
         return self.try_release(order_id, stop=stop)
 
-    def retry_releases(self, *, limit: int = RELEASES_AT_ONCE, even_early: bool = False) -> list[int]:
+    def retry_releases(
+        self,
+        *,
+        limit: int = RELEASES_AT_ONCE,
+        even_early: bool = False,
+        stop: threading.Event | None = None,
+    ) -> list[int]:
         """Tries again to cancel orders whose cancellation was refused or interrupted. Of many callers, one
         tries each order.
 
         Args:
-            limit: how many at the most.
+            limit: how many at the most, and fewer where the service is slow.
             even_early: also tries those whose time has not come.
+            stop: ends it when it is set.
 
         Returns:
             the orders that are cancelled now.
         """
-        due = self._releases.take_due(self._pause, self._longest_pause, limit=limit, even_early=even_early)
-        return [release.order_id for release in due if self.try_release(release.order_id)]
+        cancelled: list[int] = []
+        give_up_at = time.monotonic() + HASTE
+        for _ in range(limit):
+            due = self._releases.take_due(self._pause, self._longest_pause, limit=1, even_early=even_early)
+            cancelled += [
+                release.order_id for release in due if self.try_release(release.order_id, stop=stop)
+            ]
+            if not due or time.monotonic() > give_up_at or (stop is not None and stop.is_set()):
+                break
+        return cancelled
 
     def close_finished(self) -> None:
         """Closes the releases that need no request: of orders that are over, or whose code has come."""
@@ -218,7 +237,7 @@ class Cancelling:
             )
             return None
 
-    def _look(self, order_id: int, **options: Any) -> OrderStatus:
+    def _look(self, order_id: int, *, patient: bool = False, **options: Unpack[CallOptions]) -> OrderStatus:
         """The status of an order that is to be cancelled.
 
         Where the service refuses to show it, its list may say that the order is pending, or cancelled by now.
@@ -226,7 +245,7 @@ class Cancelling:
         """
         asked_at = self._releases.now()
         try:
-            status = self._status.read(order_id, priority=Priority.RELEASE, **options)
+            status = self._status.read(order_id, priority=Priority.RELEASE, patient=patient, **options)
         except (ServiceError, InvalidRequestError) as error:
             row = self._listed(order_id, **options) if self._is_refused(order_id, error) else None
             if row is None or not (row.status == "pending" or row.cancelled):
@@ -247,9 +266,9 @@ class Cancelling:
         is_answer = not isinstance(error, ServiceUnavailableError)
         return is_for_one and is_answer and error.status_code in _REFUSALS
 
-    def _listed(self, order_id: int, *, stop: threading.Event | None = None, **_: Any) -> Order | None:
+    def _listed(self, order_id: int, **options: Unpack[CallOptions]) -> Order | None:
         """The order's row in the list of the newest orders."""
-        rows = self._status.read_list(priority=Priority.RELEASE, stop=stop).rows
+        rows = self._status.read_list(priority=Priority.RELEASE, **options).rows
         return next((row for row in rows if row.order_id == order_id), None)
 
     def _raise_if_needed(self, order_id: int) -> None:
@@ -295,12 +314,12 @@ class Cancelling:
                 ),
             )
         except OutcomeUnknown as unknown:
-            return self._status_after_refusal(order_id, unknown.cause)
+            return self._status_after_refusal(order_id, unknown.cause, stop=stop, hasty=hasty)
         except (ServiceError, InvalidRequestError) as error:
-            return self._status_after_refusal(order_id, error)
+            return self._status_after_refusal(order_id, error, stop=stop, hasty=hasty)
         if not answer.cancelled:
             text = f"the service answered the cancellation with {answer.status!r}"
-            return self._status_after_refusal(order_id, ServiceError(text))
+            return self._status_after_refusal(order_id, ServiceError(text), stop=stop, hasty=hasty)
         known = self._records.get(order_id)
         status = OrderStatus(order_id=order_id, status=answer.status, phone=known.phone if known else None)
         self._releases.close(order_id, cancelled=asked)  # first: it looks whether the order was over before
@@ -308,11 +327,13 @@ class Cancelling:
         log.info("Cancelled %s%s: %s", named(order_id, known), refund(known), reason)
         return status
 
-    def _status_after_refusal(self, order_id: int, error: ServiceError | InvalidRequestError) -> OrderStatus:
+    def _status_after_refusal(
+        self, order_id: int, error: ServiceError | InvalidRequestError, **options: Unpack[CallOptions]
+    ) -> OrderStatus:
         """The status of an order that has ended, although its cancellation was refused or not answered."""
         if isinstance(error, (AuthenticationError, NotFoundError)):
             raise error
-        status = self._look(order_id)
+        status = self._look(order_id, **options)
         if status.ended:
             self._releases.close(order_id)
             log.info(ENDED, order_id, status.status)

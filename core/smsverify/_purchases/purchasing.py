@@ -99,7 +99,7 @@ class Purchases:
                 `OrderEndedError`.
             stop: ends the waiting for the rate limit when it is set.
         """
-        self._orders.cancelling.retry_releases()
+        self._orders.cancelling.retry_releases(stop=stop)
         purchase = Purchase(key, "order", request.fingerprint, replace(caps, price=request.max_price))
         while True:
             planned = self._plan_unless_bought(purchase, request, holder, again=again, stop=stop)

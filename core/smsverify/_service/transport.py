@@ -37,7 +37,7 @@ ATTEMPTS = 4
 BACKOFF_BASE = 0.5
 BACKOFF_MAX = 30.0
 MOST_DOUBLINGS = 10  # a number of refusals has no end, a float has
-HASTE = 10.0  # seconds for the answer to a hasty call, which has two attempts
+HASTE = 10.0  # seconds for the answer to a hasty call, which has two attempts, and twice that for all of it
 
 
 class OutcomeUnknown(Exception):
@@ -166,8 +166,13 @@ class Transport:
     def _repeat(self, call: _Call) -> Reply:
         # A hook may have read its settings before the test that must not reach their service.
         refuse_what_is_not_allowed(self._settings, os.environ)
-        call_timeout = self._settings.call_timeout
-        deadline = time.monotonic() + call_timeout
+        patience = self._settings.call_timeout
+        deadline = time.monotonic() + patience
+        if call.hasty:
+            patience = min(2 * HASTE, patience)
+            # The next two slots may come back one by one.
+            slots = 2 * self._rate_limit.period / self._rate_limit.limit
+            deadline = min(deadline, time.monotonic() + patience + slots)
 
         def may_repeat(error: BaseException) -> bool:
             if isinstance(error, OutcomeUnknown):
@@ -179,7 +184,7 @@ class Transport:
             wait=self._pause,
             stop=tenacity.stop_any(
                 tenacity.stop_after_attempt(1 if call.once else 2 if call.hasty else ATTEMPTS),
-                tenacity.stop_before_delay(call_timeout),
+                tenacity.stop_before_delay(patience),
             ),
             sleep=lambda seconds: _sleep(seconds, call),
             before_sleep=_log_repetition,

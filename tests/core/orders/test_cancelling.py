@@ -419,3 +419,42 @@ def test_a_fresh_order_that_the_service_does_not_show_yet_is_given_back_all_the_
     assert hook.get_status(order_id).status == "pending"
     simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=30))
     assert hook.cancel(buy_number(hook)).cancelled
+
+
+# ------------------------------------------------------------------ a service that answers badly
+
+
+@pytest.mark.parametrize("refusal", [400, 503])
+def test_a_release_sleeps_through_no_long_pause(
+    refusal: int, simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    """Neither before the cancellation, nor in the look at the order after it was refused."""
+    hook = make_hook(simulator, store_url, call_timeout=900)
+    order_id = buy_number(hook)
+    seen = 0 if refusal == 503 else 1
+    simulator.add_fault(Fault("error_before", "order/*/cancel/", status=refusal, times=None))
+    simulator.add_fault(
+        Fault("error_before", "order/*/status/", status=503, retry_after=25, after=seen, times=None)
+    )
+    assert not hook.release(order_id, "not needed")
+    asked = [request.path for request in simulator.requests() if "/status/" in request.path]
+    assert len(asked) == seen + 1
+    assert going_back(hook) == [order_id]
+
+
+@pytest.mark.parametrize("why", ["it takes long", "it is stopped"])
+def test_a_purchase_tries_no_further_release_where_the_service_is_slow_or_the_caller_ends(
+    why: str, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_ids = [buy_number(hook) for _ in range(3)]
+    orders = rooms_of(hook).orders
+    for order_id in order_ids:
+        orders.releases.request(order_id, "not needed")
+    stop = threading.Event()
+    if why == "it is stopped":
+        stop.set()
+    else:
+        monkeypatch.setattr("smsverify._orders.cancelling.HASTE", -1.0)
+    assert orders.cancelling.retry_releases(stop=stop) == order_ids[:1]
+    assert orders.cancelling.retry_releases(limit=1) == order_ids[1:2]
+    assert going_back(hook) == order_ids[2:]

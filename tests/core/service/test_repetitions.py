@@ -87,6 +87,28 @@ def test_a_read_never_takes_longer_than_its_total_deadline(
 
 
 @pytest.mark.parametrize(
+    ("status", "kind"), [(503, errors.ServiceUnavailableError), (429, errors.RateLimitedError)]
+)
+def test_a_hasty_call_waits_for_no_long_pause(
+    status: int, kind: type[errors.ServiceError], wire: WireServer, make_transport: MakeTransport
+) -> None:
+    wire.on("POST", answer(status, "", Retry_After="25"), answer(200, {"success": True}))
+    transport = make_transport(wire.url, call_timeout=900.0, rate_period=60.0)
+    with pytest.raises(kind):
+        transport.post("/api/v1/order/7/cancel/", priority=Priority.RELEASE, is_repeatable=True, hasty=True)
+    assert len(wire.received) == 1
+
+
+def test_a_hasty_call_has_a_second_attempt(wire: WireServer, make_transport: MakeTransport) -> None:
+    wire.on("GET", closes, answer(200, {}), answer(503), answer(503), answer(200, {}))
+    transport = make_transport(wire.url)
+    assert transport.get("/api/v1/balance/", hasty=True).body == {}
+    with pytest.raises(errors.ServiceUnavailableError):
+        transport.get("/api/v1/balance/", hasty=True)
+    assert len(wire.received) == 4
+
+
+@pytest.mark.parametrize(
     "first",
     [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "],
     ids=["in the body", "in the headers"],
