@@ -115,7 +115,9 @@ class Parts:
     @cached_property
     def orders(self) -> Orders:
         settings = self.settings
-        records = Records(self.store, settings.account_id, address=settings.base_url)
+        records = Records(
+            self.store, settings.account_id, address=settings.base_url, time_scale=settings.time_scale
+        )
         return Orders(self.api, records, self.inbox, time_scale=settings.time_scale, meter=self.meter)
 
     @cached_property

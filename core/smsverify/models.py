@@ -431,19 +431,21 @@ def with_leading_zeros(otp: int, message: str | None) -> str:
     return str(otp)
 
 
-def period_of(order: Order, renewals: int) -> timedelta | None:
+def period_of(order: Order, renewals: int, *, time_scale: float) -> timedelta | None:
     """For how long one renewal extends a `rental`; `None` if it is not known.
 
-    That is its duration, unless its first expiry has shown that the service gives much less.
+    That is its duration. Where the service's minute is short, its days may be short too: then the first
+    expiry shows how long they are.
 
     Args:
         order: the rental.
         renewals: how often it has been renewed until `expires_at`.
+        time_scale: how long the service's minute is in real minutes.
     """
     if order.duration is None:
         return None
     named = timedelta(days=order.duration)
-    if order.expires_at is None or order.created_at is None:
+    if time_scale >= 1 or order.expires_at is None or order.created_at is None:
         return named
     shown = (order.expires_at - order.created_at) / (renewals + 1)
     # What is nearer may be rounded, to midnight perhaps, and would add up.

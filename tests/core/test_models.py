@@ -25,6 +25,7 @@ from smsverify.models import (
     Service,
     as_price,
     has_ended,
+    period_of,
     reckon_expiry,
     with_leading_zeros,
 )
@@ -370,3 +371,19 @@ def test_a_rental_has_a_price_for_each_duration_and_others_have_one() -> None:
     assert (rental.price_of(30), rental.highest_price_of(30)) == (None, None)
     plain = Service(product="temporary", name="X", price=Decimal(1), highest_price=Decimal(2))
     assert (plain.price_of(None), plain.highest_price_of(None)) == (Decimal(1), Decimal(2))
+
+
+@pytest.mark.parametrize(("time_scale", "days"), [(1.0, 3), (1 / 60, 1)])
+def test_only_a_service_whose_minute_is_short_has_shorter_days_of_a_rental(
+    time_scale: float, days: int
+) -> None:
+    """On others, an end that is near comes from a calendar that was ahead at the purchase."""
+    now = datetime(2026, 12, 1, tzinfo=timezone.utc)
+    rental = Order(
+        order_id=7,
+        product="rental",
+        duration=3,
+        created_at=now + timedelta(days=2),
+        expires_at=now + timedelta(days=3),
+    )
+    assert period_of(rental, 0, time_scale=time_scale) == timedelta(days=days)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -49,12 +49,14 @@ class Records:
         store: where they are kept.
         account: whose they are.
         address: of the service whose orders they are; accounts of one service know the same orders.
+        time_scale: how long the service's minute is in real minutes.
     """
 
-    def __init__(self, store: Store, account: str, *, address: str = "") -> None:
+    def __init__(self, store: Store, account: str, *, address: str = "", time_scale: float = 1.0) -> None:
         self.store = store
         self.account = account
         self.address = address
+        self._time_scale = time_scale
 
     def row(self, connection: sa.Connection, order_id: int) -> Order:
         """An order that is known, inside of a transaction."""
@@ -260,11 +262,15 @@ class Records:
             renewals: how often it had been renewed before.
         """
         known = self.row(connection, order_id)
-        period = period_of(known, renewals)
+        period = self.period_of(known, renewals)
         if known.expires_at is not None and period is not None:
             end = (known.expires_at + period).timestamp()
             now = self.store.now(connection)
             self.update(connection, order_id, expires_at=end, expires_estimated=True, rental_since=now)
+
+    def period_of(self, order: Order, renewals: int) -> timedelta | None:
+        """For how long a renewal extends a rental, after so many of them; `None` where it is not known."""
+        return period_of(order, renewals, time_scale=self._time_scale)
 
     # -------------------------------------------------------------- rows, for the rooms beside this one
 

@@ -174,7 +174,7 @@ class Periods:
             return named
         # The days of a service whose minute is short may be short too.
         if order.duration is not None:
-            shown = period_of(order, len(renewals))
+            shown = period_of(order, len(renewals), time_scale=self._time_scale)
             return named if shown is None else shown.total_seconds()
         first = renewals[0].expiry
         if not grown or bought_at is None or first is None or grown[0] >= named / 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from smsverify._purchases.sending import LOOKS, PlannedCall, Sender, check_price
 from smsverify._purchases.spending import Caps
 from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.endpoints import ServiceApi
+from smsverify._service.service_clock import shown_or_now
 from smsverify.checks import OrderRequest
 from smsverify.errors import (
     ORDER_ANOTHER,
@@ -222,7 +223,7 @@ class Purchases:
     def _send(self, call: PlannedCall[Quote], request: OrderRequest, stop: threading.Event | None) -> Order:
         """Sends a purchase, and returns the order that its key has."""
         answer = self._sender.send(call, partial(self._api.post_order, request, call.quote.entry), stop)
-        order = _completed(answer, request, call.quote.entry)
+        order = _completed(answer, request, call.quote.entry, shown_or_now(self._api.clock.now()))
         otherwise = f"use order {order.order_id} by its id"
         with recording(call.intent, order.order_id, "bought", purpose="get it", otherwise=otherwise):
             return self._ledger.record_bought(call.intent, order)
@@ -342,8 +343,8 @@ def _in_ids(request: OrderRequest, entry: Service) -> dict[str, Any]:
     }
 
 
-def _completed(answer: Order, request: OrderRequest, entry: Service) -> Order:
-    """The service's answer, completed from the request and the catalogue."""
+def _completed(answer: Order, request: OrderRequest, entry: Service, answered_at: datetime) -> Order:
+    """The service's answer, completed from the request, the catalogue and the service's clock."""
     price = entry.price_of(request.duration)
     if answer.price is not None and not is_cut_off(answer.price, price):
         price = answer.price
@@ -354,6 +355,6 @@ def _completed(answer: Order, request: OrderRequest, entry: Service) -> Order:
             "country": entry.country_name,
             "duration": request.duration,
             "price": price,
-            "created_at": answer.created_at or datetime.now(timezone.utc),
+            "created_at": answer.created_at or answered_at,
         }
     )

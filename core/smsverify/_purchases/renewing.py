@@ -27,7 +27,7 @@ from smsverify.errors import (
     SmsVerifyError,
     StoreError,
 )
-from smsverify.models import RENTALS, Order, OrderStatus, period_of
+from smsverify.models import RENTALS, Order, OrderStatus
 from smsverify.text import log_of, usd
 
 log = log_of(__name__)
@@ -265,7 +265,7 @@ class Renewals:
 
     def _recorded(self, due: _Due, intent: Intent, answer: OrderStatus) -> Order:
         """The order with its new end, which is on record. What follows may take long or fail."""
-        renewed = _extended(due.order, due.sight.status, due.purchase.count)
+        renewed = self._extended(due.order, due.sight.status, due.purchase.count)
         answered = self._periods.expiry(answer.expires_at)
         if answered is not None and (due.before is None or answered.latest > due.before.latest):
             renewed = renewed.model_copy(update={"expires_at": answer.expires_at, "expires_estimated": False})
@@ -273,6 +273,14 @@ class Renewals:
         with recording(intent, renewed.order_id, "renewed", purpose="find out", otherwise=otherwise):
             self._ledger.record_renewed(intent, renewed)
         return renewed
+
+    def _extended(self, order: Order, before: OrderStatus, renewals: int) -> Order:
+        """A renewed order with its calculated end, where that is possible: the old end plus its period."""
+        known = order.model_copy(update={"expires_at": order.expires_at or before.expires_at})
+        period = self._orders.records.period_of(known, renewals)
+        if known.expires_at is None or period is None:
+            return order.model_copy(update={"expires_at": None, "expires_estimated": False})
+        return order.model_copy(update={"expires_at": known.expires_at + period, "expires_estimated": True})
 
     def _quote(self, order: Order, stop: threading.Event | None, *, is_strict: bool = False) -> Quote | None:
         """The line that a rental is renewed by; `None` where that is unknown."""
@@ -354,12 +362,3 @@ def refuse_other_products(order: Order) -> None:
             "was sent",
             field="order_id",
         )
-
-
-def _extended(order: Order, before: OrderStatus, renewals: int) -> Order:
-    """A renewed order with its calculated end, where that is possible: the old end plus its period."""
-    known = order.model_copy(update={"expires_at": order.expires_at or before.expires_at})
-    period = period_of(known, renewals)
-    if known.expires_at is None or period is None:
-        return order.model_copy(update={"expires_at": None, "expires_estimated": False})
-    return order.model_copy(update={"expires_at": known.expires_at + period, "expires_estimated": True})

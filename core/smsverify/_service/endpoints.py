@@ -21,6 +21,7 @@ from smsverify._service.bodies import Contradiction, from_text
 from smsverify._service.codes import read_fields
 from smsverify._service.paging import rows_left_out
 from smsverify._service.rate_limit import Priority
+from smsverify._service.service_clock import shown_or_now
 from smsverify._service.transport import CallOptions, OutcomeUnknown, Transport
 from smsverify.checks import OrderRequest
 from smsverify.errors import UnexpectedResponseError
@@ -145,11 +146,12 @@ class ServiceApi:
     ) -> OrderStatus:
         """`GET /api/v1/order/<order_id>/status/`"""
         reply = self._transport.get(f"/api/v1/order/{order_id}/status/", priority=priority, **options)
-        now = datetime.now(timezone.utc)
-        status = _with_time_left(self._decode_status(order_id, reply), reply.answer.date or now.timestamp())
-        received_at = now if status.arrived else None
+        # Rentals end by the service's clock: the calendars of the hosts differ.
+        answered_at = shown_or_now(reply.answer.date)
+        status = _with_time_left(self._decode_status(order_id, reply), answered_at.timestamp())
+        received_at = datetime.now(timezone.utc) if status.arrived else None
         return status.model_copy(
-            update={"expires_at": reckon_expiry(status, now), "received_at": received_at}
+            update={"expires_at": reckon_expiry(status, answered_at), "received_at": received_at}
         )
 
     # -------------------------------------------------------------- what changes something
@@ -450,7 +452,7 @@ def _with_time_left(status: OrderStatus, answered_at: float) -> OrderStatus:
 
     Args:
         status: the status.
-        answered_at: by the service's clock: the calendars of the hosts differ.
+        answered_at: by the service's clock.
     """
     if status.expires_at is None or status.time_left_seconds is not None or status.days_left is not None:
         return status

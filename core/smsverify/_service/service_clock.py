@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import datetime, timezone
+
 from smsverify._runtime.clock import boottime
 
 
@@ -22,3 +25,11 @@ class ServiceClock:
             return None
         date, noted_at = self._shown
         return date + boottime() - noted_at
+
+
+def shown_or_now(date: float | None) -> datetime:
+    """A moment that the service's clock has shown, in UTC; now by the calendar where it has shown none."""
+    if date is not None:
+        with suppress(ValueError, OverflowError, OSError):  # beyond the years that Python knows
+            return datetime.fromtimestamp(date, timezone.utc)
+    return datetime.now(timezone.utc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from rigs.money import Clock
@@ -17,6 +18,29 @@ MakeHook = Callable[..., SmsVerifyHook]
 @pytest.fixture
 def hook(service: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyHook:
     return make_hook(service, store_url, rate_period=1.0)
+
+
+def test_a_calendar_that_is_ahead_when_a_rental_is_bought_shortens_no_renewal(
+    service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    clock.step(2 * DAY)
+    (three,) = rent(hook, "three")
+    clock.step(-2 * DAY)
+    end = hook.get_order(three).expires_at
+    renewed = hook.renew(three).expires_at
+    assert end is not None
+    assert renewed == end + timedelta(days=3)
+    assert hook.get_order(three).expires_at == renewed
+
+
+def test_the_end_that_follows_from_a_time_left_is_of_the_service_s_clock(
+    service: Simulator, hook: SmsVerifyHook, clock: Clock
+) -> None:
+    (day,) = rent(hook, "day")
+    clock.step(2 * DAY)
+    end = hook.get_status(day).expires_at
+    assert end is not None
+    assert end.timestamp() - clock.now() == pytest.approx(DAY, abs=600)
 
 
 @pytest.mark.parametrize("whose", ["the host's", "the service's"])

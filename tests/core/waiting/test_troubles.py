@@ -348,7 +348,8 @@ def test_an_order_of_ours_that_the_service_does_not_show_yet_is_waited_for(
     hook = make_hook(simulator, store_url)
     simulator.add_fault(Fault("status_lag", path="order/temporary/", seconds=30))
     with monkeypatch.context() as patched:
-        patched.setattr("smsverify._purchases.purchasing.datetime", clock_that_is_off(seconds))
+        patched.setattr("smsverify._service.service_clock.datetime", clock_that_is_off(seconds))
+        patched.setattr("smsverify._service.service_clock.ServiceClock.note", lambda *_: None)
         (order_id,) = buy(hook)
     waiting = Waiting(hook, [order_id])
     eventually(lambda: status_requests(simulator) > 1, "polling")
