@@ -7,6 +7,9 @@ An order is given back when its transaction is undone. Prefect rolls a transacti
 it fails, also when that task has retries left. Then the transaction goes on, the next attempt may succeed,
 and the order is still needed. So a transaction counts as undone when an error leaves it, or when a task in it
 fails that is not tried again.
+
+The time limit of a coroutine cancels a scope of anyio's. Prefect rolls back inside of that scope, where it
+can start no thread, so its first hook ends the rollback. Ours shield themselves and what they roll back.
 """
 
 from __future__ import annotations
@@ -15,13 +18,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.transactions import BaseTransaction, TransactionState, get_transaction
+from prefect.transactions import AsyncTransaction, BaseTransaction, TransactionState, get_transaction
 
 from prefect_smsverify.keys import enclosing
+from prefect_smsverify.threads import to_its_end
 from smsverify.wings import ProcessLock
 
 if TYPE_CHECKING:
@@ -40,11 +45,13 @@ def transactions() -> Iterator[BaseTransaction]:
         transaction = transaction.get_parent()
 
 
-def on_undo(transaction: BaseTransaction, undo: Callable[[], object]) -> None:
-    """Calls `undo` when a transaction that this code is a part of is undone."""
+def on_undo(
+    transaction: BaseTransaction, undo: Callable[[], object], keep: Callable[[], object] | None = None
+) -> None:
+    """When a transaction that this code is a part of ends: calls `undo` if it is undone, `keep` if not."""
     around = frozenset(context.task_run.id for context in enclosing(TaskRunContext))
 
-    def undo_unless_tried_again(_: BaseTransaction) -> None:
+    def undo_unless_tried_again() -> None:
         step, rolled_back = TaskRunContext.get(), get_transaction()
         if step is not None and step.task_run.id not in around and _is_tried_again(step):
             if rolled_back is not None:
@@ -57,12 +64,44 @@ def on_undo(transaction: BaseTransaction, undo: Callable[[], object]) -> None:
     def join(joined: BaseTransaction) -> None:
         # As a child, since Prefect rolls children back after it has changed the transaction's own state; and
         # not as a hook of the task, which `Task.with_options` of Prefect 3.7 drops.
-        child = type(joined)(state=TransactionState.STAGED, on_rollback_hooks=[undo_unless_tried_again])
+        child = type(joined)(
+            state=TransactionState.STAGED,
+            on_commit_hooks=[_hook(joined, keep)] if keep else [],
+            on_rollback_hooks=[_hook(joined, undo_unless_tried_again)],
+        )
         joined.add_child(child)
 
-    # Keeps Prefect from logging the hook: `undo` logs what it does.
-    undo_unless_tried_again.log_on_run = False  # type: ignore[attr-defined]
     join(transaction)
+    for outer in transactions():
+        if isinstance(outer, AsyncTransaction):
+            _append_once(outer.on_rollback_hooks, _roll_children_back)
+
+
+def _hook(transaction: BaseTransaction, call: Callable[[], object]) -> Callable[[Any], Any]:
+    """A hook of a transaction, which Prefect does not log: what it calls logs what it does."""
+
+    def hook(_: Any) -> None:
+        call()
+
+    async def shielded(_: Any) -> None:
+        await to_its_end(call, "transaction")
+
+    chosen: Any = shielded if isinstance(transaction, AsyncTransaction) else hook
+    chosen.log_on_run = False
+    return cast("Callable[[Any], Any]", chosen)
+
+
+async def _roll_children_back(transaction: AsyncTransaction) -> None:
+    """A hook, which does what Prefect does next, behind a shield."""
+    with anyio.CancelScope(shield=True):
+        for child in reversed(transaction.children):
+            if isinstance(child, AsyncTransaction):
+                await child.rollback()
+            else:
+                child.rollback()
+
+
+_roll_children_back.log_on_run = False  # type: ignore[attr-defined]
 
 
 def _is_tried_again(step: TaskRunContext) -> bool:
@@ -122,19 +161,7 @@ def hand_over_at_the_end(order_id: int, handover: Handover, holder: str) -> None
     if block is not None:
         block.handover, block.held = handover, held
     elif transaction is not None:
-
-        def hand_over(_: Any) -> None:
-            held.hand_over()
-
-        def let_go(_: Any) -> None:
-            held.let_go()
-
-        # Keeps Prefect from logging the hooks.
-        hand_over.log_on_run = let_go.log_on_run = False  # type: ignore[attr-defined]
-        child = type(transaction)(
-            state=TransactionState.STAGED, on_commit_hooks=[hand_over], on_rollback_hooks=[let_go]
-        )
-        transaction.add_child(child)
+        on_undo(transaction, held.let_go, keep=held.hand_over)
     elif flow is not None and flow.flow is not None and flow.flow_run is not None:
         _at_end_of(flow.flow, flow.flow_run, held)
     else:

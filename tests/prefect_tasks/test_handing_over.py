@@ -79,6 +79,22 @@ def submitted(account: SmsVerifyCredentials, goes_wrong: bool) -> None:
     order_number.submit(account, **DAY).result()
 
 
+def before_a_step_that_is_tried_again(account: SmsVerifyCredentials, goes_wrong: bool) -> None:
+    errors = iter([Boom()])
+
+    @task(retries=1)
+    def step() -> None:
+        for error in errors:
+            raise error
+
+    @task
+    def both() -> None:
+        order_number(account, **DAY)
+        step()
+
+    both()
+
+
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     now = Store.now
     monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) + 3600)
@@ -91,7 +107,16 @@ def findings(account: SmsVerifyCredentials) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "steps", [in_a_task, in_the_flow, in_a_transaction, by_the_task, by_the_coroutine, submitted]
+    "steps",
+    [
+        in_a_task,
+        in_the_flow,
+        in_a_transaction,
+        by_the_task,
+        by_the_coroutine,
+        submitted,
+        before_a_step_that_is_tried_again,
+    ],
 )
 def test_a_rental_is_handed_over_with_what_it_was_bought_in(
     steps: Callable[..., Any],
