@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import PrefectException
+from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
 from prefect_smsverify.keys import RunKey, enclosing, run_key
 from prefect_smsverify.outer_runs import flow_runs, runs_around
@@ -20,6 +21,7 @@ from smsverify.overview import Task
 from smsverify.wings import Handover, RunContext
 
 LOCAL_POOLS = frozenset({"process"})  # the work pools whose flows run on the worker's machine
+LOCAL_RUNNERS = (ThreadPoolTaskRunner, ProcessPoolTaskRunner)
 RESTART = 600.0  # seconds in which the next attempt of a run begins, beside its delay
 
 
@@ -57,28 +59,37 @@ class PrefectRun(RunContext):
         return RESTART + max(delays) if delays else None
 
     def name(self) -> str:
-        """The root flow run.
+        """The root flow run; without one, the outermost task run.
 
         Raises:
             SettingsUnavailableError: Prefect's server does not say which one it is.
         """
-        runs = flow_runs()
-        return f"prefect:{runs[-1].id}" if runs else super().name()
+        if runs := flow_runs():
+            return f"prefect:{runs[-1].id}"
+        tasks = list(enclosing(TaskRunContext))
+        return f"prefect:{tasks[-1].task_run.id}" if tasks else super().name()
 
     def task(self) -> Task | None:
-        """The task run and its flow run, or the flow run alone."""
-        this_flow, this_task = FlowRunContext.get(), TaskRunContext.get()
-        if this_flow is None or this_flow.flow_run is None:
+        """The task run, in its flow run if there is one, otherwise in the outermost task run."""
+        flow, tasks = FlowRunContext.get(), list(enclosing(TaskRunContext))
+        ids: dict[str, str | int] = {}
+        if flow is not None and flow.flow_run is not None:
+            workflow = flow.flow.name if flow.flow else flow.flow_run.name
+            ids["flow_run_id"] = str(flow.flow_run.id)
+        elif tasks:
+            workflow = tasks[-1].task.name
+        else:
             return None
-        ids: dict[str, str | int] = {"flow_run_id": str(this_flow.flow_run.id)}
-        name = ""
-        if this_task is not None:
-            name, ids["task_run_id"] = this_task.task_run.name, str(this_task.task_run.id)
-        workflow = this_flow.flow.name if this_flow.flow else this_flow.flow_run.name
+        if tasks:
+            ids["task_run_id"] = str(tasks[0].task_run.id)
+        name = tasks[0].task_run.name if tasks else ""
         return Task(framework="prefect", workflow=workflow, name=name, ids=ids)
 
     def why_unshared(self) -> str | None:
-        """The work pool that runs flows on other machines."""
+        """The task runner or the work pool that runs this on other machines."""
+        for context in enclosing(FlowRunContext):
+            if context.detached and not isinstance(context.task_runner, LOCAL_RUNNERS):
+                return f"the {type(context.task_runner).__name__} may run tasks elsewhere"
         # A subflow runs where the flow run around it does, but only that one knows its work pool.
         pools = [run.work_pool_name for run in flow_runs() if run.work_pool_name]
         # None where it was run by hand, or is served by a process that is its own worker.

@@ -22,7 +22,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -46,19 +46,31 @@ SUSPENSION = "flow_run_suspension_request"  # what Prefect keeps in the context 
 
 log = log_of(__name__)
 
+Condition = Callable[[], bool]
+
 _stops: ContextVar[tuple[threading.Event, ...]] = ContextVar("smsverify_stops", default=())
 
 
 class Stop(threading.Event):
-    """An event that is set too when one of several conditions holds."""
+    """An event that is set too when one of several conditions holds.
 
-    def __init__(self, *conditions: Callable[[], bool]) -> None:
+    Args:
+        conditions: hold when the run goes down.
+        suspensions: hold when it is suspended.
+    """
+
+    def __init__(self, *conditions: Condition, suspensions: Iterable[Condition] = ()) -> None:
         super().__init__()
-        self._conditions = conditions
+        self._suspensions = tuple(suspensions)
+        self._conditions = conditions + self._suspensions
 
     def is_set(self) -> bool:
         """Whether it is set, or a condition holds."""
         return super().is_set() or any(condition() for condition in self._conditions)
+
+    def is_suspended(self) -> bool:
+        """Whether the run is suspended, so that it may be resumed."""
+        return any(suspension() for suspension in self._suspensions)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Blocks until `is_set`, for `timeout` seconds at most."""
@@ -82,6 +94,7 @@ def current_stop(*, undone: bool = True) -> Stop:
         *_task_runner_conditions(),
         *_flow_conditions(),
         *_other_process_conditions(),
+        suspensions=_suspensions(),
     )
     for transaction in transactions() if undone else ():
         on_undo(transaction, stop.set)
@@ -102,12 +115,12 @@ def stopping_waits() -> Iterator[None]:
         _stops.reset(token)
 
 
-def _block_conditions() -> Iterator[Callable[[], bool]]:
+def _block_conditions() -> Iterator[Condition]:
     for event in _stops.get():
         yield event.is_set
 
 
-def _task_runner_conditions() -> Iterator[Callable[[], bool]]:
+def _task_runner_conditions() -> Iterator[Condition]:
     # A flow that goes down sets an event for each task that it has submitted. Prefect checks it only before
     # the task starts, and has no public way to it.
     tasks = [context.task_run.id for context in enclosing(TaskRunContext)]
@@ -118,14 +131,20 @@ def _task_runner_conditions() -> Iterator[Callable[[], bool]]:
                 yield event.is_set
 
 
-def _flow_conditions() -> Iterator[Callable[[], bool]]:
+def _flow_conditions() -> Iterator[Condition]:
+    for flow in enclosing(FlowRunContext):
+        if not flow.detached:
+            yield partial(_was_left_behind_by, flow)
+
+
+def _suspensions() -> Iterator[Condition]:
     for flow in enclosing(FlowRunContext):
         # Before Prefect 3.8, a run that is suspended from outside goes on, and nothing is to be done.
         suspension = getattr(flow, SUSPENSION, None)
         if suspension is not None:
             yield suspension.is_requested
-        if not flow.detached:
-            yield partial(_was_left_behind_by, flow)
+        if flow.detached and flow.flow_run is not None:
+            yield _look_at(flow.flow_run).was_suspended
 
 
 def _was_left_behind_by(flow: FlowRunContext) -> bool:
@@ -145,7 +164,7 @@ _looks: weakref.WeakValueDictionary[UUID, _Look] = weakref.WeakValueDictionary()
 _lock = ProcessLock()
 
 
-def _other_process_conditions() -> Iterator[Callable[[], bool]]:
+def _other_process_conditions() -> Iterator[Condition]:
     for flow in enclosing(FlowRunContext):
         if flow.detached and flow.flow_run is not None:
             yield _look_at(flow.flow_run).has_ended
@@ -172,14 +191,19 @@ class _Look:
 
     def __init__(self) -> None:
         self.ended = threading.Event()
+        self.state: State | None = None  # that ends it
 
     def has_ended(self) -> bool:
         return self.ended.is_set()
 
+    def was_suspended(self) -> bool:
+        return _is_suspended(self.state)
+
 
 def _keep_looking(run: FlowRun, wanted: weakref.ref[_Look]) -> None:
     while (look := wanted()) is not None:
-        if _parent_is_gone() or _is_ending(run):
+        look.state = _ending(run)
+        if look.state is not None or _parent_is_gone():
             look.ended.set()
             return
         del look
@@ -191,20 +215,21 @@ def _parent_is_gone() -> bool:
     return parent is not None and not parent.is_alive()
 
 
-def _is_ending(run: FlowRun) -> bool:
-    """Whether a flow run or one around it goes down, as the server knows it."""
+def _ending(run: FlowRun) -> State | None:
+    """The state in which a flow run or one around it goes down, as the server knows it."""
     try:
         with get_client(sync_client=True) as client:
             # One after the other: where those around cannot be read, the run itself may.
-            runs = chain((run,), runs_around(run))
-            return any(_goes_down(client.read_flow_run(one.id).state) for one in runs)
+            states = (client.read_flow_run(one.id).state for one in chain((run,), runs_around(run)))
+            return next((state for state in states if _goes_down(state)), None)
     except Exception as error:  # the next look asks the server again
         log.debug("Flow run %s cannot be read: %s", run.id, error)
-        return False
+        return None
 
 
 def _goes_down(state: State | None) -> bool:
-    if state is None:
-        return False
-    is_suspended = SUSPENSION in FlowRunContext.model_fields and state.name == "Suspended"
-    return state.is_cancelling() or is_suspended or _has_failed(state)
+    return state is not None and (state.is_cancelling() or _is_suspended(state) or _has_failed(state))
+
+
+def _is_suspended(state: State | None) -> bool:
+    return state is not None and state.name == "Suspended" and SUSPENSION in FlowRunContext.model_fields

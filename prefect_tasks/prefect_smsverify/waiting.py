@@ -58,7 +58,7 @@ def wait_for_one(
     try:
         return _core().wait_for_otp(hook, order_id, timeout, **options)
     except BaseException as error:
-        if cancel_on_timeout or is_broken_off(error):
+        if cancel_on_timeout or (is_broken_off(error) and not stop.is_suspended()):
             give_back_unless_decided(hook, order_id, waiter, error)
         raise
 
@@ -78,7 +78,7 @@ async def await_one(
     try:
         return await _core().await_otp(hook, order_id, timeout, **options)
     except BaseException as error:
-        if cancel_on_timeout or is_broken_off(error):
+        if cancel_on_timeout or (is_broken_off(error) and not stop.is_suspended()):
             await agive_back_unless_decided(hook, order_id, waiter, error)
         raise
 

@@ -25,6 +25,7 @@ from prefect_smsverify import (
     order_number,
     transactions,
     wait_for_otp,
+    wait_for_otps,
 )
 from smsverify import Order, WaitStoppedError
 from smsverify.simulator import Simulator
@@ -71,6 +72,46 @@ def test_a_wait_ends_when_its_run_is_suspended_and_the_resumed_run_gets_a_code(
     assert silent.balance() == 50
     assert run_flow(signs_up, flow_run=client.read_flow_run(attempts[0].id)) == "123456"
     assert len(silent.orders()) == 2
+
+
+def waits_for_one(account: SmsVerifyCredentials, order_id: int) -> None:
+    wait_for_otp.fn(account, order_id, 30, cancel_on_timeout=False)
+
+
+def waits_for_several(account: SmsVerifyCredentials, order_id: int) -> None:
+    wait_for_otps.fn(account, [order_id], 30, cancel_on_timeout=False)
+
+
+def waits_in_a_coroutine(account: SmsVerifyCredentials, order_id: int) -> None:
+    asyncio.run(await_otp.fn(account, order_id, 30, cancel_on_timeout=False))
+
+
+def waits_with_the_hook(account: SmsVerifyCredentials, order_id: int) -> None:
+    account.get_hook().wait_for_otp(order_id, 30, cancel_on_timeout=False)
+
+
+@SUSPENDABLE
+@pytest.mark.parametrize(
+    "wait", [waits_for_one, waits_for_several, waits_in_a_coroutine, waits_with_the_hook]
+)
+def test_a_wait_keeps_its_number_for_the_resumed_run_where_that_is_wanted(
+    wait: Callable[[SmsVerifyCredentials, int], None], silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    ends: list[Any] = []
+
+    @flow
+    def signs_up() -> None:
+        order = order_number(account, "temporary", service="WhatsApp")
+        threading.Timer(0.5, suspend, [FlowRunContext.get()]).start()
+        try:
+            wait(account, order.order_id)
+        except WaitStoppedError as error:
+            ends.append(error)
+
+    with pytest.raises(Pause):
+        signs_up()
+    assert len(ends) == 1
+    assert statuses(silent) == ["pending"]
 
 
 @SUSPENDABLE

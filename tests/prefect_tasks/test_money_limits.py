@@ -10,6 +10,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
 from prefect_smsverify import SmsVerifyCredentials, order_number, renew_rental
 from smsverify import Order, SpendingLimitError, StoreError
@@ -54,6 +55,20 @@ def test_the_budget_of_a_run_holds_for_its_subflows_and_not_for_other_runs(
     assert ends(outer()) == (3, 3)
     assert ends(outer()) == (3, 3)
     assert len(silent.orders()) == 6
+
+
+def test_the_budget_of_a_run_holds_for_a_task_without_a_flow(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    @task
+    def several(count: int) -> list[Any]:
+        return [one_number(account, run_budget="1.00", return_state=True).result(False) for _ in range(count)]
+
+    with temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
+        assert ends(several(3)) == (2, 1)
+        assert ends(several(1)) == (1, 0)
+    bought_by = [row.task for row in account.get_hook().overview().orders.rows]
+    assert {(task.workflow, *task.ids) for task in bought_by if task} == {("several", "task_run_id")}
 
 
 def test_the_blocks_budgets_hold_besides(silent: Simulator, account: SmsVerifyCredentials) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -13,13 +14,15 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, hydrated_context, serialize_context
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Suspended
+from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 from rigs import eventually
 
-from prefect_smsverify import SmsVerifyCredentials, order_number, stopping
+from prefect_smsverify import SmsVerifyCredentials, order_number, runs, stopping
 from prefect_smsverify.runs import PrefectRun
 from prefect_smsverify.stopping import current_stop
 from smsverify import Order, SpendingLimitError, StoreError
@@ -132,6 +135,29 @@ def test_the_work_pool_of_the_run_around_counts_elsewhere(
     assert silent.requests() == []
 
 
+class ClusterTaskRunner(ThreadPoolTaskRunner):
+    """Stands for a task runner of another package."""
+
+
+def test_with_a_store_in_a_file_nothing_is_bought_where_a_task_runner_may_run_tasks_elsewhere(
+    silent: Simulator, account: SmsVerifyCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = account.model_copy(update={"allow_unshared_store": True})
+    outcomes: list[Any] = []
+    monkeypatch.setattr(runs, "LOCAL_RUNNERS", (ProcessPoolTaskRunner,))
+
+    @flow(task_runner=ClusterTaskRunner())
+    def on_a_cluster() -> None:
+        order_number(account, "temporary", service="WhatsApp", key="here")
+        outcomes.append(bought_elsewhere(account, "there").exception())
+        bought_elsewhere(allowed, "there").result()
+
+    on_a_cluster()
+    assert isinstance(outcomes[0], StoreError)
+    assert "the ClusterTaskRunner may run tasks elsewhere" in str(outcomes[0])
+    assert len(silent.orders()) == 2
+
+
 def test_a_retry_of_the_run_around_counts_elsewhere() -> None:
     delays: list[float | None] = []
 
@@ -200,3 +226,27 @@ def test_what_runs_elsewhere_stops_with_its_own_run_though_that_around_cannot_be
 
     outer()
     assert len(stops) == 1
+
+
+@pytest.mark.skipif(
+    stopping.SUSPENSION not in FlowRunContext.model_fields,
+    reason="before Prefect 3.8, a run that is suspended from outside goes on",
+)
+@pytest.mark.parametrize("state", [Suspended(), Cancelling()])
+def test_what_runs_elsewhere_knows_whether_its_run_is_suspended(
+    state: State, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "FLOW_RUN_LOOK", 0.1)
+    suspended: list[bool] = []
+
+    @flow
+    def whole() -> None:
+        stop = elsewhere(current_stop).result()
+        context: Any = FlowRunContext.get()
+        client.set_flow_run_state(context.flow_run.id, state, force=True)
+        eventually(stop.is_set, "the stop")
+        suspended.append(stop.is_suspended())
+
+    with suppress(Pause):
+        whole(return_state=True)
+    assert suspended == [state.name == "Suspended"]
