@@ -7,10 +7,13 @@ from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 from uuid import UUID
 
+from prefect import Flow, Task
 from prefect.blocks.core import Block
 from pydantic import BaseModel
 
@@ -22,7 +25,8 @@ _WRITTEN = (UUID, date, time, timedelta, Decimal, PurePath, bytes, bytearray, co
 def plain(value: Any) -> Any:
     """A value as JSON has it. Of what has no lasting value (a connection, an iterator), the type's name.
 
-    Nothing is consumed, and nothing of a secret is in it.
+    Nothing is consumed, and nothing of a secret is in it. A function counts by its name and by the values
+    that are bound to it.
     """
     name = type(value).__qualname__
     result: Any = name
@@ -44,6 +48,25 @@ def plain(value: Any) -> Any:
         result = [name, *([field, plain(getattr(value, field, None))] for field in type(value).model_fields)]
     elif is_dataclass(value) and not isinstance(value, type):
         result = [name, *([field.name, plain(getattr(value, field.name, None))] for field in fields(value))]
+    elif callable(value):
+        result = _plain_callable(value, name)
+    return result
+
+
+def _plain_callable(value: Any, name: str) -> Any:
+    result: Any = name
+    if isinstance(value, (Task, Flow)):
+        result = [name, value.name, plain(value.fn)]
+    elif isinstance(value, partial):
+        result = [name, plain(value.func), plain(value.args), plain(value.keywords)]
+    elif isinstance(value, MethodType):
+        result = [name, value.__qualname__, plain(value.__self__)]
+    elif isinstance(value, FunctionType):
+        # Not its module: that of a flow's file depends on how it was loaded. And no variable around it: that
+        # may be another one's already when the call is made.
+        result = [name, value.__qualname__, plain(value.__defaults__), plain(value.__kwdefaults__)]
+    elif isinstance(value, (BuiltinFunctionType, type)):
+        result = [name, value.__qualname__]
     return result
 
 

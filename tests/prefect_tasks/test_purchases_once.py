@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,6 +29,7 @@ from prefect.utilities.annotations import quote
 from pydantic import BaseModel
 
 from prefect_smsverify import SmsVerifyCredentials, aorder_number, keys, order_number, renew_rental
+from prefect_smsverify.plain import plain
 from smsverify import InvalidRequestError, NotAvailableError, Order, PurchaseUnknownError
 from smsverify.simulator import Fault, Simulator
 
@@ -231,6 +234,95 @@ def test_what_changes_between_attempts_makes_no_other_purchase(
     numbers()
     assert attempts[0] == attempts[1]
     assert len(bought(silent)) == 2
+
+
+def sign_up(order: Order, user: str = "") -> None:
+    """Stands for a function of the user's."""
+
+
+def log_in(order: Order, user: str = "") -> None:
+    """Another one."""
+
+
+@dataclass
+class Form:
+    """Stands for an object of the user's."""
+
+    user: str
+
+    def fill(self, order: Order) -> None:
+        """Stands for its method."""
+
+    def send(self, order: Order) -> None:
+        """Another one."""
+
+
+def local_function(user: str) -> Callable[[Order], None]:
+    return lambda order, user=user: sign_up(order, user)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (sign_up, log_in),
+        (partial(sign_up, user="ada"), partial(sign_up, user="bob")),
+        (partial(sign_up, user="ada"), partial(log_in, user="ada")),
+        (Form("ada").fill, Form("bob").fill),
+        (Form("ada").fill, Form("ada").send),
+        (task(sign_up), task(log_in)),
+        (task(sign_up), flow(sign_up)),
+        (local_function("ada"), local_function("bob")),
+        (Form, dict),
+        (len, print),
+    ],
+)
+def test_functions_that_are_called_differ_in_their_names_and_in_what_is_bound_to_them(
+    one: Any, other: Any
+) -> None:
+    assert plain(one) != plain(other)
+    assert json.loads(json.dumps([plain(one), plain(other)])) == [plain(one), plain(other)]
+
+
+def test_equal_functions_are_the_same_in_every_attempt() -> None:
+    def made(connection: object) -> list[Any]:
+        return [
+            partial(sign_up, user="ada"),
+            Form("ada").fill,
+            local_function("ada"),
+            lambda order: (order, connection),
+            partial(sign_up, connection),
+            Connection().send,
+        ]
+
+    assert plain(made(object())) == plain(made(object()))
+    assert " at 0x" not in json.dumps(plain(made(object())))
+
+
+class Connection:
+    """Has no lasting value."""
+
+    def send(self, order: Order) -> None:
+        """Stands for its method."""
+
+
+def test_a_user_keeps_the_number_when_a_further_attempt_calls_in_another_order(
+    account: SmsVerifyCredentials,
+) -> None:
+    attempts: list[dict[str, int]] = []
+
+    @task
+    def number_for(action: Callable[[Order], None]) -> int:
+        return order_number(account, **WHATSAPP).order_id
+
+    @flow(retries=1)
+    def numbers() -> None:
+        users = ["ada", "bob"] if flow_run.run_count == 1 else ["bob", "ada"]
+        attempts.append({user: number_for(partial(sign_up, user=user)) for user in users})
+        if flow_run.run_count == 1:
+            raise Boom
+
+    numbers()
+    assert attempts[0] == attempts[1]
 
 
 @pytest.mark.slow
