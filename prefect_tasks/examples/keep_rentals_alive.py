@@ -10,7 +10,7 @@ from prefect_smsverify import SmsVerifyCredentials, renew_rentals_flow
 BLOCK = "smsverify-rentals"
 
 if __name__ == "__main__":
-    # The flow takes the block's name and not the block, because Prefect keeps parameters as plain text.
+    # The flow takes the block's name: of a block in its parameters, Prefect would store a mask for the key.
     SmsVerifyCredentials().save(BLOCK, overwrite=True)
     renew_rentals_flow.serve(
         name="keep-rentals-alive",

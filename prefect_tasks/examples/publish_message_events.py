@@ -12,6 +12,6 @@ from prefect_smsverify import SmsVerifyCredentials, publish_message_events_flow
 BLOCK = "smsverify-messages"
 
 if __name__ == "__main__":
-    # The flow takes the block's name and not the block, because Prefect keeps parameters as plain text.
+    # The flow takes the block's name: of a block in its parameters, Prefect would store a mask for the key.
     SmsVerifyCredentials().save(BLOCK, overwrite=True)
     asyncio.run(publish_message_events_flow(BLOCK))

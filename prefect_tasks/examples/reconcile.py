@@ -9,7 +9,7 @@ from prefect_smsverify import SmsVerifyCredentials, reconcile_flow
 BLOCK = "smsverify-reconcile"
 
 if __name__ == "__main__":
-    # The flow takes the block's name and not the block, because Prefect keeps parameters as plain text.
+    # The flow takes the block's name: of a block in its parameters, Prefect would store a mask for the key.
     SmsVerifyCredentials().save(BLOCK, overwrite=True)
     reconcile_flow.serve(
         name="reconcile",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Set
 from functools import partial
 from typing import Any, TypeVar
 
-from prefect import Flow, Task
+from prefect import Flow, State, Task
 from prefect.futures import PrefectFuture
 
 from smsverify import checks
@@ -32,12 +33,26 @@ def check_action(action: Any, *, may_be_async: bool = False) -> None:
 
 
 def check_result(result: T) -> T:
-    """What an action has returned. Refuses what `smsverify.checks.check_result` refuses, and futures."""
-    several = result if isinstance(result, list) else [result]
-    if any(isinstance(one, PrefectFuture) for one in several):
-        raise InvalidRequestError(
-            "action returned a future, so its task may not have run yet. Return the future's result(). The "
-            "number that it was called with is given back, unless another try uses it",
-            field="action",
-        )
+    """What an action has returned. Refuses what `smsverify.checks.check_result` refuses, and what Prefect
+    gives for work that is not done: futures, and states that are not completed.
+    """
+    for part in _parts(result):
+        if isinstance(part, PrefectFuture):
+            raise _refused("a future, so its task may not have run yet. Return the future's result()")
+        if isinstance(part, State) and not part.is_completed():
+            raise _refused(f"the state {part.name}, so it has not done its work. Return the state's result()")
     return checks.check_result(result)
+
+
+def _parts(result: Any) -> Iterable[Any]:
+    if isinstance(result, Mapping):
+        return result.values()
+    return result if isinstance(result, (list, tuple, Set)) else [result]
+
+
+def _refused(what: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"action returned {what}. The number that it was called with is given back, unless another try uses "
+        "it",
+        field="action",
+    )

@@ -1,5 +1,6 @@
 """The block that says which account to use, and how to reach the service."""
 
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -7,6 +8,7 @@ from prefect.blocks.abstract import CredentialsBlock
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
+from smsverify.errors import InvalidRequestError
 from smsverify.settings import NUMBERS, plain_number, refuse_unknown
 
 if TYPE_CHECKING:
@@ -91,7 +93,9 @@ class SmsVerifyCredentials(CredentialsBlock):
     )
     allow_unshared_store: bool | None = Field(
         default=None,
-        description="Allows paid calls with a SQLite store if a work pool runs tasks on other machines.",
+        description=(
+            "Allows paid calls with a SQLite store if a work pool or a task runner may use other machines."
+        ),
     )
     connect_timeout: float | None = Field(default=None, description="Seconds to wait for a connection.")
     read_timeout: float | None = Field(
@@ -112,6 +116,18 @@ class SmsVerifyCredentials(CredentialsBlock):
     @classmethod
     def _numbers_are_plain(cls, value: Any, info: ValidationInfo) -> Any:
         return plain_number(value, info)
+
+    @field_validator("api_key", "store_url", "callback_secrets")
+    @classmethod
+    def _secrets_are_not_masked(cls, value: Any, info: ValidationInfo) -> Any:
+        for secret in value if isinstance(value, list) else [value]:
+            if secret is not None and re.fullmatch(r"\*+", secret.get_secret_value()):
+                raise InvalidRequestError(
+                    f"{info.field_name} is a mask: Prefect masks a block's secrets in the parameters that it "
+                    "stores. Give the block by its name. Nothing was sent",
+                    field=info.field_name,
+                )
+        return value
 
     @model_validator(mode="after")
     def _has_no_other_fields(self) -> Self:

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from prefect_smsverify.artifacts import publishing
+from prefect_smsverify.artifacts import in_this_thread, publishing
 from prefect_smsverify.overview import publish_overview
 from prefect_smsverify.rentals import renew_expiring_rentals
 from prefect_smsverify.tasks import reconcile
@@ -39,7 +39,8 @@ def reconcile_flow(
     report = reconcile(credentials, cancel_after)
     get_run_logger().info("%s", report.as_text())
     with publishing("The findings"):
-        create_table_artifact(
+        in_this_thread(
+            create_table_artifact,
             key="smsverify-reconciliation",
             table=[{"needs attention": finding} for finding in report.findings]
             or [{"needs attention": "nothing"}],
@@ -103,7 +104,8 @@ def renew_rentals_flow(
     )
     get_run_logger().info("%s", report.as_text())
     with publishing("The rentals"):
-        create_table_artifact(
+        in_this_thread(
+            create_table_artifact,
             key="smsverify-rentals",
             table=[_row(rental) for rental in report.rentals] or [{"rental": "none"}],
             description=_summary(credentials, report),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prefect.artifacts import acreate_markdown_artifact, create_markdown_artifact
 
 from prefect_smsverify.arguments import ahook_of, hook_of
+from prefect_smsverify.artifacts import in_this_thread
 from prefect_smsverify.defining import task
 from smsverify.overview_tables import facts, tables
 
@@ -34,7 +35,7 @@ def publish_overview(credentials: SmsVerifyCredentials | str) -> Overview:
         the same, as `SmsVerifyHook.overview` returns it.
     """
     seen = hook_of(credentials).overview()
-    create_markdown_artifact(**_artifact(seen))
+    in_this_thread(create_markdown_artifact, **_artifact(seen))
     return seen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.futures import as_completed
 
-from prefect_smsverify.artifacts import publishing
+from prefect_smsverify.artifacts import in_this_thread, publishing
 from smsverify.errors import VerificationError
 from smsverify.text import amount
 from smsverify.verification import Verification
@@ -51,9 +51,9 @@ def publish_progress(verifications: Iterable[PrefectFuture[Verification]]) -> li
         shown = _artifact(ended, len(futures))
         with publishing("The progress"):
             if artifact_id is None:
-                artifact_id = cast("UUID", _in_this_thread(create_progress_artifact, **shown, key=KEY))
+                artifact_id = cast("UUID", in_this_thread(create_progress_artifact, **shown, key=KEY))
             else:
-                _in_this_thread(update_progress_artifact, artifact_id, **shown)
+                in_this_thread(update_progress_artifact, artifact_id, **shown)
     return [_outcome(future) for future in futures]
 
 
@@ -70,11 +70,6 @@ async def apublish_progress(verifications: Iterable[PrefectFuture[Verification]]
             else:
                 await aupdate_progress_artifact(artifact_id, **shown)
     return [_outcome(future) for future in futures]
-
-
-def _in_this_thread(publish: Callable[..., Any], *arguments: Any, **artifact: Any) -> Any:
-    # Without _sync, Prefect answers with a coroutine where the flow is one.
-    return publish(*arguments, **artifact, _sync=True)
 
 
 def _outcomes_as_they_come(futures: list[PrefectFuture[Verification]]) -> Iterator[list[Outcome]]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 class RentedNumber:
     """A number inside `rented_number`.
 
+    It belongs to its block. Give its `phone`, `order_id` or `order` to your tasks, not the number itself:
+    Prefect can neither send it to another process nor recognise it in a second call.
+
     Attributes:
         order: the order.
     """

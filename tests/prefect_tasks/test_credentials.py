@@ -11,6 +11,7 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.exceptions import ParameterTypeError
 from pydantic import SecretStr, ValidationError
 
 from prefect_smsverify import SmsVerifyCredentials, aorder_number, cancel_order, get_balance, order_number
@@ -178,6 +179,26 @@ def test_a_saved_value_that_is_refused_is_named(
     assert caught.value.field == field
     assert why in str(caught.value)
     assert "hidden-key" not in str(caught.value)
+    assert simulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("api_key", "**********"), ("store_url", "********"), ("callback_secrets", ["**********"])],
+)
+def test_a_secret_that_prefect_has_masked_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=f"{field} is a mask.* Give the block by its name"):
+        SmsVerifyCredentials(**{field: value})
+
+
+def test_a_block_in_stored_parameters_is_refused(simulator: Simulator) -> None:
+    @flow
+    def whole(account: SmsVerifyCredentials) -> Any:
+        return get_balance(account)
+
+    stored = whole.serialize_parameters({"account": SmsVerifyCredentials(api_key="key-of-the-test")})
+    with pytest.raises(ParameterTypeError, match="is a mask"):
+        whole(**stored)
     assert simulator.requests() == []
 
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from rigs.filled import SETTINGS, SIMULATOR, filled
@@ -20,17 +21,18 @@ from prefect_smsverify import (
     reconcile_flow,
     renew_rentals_flow,
 )
+from prefect_smsverify.artifacts import publishing
 from smsverify.simulator import Simulator
 
 BLOCK = "seen"
 
 
-def published(state: Any) -> list[Any]:
-    """The overviews that a flow run has published."""
+def published(state: Any, key: str = "smsverify-overview") -> list[Any]:
+    """The artifacts of one key that a flow run has published."""
     by_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=by_run)
-    return [one for one in found if one.key == "smsverify-overview"]
+    return [one for one in found if one.key == key]
 
 
 @flow(name="Sign | up")
@@ -78,6 +80,28 @@ def test_it_shows_the_figures_that_each_face_shows(
 def test_the_flows_on_a_schedule_publish_it(saved: str) -> None:
     assert len(published(reconcile_flow(BLOCK, return_state=True))) == 1
     assert len(published(renew_rentals_flow(BLOCK, 3600, return_state=True))) == 1
+
+
+def test_the_flows_on_a_schedule_publish_all_in_a_task_that_is_a_coroutine(saved: str) -> None:
+    @task
+    async def nightly() -> list[Any]:
+        reconciled = reconcile_flow(BLOCK, return_state=True)
+        return [reconciled, renew_rentals_flow(BLOCK, 3600, return_state=True)]
+
+    @flow
+    async def every_night() -> list[Any]:
+        return await nightly()
+
+    reconciled, renewed = asyncio.run(every_night())
+    assert len(published(reconciled, "smsverify-reconciliation")) == 1
+    assert len(published(renewed, "smsverify-rentals")) == 1
+    assert len(published(reconciled)) == len(published(renewed)) == 1
+
+
+def test_what_cannot_be_published_outside_of_a_run_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    with publishing("The overview"):
+        raise httpx.ConnectError("no server")
+    assert "The overview could not be published (ConnectError)" in caplog.text
 
 
 def test_coroutines_have_their_own(saved: str) -> None:

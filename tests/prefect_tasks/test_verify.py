@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from decimal import Decimal
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import flow, task, unmapped
+from prefect.futures import PrefectConcurrentFuture
+from prefect.states import Cancelled, Completed, Failed
 from rigs.sign_ups import delivers_to, statuses
 
 from prefect_smsverify import SmsVerifyCredentials, averify_number, verify_number
+from prefect_smsverify.actions import check_result
 from smsverify import InvalidRequestError, Order, VerificationError
 from smsverify.simulator import Simulator
 
@@ -207,6 +212,21 @@ def test_a_future_and_a_generator_are_no_results(
             sign_up(action)
         assert caught.value.field == "action"
     assert statuses(simulator) == ["cancelled"] * 3
+
+
+@pytest.mark.parametrize("wrap", [list, tuple, lambda results: dict(enumerate(results))])
+def test_a_future_and_a_state_are_no_results_in_a_collection_either(wrap: Any) -> None:
+    future: Any = PrefectConcurrentFuture(uuid4(), Future())
+    for result in (future, Failed(message="the form is down"), Cancelled()):
+        for returned in (result, wrap([result])):
+            with pytest.raises(InvalidRequestError, match=r"future|state") as caught:
+                check_result(returned)
+            assert caught.value.field == "action"
+    with pytest.raises(InvalidRequestError, match="future"):
+        check_result({future})
+    done = wrap(["account 1", "account 2"])
+    assert check_result(done) is done
+    assert check_result(Completed()).is_completed()
 
 
 def test_a_task_and_a_flow_are_actions(simulator: Simulator, account: SmsVerifyCredentials) -> None:
