@@ -20,7 +20,7 @@ from pydantic import (
 
 from smsverify._input.amounts import FINEST, MOST_DIGITS, is_absurd
 from smsverify._input.ids import order_id_of
-from smsverify._input.phones import phone_digits
+from smsverify._input.phones import is_whole_phone, phone_digits
 from smsverify._input.times import as_datetime
 from smsverify._runtime.clock import DAY
 
@@ -133,9 +133,9 @@ def _as_status(value: Any) -> str:
 
 
 def _as_phone(value: Any) -> Any:
-    """A phone number as it is written; `None` for what has no digit, such as "pending"."""
+    """A phone number as it is written; `None` for what is none, such as "pending", or hides digits."""
     text = _as_text(value)
-    return text if phone_digits(text) is not None else None
+    return text if is_whole_phone(text) else None
 
 
 def _as_order_id(value: Any) -> int:

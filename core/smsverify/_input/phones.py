@@ -13,6 +13,8 @@ _EXTENSION = re.compile(
 # The zero that is dialled inside of a country only: +44 (0)20 7946 0017.
 _TRUNK_ZERO = re.compile(r"(?<=[0-9])(\s*)[(\[]\s*0\s*[)\]]")
 _ABROAD = re.compile(r"(?:00|011)(?=[1-9])")  # what is dialled to leave Europe, and the USA
+# What stands for digits that are not shown.
+_HIDDEN = re.compile(r"[*\u2217\u2022\u25cf\u2026?]|[.-]{3}|(?<![a-wyz])x+(?![a-wyz])", re.IGNORECASE)
 
 
 def phone_digits(phone: str | None) -> str | None:
@@ -38,6 +40,19 @@ def is_same_phone(one: str | None, other: str | None) -> bool:
     return digits == others or bare == others_bare or _is_national(one, others) or _is_national(other, digits)
 
 
+def is_whole_phone(phone: str | None) -> bool:
+    """Whether this is a phone number with all its digits: none is hidden, as in `+1 415 *** 0123`."""
+    return len(_written(phone)[0]) >= _SHORTEST and _HIDDEN.search(_without_extension(phone)) is None
+
+
+def fuller_phone(known: str | None, shown: str | None) -> str | None:
+    """The known number, unless the shown one is the same with more digits, such as the country code."""
+    if known is None or shown is None:
+        return known or shown
+    is_fuller = len(_written(shown)[0]) > len(_written(known)[0]) and is_same_phone(known, shown)
+    return shown if is_fuller else known
+
+
 def _is_national(phone: str | None, international: str) -> bool:
     """Whether a number with a zero in front is the other without its country code, of up to three digits."""
     written, has_plus = _written(phone)
@@ -49,9 +64,13 @@ def _is_national(phone: str | None, international: str) -> bool:
 
 def _written(phone: str | None) -> tuple[str, bool]:
     """The number's digits in ASCII as they are written, and whether a plus is in front."""
-    text = (phone or "").strip()
-    text = re.sub(r"\Atel:", "", text[:100], flags=re.IGNORECASE).strip()
-    ascii_text = "".join(str(int(char)) if char.isdecimal() else char for char in text)
-    number = _TRUNK_ZERO.sub(r"\1", _EXTENSION.sub("", ascii_text))
+    number = _TRUNK_ZERO.sub(r"\1", _without_extension(phone))
     digits = "".join(char for char in number if char.isdecimal())
     return digits, number.lstrip("([ \u200e\u202a\u2068").startswith(("+", "\uff0b"))
+
+
+def _without_extension(phone: str | None) -> str:
+    """A number with its digits in ASCII, and without what is behind it."""
+    text = (phone or "").strip()
+    text = re.sub(r"\Atel:", "", text[:100], flags=re.IGNORECASE).strip()
+    return _EXTENSION.sub("", "".join(str(int(char)) if char.isdecimal() else char for char in text))

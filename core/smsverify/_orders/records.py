@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._input.phones import fuller_phone
 from smsverify._store import sequence
 from smsverify._store.store import Store
 from smsverify._store.tables import constants, is_order, orders, waits
@@ -195,9 +196,7 @@ class Records:
 
     def put_status(self, status: OrderStatus) -> None:
         """Records an order's status, also of an order that was not bought here."""
-        values: dict[str, Any] = {"status": status.status}
-        if status.phone is not None:
-            values["phone"] = status.phone
+        values: dict[str, Any] = {"status": status.status, "phone": status.phone}
         if status.expires_at is not None:
             values |= {"expires_at": status.expires_at.timestamp(), "expires_estimated": False}
         if status.cancelled:
@@ -208,6 +207,8 @@ class Records:
     def _put(self, connection: sa.Connection, order_id: int, values: dict[str, Any]) -> None:
         """Records what the service says of an order: for the first time that it is there, or has ended."""
         known = connection.execute(sa.select(orders).where(self.is_order(order_id))).one_or_none()
+        if known is not None:
+            values["phone"] = fuller_phone(known.phone, values["phone"])
         first = [] if known is not None and known.seen_number is not None else ["seen_number"]
         if has_ended(values["status"]) and (known is None or known.ended_number is None):
             first.append("ended_number")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smsverify._input.phones import is_same_phone, phone_digits
+from smsverify._input.phones import is_same_phone, is_whole_phone, phone_digits
 
 BRITISH = "442079460017"
 AMERICAN = "14155550123"
@@ -62,6 +62,23 @@ def test_what_is_not_one_number(one: str | None, other: str | None) -> None:
     assert not is_same_phone(other, one)
 
 
+@pytest.mark.parametrize(
+    "phone",
+    [
+        *(
+            "+1 415 *** 0123",
+            "***0123",
+            "+1 415 xxx 0123",
+            "+1415555XXXX",
+            "+1 415 555 \u2022\u2022\u2022\u2022",
+        ),
+        *("+1 415 ... 0123", "+1 415 --- 0123", "+1 415 555 01??", "0", "0123", "pending", "", None),
+    ],
+)
+def test_a_number_that_hides_digits_is_not_whole(phone: str | None) -> None:
+    assert not is_whole_phone(phone)
+
+
 WRITTEN = st.builds(
     lambda front, digits, gap, back: front + gap.join(digits) + back,
     st.sampled_from(["+", "00", "011", "0", "(0)", "tel:+", "+44 (0)", ""]),
@@ -76,6 +93,11 @@ def test_sameness_goes_both_ways_and_needs_the_same_end(one: str, other: str) ->
     assert is_same_phone(one, other) == is_same_phone(other, one)
     ends = [(phone_digits(phone) or "")[-7:] for phone in (one, other)]
     assert ends[0] == ends[1] or not is_same_phone(one, other)
+
+
+@given(WRITTEN)
+def test_however_it_is_written_a_number_with_all_its_digits_is_whole(phone: str) -> None:
+    assert is_whole_phone(phone)
 
 
 @given(st.one_of(st.none(), st.text()))

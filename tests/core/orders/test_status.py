@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from requests_mock import Mocker
 from rigs.clocks import later
+from rigs.offline import PHONE
 from rigs.purchases import buy_number
 from rigs.rooms import rooms_of
 
@@ -50,6 +51,30 @@ def test_an_order_of_another_store_is_asked_for_once(
     assert simulator.order(order.order_id).status_requests == 1
 
 
+@pytest.mark.parametrize(
+    "less", ["+1 415 *** 0123", "***0123", "0", "4155550123", "+1 415 555 0124", "+1 415 555 01xx", None]
+)
+def test_a_phone_on_record_is_not_replaced_by_less_or_by_another(
+    less: str | None, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    for phone in (PHONE, less):
+        requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "pending", "phone": phone})
+        hook.get_status(7)
+    assert hook.get_order(7).phone == PHONE
+
+
+@pytest.mark.parametrize("less", ["4155550123", "***0123", "pending", None])
+def test_a_phone_on_record_is_completed(
+    less: str | None, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    for phone in (less, PHONE):
+        requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "pending", "phone": phone})
+        hook.get_status(7)
+    assert hook.get_order(7).phone == PHONE
+
+
 def test_what_is_seen_is_kept_and_a_later_look_does_not_lose_what_an_earlier_one_knew(
     requests_mock: Mocker, make_hook: MakeHook, any_store_url: str
 ) -> None:
@@ -57,14 +82,14 @@ def test_what_is_seen_is_kept_and_a_later_look_does_not_lose_what_an_earlier_one
     requests_mock.get(
         f"{URL}/status/",
         [
-            {"json": {"order_id": 7, "status": "active", "phone": "+1 1", "time_left_seconds": 3600}},
+            {"json": {"order_id": 7, "status": "active", "phone": PHONE, "time_left_seconds": 3600}},
             {"json": {"order_id": 7, "status": "odd-" * 100}},
         ],
     )
     first = hook.get_status(7)
     hook.get_status(7)
     known = hook.get_order(7)
-    assert (known.status, known.phone) == ("odd-" * 100, "+1 1")
+    assert (known.status, known.phone) == ("odd-" * 100, PHONE)
     assert known.expires_at is not None
     assert first.expires_at is not None
     assert abs((known.expires_at - first.expires_at).total_seconds()) < 1
