@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from smsverify.checks import check_after, check_sender
 from smsverify.errors import StoreError
+from smsverify.text import log_of
 from smsverify.wings import plan_release, store_name, store_time
 from smsverify_provider.resuming import RESUME_GAP, longest_deferral
 
@@ -16,6 +19,13 @@ if TYPE_CHECKING:
 
     from smsverify.models import Message
     from smsverify_provider.hooks.smsverify import SmsVerifyHook
+
+log = log_of(__name__)
+
+_Result = TypeVar("_Result")
+
+STORE_PATIENCE = 60.0  # seconds; a database that restarts or fails over takes about that long
+STORE_PAUSE = 2.0  # seconds until a store that could not be used is tried again
 
 
 def waiter_of(hook: SmsVerifyHook, ti: Any) -> str:
@@ -104,3 +114,26 @@ def brought(message: Message | None, order_id: int | str) -> Message:
             "the workers the same store_url"
         )
     return message
+
+
+def outlasting_outages(work: Callable[[], _Result]) -> _Result:
+    """Does some work at the end of a wait, and does it again while the store cannot be used.
+
+    Args:
+        work: may be done again from its beginning.
+
+    Raises:
+        StoreError: the store cannot be used for a minute.
+    """
+    from smsverify.wings import Outages
+
+    end, outages = time.monotonic() + STORE_PATIENCE, Outages()
+    while True:
+        try:
+            return work()
+        except StoreError as error:
+            if time.monotonic() > end:
+                raise
+            if outages.begin_with(error):
+                log.warning("The wait is over, and the store is tried again for a minute: %s", error)
+            time.sleep(STORE_PAUSE)

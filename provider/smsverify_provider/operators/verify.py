@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from smsverify.checks import (
@@ -38,7 +39,7 @@ from smsverify_provider.arguments import (
     is_known,
     known,
 )
-from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
+from smsverify_provider.deferring import brought, defer, outlasting_outages, plan_giving_back, waiter_of
 from smsverify_provider.kills import give_back, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import decoded, encoded, without_frames
@@ -227,8 +228,9 @@ class SmsVerifyOperator(WaitsForTurn):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Takes the code, or tries the next number."""
-        self._open(context)
-        self._waiter = f"{waiter_of(self._hook, self._ti)}/"  # its trigger has the order
+        from smsverify.numbers import errors_logged
+
+        self._open_after_wait(context)
         order_id = self._order_id = event["order_id"]
         try:
             self._check(self._arguments())
@@ -242,7 +244,8 @@ class SmsVerifyOperator(WaitsForTurn):
             order, outcome = series.resume(order_id, event["holder"]), event["outcome"]
             if outcome in ("other_store", "refused"):
                 if order is not None:  # after this error comes no further try that could use it
-                    series.fail(order, "given_up", event["detail"])
+                    with errors_logged(order_id):
+                        series.fail(order, "given_up", event["detail"])
                 raise AirflowFailException(event["detail"])
             if order is not None and outcome in ("timeout", "ended"):
                 series.fail(order, "no_code", event["reason"])
@@ -257,13 +260,23 @@ class SmsVerifyOperator(WaitsForTurn):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):
-            self._open(context)
-            self._waiter = f"{waiter_of(self._hook, self._ti)}/"
-            with self._attempts_so_far() as series:
-                for order in map(series.resume, [one.order_id for one in series.tried() if one.order_id]):
-                    if order is not None and not self._is_taken(order.order_id):
-                        series.give_up(order, "its trigger failed before the end of the wait")
+            try:
+                self._give_up(context)
+            except StoreError as error:
+                self.log.error(
+                    "The number that was tried is not given back, because the store cannot be used: %s. The "
+                    "next try of the task goes on with it; otherwise, the next reconciliation with "
+                    "`cancel_after` gives it back",
+                    error,
+                )
             raise
+
+    def _give_up(self, context: Context) -> None:
+        self._open_after_wait(context)
+        with self._attempts_so_far() as series:
+            for order in map(series.resume, [one.order_id for one in series.tried() if one.order_id]):
+                if order is not None and not self._is_taken(order.order_id):
+                    series.give_up(order, "its trigger failed before the end of the wait")
 
     def on_kill(self) -> None:
         """Gives the number back that is tried, unless a further try is to come."""
@@ -359,7 +372,8 @@ class SmsVerifyOperator(WaitsForTurn):
             raise without_frames(NotFoundError(event["detail"]))
         if event["outcome"] == "failed":
             raise without_frames(SmsVerifyError(event["detail"]))
-        return brought(self._look(event["order_id"]), event["order_id"])
+        message = outlasting_outages(partial(self._look, event["order_id"]))
+        return brought(message, event["order_id"])
 
     def _end_without_records(self, event: Mapping[str, Any]) -> NoReturn:
         """Gives back an order that was bought with what the connection held before. It buys no other one."""
@@ -376,14 +390,16 @@ class SmsVerifyOperator(WaitsForTurn):
         if event.get("cancelled"):
             return "The order is cancelled already, because no code came in time"
         reason = "the connection of its task was changed while that waited"
-        if self._hook.release(order_id, reason, waiter=self._waiter, undo=True):
-            return "The order is cancelled"
         try:
+            if self._hook.release(order_id, reason, waiter=self._waiter, undo=True):
+                return "The order is cancelled"
             status = self._hook.get_status(order_id)
         except NotFoundError:
             return "The service does not know the order under the present key: cancel it with the old one"
         except SmsVerifyError as error:
-            return f"The order is not cancelled yet, which is tried again ({error})"
+            is_lost = isinstance(error, StoreError)  # the wish is not on record
+            next_ = f"so do that with `smsverify cancel {order_id}`" if is_lost else "which is tried again"
+            return f"The order is not cancelled yet, {next_} ({error})"
         if status.arrived or status.ended:
             return f"The order is not cancelled: it is {status.status}, or its code has come"
         return "The order is not cancelled yet, which is tried again"
@@ -421,6 +437,11 @@ class SmsVerifyOperator(WaitsForTurn):
         if self._is_killed:
             self._stop.set()
         self._hook = SmsVerifyHook(self.smsverify_conn_id)
+
+    def _open_after_wait(self, context: Context) -> None:
+        self._open(context)
+        # Its trigger has the order.
+        self._waiter = outlasting_outages(lambda: f"{waiter_of(self._hook, self._ti)}/")
 
     def _attempts(self, key: int | str | None) -> Any:
         purchase = {name: getattr(self, name) for name in (*PURCHASE[1:], *LIMITS)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
@@ -36,7 +36,7 @@ from smsverify_provider.arguments import (
     check_text_sender,
     order_id_in,
 )
-from smsverify_provider.deferring import brought, defer, plan_giving_back, waiter_of
+from smsverify_provider.deferring import brought, defer, outlasting_outages, plan_giving_back, waiter_of
 from smsverify_provider.kills import give_back, within_kill_budget
 from smsverify_provider.links import SmsVerifyOrderLink
 from smsverify_provider.results import without_frames
@@ -168,11 +168,10 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
         order_id = self.order_id = check_order_id(order_id_in(self.order_id))
         self._ti = context.get("ti")
         hook = self._hook = self._make_hook()
-        self._waiter = waiter_of(hook, self._ti)
         try:
             self._check(self._arguments())
             self.timeout = check_seconds(self.timeout, "timeout")
-            return self._wait(context, hook, order_id, self._waiter)
+            return self._wait(context, hook, order_id)
         except AirflowRescheduleException:
             raise
         except (AirflowSensorTimeout, AirflowSkipException) as end:
@@ -185,48 +184,69 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             self._give_back_after(error)
             raise
 
-    def _wait(self, context: Context, hook: SmsVerifyHook, order_id: int, waiter: str) -> Any:
-        claim(hook, order_id, waiter)
-        message = self._look(hook, ask=False)
-        if message is not None:
-            return self._returned(context, message.as_dict())
-        if self.deferrable:
-            if self.cancel_on_timeout:
-                plan_giving_back(hook, order_id, waiter=waiter, patience=self.timeout + START)
-            defer(
-                self,
-                hook,
-                order_id,
-                waiter=waiter,
-                seconds=self.timeout,
-                backstop=self._backstop,
-                cancel_on_timeout=self.cancel_on_timeout,
-                cancel_on_kill=self.cancel_on_kill,
-                after=self.after,
-                sender=self.sender,
-                pattern=self.pattern,
-                smsverify_conn_id=self.smsverify_conn_id,
-            )
-        if not context.get("task_reschedule_count"):
+    def _wait(self, context: Context, hook: SmsVerifyHook, order_id: int) -> Any:
+        # With `reschedule`, the wait has begun long ago, and an outage of the store does not end it.
+        if self.deferrable or not self.reschedule or not context.get("task_reschedule_count"):
+            waiter = self._claim(hook)
+            message = self._look(hook, ask=False)
+            if message is not None:
+                return self._returned(context, message.as_dict())
+            if self.deferrable:
+                self._defer(hook, order_id, waiter)
             log_wait(hook, order_id, self.timeout)
         try:
             return self._returned(context, super().execute(context))
         except (AirflowSensorTimeout, AirflowSkipException) as end:
-            is_timeout = end.__cause__ is None  # otherwise a failure that `soft_fail` makes a skip
-            is_cancelled = self.cancel_on_timeout and hook.release(order_id, NO_CODE, waiter=waiter)
-            # The status is read before the cancellation: it may have shown the code at the last moment.
-            message = self._look(hook, ask=False)
-            if message is not None:
-                return self._returned(context, message.as_dict())
-            if is_timeout:
-                text = missing_code(hook, order_id, is_cancelled=is_cancelled, **self._wanted())
-                end = type(end)(text)
-            raise end from None
+            message = outlasting_outages(partial(self._end, hook, order_id, end))
+            return self._returned(context, message.as_dict())
+
+    def _claim(self, hook: SmsVerifyHook) -> str:
+        """Claims the order, if this process has not done so. Returns who waits for it."""
+        if self._waiter is None:
+            waiter = waiter_of(hook, self._ti)
+            claim(hook, check_order_id(self.order_id), waiter)
+            self._waiter = waiter
+        return self._waiter
+
+    def _defer(self, hook: SmsVerifyHook, order_id: int, waiter: str) -> NoReturn:
+        if self.cancel_on_timeout:
+            plan_giving_back(hook, order_id, waiter=waiter, patience=self.timeout + START)
+        defer(
+            self,
+            hook,
+            order_id,
+            waiter=waiter,
+            seconds=self.timeout,
+            backstop=self._backstop,
+            cancel_on_timeout=self.cancel_on_timeout,
+            cancel_on_kill=self.cancel_on_kill,
+            after=self.after,
+            sender=self.sender,
+            pattern=self.pattern,
+            smsverify_conn_id=self.smsverify_conn_id,
+        )
+
+    def _end(
+        self, hook: SmsVerifyHook, order_id: int, end: AirflowSensorTimeout | AirflowSkipException
+    ) -> Message:
+        """Gives the number back at the end of the wait, unless its code has come at the last moment."""
+        is_timeout = end.__cause__ is None  # otherwise a failure that `soft_fail` makes a skip
+        waiter = self._waiter or waiter_of(hook, self._ti)
+        is_cancelled = self.cancel_on_timeout and hook.release(order_id, NO_CODE, waiter=waiter)
+        # The status is read before the cancellation: it may have shown the code at the last moment.
+        message = self._look(hook, ask=False)
+        if message is not None:
+            return message
+        if is_timeout:
+            text = missing_code(hook, order_id, is_cancelled=is_cancelled, **self._wanted())
+            end = type(end)(text)
+        raise end from None
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Looks once for the SMS."""
         hook = self._hook or self._make_hook()
         try:
+            self._claim(hook)
             message = self._look(hook)
         except (AuthenticationError, NotFoundError, OrderEndedError) as error:
             raise AirflowFailException(str(error)) from error
@@ -259,7 +279,8 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             if event["outcome"] != "arrived":
                 raise AirflowFailException(event["detail"])
             self._check(self._arguments())
-            message = brought(self._look(self._make_hook()), self.order_id)
+            message = outlasting_outages(partial(self._look, self._make_hook()))
+            message = brought(message, self.order_id)
             return self._returned(context, message.as_dict())
         except Exception as error:
             self._give_back_after(error)
@@ -272,8 +293,7 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         except (AirflowSensorTimeout, AirflowSkipException) as end:
             if next_method != "execute_complete" and self.cancel_on_timeout:
-                hook, reason = self._make_hook(), "no triggerer has waited for its code"
-                hook.release(self.order_id, reason, waiter=f"{waiter_of(hook, context.get('ti'))}/")
+                self._release_unserved(context)
             raise without_frames(end) from None
         except AirflowFailException as end:
             raise without_frames(end) from None
@@ -282,6 +302,14 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
                 self._ti = context.get("ti")
                 self._give_back("the trigger that waited for its code has failed")
             raise
+
+    def _release_unserved(self, context: Context) -> None:
+        from smsverify.numbers import errors_logged
+
+        hook, order_id = self._make_hook(), check_order_id(self.order_id)
+        with errors_logged(order_id):
+            waiter = f"{waiter_of(hook, context.get('ti'))}/"
+            hook.release(order_id, "no triggerer has waited for its code", waiter=waiter)
 
     def on_kill(self) -> None:
         """Gives the number back, unless another call waits for it by now, or this task will run again."""
@@ -296,16 +324,14 @@ class SmsVerifyOtpSensor(CheckedOperator, BaseSensorOperator):
             self._give_back("the wait for its code has failed", is_last=is_last)
 
     def _give_back(self, reason: str = "the task that waited was killed", *, is_last: bool = False) -> None:
+        from smsverify.numbers import errors_logged
+
         hook, order_id = self._hook or self._make_hook(), check_order_id(self.order_id)
-        give_back(
-            hook,
-            order_id,
-            ti=self._ti,
-            waiter=self._waiter
-            or f"{waiter_of(hook, self._ti)}/",  # after a deferral, its trigger has the order
-            tries_left=False if is_last else None,
-            reason=reason,
-        )
+        with errors_logged(order_id):
+            # After a deferral, its trigger has the order.
+            waiter = self._waiter or f"{waiter_of(hook, self._ti)}/"
+            tries_left = False if is_last else None
+            give_back(hook, order_id, ti=self._ti, waiter=waiter, tries_left=tries_left, reason=reason)
 
     def _look(self, hook: SmsVerifyHook, *, ask: bool = True) -> Message | None:
         return hook.check_otp(self.order_id, ask=ask, **self._wanted())
