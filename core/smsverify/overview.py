@@ -155,7 +155,7 @@ class Requests(_Row):
         limit: how many may be.
         period: seconds.
         waiting: by purpose (`release`, `poll`, `read`, `purchase`), how many wait for their turn.
-        refusals: how often the service has answered 429 so far.
+        refusals: how often the service has refused a request for its rate so far.
         blocked_until: UTC; nothing is sent before. `None` if requests may be sent.
     """
 

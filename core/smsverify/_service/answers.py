@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from smsverify._input.times import as_datetime
 from smsverify._service.bodies import (
     EMPTY,
     OF_AN_ORDER,
@@ -36,7 +37,7 @@ from smsverify.errors import (
     ServiceUnavailableError,
     UnexpectedResponseError,
 )
-from smsverify.models import KNOWN_STATUSES
+from smsverify.models import known_status
 from smsverify.otp import extract_otp
 from smsverify.text import masked, printable
 
@@ -57,19 +58,24 @@ _NOTHING_BOUGHT = re.compile(
     r"( (for|in) this (service|country|area code))?( (right now|at the moment))?"
     r"|invalid (or missing )?api key|rate limit exceeded maximum 60 requests per minute"
 )
+# Words of the documentation, which show that an error comes from the service, in whatever envelope.
+_OWN_WORDS = re.compile(rf"{_NOTHING_BOUGHT.pattern}|order (not found|cannot be cancelled)")
 
 # What an envelope says of a failure: in `status`, or as a status of HTTP in one of these fields.
 _FAILURE = frozenset({"error", "fail", "failure", "failed"})
+_NO_ERROR = frozenset({"", "0", "none", "null", "false", "no", "no error"})
 _STATUS_CODE_KEYS = ("status", "code", "status_code")
 
 # An error may quote the values of these fields. Any other may hold a code: the error names its type only.
 _QUOTED = frozenset({"success", "status", "error", "errors", "detail", "non_field_errors", "title"})
 # A body with one of the first names comes from the service; with one of the second, from a proxy or a
-# firewall.
+# firewall, unless its words are the service's.
 _OWN_KEYS = frozenset({"success", "error", "errors", "detail", "non_field_errors"})
 _OF_A_PROXY = frozenset({"title", "ray_id", "cloudflare_error"})
 _NO_TEXT = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | re.DOTALL)
 _NAME_IN_JSON = re.compile(r'"([^"]{1,40})"\s*:')
+_SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:s|secs?|seconds?)?", re.IGNORECASE)
+_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 _HTTP_DATE = re.compile(r"[A-Za-z]{3,9},? [^,]*")
 
 _OF_THE_KEY = r"api key|authentication"
@@ -121,15 +127,18 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds, from either form of the header. A date is relative to the service's own clock.
+        """Seconds, from any form of the header. A date is relative to the service's own clock.
 
         Where the header came several times, the longest time counts.
         """
-        value = (self.headers.get("Retry-After") or "").strip()
+        value = (self.headers.get("Retry-After") or "").replace('"', "").strip()
         parts = [part.strip() for part in value.split(",")]
-        if all(re.fullmatch(r"[0-9]+(\.[0-9]+)?", part) for part in parts):
-            return min(max(map(float, parts)), LONGEST_RETRY_AFTER)
+        seconds = [_SECONDS.fullmatch(part) for part in parts]
+        if all(seconds):
+            return min(max(float(one[1]) for one in seconds if one), LONGEST_RETRY_AFTER)
         dates = [date for date in map(_http_date, _HTTP_DATE.findall(value)) if date is not None]
+        times = [as_datetime(part) for part in parts if _ISO_DATE.match(part)]
+        dates += [when.timestamp() for when in times if when is not None]
         if not dates:
             return None
         now = time.time() if self.date is None else self.date
@@ -167,7 +176,23 @@ def _is_failure(body: dict[str, Any], endpoint: str) -> bool:
         return True
     if body.get("success"):
         return False
-    return bool(body.get("error")) or _has_status_of_a_failure(body, endpoint.endswith("/status/"))
+    is_status = endpoint.endswith("/status/")
+    return _has_error(body, is_status) or _has_status_of_a_failure(body, is_status)
+
+
+def _has_error(body: dict[str, Any], is_status: bool) -> bool:
+    """Whether `error` says that a request has failed. A status may say there how its order has ended."""
+    error = body.get("error")
+    if not error or (isinstance(error, str) and words_of(error) in _NO_ERROR):
+        return False
+    return not (is_status and any(_is_of_an_order(part) for part in (body, body.get("data"))))
+
+
+def _is_of_an_order(part: Any) -> bool:
+    """Whether an object names an order, and how it is or its code."""
+    if not isinstance(part, dict) or OF_AN_ORDER.isdisjoint(part):
+        return False
+    return known_status(part.get("status")) is not None or part.get("otp") not in EMPTY
 
 
 def _has_status_of_a_failure(body: dict[str, Any], is_status: bool) -> bool:
@@ -175,11 +200,11 @@ def _has_status_of_a_failure(body: dict[str, Any], is_status: bool) -> bool:
 
     So it is in the answer about an order's status, where a field of an order is empty, or no text says why.
     """
-    word = str(body.get("status")).strip().lower()
+    word, known = str(body.get("status")).strip().lower(), known_status(body.get("status"))
     is_failure = word in _FAILURE or any(_is_code_of_a_failure(body, key) for key in _STATUS_CODE_KEYS)
     named = {name for name, value in body.items() if is_status or value not in EMPTY}
-    is_of_an_order = word in KNOWN_STATUSES - _FAILURE or not OF_AN_ORDER.isdisjoint(named)
-    is_bare = is_status and word in KNOWN_STATUSES and envelope(body)[0] is None
+    is_of_an_order = known not in (None, *_FAILURE) or not OF_AN_ORDER.isdisjoint(named)
+    is_bare = is_status and known is not None and envelope(body)[0] is None
     return is_failure and not (is_of_an_order or is_bare or has_something_of_an_order(body))
 
 
@@ -225,9 +250,13 @@ def _is_of_the_service(answer: Answer) -> bool:
         # Texts: so Django REST framework answers a refused value. It does not answer a refused key so.
         is_texts = body != [] and all(isinstance(text, str) for text in body)
         return is_texts and answer.status_code not in (401, 403)
+    text, named = envelope(body)
+    if text is not None and _OWN_WORDS.fullmatch(words_of(text)):
+        return True
     if not isinstance(body, dict) or not _OF_A_PROXY.isdisjoint(body):
         return False
-    return envelope(body)[1] is not None or not _OWN_KEYS.isdisjoint(body)
+    says_failure = text is not None and str(body.get("status")).strip().lower() in _FAILURE
+    return says_failure or named is not None or not _OWN_KEYS.isdisjoint(body)
 
 
 def _says_nothing_was_bought(body: Any) -> bool:

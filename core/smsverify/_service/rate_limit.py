@@ -91,8 +91,8 @@ class RateLimitState:
         period: seconds.
         available: requests that could be sent now.
         waiting: requests that wait for their turn, of all processes.
-        blocked_until: UTC; no request is sent before, because the service answered 429. Otherwise `None`.
-        refusals: how often the service has answered 429 so far.
+        blocked_until: UTC; no request is sent before, because the service limits the rate. Otherwise `None`.
+        refusals: how often the service has refused a request for its rate so far.
     """
 
     limit: int
@@ -271,7 +271,7 @@ class RateLimit:
         )
 
     def block(self, seconds: float) -> None:
-        """Makes all who share the key wait, because the service asked for it (429)."""
+        """Makes all who share the key wait, because the service asked for it."""
         seconds = min(max(seconds, 0.0), self._slots.longest_block)
         with self.store.write() as connection:
             snapshot = self._slots.locked(connection)
@@ -283,7 +283,7 @@ class RateLimit:
         self._meter.count(REFUSALS)
         if until - snapshot.blocked_until > seconds / 2:  # not for each request that was under way
             log.warning(
-                "The service answered 429: all who share this API key send nothing before %s (for %.1f s)",
+                "The service limits the rate: all who share this API key send nothing before %s (for %.1f s)",
                 f"{self.store.utc(until):%Y-%m-%d %H:%M:%S} UTC",
                 seconds,
             )

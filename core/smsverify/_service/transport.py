@@ -280,6 +280,8 @@ class Transport:
             self.clock.note(answer.date)
             return reply
         error = as_error(answer)
+        if isinstance(error, RateLimitedError):  # said in words, with another status than 429
+            self._rate_limit.block(max(error.retry_after or 0.0, self._backoff(0)))
         if is_post and not call.is_repeatable and not is_rejection(answer):
             raise OutcomeUnknown(error)
         raise error

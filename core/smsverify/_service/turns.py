@@ -173,7 +173,7 @@ class Snapshot:
         slots: the slots, the first to be free first.
         blocked_until: no request is sent before this.
         polled_until: codes are polled for until then.
-        refusals: how often the service has answered 429.
+        refusals: how often the service has refused a request for its rate.
         sharing: how the slots are shared.
     """
 

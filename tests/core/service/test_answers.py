@@ -1,10 +1,8 @@
-"""What an answer means: which error, in whose words, when to come back, and what of it is quoted."""
+"""What an answer means: which error, in whose words, and what of it is quoted."""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -197,6 +195,32 @@ def test_a_2xx_that_says_success_false_or_nothing_but_an_error_is_none() -> None
     assert as_reply(answer(200, {"success": True, "error": None, "order_id": 1})) is not None
 
 
+@pytest.mark.parametrize("word", ["none", "None", "0", "null", "false", "-", "No error"])
+def test_a_word_for_none_is_no_error(word: str) -> None:
+    assert as_reply(answer(200, {"error": word, "order_id": 7, "status": "pending"})) is not None
+    assert as_reply(answer(200, {"error": f"{word} at all", "order_id": 7, "status": "pending"})) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "is_reply"),
+    [
+        ({"order_id": 7, "status": "expired", "error": "No SMS received in time"}, True),
+        ({"order_id": 7, "status": "failed", "error": "Provider timeout"}, True),
+        ({"otp": "548921", "error": "Delivered late"}, True),
+        ({"data": {"order_id": 7, "status": "expired"}, "error": "No SMS received in time"}, True),
+        ({"order_id": 7, "error": "Order not found"}, False),
+        ({"order_id": 7, "status": "error", "error": "Oops"}, False),
+        ({"status": "failed", "error": "Oops"}, False),
+        ({"otp": None, "error": "Oops"}, False),
+        ({"success": False, "order_id": 7, "status": "expired", "error": "Oops"}, False),
+    ],
+)
+def test_an_error_in_the_status_of_an_order_is_the_order_s(body: dict[str, Any], is_reply: bool) -> None:
+    asked = Answer(200, {}, json.dumps(body), "GET /api/v1/order/7/status/", KEY)
+    assert (as_reply(asked) is not None) is is_reply
+    assert as_reply(answer(201, body)) is None
+
+
 @pytest.mark.parametrize("body", ["", "<html>", "{", "[" * 100_000, "\ufeff["])
 def test_a_2xx_that_is_not_json_cannot_be_read(body: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (whatever the words)
@@ -227,6 +251,32 @@ def test_what_a_proxy_answers_says_nothing_of_key_order_or_wallet(status: int, b
     assert type(error) is errors.ServiceUnavailableError
     assert error.status_code == status
     assert "base_url" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (402, {"status": "error", "message": "Insufficient balance"}, errors.InsufficientBalanceError),
+        (404, {"status": "fail", "message": "Service not available"}, errors.NotAvailableError),
+        (400, {"status": "error", "message": "Provider says no"}, errors.ServiceError),
+        (404, {"code": 404, "message": "Service not available"}, errors.NotAvailableError),
+        (404, {"code": 404, "message": "Order not found"}, errors.NotFoundError),
+        (402, {"error_code": "X", "message": "Insufficient balance"}, errors.InsufficientBalanceError),
+        (401, {"status": "error", "message": "Invalid API key"}, errors.AuthenticationError),
+        (401, {"code": "unauthorized", "message": "Invalid API key"}, errors.AuthenticationError),
+        (
+            402,
+            {"type": "about:blank", "title": "Payment Required", "detail": "Insufficient balance"},
+            errors.InsufficientBalanceError,
+        ),
+        (402, '"Insufficient balance"', errors.InsufficientBalanceError),
+    ],
+)
+def test_the_service_s_words_are_its_own_in_other_envelopes_too(
+    status: int, body: Any, kind: type[errors.ServiceError]
+) -> None:
+    assert type(error_of(status, body)) is kind
+    assert is_rejection(answer(status, body))
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -291,56 +341,6 @@ def test_a_number_that_is_none_spoils_nothing_else(body: str, read: Any) -> None
 def test_only_a_clear_no_proves_that_nothing_was_carried_out(status: int, body: Any, rejected: bool) -> None:
     refusal = answer(status, body)
     assert is_rejection(refusal) is rejected
-
-
-# ------------------------------------------------------------------ when to come back
-
-
-def at(seconds: float) -> str:
-    when = datetime(2026, 5, 12, tzinfo=timezone.utc) + timedelta(seconds=seconds)
-    return format_datetime(when, usegmt=True)
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry_After": "7"}, 7),
-        ({"Retry_After": " 1.5 "}, 1.5),
-        ({"Retry_After": "0"}, 0),
-        ({"Retry_After": "86400"}, 3600),
-        ({"Retry_After": "9" * 400}, 3600),
-        ({"Retry_After": at(30), "Date": at(0)}, 30),
-        ({"Retry_After": at(-30), "Date": at(0)}, 0),
-        ({"Retry_After": at(90_000), "Date": at(0)}, 3600),
-        ({"Retry_After": "5, 7"}, 7),
-        ({"Retry_After": f"{at(30)}, {at(20)}", "Date": at(0)}, 30),
-        ({"Retry_After": "Tue May 12 00:00:30 2026", "Date": at(0)}, 30),
-        ({"Retry_After": "Tue, 12 May 2026 00:00:30 -0000", "Date": at(0)}, 30),
-        ({"Retry_After": at(30), "Date": at(-100_000_000)}, 3600),
-        ({"Retry_After": at(30), "Date": at(100_000_000)}, 0),
-        ({"Retry_After": "1e3"}, None),
-        ({"Retry_After": "soon"}, None),
-        ({"Retry_After": "-5"}, None),
-        ({"Retry_After": "NaN"}, None),
-        ({"Retry_After": "inf"}, None),
-        ({"Retry_After": ""}, None),
-        ({"Retry_After": "Mon, 99 Foo 2026 00:00:00 GMT"}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date_by_the_service_s_own_clock_or_nothing(
-    headers: dict[str, str], seconds: float | None
-) -> None:
-    assert answer(429, "", **headers).retry_after == seconds
-    assert error_of(429, "", **headers).retry_after == seconds
-    assert error_of(503, "", **headers).retry_after == seconds
-
-
-def test_a_date_without_the_service_s_clock_is_relative_to_ours() -> None:
-    until = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True)
-    seconds = answer(429, "", Retry_After=until).retry_after
-    assert seconds is not None
-    assert 0 < seconds <= 60
 
 
 # ------------------------------------------------------------------ what is quoted

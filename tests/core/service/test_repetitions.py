@@ -23,6 +23,7 @@ from rigs.wire import (
 
 from smsverify import errors
 from smsverify._service.rate_limit import Priority
+from smsverify._service.transport import OutcomeUnknown
 
 # ------------------------------------------------------------------ reads
 
@@ -275,3 +276,34 @@ def test_no_number_of_refusals_ends_a_call_before_its_deadline(
 ) -> None:
     transport = make_transport(wire.url)
     assert transport._backoff(5000) <= 0.5  # 30 s of the service's minute
+
+
+# ------------------------------------------------------------------ a refusal for the rate, in words
+
+
+LIMITED = {"error": "Rate limit exceeded. Maximum 60 requests per minute."}
+
+
+@pytest.mark.parametrize("status", [200, 400, 403])
+def test_a_refusal_for_the_rate_makes_everybody_wait_whatever_its_status(
+    status: int, wire: WireServer, make_transport: MakeTransport
+) -> None:
+    wire.on("GET", answer(status, LIMITED, Retry_After="2"), answer(200, {}))
+    transport = make_transport(wire.url)
+    began = time.monotonic()
+    with pytest.raises(errors.RateLimitedError) as caught:
+        transport.get("/api/v1/order/7/status/")
+    assert caught.value.retry_after == 2
+    make_transport(wire.url).get("/api/v1/orders/")
+    assert time.monotonic() - began >= 2
+
+
+def test_a_purchase_that_may_have_been_made_before_the_rate_was_refused_is_unknown(
+    wire: WireServer, make_transport: MakeTransport
+) -> None:
+    wire.on("POST", answer(201, {"error": "Rate limit exceeded"}, Retry_After="5"))
+    transport = make_transport(wire.url)
+    with pytest.raises(OutcomeUnknown):
+        buy(transport)
+    assert wire.posts == 1
+    assert transport._rate_limit.state().blocked_until is not None
