@@ -40,6 +40,31 @@ _WAITING = re.compile(
     r"(?:\s+(?:on|to|for|order|number)\b){0,3}[\s#.…!]*",
     re.IGNORECASE,
 )
+# The same with any words of this vocabulary, as small letters with one space between the words.
+_SMS = r"(?:sms|codes?|otps?|messages?|texts?)"
+_NOT_YET = (
+    r"(?:wait(?:ing)?|await(?:ing)?|listening|not|no|none|nothing|0|zero|(?:has|have|is|are|was|did|does)n t)"
+)
+_FILLING = (
+    r"(?:you have|we|it|there|is|are|re|s|was|has|have|been|be|an?|any|the|your|our|new|incoming|this|that"
+    r"|and|for|from|on|to|in|of|still|please|currently|now|just|yet|try|again|later|soon|number|phone|provider"
+    r"|upstream|operator|verification|receiv(?:e|ed|ing)|arriv(?:e|ed|ing)|come|available|found)"
+)
+_NO_SMS = re.compile(
+    rf"(?=.*\b(?:{_SMS}|wait(?:ing)?|await(?:ing)?|yet|received|arrived)\b)"
+    rf"(?:(?:{_FILLING}|{_SMS}) )*{_NOT_YET}(?: (?:{_FILLING}|{_SMS}|{_NOT_YET}))*"
+    rf"|(?:{_FILLING} )*ready to receive {_SMS}"
+)
+# Whole sentences of the service about an order, with # for a date, a time, an amount or a length.
+_ITS_ORDER = r"(?:(?:the |your |this )?(?:order|rental|(?:phone )?number) )"
+_OWN_SENTENCE = re.compile(
+    rf"ok|success(?:ful(?:ly)?)?|queued|searching|hold on|{_SMS} (?:is )?pending"
+    rf"|{_ITS_ORDER}?(?:is )?(?:now )?(?:active|in use|in queue)"
+    r"|(?:the |your |this )?(?:phone )?number (?:is )?(?:now )?ready"
+    rf"|{_ITS_ORDER}?status (?:has been |was )?(?:retrieved|fetched|found)(?: successfully)?"
+    rf"|{_ITS_ORDER}?(?:is )?(?:active|valid|expires|ends) (?:until|till|for|in|at|on) #"
+    rf"|(?:time |days |hours )?(?:left|remaining) #|# (?:left|remaining)"
+)
 # Words of a protocol that many such services speak: nothing yet, and what stands before a code.
 _STATUS_NOTHING = re.compile(r"STATUS_(?:WAIT|CANCEL)\w*(?::.*)?", re.IGNORECASE)
 _STATUS_CODE = re.compile(r"\ASTATUS_OK:\s*", re.IGNORECASE)
@@ -86,7 +111,8 @@ def read_fields(
     Args:
         otp, message: as the service gives them, of any type.
         status: of the order. Only a completed order shows that a word is an SMS. What is pending, has
-            failed or has ended otherwise, has none without a code: such a text may be the service's own.
+            failed or has ended otherwise, has none without a code: such a text may be the service's own. Of
+            any other, a text is an SMS unless it is a sentence that only the service says.
         phone, order_id: the order's own numbers, which are no code.
         needs_code: a text without a code is the service's own, whatever the status.
 
@@ -99,6 +125,8 @@ def read_fields(
     code, text = _read(otp, message, digits, own, may_be_word=word == "completed")
     if code is not None or text is None:
         return code, text
+    if word != "completed" and _is_own_sentence(text, own):
+        return None, None
     if needs_code:
         is_sms = _code_in(text, own) is not None
     else:
@@ -186,7 +214,21 @@ def _is_nothing(text: str, words_for_it: frozenset[str], own: re.Pattern[str]) -
     has_none = (not words and text.isascii()) or set(text) <= set("…–—- .")
     if has_none or (words != "" and words in words_for_it):
         return True
-    return _WAITING.fullmatch(own.sub("…", text)) is not None
+    rest = own.sub("…", text)
+    return _WAITING.fullmatch(rest) is not None or _NO_SMS.fullmatch(_words(rest)) is not None
+
+
+def _is_own_sentence(text: str, own: re.Pattern[str]) -> bool:
+    """Whether a text is a sentence that the service says about an order itself."""
+    if len(text) > LONGEST_SMS:
+        return False
+    plain = _words(_IS_NO_CODE.sub(" # ", own.sub("…", text)))
+    return _OWN_SENTENCE.fullmatch(re.sub("#(?: (?:t )?#)*(?: z)?", "#", plain)) is not None
+
+
+def _words(text: str) -> str:
+    """The words of a text in small letters, and each #, with one space between them."""
+    return " ".join(re.findall(r"[^\W_]+|#", text.casefold()))
 
 
 def _may_hold_code(text: str, own: re.Pattern[str], *, is_pending: bool) -> bool:

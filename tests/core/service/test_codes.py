@@ -87,6 +87,11 @@ def test_a_code_is_handed_out_as_it_stands(otp: Any, code: str) -> None:
         ),
         *("Please wait for the SMS", "Still waiting for message\u2026", "0", "00", "\0"),
         *("STATUS_WAIT_CODE", "STATUS_WAIT_RETRY:548920", "STATUS_CANCEL", [], ["waiting"], [None]),
+        *("We are waiting for your SMS", "We're waiting for the SMS", "Waiting for SMS to arrive"),
+        *("Waiting for SMS from provider", "Awaiting code from provider", "Still waiting", "WAIT_CODE"),
+        *("SMS has not been received", "The SMS has not arrived yet", "The SMS hasn't arrived yet"),
+        *("There is no SMS yet", "You have no messages", "0 SMS received", "Nothing yet", "waiting_for_sms"),
+        *("Ready to receive SMS", "Listening for SMS", "No message received yet. Please try again later."),
     ],
 )
 @pytest.mark.parametrize("status", ["pending", "active", "completed"])
@@ -102,12 +107,10 @@ ENDED_ODDLY = ("canceled_by_provider", "Cancelled by user", "refund_pending", "e
 @pytest.mark.parametrize(
     "words",
     [
-        "Waiting for SMS from provider",
-        "OTP pending",
-        "No message received yet. Please try again later.",
-        "In queue",
-        "Order status retrieved",
         "Order cancelled and refunded",
+        "Your order is ready",
+        "Your order has not been received yet",
+        "We are waiting for you!",
         "Welcome to our service!",
     ],
 )
@@ -116,6 +119,27 @@ def test_a_text_without_a_code_is_no_sms_where_the_status_says_that_none_is_ther
         assert read_fields(None, words, status=status) == (None, None)
     for status in ("completed", "Completed", "active", "arrived", None):
         assert read_fields(None, words, status=status) == (None, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("Order status retrieved", "Order status was retrieved successfully.", "OK", "success", "In use"),
+        *("Number +1 415 555 0123 is ready", "OTP pending", "In queue", "Searching...", "Hold on"),
+        *("Time left: 1199 seconds", "1 day 3 hours left", "3 days left", "Remaining: 20 minutes"),
+        *(
+            "Rental active until 2026-12-14T05:00:00Z",
+            "Valid until 2026-12-14 20:30",
+            "Expires in 600 seconds",
+        ),
+    ],
+)
+def test_a_sentence_that_only_the_service_says_is_no_sms_before_the_order_is_completed(words: str) -> None:
+    for status in ("pending", "active", "arrived", None):
+        own: dict[str, Any] = {"status": status, "phone": "+1 415 555 0123", "order_id": 458731}
+        assert read_fields(None, words, **own) == (None, None)
+        assert read_fields("548921", words, **own) == ("548921", words)
+    assert read_fields(None, words, status="completed") == (None, words)
 
 
 @pytest.mark.parametrize("text", ["Your code is 548921", "1234 or 5678", "Call 4821"])

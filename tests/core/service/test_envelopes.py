@@ -232,7 +232,7 @@ def test_a_text_with_a_code_is_an_sms_beside_nothing_of_an_order(
     assert offline.get_status(7).message == "Your Foo code is 412"
 
 
-@pytest.mark.parametrize("text", ["Your verification number 4155550123", "otp: waiting ({})"])
+@pytest.mark.parametrize("text", ["Your verification number 4155550123", "Use otp of order ({})"])
 def test_the_own_numbers_of_an_order_in_its_text_are_no_code(
     text: str, offline: SmsVerifyHook, requests_mock: Mocker
 ) -> None:
