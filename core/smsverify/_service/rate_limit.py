@@ -10,13 +10,16 @@ Nothing is booked ahead: a request that has to wait stands in a queue in the sto
 turn it is. A cancellation never waits behind purchases that came earlier.
 
 After a 429, all who share the key wait for as long as the service asks, but for no longer than five of its
-minutes: a service that wants a longer pause answers 429 again.
+minutes: a service that wants a longer pause answers 429 again. Then one request tries whether the service
+accepts it. If not, the next pause is twice as long where the service asks for none. A request that is refused
+keeps its place in the queue.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +50,10 @@ log = log_of(__name__)
 SHORTEST_LOOK = 0.01
 LONGEST_LOOK = 2.0
 LONG_WAIT = 5.0
+# Seconds at time scale 1, doubled with every failure.
+BACKOFF_BASE = 0.5
+BACKOFF_MAX = 30.0
+MOST_DOUBLINGS = 10  # a number of failures has no end, a float has
 WHILE_WAITING = 1.0  # seconds between two calls of what a caller wants to do while it waits
 MOST_REFUSALS = 2**31 - 1  # that the database can count
 
@@ -80,6 +87,12 @@ def _traffic() -> sa.Select[Any]:
 
 
 _TRAFFIC = _traffic()
+
+
+def backoff(failures: int, time_scale: float) -> float:
+    """Seconds of a pause that the service has not asked for, after so many failures before the last one."""
+    longest: float = min(BACKOFF_BASE * 2.0 ** min(failures, MOST_DOUBLINGS), BACKOFF_MAX)
+    return time_scale * longest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
 
 @dataclass(frozen=True)
@@ -271,15 +284,23 @@ class RateLimit:
         )
 
     def block(self, seconds: float) -> None:
-        """Makes all who share the key wait, because the service asked for it."""
-        seconds = min(max(seconds, 0.0), self._slots.longest_block)
+        """Makes all who share the key wait, because the service has refused a request for its rate.
+
+        Args:
+            seconds: that the service asks for; 0 where it does not say. Then the pauses become longer, until
+                it has accepted a request.
+        """
         with self.store.write() as connection:
             snapshot = self._slots.locked(connection)
+            # A request that was under way when the pause began makes no further one.
+            pauses = snapshot.pauses + (not snapshot.is_blocked)
+            seconds = max(seconds, backoff(pauses - 1, self._time_scale))
+            seconds = min(seconds, self._slots.longest_block)
             until = snapshot.now + seconds
             one_more = sa.update(rate_limits).where(self._row, rate_limits.c.refusals < MOST_REFUSALS)
             connection.execute(one_more.values(refusals=rate_limits.c.refusals + 1))
-            longest = max(until, snapshot.blocked_until)
-            connection.execute(sa.update(rate_limits).where(self._row).values(blocked_until=longest))
+            values = {"blocked_until": max(until, snapshot.blocked_until), "pauses": pauses}
+            connection.execute(sa.update(rate_limits).where(self._row).values(values))
         self._meter.count(REFUSALS)
         if until - snapshot.blocked_until > seconds / 2:  # not for each request that was under way
             log.warning(
@@ -287,6 +308,14 @@ class RateLimit:
                 f"{self.store.utc(until):%Y-%m-%d %H:%M:%S} UTC",
                 seconds,
             )
+
+    def note_accepted(self, slot: HeldSlot) -> None:
+        """The service has accepted the request of this slot: the next pause is as short as the first one."""
+        if slot.pauses:
+            # A request that was refused since then has made another pause.
+            is_last = sa.and_(self._row, rate_limits.c.pauses == slot.pauses)
+            with self.store.write() as connection:
+                connection.execute(sa.update(rate_limits).where(is_last).values(pauses=0))
 
     def note_key(self, connection: sa.Connection, refusal: KeyRefusal | None) -> None:
         """Records that the service refuses the key, or accepts it again. Part of the caller's transaction."""
@@ -436,6 +465,7 @@ class RateLimit:
             taken_at=snapshot.read_at,
             elsewhere=elsewhere,
             begin_within=self._begin_within,
+            pauses=snapshot.pauses,
         )
 
     def _measure_queue(self, waiting: Mapping[Priority, Waiting], now: float, *, joining: int = 0) -> None:

@@ -125,6 +125,7 @@ class Slots:
             blocked_until=self.obeyed(row.blocked_until, now),
             polled_until=_unless_beyond(row.polled_until, now + self.period),
             refusals=row.refusals,
+            pauses=row.pauses,
             sharing=self._sharing,
         )
 
@@ -224,6 +225,7 @@ class HeldSlot:
         taken_at: `boottime()` at which it was taken, or a little before.
         elsewhere: what `Slots.elsewhere` was then.
         begin_within: seconds after that within which the request has to leave.
+        pauses: see `Snapshot`, as of then.
     """
 
     def __init__(
@@ -235,8 +237,10 @@ class HeldSlot:
         taken_at: float,
         elsewhere: float | None,
         begin_within: float,
+        pauses: int,
     ) -> None:
         self.taken_at = taken_at
+        self.pauses = pauses
         self._elsewhere = elsewhere
         self._slots = slots
         self._number = number

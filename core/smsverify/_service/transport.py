@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -15,13 +14,14 @@ import requests
 import tenacity
 
 from smsverify._service.answers import Answer, Reply, as_error, as_reply, is_rejection, unexpected
-from smsverify._service.rate_limit import HeldSlot, Priority, RateLimit
+from smsverify._service.rate_limit import HeldSlot, Priority, RateLimit, backoff
 from smsverify._service.service_clock import ServiceClock
 from smsverify._service.wire import Exchange, Wire, WireError
 from smsverify.errors import (
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
+    StoreError,
     WaitStoppedError,
 )
 from smsverify.settings import Settings, refuse_what_is_not_allowed
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 log = log_of(__name__)
 
 ATTEMPTS = 4
-# Seconds at time scale 1, doubled with every attempt.
-BACKOFF_BASE = 0.5
-BACKOFF_MAX = 30.0
-MOST_DOUBLINGS = 10  # a number of refusals has no end, a float has
 HASTE = 10.0  # seconds for the answer to a hasty call, which has two attempts, and twice that for all of it
 
 
@@ -83,8 +79,8 @@ class CallOptions(TypedDict, total=False):
 class _Call:
     """A request, and how it may be sent.
 
-    `unused` is the slot with which it could not leave. It waits for the next one at the same place in the
-    queue.
+    `slot` is the last one that it had. Where it could not leave, or was refused, it waits for the next one at
+    the same place in the queue: `keeps_place`.
     """
 
     endpoint: str
@@ -96,7 +92,8 @@ class _Call:
     once: bool = False
     before_sending: Callable[[], None] | None = None
     while_waiting: Callable[[], None] | None = None
-    unused: HeldSlot | None = None
+    slot: HeldSlot | None = None
+    keeps_place: bool = False
 
 
 class _CannotPrepare(Exception):
@@ -198,16 +195,11 @@ class Transport:
     def _pause(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = getattr(error, "retry_after", None) or 0.0
-        return max(asked, self._backoff(state.attempt_number - 1))
-
-    def _backoff(self, failures: int) -> float:
-        longest: float = min(BACKOFF_BASE * 2.0 ** min(failures, MOST_DOUBLINGS), BACKOFF_MAX)
-        return self._settings.time_scale * longest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+        return max(asked, backoff(state.attempt_number - 1, self._settings.time_scale))
 
     def _attempt(self, call: _Call, deadline: float) -> Reply:
         """One attempt. A 429 is no failure: all wait as long as it says, then the request is sent again."""
         refusal: ServiceError | None = None
-        refusals = 0
         while True:
             try:
                 answer = self._exchange(call, deadline)
@@ -230,8 +222,8 @@ class Transport:
             if answer.status_code != 429:
                 return self._understand(answer, call)
             refusal = as_error(answer)
-            self._rate_limit.block(max(refusal.retry_after or 0.0, self._backoff(refusals)))
-            refusals += 1
+            self._rate_limit.block(refusal.retry_after or 0.0)
+            call.keeps_place = True
 
     def _exchange(self, call: _Call, deadline: float) -> Answer:
         timeout = min(self._settings.read_timeout, HASTE if call.hasty else math.inf)
@@ -240,8 +232,9 @@ class Transport:
             deadline=deadline,
             stop=call.stop,
             while_waiting=call.while_waiting,
-            instead_of=call.unused,
+            instead_of=call.slot if call.keeps_place else None,
         ) as slot:
+            call.slot, call.keeps_place = slot, False
             exchange = Exchange(
                 call.endpoint,
                 call.request,
@@ -263,7 +256,7 @@ class Transport:
                 raise unavailable from None
             finally:
                 if not exchange.may_have_left:
-                    call.unused = slot
+                    call.keeps_place = True
                     slot.release_unused()
 
     def _understand(self, answer: Answer, call: _Call) -> Reply:
@@ -278,13 +271,24 @@ class Transport:
             raise OutcomeUnknown(unexpected(answer)) from None
         if reply is not None:
             self.clock.note(answer.date)
+            self._note_accepted(call)
             return reply
         error = as_error(answer)
         if isinstance(error, RateLimitedError):  # said in words, with another status than 429
-            self._rate_limit.block(max(error.retry_after or 0.0, self._backoff(0)))
+            self._rate_limit.block(error.retry_after or 0.0)
+        else:
+            self._note_accepted(call)
         if is_post and not call.is_repeatable and not is_rejection(answer):
             raise OutcomeUnknown(error)
         raise error
+
+    def _note_accepted(self, call: _Call) -> None:
+        """Notes that the service refuses no requests, whatever it has answered."""
+        if call.slot is not None:
+            try:
+                self._rate_limit.note_accepted(call.slot)
+            except StoreError as error:  # the answer matters more: a later one is noted
+                log.warning("It cannot be recorded that the service accepts requests again: %s", error)
 
 
 def _prepare(not_ready: NotReady) -> None:

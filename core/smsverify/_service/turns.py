@@ -22,6 +22,8 @@ spent on numbers at once: the codes of these numbers wait until the slots come b
 average. So that no purchase takes these slots before a poll has found the codes, purchases leave each slot
 alone for a second then.
 
+After a pause that the service asked for (429), requests leave one by one, until it has accepted one.
+
 Before the first poll, this also holds for a moment, because it is not known yet whether the codes will be
 polled for. A user who only buys, or gets the codes by callbacks, is not held back; where callbacks are
 configured, not even for that moment.
@@ -56,6 +58,7 @@ AHEAD_SHARE = 5 / 6  # purchases hold this at the most where numbers are ordered
 # Seconds at time scale 1.
 FIRST_POLL = 10.0  # after the first purchase, codes are expected to be polled for within this time
 RELEASE_WITHIN = 4.0  # a release waits no longer
+TRIAL = 2.0  # after a pause that the service asked for, between two requests until it has accepted one
 HEAD_START = 1.0  # of a poll and the reads of codes, for a slot that comes back, before numbers ordered ahead
 
 
@@ -174,6 +177,7 @@ class Snapshot:
         blocked_until: no request is sent before this.
         polled_until: codes are polled for until then.
         refusals: how often the service has refused a request for its rate.
+        pauses: how many pauses of all requests are over or under way since the service has accepted one last.
         sharing: how the slots are shared.
     """
 
@@ -184,6 +188,7 @@ class Snapshot:
     blocked_until: float
     polled_until: float
     refusals: int
+    pauses: int = 0
     sharing: Sharing = Sharing()
 
     @property
@@ -214,6 +219,8 @@ class Snapshot:
         """
         ahead = self._ahead(mine, waiting)
         turn_at = max(self._free_at(ahead), self.blocked_until)
+        if self.pauses:
+            turn_at = max(turn_at, self._trial_at(ahead))
         if mine is not Priority.RELEASE:
             turn_at = max(turn_at, self._leaves_enough_for_releases_at(ahead))
         if mine is Priority.PURCHASE:
@@ -224,6 +231,12 @@ class Snapshot:
     def _free_at(self, place: int) -> float:
         """When a slot is free for the request at this place of the queue; the first is at 0."""
         return self.slots[place % self.limit].free_at + (place // self.limit) * self.period
+
+    def _trial_at(self, place: int) -> float:
+        """When the request at this place of the queue tries whether the service accepts requests again."""
+        gap = TRIAL * self.period / 60
+        tried = [slot.used_at for slot in self.slots if slot.used_at >= self.blocked_until]
+        return max(tried, default=self.blocked_until - gap) + (place + 1) * gap
 
     def _ahead(self, mine: Priority, waiting: Mapping[Priority, Waiting]) -> int:
         """How many waiting requests go before a request of this class."""

@@ -112,6 +112,8 @@ rate_limits = sa.Table(
     sa.Column("key_id", sa.Text, primary_key=True),
     sa.Column("blocked_until", sa.Double, nullable=False, default=0),
     sa.Column("refusals", sa.Integer, nullable=False, default=0),
+    # The pauses since the service has accepted a request last: it has refused the first request after each.
+    sa.Column("pauses", sa.Integer, nullable=False, default=0),
     sa.Column("polled_until", sa.Double, nullable=False, default=0),
     # When the service has refused the key, and with which words; null once it has accepted it again.
     sa.Column("key_refused_at", sa.Double),

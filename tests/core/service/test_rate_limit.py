@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 from rigs import eventually
+from rigs.clocks import later
 from rigs.rate_limits import HOUR, LONGER, make, refusal, soon
 
 from smsverify import RateLimitedError, StoreError, WaitStoppedError
@@ -181,6 +182,41 @@ def test_a_longer_silence_is_said_and_a_new_one_too(
         rate_limit.block(seconds)
     assert caplog.text.count("429") == 2
     assert rate_limit.state().refusals == 4
+
+
+def test_the_pauses_become_longer_whoever_is_refused_until_a_request_is_accepted(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (make(any_store_url, limit=10, period=HOUR) for _ in range(2))
+    half_a_second = HOUR / 120
+    for doublings in range(4):
+        (other if doublings % 2 else one).block(0.0)
+        one.block(0.0)  # a request that was under way
+        pause = refusal(one, Priority.RELEASE)
+        assert pause > half_a_second * 2**doublings / 2 - 10
+        assert pause <= half_a_second * 2**doublings
+        later(monkeypatch, pause)
+    later(monkeypatch, HOUR)
+    with one.acquire(Priority.RELEASE, deadline=soon()) as slot:
+        other.note_accepted(slot)
+    other.block(0.0)
+    assert refusal(one, Priority.RELEASE) <= half_a_second
+
+
+def test_after_a_pause_one_request_tries_whether_the_service_accepts_it(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate_limit = make(any_store_url, limit=10, period=HOUR)
+    with rate_limit.acquire(Priority.POLL, deadline=soon()) as late:
+        rate_limit.block(300)
+    later(monkeypatch, 600)
+    with rate_limit.acquire(Priority.POLL, deadline=soon()) as slot:
+        assert 60 < refusal(rate_limit, Priority.RELEASE) <= HOUR / 30
+        rate_limit.note_accepted(late)  # it was sent before the pause
+        assert 60 < refusal(rate_limit, Priority.RELEASE) <= HOUR / 30
+        rate_limit.note_accepted(slot)
+        with rate_limit.acquire(Priority.RELEASE, deadline=soon()):
+            pass
 
 
 def test_so_many_refusals_that_the_database_cannot_count_them_hold_all_the_same(any_store_url: str) -> None:

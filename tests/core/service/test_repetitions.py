@@ -6,6 +6,9 @@ import gzip
 import json
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from rigs import eventually
@@ -22,7 +25,7 @@ from rigs.wire import (
 )
 
 from smsverify import errors
-from smsverify._service.rate_limit import Priority
+from smsverify._service.rate_limit import HeldSlot, Priority, backoff
 from smsverify._service.transport import OutcomeUnknown
 
 # ------------------------------------------------------------------ reads
@@ -271,11 +274,29 @@ def test_a_429_without_a_usable_pause_is_followed_by_a_pause_of_ours(
     assert time.monotonic() - began > 0.02
 
 
-def test_no_number_of_refusals_ends_a_call_before_its_deadline(
-    wire: WireServer, make_transport: MakeTransport
-) -> None:
+def test_no_number_of_refusals_ends_a_call_before_its_deadline() -> None:
+    assert 15 <= backoff(5000, time_scale=1.0) <= 30
+
+
+def test_a_request_that_is_refused_keeps_its_place(wire: WireServer, make_transport: MakeTransport) -> None:
+    wire.on("GET", answer(429, ""), answer(503, ""), answer(200, {}))
     transport = make_transport(wire.url)
-    assert transport._backoff(5000) <= 0.5  # 30 s of the service's minute
+    arrived: list[float | None] = []
+    acquire = transport._rate_limit.acquire
+
+    @contextmanager
+    def noting(*args: Any, **options: Any) -> Iterator[HeldSlot]:
+        with acquire(*args, **options) as slot:
+            arrived.append(slot.arrived_at)
+            yield slot
+
+    transport._rate_limit.acquire = noting  # type: ignore[method-assign]
+    transport.get("/api/v1/balance/")
+    first, after_the_refusal, after_a_failure = arrived
+    assert first == after_the_refusal
+    assert first is not None
+    assert after_a_failure is not None
+    assert first < after_a_failure
 
 
 # ------------------------------------------------------------------ a refusal for the rate, in words

@@ -49,6 +49,16 @@ class Slots:
         return count
 
 
+def test_after_a_refusal_requests_leave_one_by_one_in_their_order() -> None:
+    waiting = {Priority.READ: Waiting(3, before=1)}
+    for used_at, first in ((80.0, 88.0), (90.0, 92.0)):  # before the pause, and after it
+        slots = [Slot(number, 0.0, used_at, None) for number in range(10)]
+        snapshot = Snapshot(85.0, 85.0, MINUTE, slots, 88.0, 0.0, 1, pauses=1)
+        assert snapshot.turn(Priority.RELEASE, {})[0] == first
+        assert snapshot.turn(Priority.READ, waiting)[0] == first + 2.0
+        assert snapshot.turn(Priority.PURCHASE, waiting)[0] == first + 6.0
+
+
 @pytest.mark.parametrize(
     ("limit", "left"), [(1, 0), (2, 0), (10, 0), (19, 0), (20, 1), (39, 1), (60, 3), (100, 5)]
 )
