@@ -15,8 +15,9 @@ import sqlalchemy as sa
 
 from smsverify._input.phones import fuller_phone
 from smsverify._store import sequence
+from smsverify._store.parameters import constants
 from smsverify._store.store import Store
-from smsverify._store.tables import constants, is_order, orders, waits
+from smsverify._store.tables import is_order, orders, waits
 from smsverify.models import CANCELLED, RENTALS, Order, OrderStatus, has_ended, period_of, was_cancelled
 
 # Of an order that is cancelled now: what it was before, where the service has shown that.

@@ -22,8 +22,8 @@ from smsverify._purchases.spending import (
 )
 from smsverify._purchases.wallet import Wallet
 from smsverify._runtime.clock import DAY
-from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL
-from smsverify._store.tables import ARRIVED_AT, constants, is_order, kept, messages, orders, purchases
+from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL, constants
+from smsverify._store.tables import ARRIVED_AT, is_order, kept, messages, orders, purchases
 from smsverify.models import ENDED, has_ended, was_cancelled
 from smsverify.overview import (
     DELIVERY_DAYS,

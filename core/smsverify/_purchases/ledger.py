@@ -37,8 +37,9 @@ from smsverify._purchases.renewal_records import RenewalRecords
 from smsverify._purchases.spending import Caps, Spending
 from smsverify._purchases.totals import Totals
 from smsverify._store import sequence
+from smsverify._store.parameters import constants
 from smsverify._store.store import Store
-from smsverify._store.tables import constants, purchases
+from smsverify._store.tables import purchases
 from smsverify.errors import PurchaseConflictError, PurchaseUnknownError
 from smsverify.metrics import Meter
 from smsverify.models import Order

@@ -1,7 +1,10 @@
-"""Parameters of statements that are made once, when their module is loaded, and are about one account."""
+"""Parameters and constants of statements that are made once, when their module is loaded, and are about one
+account.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +15,11 @@ ACCOUNT: sa.BindParameter[str] = sa.bindparam("account", type_=sa.Text)
 NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Double)
 WALL: sa.BindParameter[float] = sa.bindparam("wall", type_=sa.Double)
 ALIVE_SINCE: sa.BindParameter[float] = sa.bindparam("alive_since", type_=sa.Double)
+
+
+def constants(texts: Iterable[str]) -> list[sa.ColumnElement[str]]:
+    """Texts for an `in_`, as a part of its statement: parameters would be put into that anew at each call."""
+    return [sa.literal_column(f"'{text}'", sa.Text) for text in sorted(texts)]
 
 
 def values_of(store: Store, account: str, now: float, alive: float) -> dict[str, Any]:

@@ -6,7 +6,6 @@ both keep them exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,11 +27,6 @@ _UNUSED = "key IS NOT NULL AND used_at IS NULL AND refunded_at IS NULL"
 # Picks the orders that have not ended, as `smsverify.models.has_ended` says it: word for word the same in an
 # index and in a query, or the index is not used. A known status is on record in small letters.
 NOT_ENDED = f"status NOT IN ({', '.join(repr(status) for status in sorted(ENDED))})"
-
-
-def constants(texts: Iterable[str]) -> list[sa.ColumnElement[str]]:
-    """Texts for an `in_`, as a part of its statement: parameters would be put into that anew at each call."""
-    return [sa.literal_column(f"'{text}'", sa.Text) for text in sorted(texts)]
 
 
 def _index_where(which: str, name: str, *columns: str) -> sa.Index:
