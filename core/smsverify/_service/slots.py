@@ -157,13 +157,26 @@ class Slots:
                 # However long this had to wait for others to write, the period began with the reply. The
                 # machine's clock is read before the store's, so that the slot is never free too early.
                 after = free_at - boottime()
-                values = {"free_at": self._store.now(connection) + after, "holder": None}
+                values: dict[str, Any] = {"free_at": self._store.now(connection) + after, "holder": None}
                 if not is_used:
                     values["priority"] = None
-                connection.execute(sa.update(slots).where(this).values(**values))
+                is_freed = connection.execute(sa.update(slots).where(this).values(**values)).rowcount
+                if not is_freed and is_used:
+                    # The database goes on with an older state, which knows nothing of this request.
+                    values["priority"] = int(holder.priority)
+                    self._note_one_more(connection, values)
         except StoreError as error:
             # The reply matters more than the slot, which comes back by itself when its lease is over.
             log.warning("A request's slot stays taken for up to %.0f s: %s", self.lease, error)
+
+    def _note_one_more(self, connection: sa.Connection, values: dict[str, Any]) -> None:
+        """Puts a request on record that has no slot: in the first one that is free."""
+        mine = sa.and_(slots.c.key_id == self._key_id, slots.c.slot < self._limit)
+        first = (
+            sa.select(slots.c.slot).where(mine, slots.c.holder.is_(None)).order_by(slots.c.free_at).limit(1)
+        )
+        this = sa.and_(mine, slots.c.slot == first.scalar_subquery())
+        connection.execute(sa.update(slots).where(this).values(**values))
 
     def elsewhere(self, connection: sa.Connection) -> float | None:
         """The clock of the database; `None` where no other machine uses the slots.
@@ -246,6 +259,7 @@ class HeldSlot:
         self._number = number
         self._holder = holder
         self._begin_within = begin_within
+        self._is_released = False
 
     def may_begin(self) -> bool:
         """Whether a request that begins to leave now will be over within the lease.
@@ -269,11 +283,15 @@ class HeldSlot:
         """Frees the slot one period after the service has counted the request: by now if it has answered,
         otherwise a little later.
         """
+        if self._is_released:
+            return
+        self._is_released = True
         after = self._slots.pause + (0.0 if is_answered else self._slots.late)
         self._slots.free(self._number, self._holder, after=after)
 
     def release_unused(self) -> None:
         """Frees the slot at once, because nothing was sent."""
+        self._is_released = True
         self._slots.free(self._number, self._holder, after=0.0, is_used=False)
 
 

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from rigs import API_KEY, eventually
 from rigs.clocks import DatabaseClock, later
+from rigs.older_state import remember
 from rigs.processes import beside, in_processes, results_of
 from rigs.rate_limits import HOUR, LEASE, LONGER, MINUTE, make, refusal, soon
 from rigs.wire import delayed
@@ -231,6 +232,19 @@ def test_who_asks_again_because_it_was_too_late_keeps_the_place_in_the_queue(any
     for thread in waiting:
         thread.join(60)
     assert served == ["who asks again", "who came later"]
+
+
+def test_a_request_under_way_is_counted_though_the_database_goes_on_with_an_older_state(
+    any_store_url: str,
+) -> None:
+    rate_limit = make(any_store_url, limit=2)
+    rate_limit.state()
+    put_back = remember(any_store_url)
+    with rate_limit.acquire(Priority.POLL, deadline=soon()):
+        put_back()
+        with rate_limit.acquire(Priority.POLL, deadline=soon()):
+            pass
+    assert rate_limit.state().available == 0
 
 
 def test_each_key_has_a_rate_limit_of_its_own(any_store_url: str) -> None:
