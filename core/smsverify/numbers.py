@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smsverify._runtime.loop_threads import wait_threads
-from smsverify.errors import OrderEndedError, StoreError, WaitTimeoutError
+from smsverify.errors import InvalidRequestError, OrderEndedError, StoreError, WaitTimeoutError
 from smsverify.models import Message, Order
 from smsverify.options import WaitOptions
 from smsverify.text import log_of
@@ -122,6 +122,12 @@ class Attempt:
     is_done: bool = field(default=False, init=False, repr=False)
 
     def __enter__(self) -> RentedNumber:
+        if self.is_over:
+            raise InvalidRequestError(
+                f"the attempt with order {self.number.order_id} is over, so its block does not begin. An "
+                "attempt ends when the iterator of `attempts` goes on, or is closed because nothing keeps "
+                "it. Keep the iterator: use a `for` loop"
+            )
         return self.number
 
     def __exit__(
@@ -166,6 +172,7 @@ def attempts_in(opening: AbstractContextManager[_Series], hook: _Waits, timeout:
                 if attempt.is_done:
                     return
                 if not attempt.is_over:
+                    attempt.is_over = True
                     with errors_logged(attempt.number.order_id):
                         series.give_up(attempt.number.order, "its block was never entered")
                 raise

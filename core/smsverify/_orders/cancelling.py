@@ -85,7 +85,7 @@ class Cancelling:
         """Cancels an order because a user says so; see `SmsVerifyHook.cancel`."""
         known, message = self._records.get(order_id), self._inbox.newest([order_id]).get(order_id)
         if known is not None and (known.cancelled or (known.ended and message is not None)):
-            self._releases.close(order_id)
+            self._close(order_id, is_cancelled=known.cancelled)
             log.info(ENDED, order_id, known.status)
             return OrderStatus(
                 order_id=order_id,
@@ -104,7 +104,7 @@ class Cancelling:
             if must_be_seen or was_asked_before:
                 status = self._look_before_cancelling(order_id, must_be_seen=must_be_seen)
                 if status is not None and status.ended:
-                    self._releases.close(order_id)
+                    self._close(order_id, is_cancelled=status.cancelled)
                     log.info(ENDED, order_id, status.status)
                     return status
             return self._send_cancellation(order_id, "cancel was called")
@@ -178,7 +178,7 @@ class Cancelling:
             known = self._records.get(release.order_id)
             is_over = known is not None and known.ended and known.status != "completed"
             if is_over or (release.scope != "any" and self._inbox.newest([release.order_id])):
-                self._releases.close(release.order_id)
+                self._close(release.order_id, is_cancelled=known is not None and known.cancelled)
 
     def try_release(self, order_id: int, *, stop: threading.Event | None = None) -> bool:
         """Cancels an order whose release is still on record. Returns whether it is cancelled."""
@@ -216,8 +216,14 @@ class Cancelling:
                 error,
             )
             return False
-        self._releases.close(order_id)
+        self._close(order_id, is_cancelled=status.cancelled)
         return status.cancelled
+
+    def _close(self, order_id: int, *, is_cancelled: bool) -> None:
+        """Closes the release of an order that is over, as a look shows."""
+        self._releases.close(
+            order_id, cancelled=self._releases.last_alive(order_id) if is_cancelled else None
+        )
 
     def _look_before_cancelling(self, order_id: int, *, must_be_seen: bool) -> OrderStatus | None:
         """The status of an order that may have been cancelled before; `None` if it cannot be read, and the
@@ -243,7 +249,7 @@ class Cancelling:
         Where the service refuses to show it, its list may say that the order is pending, or cancelled by now.
         If its SMS has come meanwhile, it is completed, and the service refuses to cancel it.
         """
-        asked_at = self._releases.now()
+        asked = self._releases.moment()
         try:
             status = self._status.read(order_id, priority=Priority.RELEASE, patient=patient, **options)
         except (ServiceError, InvalidRequestError) as error:
@@ -255,7 +261,7 @@ class Cancelling:
             )
             status = OrderStatus(order_id=order_id, status=row.status)
         if status.status in ALIVE:
-            self._releases.note_alive(order_id, asked_at)
+            self._releases.note_alive(order_id, asked)
         return status
 
     def _is_refused(self, order_id: int, error: ServiceError | InvalidRequestError) -> bool:
@@ -314,6 +320,7 @@ class Cancelling:
                 ),
             )
         except OutcomeUnknown as unknown:
+            self._releases.note_unanswered(order_id, asked)
             return self._status_after_refusal(order_id, unknown.cause, stop=stop, hasty=hasty)
         except (ServiceError, InvalidRequestError) as error:
             return self._status_after_refusal(order_id, error, stop=stop, hasty=hasty)
@@ -335,7 +342,7 @@ class Cancelling:
             raise error
         status = self._look(order_id, **options)
         if status.ended:
-            self._releases.close(order_id)
+            self._close(order_id, is_cancelled=status.cancelled)
             log.info(ENDED, order_id, status.status)
             return status
         raise NotCancellableError(

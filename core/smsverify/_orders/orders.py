@@ -11,7 +11,8 @@ from smsverify._orders.releases import Releases
 from smsverify._orders.status import StatusReader
 from smsverify._service.endpoints import ServiceApi
 from smsverify.metrics import Meter
-from smsverify.models import LIST_LENGTH
+from smsverify.models import LIST_LENGTH, Order
+from smsverify.numbers import errors_logged
 
 
 class Orders:
@@ -47,3 +48,11 @@ class Orders:
         """Cancels an order for a call of this process; see `SmsVerifyHook.release`."""
         holder = self.handover.holder_here(order_id)
         return self.cancelling.release(order_id, reason, waiter=waiter, holder=holder, undo=undo)
+
+    def give_back_unseen(
+        self, order: Order, error: BaseException, *, holder: str, undo: bool = False
+    ) -> None:
+        """Cancels an order whose caller gets an error instead of it."""
+        why = f"{type(error).__name__} was raised right after its purchase"
+        with errors_logged(order.order_id):
+            self.cancelling.release(order.order_id, why, holder=holder, undo=undo)

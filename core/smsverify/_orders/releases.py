@@ -161,21 +161,33 @@ class Releases:
                     taken.append(_release(row))
         return taken
 
-    def now(self) -> float:
-        """Seconds by the clock that all users of the store share."""
+    def moment(self) -> Asked:
+        """What to note before the service is asked whether an order goes on."""
         with self._store.read() as connection:
-            return self._store.now(connection)
+            return sequence.asked(self._store, connection, self._account)
 
-    def note_alive(self, order_id: int, at: float) -> None:
+    def note_alive(self, order_id: int, asked: Asked) -> None:
         """Records that an order was not cancelled yet: what it cost comes back after that, if it does.
 
         Args:
             order_id: the order.
-            at: when the service was asked, by the store's clock.
+            asked: from before the service was asked.
         """
         with self._store.write() as connection:
             alive = sa.update(releases).where(self._is_of(order_id))
-            connection.execute(alive.values(asked_at=at))
+            connection.execute(alive.values(asked_at=asked.at, asked_number=asked.number))
+
+    def note_unanswered(self, order_id: int, asked: Asked | None) -> None:
+        """Records that a cancellation which was not answered may have been carried out; see `asked`."""
+        with self._store.write() as connection:
+            unmarked = sa.update(releases).where(self._is_of(order_id), releases.c.asked_number.is_(None))
+            connection.execute(unmarked.values(asked_number=None if asked is None else asked.number))
+
+    def last_alive(self, order_id: int) -> Asked | None:
+        """From when on an order was cancelled, if it is; `None` where it may have been before."""
+        with self._store.read() as connection:
+            row = connection.execute(sa.select(releases).where(self._is_of(order_id))).one_or_none()
+        return None if row is None or row.asked_number is None else Asked(row.asked_number, row.asked_at)
 
     def asked(self, order_id: int) -> Asked | None:
         """What to note before the service is asked to cancel an order; `None` where no one wants that.
@@ -191,7 +203,8 @@ class Releases:
 
         Args:
             order_id: the order.
-            cancelled: from before the service was asked to cancel the order, which it has done.
+            cancelled: from before the service has cancelled the order, because it was asked to, or because
+                the order went on then.
         """
         with self._store.write() as connection:
             self._records.lock(connection, order_id)

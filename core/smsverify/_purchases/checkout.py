@@ -114,7 +114,7 @@ class Checkout:
         """A number for a block, and a check for its waits; see `SmsVerifyHook.rented_number`."""
         holder = uuid.uuid4().hex
         order = self._buy(holder, product, **purchase)
-        held = self._orders.handover.hold(order.order_id, holder=holder, claims=True)
+        held = self._hold(order, holder)
         try:
             yield order, partial(self._refuse_if_taken_over, holder)
         except BaseException:
@@ -122,6 +122,14 @@ class Checkout:
                 self._end_block(order, held)
             raise
         self._end_block(order, held)
+
+    def _hold(self, order: Order, holder: str) -> Held:
+        """Holds a number for a block. An error in here gives it back: its caller never gets it."""
+        try:
+            return self._orders.handover.hold(order.order_id, holder=holder, claims=True)
+        except BaseException as error:
+            self._orders.give_back_unseen(order, error, holder=holder, undo=order.product != "esim")
+            raise
 
     def _refuse_if_taken_over(self, holder: str, order_id: int) -> None:
         """Raises where a newer call has the number: a wait of this one would give it back at its time-out.

@@ -117,7 +117,7 @@ class Purchases:
                     raise
                 _refuse_ended(found)
                 return found
-        order = self._with_phone(order)
+        order = self._with_phone(order, holder)
         log.info("Bought %s for %s", named(order.order_id, order), usd(order.price))
         warn_if_overcharged(order.order_id, order.price, request.max_price)
         _refuse_ended(order)
@@ -238,8 +238,10 @@ class Purchases:
                 key=key,
             )
 
-    def _with_phone(self, order: Order) -> Order:
-        """An order with its phone number, which the answer may have left out."""
+    def _with_phone(self, order: Order, holder: str) -> Order:
+        """An order with its phone number, which the answer may have left out. An interrupt gives it back: its
+        caller never gets it.
+        """
         if order.phone is not None or order.product == "esim":
             return order
         try:
@@ -248,6 +250,9 @@ class Purchases:
         except Exception as error:  # the order is bought, so nothing here may fail
             log.warning("The phone number of order %d cannot be read yet: %s", order.order_id, error)
             return order
+        except BaseException as error:
+            self._orders.give_back_unseen(order, error, holder=holder)
+            raise
 
     def _look_for(self, key: str) -> None:
         """Lets the list of orders decide what it can."""

@@ -239,12 +239,7 @@ orders = sa.Table(
     # When it was made, by the store's clock, as the list said first.
     sa.Column("made_at", sa.Double),
     sa.Column("expires_at", sa.Double),
-    sa.Column(
-        "expires_estimated",
-        sa.Boolean,
-        nullable=False,
-        default=False,
-    ),
+    sa.Column("expires_estimated", sa.Boolean, nullable=False, default=False),
     sa.Column("activation_code", sa.Text),
     sa.Column("key", sa.Text),
     sa.Column("used_at", sa.Double),
@@ -284,7 +279,9 @@ releases = sa.Table(
     metadata,
     sa.Column("account", sa.Text, primary_key=True),
     sa.Column("order_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    # From when on the order may have been cancelled; by the account's sequence only where that is sure.
     sa.Column("asked_at", sa.Double, nullable=False),
+    sa.Column("asked_number", sa.BigInteger),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("scope", sa.Text, nullable=False),
     sa.Column("planned", sa.Boolean, nullable=False),

@@ -19,6 +19,7 @@ from rigs.clocks import later
 from smsverify._orders.handover import Handover
 from smsverify._orders.records import Records
 from smsverify._orders.releases import SCOPES, Releases
+from smsverify._store.sequence import Asked
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import orders, releases
 from smsverify.models import OrderStatus
@@ -174,7 +175,7 @@ class Wishes(RuleBasedStateMachine):
 
     @rule(order_id=IDS, ago=st.sampled_from([0.0, 20.0]))
     def the_service_shows_that_it_goes_on(self, order_id: int, ago: float) -> None:
-        self.releases.note_alive(order_id, self.time - ago)
+        self.releases.note_alive(order_id, Asked(self.releases.moment().number, self.time - ago))
         if (wish := self.known[order_id].wish) is not None:
             wish.asked_at = self.time - ago
 
@@ -245,7 +246,7 @@ def test_many_who_give_one_order_up_and_need_it_again_never_wait_for_each_other(
         lambda: several.request(7, "killed", waiter="second", scope="any"),
         lambda: handover.claim(7, "second"),
         lambda: several.close(7, cancelled=several.asked(7)),
-        lambda: several.note_alive(7, several.now()),
+        lambda: several.note_alive(7, several.moment()),
         lambda: several.take_due(0.0, 0.0, limit=3, even_early=True),
         lambda: handover.hand_out_again(7, "again"),
         lambda: records.put_status(OrderStatus(order_id=7, status="pending")),

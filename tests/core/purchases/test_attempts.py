@@ -253,6 +253,17 @@ def test_a_refund_that_never_comes_counts_for_max_cost(simulator: Simulator, hoo
     assert not caught.value.attempts[0].refunded
 
 
+def test_a_block_whose_iterator_nothing_keeps_does_not_begin_with_a_cancelled_number(
+    simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    with (
+        pytest.raises(errors.InvalidRequestError, match="Keep the iterator"),
+        next(hook.attempts("temporary", **WHATSAPP)),
+    ):
+        pytest.fail("its block has begun")
+    assert statuses(simulator) == ["cancelled"]
+
+
 @pytest.mark.parametrize("limit", [{}, {"max_cost": "9"}], ids=["no limit", "max_cost"])
 def test_a_rental_that_is_cancelled_in_use_counts_as_spent_at_once(
     limit: dict[str, Any], simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,13 @@ from smsverify import errors
 from smsverify._orders import holding
 from smsverify._orders.handover import Handover
 from smsverify._orders.releases import Releases
+from smsverify._orders.status import StatusReader
 from smsverify._purchases.renewal_records import RenewalRecords
 from smsverify._purchases.renewing import Renewals
 from smsverify._purchases.run_context import RunContext
+from smsverify._service.endpoints import ServiceApi
 from smsverify.hook import SmsVerifyHook
+from smsverify.models import Order
 from smsverify.simulator import Simulator
 
 MakeHook = Callable[..., SmsVerifyHook]
@@ -94,6 +98,27 @@ def test_what_was_handed_to_nobody_is_given_back_where_that_is_wanted_and_can_be
     assert report.cancelled == ([] if is_esim else [lost.order_id])
     assert [leak.order_id for leak in report.leaks] == ([lost.order_id] if is_esim else [])
     assert simulator.order(had.order_id).status == had.status
+
+
+@pytest.mark.parametrize(("room", "name"), [(Handover, "_record_heartbeat"), (StatusReader, "read")])
+def test_an_interrupt_right_after_its_purchase_gives_the_number_of_a_block_back(
+    room: type, name: str, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, post, calls = getattr(room, name), ServiceApi.post_order, itertools.count()
+
+    def interrupted_once(*args: Any, **options: Any) -> Any:
+        if next(calls) == 0:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    def without_phone(*args: Any, **options: Any) -> Order:
+        return post(*args, **options).model_copy(update={"phone": None})
+
+    monkeypatch.setattr(ServiceApi, "post_order", without_phone)
+    monkeypatch.setattr(room, name, interrupted_once)
+    with pytest.raises(KeyboardInterrupt), hook.rented_number("temporary", service="WhatsApp"):
+        pytest.fail("its block has begun")
+    assert [order.status for order in simulator.orders()] == ["cancelled"]
 
 
 def test_a_block_that_was_killed_has_its_number_no_more(
@@ -172,7 +197,7 @@ def test_a_number_that_no_store_can_give_back_is_let_go_and_found_later(
 def test_a_store_that_fails_at_the_end_takes_nobodys_purchase_away(
     simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise errors.StoreError("the disk is full")
 
     with monkeypatch.context() as patched:

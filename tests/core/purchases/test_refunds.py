@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from rigs import in_a_day
+from rigs.money import Died
 from rigs.purchases import buy_number
 from rigs.rooms import rooms_of
+from rigs.sign_ups import die
 
 from smsverify import errors
+from smsverify._orders.releases import Releases
 from smsverify._service.endpoints import ServiceApi
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Balance, OrderStatus
@@ -70,9 +73,9 @@ def test_a_refund_that_never_came_is_named_and_counts_as_spent_until_the_wallet_
     buy_number(in_a_day(hook, "0.50"))
 
 
-@pytest.mark.parametrize("is_listed", [False, True])
+@pytest.mark.parametrize("how", ["answered", "listed", "looked at"])
 def test_a_refund_that_the_wallet_has_shown_before_its_cancellation_was_answered_is_not_missing(
-    is_listed: bool, simulator: Simulator, make_hook: MakeHook, store_url: str
+    how: str, simulator: Simulator, make_hook: MakeHook, store_url: str
 ) -> None:
     hook = make_hook(simulator, store_url, purchase_grace=HASTY)
     hook.reconcile()
@@ -84,10 +87,11 @@ def test_a_refund_that_the_wallet_has_shown_before_its_cancellation_was_answered
         hook.cancel(order_id)
     assert hook.get_balance().amount == 50
     simulator.clear_faults()
-    body = json.dumps({"success": True, "data": {"order_id": order_id, "status": "cancelled"}})
-    simulator.add_fault(Fault("error_before", "order/*/cancel/", status=200, body=body))
+    if how != "looked at":
+        body = json.dumps({"success": True, "data": {"order_id": order_id, "status": "cancelled"}})
+        simulator.add_fault(Fault("error_before", "order/*/cancel/", status=200, body=body))
     releases = rooms_of(hook).orders.releases
-    if is_listed:  # while another process is about to cancel it
+    if how == "listed":  # while another process is about to cancel it
         releases.close(order_id)
         releases.request(order_id, "cancel was called", scope="any")
         hook.list_orders()
@@ -152,6 +156,47 @@ def test_a_refund_that_never_came_is_missing_though_a_list_has_shown_the_end_bef
     hook.cancel(order_id)
     simulator.set_balance(paid)
     assert [held.order_id for held in await_finding(hook).missing_refunds] == [order_id]
+
+
+@pytest.mark.parametrize("how", ["cancel", "release", "killed", "killed and listed"])
+def test_a_refund_that_never_came_is_missing_though_no_answer_has_said_that_its_order_is_cancelled(
+    how: str, simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    order_id = buy_number(hook)
+    paid = hook.get_balance().amount
+    if how.startswith("killed"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Releases, "close", die)
+            with pytest.raises(Died):
+                hook.release(order_id, "not needed")
+        if how.endswith("listed"):
+            hook.list_orders()
+    else:
+        simulator.add_fault(Fault("lost_answer", "order/*/cancel/"))
+        hook.cancel(order_id) if how == "cancel" else hook.release(order_id, "not needed")
+    simulator.set_balance(paid)
+    assert [held.order_id for held in await_finding(hook).missing_refunds] == [order_id]
+
+
+@pytest.mark.parametrize("how", ["cancel", "release", "refused"])
+def test_a_refund_that_came_before_the_order_was_to_be_cancelled_is_not_missing(
+    how: str, simulator: Simulator, make_hook: MakeHook, store_url: str
+) -> None:
+    """Somebody has cancelled it at the dashboard."""
+    hook = make_hook(simulator, store_url, purchase_grace=HASTY)
+    hook.reconcile()
+    order_id = buy_number(hook)
+    make_hook(simulator, store_url.replace("store.db", "other.db")).cancel(order_id)
+    assert hook.get_balance().amount == 50
+    if how == "refused":
+        simulator.add_fault(Fault("error_before", "order/*/cancel/", status=400, body=REFUSED))
+    if how == "cancel":
+        rooms_of(hook).orders.releases.request(order_id, "not needed")
+    hook.release(order_id, "not needed") if how == "release" else hook.cancel(order_id)
+    for _ in range(2):
+        assert hook.reconcile().missing_refunds == []
+        time.sleep(HASTY + 0.1)
 
 
 def test_a_refund_has_its_time_to_reach_the_wallet(
