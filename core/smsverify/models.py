@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from smsverify._input.amounts import FINEST, MOST_DIGITS, is_absurd
+from smsverify._input.amounts import FINEST, MOST_DIGITS, exactly, is_absurd
 from smsverify._input.ids import order_id_of
 from smsverify._input.phones import is_whole_phone, phone_digits
 from smsverify._input.times import as_datetime
@@ -51,6 +51,7 @@ _AMOUNT: Final = re.compile(
 )
 
 
+@exactly
 def as_amount(value: Any) -> Any:
     """A number or an amount of USD from JSON, or its text; `None` if it is none, or absurd.
 

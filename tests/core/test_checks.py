@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, localcontext
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from smsverify import PRODUCTS, InvalidRequestError
+from smsverify._orders.records import is_cut_off
 from smsverify.checks import (
     LATER,
     OrderRequest,
@@ -33,6 +34,7 @@ from smsverify.checks import (
     check_switch,
     check_waiter,
 )
+from smsverify.models import as_amount
 
 COMPLETE: dict[str, dict[str, Any]] = {
     "temporary": {"service": "WhatsApp"},
@@ -167,6 +169,18 @@ def test_what_people_type_is_normalised() -> None:
     assert check_price_limit(0) == 0
     assert check_price_limit(Decimal.from_float(0.4)) == Decimal("0.4")  # a Decimal that was made of a float
     assert check_price_limit(Decimal("0.5") / 7) == Decimal("0.0714285714")
+
+
+@pytest.mark.parametrize(
+    "context", [Context(prec=4), Context(prec=28, traps=[Inexact])], ids=["short", "strict"]
+)
+def test_an_amount_is_the_same_whatever_its_caller_has_set_for_decimals(context: Context) -> None:
+    with localcontext(context):
+        assert check_price_limit("0.50") == Decimal("0.50")
+        assert check_price_limit(0.1 + 0.2) == Decimal("0.3")
+        assert as_amount(Decimal("12345.67")) == Decimal("12345.67")
+        assert as_amount(Decimal("0.30000000000000004")) == Decimal("0.3")
+        assert is_cut_off(Decimal("12345"), Decimal("12345.99"))
 
 
 def test_the_same_request_has_one_fingerprint_whatever_its_case_and_limit() -> None:

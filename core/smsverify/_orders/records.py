@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._input.amounts import exactly
 from smsverify._input.phones import fuller_phone
 from smsverify._store import sequence
 from smsverify._store.parameters import constants
@@ -311,6 +312,7 @@ class Records:
         connection.execute(sa.update(orders).where(self.is_order(order_id)).values(**values))
 
 
+@exactly
 def is_cut_off(listed: Decimal | None, known: Decimal | None) -> bool:
     """Whether an answered price is the known one with digits cut off, or is 0: what was paid is no less."""
     if listed is None or known is None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from smsverify._input.amounts import exactly
 from smsverify._orders.holding import Held
 from smsverify._orders.orders import Orders
 from smsverify._purchases.attempt_records import AttemptRecords
@@ -358,6 +359,7 @@ class Series:
             return ""
         return f"max_cost={amount(self._max_cost)} leaves {amount(left)} USD, so that is its max_price. "
 
+    @exactly
     def _left_of_max_cost(self, now: Any) -> Decimal | None:
         """USD that the attempt that is made now may cost."""
         if self._max_cost is None:
@@ -366,6 +368,7 @@ class Series:
             row for row in self._records.last_series() if row.number != now.number
         )
 
+    @exactly
     def _spent(self, rows: Iterable[Any]) -> Decimal:
         """USD that these attempts cost, without what has surely come back."""
         tried = [self._as_tried(row) for row in rows if row.order_id is not None]
@@ -410,5 +413,6 @@ def _within(request: OrderRequest, left: Decimal | None) -> OrderRequest:
     return request.model_copy(update={"max_price": min(limits, default=None)})
 
 
+@exactly
 def _cost(tried: Any) -> Decimal:
     return sum((one.price or Decimal(0) for one in tried if not one.refunded), Decimal(0))

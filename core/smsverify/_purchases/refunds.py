@@ -14,6 +14,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
+from smsverify._input.amounts import exactly
 from smsverify._orders import day_sums
 from smsverify._purchases.wallet import MOST_SUMS, ROUNDING, Movement, Reading, compare, movements, paid
 from smsverify._store.store import Store
@@ -40,6 +41,7 @@ class Refunds:
         self.grace = grace
         self._is_exclusive = is_exclusive
 
+    @exactly
     def compare(self, connection: sa.Connection, first: Reading, then: Reading) -> None:
         """Notes which refunds a reading of the wallet lacks, and which it shows at last."""
         if not self._is_exclusive:

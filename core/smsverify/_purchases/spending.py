@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._input.amounts import exactly
 from smsverify._orders.records import IS_REFUNDED
 from smsverify._runtime.clock import DAY
 from smsverify._store.store import Store
@@ -185,6 +186,7 @@ class Spending:
             found.append(Overcharge(row.order_id, allowed, Task.read(row.task)))
         return found
 
+    @exactly
     def between(self, connection: sa.Connection, since: float, until: float | None) -> tuple[Spent, Decimal]:
         """What was spent in a period by the store's clock, and the USD that came back of what it bought."""
         period = [purchases.c.sent_at >= since]
@@ -204,6 +206,7 @@ class Spending:
         back = [Decimal(row.price) * row.times for row in rows if row.has_come_back and row.price is not None]
         return _sum_of([row for row in rows if not row.has_come_back]), sum(back, Decimal(0))
 
+    @exactly
     def refuse_beyond(
         self, connection: sa.Connection, caps: Caps, *, key: str, charge: Decimal | None, call_id: int | None
     ) -> None:
@@ -286,6 +289,7 @@ def spent_by_workflow(rows: Sequence[Any]) -> Iterator[SpentBy]:
         yield SpentBy(workflow, _sum_of(kept), _sum_of([row for row in mine if row.has_come_back]).amount)
 
 
+@exactly
 def _sum_of(rows: Sequence[Any]) -> Spent:
     """What so many calls at these charges come to."""
     priced = [Decimal(row.charge) * row.times for row in rows if row.charge is not None]

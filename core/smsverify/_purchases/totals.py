@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
+from smsverify._input.amounts import exactly
 from smsverify._purchases.spending import Spending, Spent
 from smsverify._runtime.clock import DAY
 from smsverify._store import sequence
@@ -45,6 +46,7 @@ class Totals:
         self._account = account
         self._spending = spending
 
+    @exactly
     def read(self) -> Total:
         """What was spent and what came back since the store was made. Sums up the days that need it."""
         mine = days.c.account == self._account

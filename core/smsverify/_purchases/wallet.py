@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._input.amounts import exactly
 from smsverify._runtime.properties import cached_property
 from smsverify._service.endpoints import ServiceApi
 from smsverify._store import sequence
@@ -86,11 +87,13 @@ class Comparison:
     is_settled: bool = True
 
     @cached_property
+    @exactly
     def expected(self) -> tuple[Decimal, ...]:
         """The amounts that it may hold, the lowest first; empty where that is unknown."""
         return tuple(sorted({paid + came for paid in self.payments for came in self.refunds}))
 
     @property
+    @exactly
     def is_comparable(self) -> bool:
         """Whether this shows anything: it does not where more has come in than the records explain."""
         return bool(self.expected) and self.amount <= self.expected[-1] + ROUNDING
@@ -109,6 +112,7 @@ class Comparison:
         """The same where the question is whether a price was paid: it may be no more than the rounding."""
         return self.is_comparable and not self._lacks(Decimal(0), _rounding(price))
 
+    @exactly
     def may_lack(self, price: Decimal | None) -> bool:
         """Whether refunds that may have come explain as well that a price was paid, and that it was not."""
         rounding = _rounding(price)
@@ -125,14 +129,17 @@ class Comparison:
         """Whether the records would explain what it holds if this had been paid besides."""
         return self.is_comparable and self._lacks(amount, ROUNDING)
 
+    @exactly
     def _lacks(self, amount: Decimal, rounding: Decimal) -> bool:
         return any(abs(one - amount - self.amount) <= rounding for one in self.expected)
 
 
+@exactly
 def _rounding(price: Decimal | None) -> Decimal:
     return ROUNDING if price is None else min(ROUNDING, price / 2)
 
 
+@exactly
 def compare(before: Decimal, after: Decimal, movements: Sequence[Movement]) -> Comparison:
     """What the wallet holds against what it held before, and what has happened in between.
 

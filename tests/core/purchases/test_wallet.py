@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from rigs.rooms import rooms_of, store_of
 
+from smsverify._purchases.spending import _sum_of
 from smsverify._purchases.wallet import Movement, compare
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
@@ -29,6 +31,13 @@ def moved(moves: list[tuple[Decimal, int, bool, bool]]) -> tuple[list[Movement],
         Decimal(0),
     )
     return movements, total
+
+
+def test_a_caller_s_precision_for_decimals_moves_no_cent() -> None:
+    paid = Movement("purchase", 1, Decimal("-0.40"), is_certain=True)
+    with localcontext(Context(prec=4)):
+        assert compare(Decimal("1234.56"), Decimal("1234.16"), [paid]).fits
+        assert _sum_of([SimpleNamespace(charge="1234.56", times=2)]).amount == Decimal("2469.12")
 
 
 @given(CENTS, MOVES)
