@@ -13,7 +13,6 @@ from rigs import in_a_day
 from rigs.money import Died
 from rigs.purchases import buy_number
 from rigs.rooms import rooms_of
-from rigs.sign_ups import die
 
 from smsverify import errors
 from smsverify._orders.releases import Releases
@@ -162,6 +161,9 @@ def test_a_refund_that_never_came_is_missing_though_a_list_has_shown_the_end_bef
 def test_a_refund_that_never_came_is_missing_though_no_answer_has_said_that_its_order_is_cancelled(
     how: str, simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Died
+
     hook = make_hook(simulator, store_url, purchase_grace=HASTY)
     order_id = buy_number(hook)
     paid = hook.get_balance().amount
@@ -173,7 +175,7 @@ def test_a_refund_that_never_came_is_missing_though_no_answer_has_said_that_its_
         if how.endswith("listed"):
             hook.list_orders()
     else:
-        simulator.add_fault(Fault("lost_answer", "order/*/cancel/"))
+        simulator.add_fault(Fault("lost_answer", "order/*/cancel/", times=None))
         hook.cancel(order_id) if how == "cancel" else hook.release(order_id, "not needed")
     simulator.set_balance(paid)
     assert [held.order_id for held in await_finding(hook).missing_refunds] == [order_id]
