@@ -10,8 +10,8 @@ import re
 import socket
 import struct
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -68,7 +68,10 @@ class Exchange:
 
     Attributes:
         may_have_left: whether a byte of the request may have left.
+        connection: that its answer comes on; `None` before there is one.
     """
+
+    connection: socket.socket | None = None
 
     def __init__(
         self,
@@ -149,8 +152,8 @@ class Wire:
             options["proxies"] = {}  # from a proxy, this machine's own address would be another machine's
         timeout = (min(self._settings.connect_timeout, exchange.timeout), exchange.timeout)
         response = session.send(prepared, timeout=timeout, allow_redirects=False, **options)
-        with response:
-            text = _read(response, time.monotonic() + exchange.timeout)
+        with response, _shut_after(exchange.timeout, exchange.connection) as is_late:
+            text = _read(response, is_late)
             secret = self._settings.api_key.get_secret_value()
             return Answer(response.status_code, response.headers, text, exchange.endpoint, secret)
 
@@ -271,15 +274,10 @@ class WatchedConnection(HTTPConnection):
             self._collected.append(bytes(data))
 
     def getresponse(self) -> Any:
-        # The time-out of the socket begins anew with each byte.
         connection = _tcp(self.sock)
-        timer = threading.Timer(_this_thread.exchange.timeout, _shut, (connection,))
-        timer.daemon = True
-        timer.start()
-        try:
+        _this_thread.exchange.connection = connection
+        with _shut_after(_this_thread.exchange.timeout, connection):
             response = super().getresponse()
-        finally:
-            timer.cancel()
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH)
         return response
@@ -305,9 +303,28 @@ def _abort_without_an_answer(connection: socket.socket, timeout: float) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
-def _shut(connection: socket.socket) -> None:
+@contextmanager
+def _shut_after(seconds: float, connection: socket.socket | None) -> Iterator[threading.Event]:
+    """Ends the reading of a connection if the block takes longer, and sets the event then.
+
+    The time-out of the socket begins anew with each byte. And bytes that decode to nothing return from no
+    call, so that nothing else looks at the time.
+    """
+    is_late = threading.Event()
+    timer = threading.Timer(seconds, _shut, (connection, is_late))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield is_late
+    finally:
+        timer.cancel()
+
+
+def _shut(connection: socket.socket | None, is_late: threading.Event) -> None:
+    is_late.set()
     with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RD)
 
 
 class _HTTPSConnection(WatchedConnection, HTTPSConnection):
@@ -349,14 +366,14 @@ class _WatchedAdapter(HTTPAdapter):
 # -------------------------------------------------------------- the answer
 
 
-def _read(response: requests.Response, deadline: float) -> str:
-    """The body. A server that drips it has until the deadline; one that floods is cut off."""
+def _read(response: requests.Response, is_late: threading.Event) -> str:
+    """The body. A server that drips it has until `is_late` is set; one that floods is cut off."""
     parts: list[bytes] = []
     size = 0
-    while part := response.raw.read1(65536, decode_content=True):
+    while (part := response.raw.read1(65536, decode_content=True)) or is_late.is_set():
         parts.append(part)
         size += len(part)
-        if size > LARGEST_BODY or time.monotonic() > deadline:
+        if size > LARGEST_BODY or is_late.is_set():
             raise requests.exceptions.ConnectionError("the answer is too long or came too slowly")
     return b"".join(parts).decode("utf-8-sig", errors="replace")
 

@@ -8,6 +8,7 @@ import importlib
 import os
 import socket
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -420,6 +421,18 @@ def test_the_body_of_a_redirect_has_the_time_of_any_other(
     wire.on("POST", drips(b"x" * 1000, 0.1, first=moved))
     began = time.monotonic()
     with pytest.raises(OutcomeUnknown, match="too slowly"):
+        buy(make_transport(wire.url, read_timeout=0.5))
+    assert time.monotonic() - began < 5
+
+
+def test_a_body_whose_bytes_decode_to_nothing_has_the_time_of_any_other(
+    wire: WireServer, make_transport: MakeTransport
+) -> None:
+    head = b"HTTP/1.1 201 Created\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+    start = zlib.compressobj(wbits=31).flush(zlib.Z_SYNC_FLUSH)
+    wire.on("POST", drips(b"\x00\x00\x00\xff\xff" * 50, 0.05, first=head + start))
+    began = time.monotonic()
+    with pytest.raises(OutcomeUnknown):
         buy(make_transport(wire.url, read_timeout=0.5))
     assert time.monotonic() - began < 5
 
