@@ -8,10 +8,12 @@ an SMS.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from smsverify._input.phones import phone_digits
+from smsverify._service.bodies import Contradiction
 from smsverify.models import known_status, with_leading_zeros
 from smsverify.otp import extract_otp
 from smsverify.text import LONGEST_SMS, visible
@@ -86,6 +88,9 @@ _OF_THE_SERVICE = re.compile(
     r"|\A\W*(?:order|number|price|charged|expires|cancell?ed|upstream)\b",
     re.IGNORECASE,
 )
+# An SMS may be an object, as in a callback, and so may a code.
+_NAMES_OF_TEXT = ("sms", "text", "message", "body")
+_NAMES_OF_CODE = ("otp", "code")
 _SHORTEST_PHONE = 7  # digits, without the country's
 _DATE = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}")
 # One piece: a code as it is, however long the service's are, perhaps with marks around it.
@@ -156,10 +161,13 @@ def _read(
     otp: Any, message: Any, phone: str | None, own: re.Pattern[str], *, may_be_word: bool
 ) -> tuple[str | None, str | None]:
     # Of several SMS, the last one.
-    text = _as_text(message[-1:] if isinstance(message, list) else message)
+    message = message[-1:] if isinstance(message, list) else message
+    text = _as_text(_under(_NAMES_OF_TEXT, message))
     if text is not None and _is_nothing(text, _NOTHING, own):
         text = None
-    given = _as_text(otp, text)
+    given = _as_text(_under(_NAMES_OF_CODE, otp), text)
+    if given is None and _object(message) is not None:
+        given = _as_text(_under(_NAMES_OF_CODE, message), text)
     if given is None or _is_nothing(given, _NO_CODE, own):
         return None, text
     plain = visible(given) if len(given) <= LONGEST_SMS else ""
@@ -176,6 +184,22 @@ def _read(
         return code, text or given
     is_sms = may_be_word or _MAY_BE_CODE.search(plain) is not None
     return None, text or (given if is_sms else None)
+
+
+def _under(names: Sequence[str], value: Any) -> Any:
+    """What an object has under the first of some names that says anything; what is no object, as it is."""
+    inner = _object(value)
+    if inner is None:
+        return value
+    if isinstance(inner, Contradiction):
+        return None
+    return next((inner[name] for name in names if inner.get(name) not in (None, "")), None)
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    """A value, or the only one of a list, where it is an object."""
+    inner = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return inner if isinstance(inner, Mapping) else None
 
 
 def _as_text(value: Any, message: str | None = None) -> str | None:

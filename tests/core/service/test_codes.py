@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from smsverify import errors
+from smsverify._service.bodies import Contradiction
 from smsverify._service.codes import read_fields
 from smsverify.hook import SmsVerifyHook
+from smsverify.otp import extract_otp
 
 URL = "http://127.0.0.1:9"
+TEXT = "Your PayPal OTP is 545123"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_who_waits_on_the_order_s_own_number_has_no_sms(status: str | None) -> N
             [],
             [["548921"]],
             ["548921", "548922"],
-            {"code": "548921"},
+            {"expires_in": 548921},
             "completed",
             "error",
             "hello",
@@ -302,3 +305,26 @@ def test_a_wait_goes_on_where_nothing_has_come(
     requests_mock.get(status, text='{"order_id": 7, "status": "active", "otp": 548921.0}')
     assert hook.wait_for_otp(7, 30).otp == "548921"
     assert json.loads(json.dumps(hook.get_status(7).as_dict()))["otp"] == "548921"
+
+
+@pytest.mark.parametrize("status", ["pending", "completed"])
+@pytest.mark.parametrize(
+    ("otp", "message", "code", "text"),
+    [
+        (None, {"order_id": 7, "number": "14155550123", "sender": "8843", "sms": TEXT}, "545123", TEXT),
+        (None, [{"text": "Your code is 111222"}, {"text": TEXT}], "545123", TEXT),
+        ({"code": "545123"}, TEXT, "545123", TEXT),
+        ([{"otp": 545123}], None, "545123", None),
+        (None, {"message": TEXT, "code": "545123"}, "545123", TEXT),
+        (None, {"sms": "Waiting for SMS"}, None, None),
+        (None, {"sms": None, "sender": "8843"}, None, None),
+        ({"expires_in": 300}, {}, None, None),
+        (Contradiction(code="545123"), Contradiction(sms=TEXT), None, None),
+    ],
+)
+def test_a_text_and_a_code_may_stand_in_an_object(
+    otp: Any, message: Any, code: str | None, text: str | None, status: str
+) -> None:
+    found = read_fields(otp, message, status=status, phone="+1 415 555 0123", order_id=7)
+    assert found[1] == text
+    assert (found[0] or (text and extract_otp(text))) == code
