@@ -208,6 +208,29 @@ class _OfAnOrder(_Answer):
         return f"+{self.phone_digits}" if self.phone_digits else None
 
 
+class _MayBeEsim(_OfAnOrder):
+    """An answer that may be about an eSIM. Its activation code stays in this process: neither JSON nor a
+    pickle has it, in which Prefect keeps parameters and results.
+    """
+
+    activation_code: Text = Field(default=None, repr=False, exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _without_secrets(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = serialize(self)
+        if self.activation_code is None:
+            return written
+        # Any other field of an eSIM's answer may hold the code in another form.
+        return {name: value for name, value in written.items() if name in type(self).model_fields}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        if self.activation_code is not None:
+            state["__dict__"] = {**state["__dict__"], "activation_code": None}
+            state["__pydantic_extra__"] = {}
+        return state
+
+
 class Balance(_Answer):
     """The wallet: `amount` in `currency` (USD)."""
 
@@ -264,7 +287,7 @@ class EsimPlan(_Answer):
     highest_price: Price = None
 
 
-class Order(_OfAnOrder):
+class Order(_MayBeEsim):
     """A number (or eSIM) that was bought.
 
     Attributes:
@@ -293,23 +316,7 @@ class Order(_OfAnOrder):
     duration: int | None = None
     expires_at: When = Field(default=None, alias="expiry_date")
     expires_estimated: bool = False
-    activation_code: Text = Field(default=None, repr=False, exclude=True)
     key: str | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_secrets(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = serialize(self)
-        if self.activation_code is None:
-            return written
-        # Any other field of an eSIM's answer may hold the code in another form.
-        return {name: value for name, value in written.items() if name in type(self).model_fields}
-
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        if self.activation_code is not None:
-            state["__dict__"] = {**state["__dict__"], "activation_code": None}
-            state["__pydantic_extra__"] = {}
-        return state
 
     @property
     def ended(self) -> bool:
@@ -370,7 +377,7 @@ class Message(_OfAnOrder):
     received_at: When = None
 
 
-class OrderStatus(Message):
+class OrderStatus(Message, _MayBeEsim):
     """The status of an order, with the SMS if one has come.
 
     Attributes:
@@ -378,6 +385,7 @@ class OrderStatus(Message):
         time_left_seconds: seconds until a rental ends, `None` if the service does not say; if it shows
             a date alone, reckoned from that.
         expires_at: UTC; from the answer, or reckoned from the time left.
+        activation_code: of an eSIM, where the status shows it; a secret, as in `Order`.
     """
 
     status: Status

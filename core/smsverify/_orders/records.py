@@ -199,6 +199,8 @@ class Records:
     def put_status(self, status: OrderStatus) -> None:
         """Records an order's status, also of an order that was not bought here."""
         values: dict[str, Any] = {"status": status.status, "phone": status.phone}
+        if status.activation_code is not None:
+            values["activation_code"] = status.activation_code
         if status.expires_at is not None:
             values |= {"expires_at": status.expires_at.timestamp(), "expires_estimated": False}
         if status.cancelled:

@@ -396,10 +396,14 @@ def _prices(row: Mapping[str, Any], suffix: str = "") -> tuple[Decimal | None, D
 
 def _order(row: Mapping[str, Any]) -> dict[str, Any]:
     documented = {name: value for name, value in row.items() if name not in _NOT_ANSWERED}
+    return documented | _activation_code(row) | {"price": _prices(row)[0]}
+
+
+def _activation_code(row: Mapping[str, Any]) -> dict[str, str]:
+    """The activation code of an eSIM as a text, where it is an object: such as its text and its picture."""
     code = row.get("activation_code")
-    if isinstance(code, (Mapping, list)):  # such as the text and the picture of it
-        documented["activation_code"] = json.dumps(code, default=str, ensure_ascii=False)
-    return documented | {"price": _prices(row)[0]}
+    is_object = isinstance(code, (Mapping, list))
+    return {"activation_code": json.dumps(code, default=str, ensure_ascii=False)} if is_object else {}
 
 
 def _plan(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -444,7 +448,7 @@ def _status(order_id: int, row: Mapping[str, Any]) -> dict[str, Any]:
     )
     if "status" in row or values["otp"] or values["message"]:
         values.setdefault("status", UNKNOWN_STATUS)
-    return {"order_id": order_id} | values
+    return {"order_id": order_id} | values | _activation_code(row)
 
 
 def _with_time_left(status: OrderStatus, answered_at: float) -> OrderStatus:

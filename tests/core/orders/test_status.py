@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from requests_mock import Mocker
 from rigs.clocks import later
-from rigs.offline import PHONE
+from rigs.offline import PHONE, address, mock_catalogue
 from rigs.purchases import buy_number
 from rigs.rooms import rooms_of
 
@@ -62,6 +64,28 @@ def test_a_phone_on_record_is_not_replaced_by_less_or_by_another(
         requests_mock.get(f"{URL}/status/", json={"order_id": 7, "status": "pending", "phone": phone})
         hook.get_status(7)
     assert hook.get_order(7).phone == PHONE
+
+
+@pytest.mark.parametrize("code", ["LPA:1$smdp$SECRET", {"qr": "LPA:1$smdp$SECRET"}])
+def test_an_activation_code_that_only_the_status_shows_is_on_record_and_stays_a_secret(
+    code: Any, requests_mock: Mocker, make_hook: MakeHook, store_url: str
+) -> None:
+    hook = make_hook("http://127.0.0.1:9", store_url)
+    mock_catalogue(requests_mock)
+    bought = {"order_id": 7, "activation_code": None, "status": "pending"}
+    requests_mock.post(address("order/esim/"), json={"success": True, **bought})
+    assert hook.order("esim", plan="X", key="k").activation_code is None
+    shown = {**bought, "status": "active", "activation_code": code, "qr_code": "LPA:1$smdp$SECRET"}
+    requests_mock.get(f"{URL}/status/", json=shown)
+    status = hook.get_status(7)
+    for order in (status, hook.get_order(7), hook.order("esim", plan="X", key="k")):
+        assert "SECRET" in (order.activation_code or "")
+    for text in (status.model_dump_json(), repr(status), str(status.as_dict())):
+        assert "SECRET" not in text
+    assert "SECRET" not in repr(pickle.loads(pickle.dumps(status)).__dict__)
+    requests_mock.get(f"{URL}/status/", json={**bought, "status": "active"})
+    hook.get_status(7)
+    assert "SECRET" in (hook.get_order(7).activation_code or "")
 
 
 @pytest.mark.parametrize("less", ["4155550123", "***0123", "pending", None])
