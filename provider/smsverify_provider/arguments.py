@@ -67,10 +67,15 @@ def _places_of_later(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, 
 
 
 def _in_own_types(value: Any) -> Any:
-    """The argument with the values of enums in the place of their members, which Jinja writes by name."""
+    """The argument with the values of enums in the place of their members, which Jinja writes by name.
+
+    A set becomes a list: its order differs between processes, and Airflow would see a new version of the Dag.
+    """
     if type(value) is dict:
         return {name: _in_own_types(one) for name, one in value.items()}
-    return type(value)(map(_in_own_types, value)) if type(value) in (list, tuple, set) else own_type(value)
+    if type(value) in (set, frozenset):
+        return sorted(map(_in_own_types, value), key=repr)
+    return type(value)(map(_in_own_types, value)) if type(value) in (list, tuple) else own_type(value)
 
 
 def is_nothing(value: Any) -> bool:

@@ -134,11 +134,14 @@ class TaskResult(PlainXComArg):
             InvalidRequestError: it is none; `field` is its name.
         """
         task: Any = self.operator
-        if item not in task.outputs and not task.multiple_outputs:
+        is_mapped = hasattr(task, "operator_class")
+        outputs = (task.operator_class if is_mapped else task).outputs
+        if item not in outputs and not task.multiple_outputs:
+            whole = f"ti.xcom_pull('{task.task_id}'){'[0]' if is_mapped else ''}"
             raise InvalidRequestError(
                 f"{item} of task {task.task_id!r} has no XCom of its own; these fields have one: "
-                f"{', '.join(task.outputs)}. Give the task multiple_outputs=True, or read the whole result: "
-                f"{{{{ ti.xcom_pull('{task.task_id}')['{item}'] }}}}",
+                f"{', '.join(outputs)}. Give the task multiple_outputs=True, or read the whole result: "
+                f"{{{{ {whole}['{item}'] }}}}",
                 field=str(item),
             )
         return TaskResult(operator=self.operator, key=item)

@@ -163,6 +163,16 @@ class Named(str, Enum):
     WHATSAPP = "WhatsApp"
 
 
+def test_a_set_is_a_list_in_the_same_order_in_every_process() -> None:
+    """Otherwise Airflow would see a new version of the Dag each time that it parses it."""
+    ids = [str(number) for number in range(100, 120)]
+    with DAG("sets"):
+        renew = Expiring(
+            task_id="renew", within=60, only=set(ids), exclude=frozenset(ids), order_ids={5, "5"}
+        )
+    assert (renew.only, renew.exclude, renew.order_ids) == (ids, ids, ["5", 5])
+
+
 def test_an_enum_s_member_is_what_it_stands_for(run_task: Any, connection: Any, sim: Simulator) -> None:
     with DAG("named"):
         order = Order(task_id="order", product=Named.TEMPORARY, service=Named.WHATSAPP)

@@ -167,9 +167,17 @@ def test_it_can_be_mapped_and_takes_arguments_and_context(
         sim.deliver_sms(number["order_id"], otp="123456")
         return f"{name} {ti.map_index}"
 
+    @task
+    def both(codes: list[str]) -> list[str]:
+        return list(codes)
+
     with DAG("verify_mapped") as dag:
-        task.smsverify(task_id="sign_up", **WHATSAPP)(sign_up).expand(name=["ada", "grace"])
+        signed_up = task.smsverify(task_id="sign_up", **WHATSAPP)(sign_up).expand(name=["ada", "grace"])
+        both(signed_up["otp"])
+        with pytest.raises(InvalidRequestError, match=r"multiple_outputs.*xcom_pull\('sign_up'\)\[0\]"):
+            signed_up["cost"]
     results = run_dag(dag, run_triggerer=True)
+    assert results["both"].xcom == ["123456", "123456"]
     mapped = [results["sign_up", nth] for nth in range(2)]
     assert [one.xcom["result"] for one in mapped] == ["ada 0", "grace 1"]
     assert len({one.xcom["order_id"] for one in mapped}) == 2

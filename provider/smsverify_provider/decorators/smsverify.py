@@ -9,6 +9,7 @@ from airflow.sdk import XComArg
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, _TaskDecorator
 
 from smsverify_provider.operators.verify import SmsVerifyOperator
+from smsverify_provider.results import TaskResult
 
 NUMBER: dict[str, Any] = {}  # stands for the number, which no call in a Dag file gives
 
@@ -51,6 +52,11 @@ class _SmsVerifyTask(_TaskDecorator[..., Any, _SmsVerifyDecoratedOperator]):
         result: Any = super().__call__(*args, **kwargs)
         output: XComArg = result.operator.output
         return output
+
+    def _expand(self, *args: Any, **kwargs: Any) -> XComArg:
+        """What `expand` and `expand_kwargs` give."""
+        result: Any = super()._expand(*args, **kwargs)
+        return TaskResult(operator=result.operator)
 
 
 def smsverify_task(
