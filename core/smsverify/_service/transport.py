@@ -167,9 +167,10 @@ class Transport:
         deadline = time.monotonic() + patience
         if call.hasty:
             patience = min(2 * HASTE, patience)
-            # The next two slots may come back one by one.
-            slots = 2 * self._rate_limit.period / self._rate_limit.limit
-            deadline = min(deadline, time.monotonic() + patience + slots)
+            # Slots may come back one by one, and a release has one of the next two.
+            period, limit = self._rate_limit.period, self._rate_limit.limit
+            turn = 2 * period / limit if call.priority is Priority.RELEASE else period
+            deadline = min(deadline, time.monotonic() + patience + turn)
 
         def may_repeat(error: BaseException) -> bool:
             if isinstance(error, OutcomeUnknown):

@@ -103,6 +103,21 @@ def test_a_hasty_call_waits_for_no_long_pause(
     assert len(wire.received) == 1
 
 
+@pytest.mark.parametrize("priority", [Priority.RELEASE, Priority.READ])
+def test_a_hasty_call_that_gives_nothing_back_waits_for_its_slot(
+    priority: Priority, wire: WireServer, make_transport: MakeTransport
+) -> None:
+    """A release is on record, and is tried again. What a read finds out is missed."""
+    transport = make_transport(wire.url, call_timeout=900.0, rate_period=60.0)
+    transport._rate_limit.block(50)
+    stop = threading.Event()
+    stop.set()
+    kind = errors.RateLimitedError if priority is Priority.RELEASE else errors.WaitStoppedError
+    with pytest.raises(kind):
+        transport.get("/api/v1/order/7/status/", priority=priority, hasty=True, stop=stop)
+    assert wire.received == []
+
+
 def test_a_hasty_call_has_a_second_attempt(wire: WireServer, make_transport: MakeTransport) -> None:
     wire.on("GET", closes, answer(200, {}), answer(503), answer(503), answer(200, {}))
     transport = make_transport(wire.url)
