@@ -229,13 +229,28 @@ class _Reading:
             return _Link.FAR if is_far else _Link.FIRM
         if (
             crossed
-            or compiled(ties.BETWEEN).search(gap)
+            or not self._is_near_in_words(keyword, gap)
             or not compiled(ties.CLAUSE_END).match(self.text, candidate.end)
         ):
             return _Link.NONE
         if len(gap) <= (ties.NEAR if self.earnest else ties.BESIDE):
             return _Link.LOOSE
         return _Link.ALONE if len(self.candidates) == 1 else _Link.NONE
+
+    def _is_near_in_words(self, keyword: re.Match[str], gap: str) -> bool:
+        """Whether so little stands in between that the number may be what the word means: "Foo code 48213".
+
+        Not "the code was changed, request 48213", nor "never share your code, hotline 4417".
+        """
+        if compiled(ties.BETWEEN).search(gap):
+            return False
+        free_words = len(compiled(ties.FREE_WORD).findall(compiled(ties.EXPLAINED).sub(" ", gap)))
+        since = max(0, keyword.start() - ties.NEAR)
+        if free_words and compiled(ties.FORBIDDEN).search(self.text, since, keyword.start()):
+            return False
+        if compiled(ties.HAPPENED).search(self.text, since, keyword.start()):
+            return free_words <= 1
+        return free_words <= (4 if compiled(ties.WHERE).match(gap) else 1)
 
     def _link_after(self, candidate: Candidate, keyword: re.Match[str]) -> _Link:
         gap = self.text[candidate.end : keyword.start()]
@@ -248,7 +263,10 @@ class _Reading:
             return _Link.NONE
         if self._opens(candidate) or (gap.startswith((" (", "(")) and ")" not in gap):
             return _Link.LOOSE
-        return _Link.ALONE if len(gap) <= ties.BESIDE and len(self.candidates) == 1 else _Link.NONE
+        if len(gap) > ties.BESIDE or len(self.candidates) > 1:
+            return _Link.NONE
+        has_happened = compiled(ties.HAPPENED_BEHIND).match(self.text, keyword.end())
+        return _Link.NONE if has_happened else _Link.ALONE
 
     def _is_said_after(self, candidate: Candidate, keyword: re.Match[str]) -> bool:
         """Whether it reads "48213 is your code" or, where a sentence begins, "48213 - your code"."""

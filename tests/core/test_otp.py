@@ -88,7 +88,7 @@ def test_without_its_code_a_message_gives_none(instead: str) -> None:
     ],
 )
 def test_other_numbers_beside_it_never_become_the_code(other: str) -> None:
-    alone = [(code, text) for code, text in WITH_CODE[::5] if "@" not in text]
+    alone = [(code, text) for code, text in WITH_CODE[::8] if "@" not in text]
     after = [(code, extract_otp(f"{text.rstrip('.')}. {other}")) for code, text in alone]
     before = [(code, extract_otp(f"{other}\n{text}")) for code, text in alone]
     assert [pair for pair in after + before if pair[1] not in (pair[0], None)] == []

@@ -19,10 +19,16 @@ _LETTERS = r"[^\W\d_]"
 
 # --- The words.
 
+# What it is for, amounts and masked numbers included: "kod do zakupu 49,99 PLN w Foo to".
+_WHAT_FOR = r"(?!\W*[0-9])(?:[a-z0-9 \x00*]|(?<=[a-z])\.(?= ?[0-9\x00])){0,60}"
 # Words that say it in one language and mean something else in others.
 _IS_OF_ITS_LANGUAGE = (
-    r"(?:kod|haslo)[a-z ]{0,40} to|(?:kood|salasana|tunnusluku|parool)[a-z ]{0,40} on"
-    r"|(?<![a-z])(?:ma [a-z ]{1,40} la|(?:otp|code|pin|password)[a-z ]{0,40} ay|msimbo[a-z ]{0,40} ni)"
+    rf"(?:kod|haslo){_WHAT_FOR} to|(?:kood|salasana|tunnusluku|parool){_WHAT_FOR} on"
+    r"|(?<![a-z])(?:ma [a-z ]{1,40} la"
+    rf"|(?:(?:ma )?otp (?:gd|giao dich)|ma (?:otp|xac thuc|xac nhan)){_WHAT_FOR} la"
+    r"|(?:otp|code|pin|password)[a-z ]{0,40} ay|(?:kode|koodu|msimbo)[a-z ]{0,40} ni"
+    r"|namba(?:ri)?(?: yako)? ya (?:kuthibitisha|uthibitisho|siri) ni"
+    r"|koodu[a-z ]{0,40} bu|kaody[a-z ]{0,40} dia|kod[a-z ]{0,40} ou se)"
 )
 # What belongs to a word for the code, behind it: "code to sign in", "kode verifikasi untuk masuk Anda".
 _PURPOSE = rf"<<purpose + one time>>{_LETTERS}{{0,12}}"
@@ -43,7 +49,7 @@ PROMOTING = r"<<promotion>>|\x00 off(?![a-z])"
 
 _IS = r"<<is + is, before>>|(?<!, )(?<![a-z])(?:ar|ir)"
 _DASH = rf"(?<!{_LETTERS})-"
-_NUMBERING = r"(?:number|numero|nummer|num|nr|no|n)(?![a-z])\.?"
+_NUMBERING = r"(?:(?:number|numero|nummer|num|nr|no|n)(?![a-z])\.?|<<number>>)"
 # `numbered`: "code no. 48213", "code: no 48213". `over`: what stands between the word and what says it.
 SAID_BEFORE = (
     rf"{_OPEN}*(?:{_IS})? ?[:=→-]?{_ARTICLE}{_OPEN}*(?P<numbered>{_NUMBERING})[ :#]*{_OPEN}*"
@@ -55,7 +61,18 @@ OPENED = rf"{_OPEN}*"
 NUMBERING_GLUED = "(?:no|nr|num)[0-9]+"
 BRACKETS = r"\([^()]{0,40}\)"
 ASIDE = rf"{BRACKETS}|\x00+"
-BETWEEN = r"[,\n]|<<between>>"
+BETWEEN = r"[,\n]|<<between + happened + sent + never>>"
+# In the clause before a word for the code: "never share your code", "we changed your password".
+_GOES_ON = rf"(?:(?!{STOP})[^,;:\n])*\Z"
+FORBIDDEN = rf"<<never>>{_GOES_ON}"
+HAPPENED = rf"<<happened + sent>>{_GOES_ON}"
+# Right behind it: "password changed", "passwort wurde geandert".
+HAPPENED_BEHIND = rf"{_LETTERS}{{0,6}} ?(?:{_LETTERS}{{1,12}} )?<<happened + sent>>"
+# Words in between that nothing explains. Scripts that set no spaces are counted by letters.
+EXPLAINED = "<<purpose + one time + yours + this + for + of + medium>>"
+_NO_SPACES = r"[\u0e00-\u109f\u1780-\u17ff\u3040-\uffff]"
+FREE_WORD = rf"{_NO_SPACES}{{1,4}}|[^\W_](?:(?!{_NO_SPACES})\S)*"
+WHERE = r" ?<<for + where>>"
 CLAUSE_END = rf"\s*(?:[^\w\s'*]|\x00|\Z|\n)|{_OPEN}*<<for + is + is, after>>"
 # A short call behind a number, up to the word: "48213 is your one-time code", with nothing that begins anew.
 CALLED = r"[^\w,;:()\n]*(?:\w+[^\w,;:()\n]+){0,5}\w*"

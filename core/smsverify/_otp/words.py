@@ -51,6 +51,8 @@ _ACCENTS = "[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\ufe00-\ufe0f\u20d0-\u
 _LOOKALIKE = re.compile("(?<=[\u0400-\u04ff])[aeopcx](?=[\u0400-\u04ff])")
 _CYRILLIC = dict(zip("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445", strict=True))
 _HYPHENS = str.maketrans("\u2010\u2011\u2012\u2013\u2212", "-----")
+# Colons and the full stop of other scripts, and what looks like a colon.
+_STOPS = str.maketrans("\u055d\u17d6\u1366\u2236\ua789\u0589", ":::::.")
 # What would become letters of a name: Foo\u2122 is not FooTM.
 _TRADE_MARKS = str.maketrans("\u2122\u2120", "  ")
 # Tags of a text that was written for a browser: <b>48213</b>.
@@ -60,7 +62,7 @@ _DASHES = re.compile(" ?[\u2014\u2015]+ ?")
 # The sign for "number" before one; spelled out, it would be letters of the code: \u211612 is not No12.
 _NUMBER_SIGN = re.compile(" ?(?:\u2116|(?<![^\\W\\d_])[Nn]\\.?[\u00ba\u00b0\u02da\u1d52])\\.? ?")
 # Besides, letters that do not decompose to a plain form, and the Persian variants of two Arabic ones.
-_PLAIN = _HYPHENS | str.maketrans("đĐłŁøØıəƏ\u06a9\u06cc", "dDlLoOieE\u0643\u064a")
+_PLAIN = _HYPHENS | _STOPS | str.maketrans("đĐłŁøØıəƏ\u06a9\u06cc", "dDlLoOieE\u0643\u064a")
 
 
 def spelled(text: str) -> str:
