@@ -17,12 +17,11 @@ from __future__ import annotations
 import enum
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from itertools import islice
 
 from smsverify._input.patterns import as_pattern
 from smsverify._otp import ties
-from smsverify._otp.sentences import STOP, STOP_OR_LINE, marks_within
+from smsverify._otp.sentences import STOP, STOP_OR_LINE, Sentences, marks_within
 from smsverify._otp.shapes import Candidate, blanked, candidates
 from smsverify._otp.words import compiled, fold, lower, spelled
 from smsverify.text import LONGEST_SMS, visible
@@ -99,7 +98,8 @@ class _Reading:
         ]
         self.keyword_starts = [keyword.start() for keyword in self.keywords]
         self.keyword_ends = [keyword.end() for keyword in self.keywords]
-        self.within = marks_within(written, text, frozenset(self.keyword_ends))
+        within = marks_within(written, text, frozenset(self.keyword_ends))
+        self.sentences = Sentences(text, within, reach=ties.FAR)
         self.brackets = [match.span() for match in compiled(ties.BRACKETS).finditer(text)]
         self.speaks_of_code = self.earnest or any(not keyword["other"] for keyword in self.keywords)
         shaped = list(islice(candidates(text, written), _MOST_NUMBERS + 1))
@@ -183,7 +183,9 @@ class _Reading:
         for index in range(bisect_right(self.keyword_ends, candidate.start) - 1, -1, -1):
             since = self.keyword_ends[index]
             # One character more, for the full stop that is one only before a space.
-            if candidate.start - since > ties.FAR or any(self._stops(STOP, since, candidate.start + 1)):
+            if candidate.start - since > ties.FAR or any(
+                self.sentences.stops(STOP, since, candidate.start + 1)
+            ):
                 break
             keyword = self.keywords[index]
             if not (last and keyword["other"]) and not self._is_spent(keyword, candidate):
@@ -206,13 +208,8 @@ class _Reading:
         index = bisect_left(self.keyword_starts, candidate.end)
         if index == len(self.keywords) or self.keyword_starts[index] - candidate.end > ties.FAR:
             return None
-        stops = self._stops(STOP_OR_LINE, candidate.end, self.keyword_starts[index] + 1)
+        stops = self.sentences.stops(STOP_OR_LINE, candidate.end, self.keyword_starts[index] + 1)
         return None if any(stops) else self.keywords[index]
-
-    def _stops(self, expression: str, start: int, end: int) -> Iterator[re.Match[str]]:
-        """What ends a sentence between two places."""
-        stops = compiled(expression).finditer(self.text, start, end)
-        return (stop for stop in stops if stop.start() not in self.within)
 
     def _link_before(self, candidate: Candidate, keyword: re.Match[str]) -> _Link:
         gap = self._gap(keyword, candidate)
@@ -388,11 +385,13 @@ class _Reading:
 
     def _alone(self, candidate: Candidate) -> bool:
         """Whether it is alone on its line or in its sentence, of a message about a code or without a word."""
-        if not self._opens(candidate) or not compiled(ties.CLOSED).fullmatch(self._sentence_after(candidate)):
+        if not self._opens(candidate) or not compiled(ties.CLOSED).fullmatch(
+            self.sentences.after(candidate.end)
+        ):
             return False
         if compiled(ties.WORDLESS).fullmatch(self.text):
             return True
-        name = compiled(ties.TAG).sub(" ", self._sentence_before(candidate))
+        name = compiled(ties.TAG).sub(" ", self.sentences.before(candidate.start))
         if not compiled(r"[^\W\d_]").search(name):
             return self.speaks_of_code
         return not compiled(ties.NO_SENDER).search(name) and self._speaks_of_code_behind(candidate)
@@ -405,21 +404,10 @@ class _Reading:
 
     def _opens(self, candidate: Candidate) -> bool:
         """Whether it opens a sentence that answers no question, or a message after the sender's name."""
-        before = self._sentence_before(candidate)
+        before = self.sentences.before(candidate.start)
         since = candidate.start - len(before)
         names = ties.SENDER if since == 0 else ties.BRACKETED
         return self.text[since - 1 : since] != "?" and compiled(names).fullmatch(before) is not None
-
-    def _sentence_before(self, candidate: Candidate) -> str:
-        since = max(0, candidate.start - ties.FAR)
-        for stop in self._stops(STOP_OR_LINE, since, candidate.start):
-            since = stop.end()
-        return self.text[since : candidate.start]
-
-    def _sentence_after(self, candidate: Candidate) -> str:
-        until = min(len(self.text), candidate.end + ties.FAR)
-        stops = self._stops(STOP_OR_LINE, candidate.end, until)
-        return self.text[candidate.end : next((stop.start() for stop in stops), until)]
 
     def _is_void(self, candidate: Candidate, keyword: re.Match[str] | None) -> bool:
         """Whether it reads "48213 has expired", "48213 is wrong", "wrong code: 48213"."""
@@ -458,7 +446,7 @@ class _Reading:
             return not self._named_and_said(candidate, label) and not self._said_of(
                 candidate, anything=not label["owned"]
             )
-        sentence = self._sentence_before(candidate) + self._sentence_after(candidate)
+        sentence = self.sentences.before(candidate.start) + self.sentences.after(candidate.end)
         return compiled(ties.PROMOTING).search(sentence) is not None and not compiled(ties.EARNEST).search(
             sentence
         )

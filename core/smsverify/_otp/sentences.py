@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from smsverify._otp.words import compiled
 
 STOP = r"(?:[!?।॥。؟۔]|[.;](?=\s|\Z))"
@@ -16,6 +20,38 @@ _IS_NUMBER = r" <<is + is, before>>[:=]? ?[\s\"'(\[*]*[0-9]"
 _COLON = " ?:"
 _NUMBER = r" ?(?P<numbering>(?:n|no|nr|num)\b[.:]? ?)?[0-9\x00]"
 _CUT_SHORT = "<<label, with a full stop + abbreviation>>"
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Where the sentences of a text end.
+
+    Attributes:
+        text: the text in small letters.
+        within: the marks in it that end none (`marks_within`).
+        reach: at most so many characters of a sentence are looked at.
+    """
+
+    text: str
+    within: frozenset[int]
+    reach: int
+
+    def stops(self, expression: str, start: int, end: int) -> Iterator[re.Match[str]]:
+        """What ends a sentence between two places."""
+        stops = compiled(expression).finditer(self.text, start, end)
+        return (stop for stop in stops if stop.start() not in self.within)
+
+    def before(self, at: int) -> str:
+        """What stands before a place in its sentence and line."""
+        since = max(0, at - self.reach)
+        for stop in self.stops(STOP_OR_LINE, since, at):
+            since = stop.end()
+        return self.text[since:at]
+
+    def after(self, at: int) -> str:
+        """What stands behind a place in its sentence and line."""
+        until = min(len(self.text), at + self.reach)
+        return self.text[at : next((stop.start() for stop in self.stops(STOP_OR_LINE, at, until)), until)]
 
 
 def marks_within(written: str, text: str, names_end: frozenset[int]) -> frozenset[int]:
