@@ -385,9 +385,7 @@ class _Reading:
 
     def _alone(self, candidate: Candidate) -> bool:
         """Whether it is alone on its line or in its sentence, of a message about a code or without a word."""
-        if not self._opens(candidate) or not compiled(ties.CLOSED).fullmatch(
-            self.sentences.after(candidate.end)
-        ):
+        if not self._opens(candidate) or not self._closes(candidate):
             return False
         if compiled(ties.WORDLESS).fullmatch(self.text):
             return True
@@ -408,6 +406,14 @@ class _Reading:
         since = candidate.start - len(before)
         names = ties.SENDER if since == 0 else ties.BRACKETED
         return self.text[since - 1 : since] != "?" and compiled(names).fullmatch(before) is not None
+
+    def _closes(self, candidate: Candidate) -> bool:
+        """Whether it ends its sentence, or only how long it is good does so, behind a warning about the code."""
+        after = self.sentences.after(candidate.end)
+        if compiled(ties.CLOSED).fullmatch(after):
+            return True
+        is_warned = compiled(ties.WARNED).search(self.text, 0, candidate.start) is not None
+        return is_warned and compiled(ties.LASTS).fullmatch(after) is not None
 
     def _is_void(self, candidate: Candidate, keyword: re.Match[str] | None) -> bool:
         """Whether it reads "48213 has expired", "48213 is wrong", "wrong code: 48213"."""
@@ -436,8 +442,8 @@ class _Reading:
         """Whether the nearest word that names the number is not a word for a code."""
         index = bisect_right(self.keyword_ends, candidate.start)
         named_since = max(self.keyword_ends[index - 1] if index else 0, candidate.value_at - ties.NEAR, 0)
-        if compiled(ties.REACHED).search(self.text, named_since, candidate.value_at):
-            return not self._said_of(candidate, anything=True)
+        if reached := compiled(ties.REACHED).search(self.text, named_since, candidate.value_at):
+            return not self._named_and_said(candidate, reached) and not self._said_of(candidate, anything=True)
         if compiled(ties.NUMBERED).search(
             self.text, named_since, candidate.value_at
         ) and not self._is_numbered_code(candidate):
@@ -460,7 +466,7 @@ class _Reading:
 
     def _named_and_said(self, candidate: Candidate, label: re.Match[str]) -> bool:
         """Whether it reads "Foo account: 48213 is your code": the sender's name, and then the code."""
-        return label[0].rstrip().endswith(":") and self._is_called_after(candidate)
+        return label[0].rstrip().endswith((":", "]", "-")) and self._is_called_after(candidate)
 
     def _said_of(self, candidate: Candidate, anything: bool) -> bool:
         """Whether the word for the code reaches over a label: "the code for your account: 48213".

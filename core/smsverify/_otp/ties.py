@@ -158,9 +158,14 @@ REACHED = (
 
 # --- What may stand around a number that is alone.
 
+_NO_END = rf"(?:(?!{STOP})[^0-9;:()\n]){{0,{NEAR}}}"
+
 TAG = r"\[[^\[\]\n]{0,30}\]|【[^【】\n]{0,30}】"
 BRACKETED = rf"(?:<#>|\x00:|[ \"'`“”„«»「」(){{}}<>*#|\x00-]|{TAG}|[\[【](?=\s*\Z))*"
 SENDER = rf"{BRACKETED}(?:[^\W\d]{{1,20}}(?: [^\W\d]{{1,20}}){{0,2}} ?[:-]{BRACKETED})*"
 WORDLESS = rf"{BRACKETED}(?:[a-z]{{1,3}}-)?[0-9 -]{{4,30}}[\s.\x00]*"
 CLOSED = rf"[.,\x00-]*{_OPEN}*"
+# Behind a warning, how long it is good ends the sentence too: "Do not share this code. 48213 expires in 5 min".
+LASTS = rf",? ?[\x00内]*<<lasts>>{_NO_END}"
+WARNED = rf"<<never>>{_NO_END}<<code>>|<<code>>{_NO_END}<<never>>"
 NO_SENDER = "<<label + owned label + done>>"
