@@ -23,6 +23,7 @@ from smsverify._input.patterns import as_pattern
 from smsverify._otp import ties
 from smsverify._otp.sentences import STOP, STOP_OR_LINE, Sentences, marks_within
 from smsverify._otp.shapes import Candidate, blanked, candidates
+from smsverify._otp.void import is_void
 from smsverify._otp.words import compiled, fold, lower, spelled
 from smsverify.text import LONGEST_SMS, visible
 
@@ -159,7 +160,8 @@ class _Reading:
     def _link(self, candidate: Candidate) -> _Link:
         before, after = self._keyword_before(candidate), self._keyword_after(candidate)
         called = self._link_before(candidate, before) if before and not self._is_taken(before) else _Link.NONE
-        if (before and before["other"]) or self._is_void(candidate, before):
+        is_lone = len(self.candidates) == 1
+        if (before and before["other"]) or is_void(candidate, before, self.text, self.written, is_lone):
             return _Link.NONE
         if self._stands_for_next(candidate):
             return _Link.NONE
@@ -183,11 +185,12 @@ class _Reading:
         for index in range(bisect_right(self.keyword_ends, candidate.start) - 1, -1, -1):
             since = self.keyword_ends[index]
             # One character more, for the full stop that is one only before a space.
-            if candidate.start - since > ties.FAR or any(
-                self.sentences.stops(STOP, since, candidate.start + 1)
-            ):
+            distance = candidate.start - since
+            if distance > ties.FARTHEST or any(self.sentences.stops(STOP, since, candidate.start + 1)):
                 break
             keyword = self.keywords[index]
+            if distance > ties.FAR and not self._is_said_from_afar(keyword, candidate):
+                break
             if not (last and keyword["other"]) and not self._is_spent(keyword, candidate):
                 return keyword
             last = last or keyword
@@ -281,6 +284,11 @@ class _Reading:
 
     def _said(self, keyword: re.Match[str], candidate: Candidate) -> re.Match[str] | None:
         return compiled(ties.SAID_BEFORE).fullmatch(self._gap(keyword, candidate))
+
+    def _is_said_from_afar(self, keyword: re.Match[str], candidate: Candidate) -> bool:
+        """Whether it reads "the code for a purchase of ... at Foo is 48213"."""
+        said = self._said(keyword, candidate)
+        return bool(said and said["is"] and not compiled(ties.TURNS).search(said[0]))
 
     def _is_direct(self, said: re.Match[str]) -> bool:
         """Whether what says it stands right behind the word: "code: 48213", not "code for Foo: 48213"."""
@@ -408,42 +416,25 @@ class _Reading:
         return self.text[since - 1 : since] != "?" and compiled(names).fullmatch(before) is not None
 
     def _closes(self, candidate: Candidate) -> bool:
-        """Whether it ends its sentence, or only how long it is good does so, behind a warning about the code."""
+        """Whether its sentence ends there, or goes on with how long it is good, behind a warning."""
         after = self.sentences.after(candidate.end)
         if compiled(ties.CLOSED).fullmatch(after):
             return True
         is_warned = compiled(ties.WARNED).search(self.text, 0, candidate.start) is not None
         return is_warned and compiled(ties.LASTS).fullmatch(after) is not None
 
-    def _is_void(self, candidate: Candidate, keyword: re.Match[str] | None) -> bool:
-        """Whether it reads "48213 has expired", "48213 is wrong", "wrong code: 48213"."""
-        if compiled(ties.VOID).match(self.text, candidate.end):
-            return True
-        stated = compiled(ties.VOID_STATED).match(self.text, candidate.end)
-        if stated and not self._begins_anew(candidate.end):
-            return True
-        if keyword is None or compiled(r"[,\n]").search(self.text, keyword.end(), candidate.start):
-            return False
-        since = max(0, keyword.start() - ties.NEAR)
-        if len(self.candidates) > 1 and compiled(ties.IGNORED).search(self.text, since, keyword.start()):
-            return True  # the other is to be used; a lone one is good, and to be ignored if not asked for
-        return bool(
-            compiled(ties.WRONG_BEFORE).search(self.text, since, keyword.start())
-            or compiled(ties.WRONG_BEHIND).match(self.text, keyword.end(), candidate.start)
-            or compiled(ties.WRONG_TO_MARK).search(self.text, keyword.end(), candidate.start)
-        )
-
-    def _begins_anew(self, at: int) -> bool:
-        """Whether another sentence begins there, for want of a full stop: "48213 The old one is wrong"."""
-        goes_on = compiled(ties.GOES_ON).match(self.written, at)
-        return goes_on is not None and self.written[goes_on.end() : goes_on.end() + 2].istitle()
-
     def _is_something_else(self, candidate: Candidate) -> bool:
         """Whether the nearest word that names the number is not a word for a code."""
         index = bisect_right(self.keyword_ends, candidate.start)
         named_since = max(self.keyword_ends[index - 1] if index else 0, candidate.value_at - ties.NEAR, 0)
+        if compiled(ties.SENT_TO).search(
+            self.text, max(0, candidate.value_at - ties.NEAR), candidate.value_at
+        ):
+            return True
         if reached := compiled(ties.REACHED).search(self.text, named_since, candidate.value_at):
-            return not self._named_and_said(candidate, reached) and not self._said_of(candidate, anything=True)
+            return not self._named_and_said(candidate, reached) and not self._said_of(
+                candidate, anything=True
+            )
         if compiled(ties.NUMBERED).search(
             self.text, named_since, candidate.value_at
         ) and not self._is_numbered_code(candidate):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from smsverify._otp.sentences import STOP
 
 # At most so many characters lie between them.
+FARTHEST = 130  # if "is" stands before the number
 FAR = 80
 NEAR = 40
 BESIDE = 12
@@ -59,6 +60,7 @@ SAID_BEFORE = (
 OPENED = rf"{_OPEN}*"
 # A numbering that lost its space, right behind the word: "code no48213". After a colon it is a code.
 NUMBERING_GLUED = "(?:no|nr|num)[0-9]+"
+TURNS = "[,;]|<<happened + sent + never>>"
 BRACKETS = r"\([^()]{0,40}\)"
 ASIDE = rf"{BRACKETS}|\x00+"
 BETWEEN = r"[,\n]|<<between + happened + sent + never>>"
@@ -155,6 +157,8 @@ REACHED = (
     rf"(?:<<reaching label>>{_SPAN}|<<until>>(?:(?!{STOP})[^0-9\n:]){{0,30}}"
     rf"|(?:<<messaging>>|text|sms){_SPAN}<<to>>[ :]*|<<messaging>>[ :]*)\Z"
 )
+# A word for the code may be what is to be sent there: "text CODE to 48213".
+SENT_TO = r"(?<![a-z])(?:<<messaging>>|text|sms) <<code>> <<to>>[ :]*\Z"
 
 # --- What may stand around a number that is alone.
 
@@ -165,7 +169,7 @@ BRACKETED = rf"(?:<#>|\x00:|[ \"'`“”„«»「」(){{}}<>*#|\x00-]|{TAG}|[\[
 SENDER = rf"{BRACKETED}(?:[^\W\d]{{1,20}}(?: [^\W\d]{{1,20}}){{0,2}} ?[:-]{BRACKETED})*"
 WORDLESS = rf"{BRACKETED}(?:[a-z]{{1,3}}-)?[0-9 -]{{4,30}}[\s.\x00]*"
 CLOSED = rf"[.,\x00-]*{_OPEN}*"
-# Behind a warning, how long it is good ends the sentence too: "Do not share this code. 48213 expires in 5 min".
+# How long it is good, behind a warning: "Do not share this code. 48213 expires in 5 min".
 LASTS = rf",? ?[\x00内]*<<lasts>>{_NO_END}"
 WARNED = rf"<<never>>{_NO_END}<<code>>|<<code>>{_NO_END}<<never>>"
 NO_SENDER = "<<label + owned label + done>>"
