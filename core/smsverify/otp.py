@@ -97,6 +97,8 @@ class _Reading:
             # Cash on delivery.
             if self.earnest or written[keyword.start() : keyword.end()] != "COD"
         ]
+        if self._is_of_a_queue():
+            self.keywords, self.earnest = [], False
         self.keyword_starts = [keyword.start() for keyword in self.keywords]
         self.keyword_ends = [keyword.end() for keyword in self.keywords]
         within = marks_within(written, text, frozenset(self.keyword_ends))
@@ -107,6 +109,14 @@ class _Reading:
         self.too_many = len(shaped) > _MOST_NUMBERS
         self.candidates = [candidate for candidate in shaped if not self._is_something_else(candidate)]
         self.starts = [candidate.start for candidate in self.candidates]
+
+    def _is_of_a_queue(self) -> bool:
+        """Whether its only word for a code is "token", and that is one to wait with: "token 48, counter 7"."""
+        if not compiled(ties.QUEUE).search(self.text):
+            return False
+        earnest = {match[0] for match in compiled(ties.EARNEST).finditer(self.text)}
+        words = {compiled("<<code>>").match(keyword[0]) for keyword in self.keywords}
+        return earnest | {word and word[0] for word in words} <= {"token", "tokens"}
 
     def code(self) -> str | None:
         """The value of the firmest link, unless two candidates share it."""

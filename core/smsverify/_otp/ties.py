@@ -44,6 +44,7 @@ KEYWORD = (
     rf"|<<code>>{_BELONGING}"
 )
 EARNEST = "<<purpose + one time>>"
+QUEUE = "<<queue>>|counter [0-9]"
 PROMOTING = r"<<promotion>>|\x00 off(?![a-z])"
 
 # --- Between a word for the code and a number behind it.
