@@ -111,7 +111,7 @@ class _Reading:
         self.starts = [candidate.start for candidate in self.candidates]
 
     def _is_of_a_queue(self) -> bool:
-        """Whether its only word for a code is "token", and that is one to wait with: "token 48, counter 7"."""
+        """Whether it speaks of a code only as a token that one waits with: "token 48, counter 7"."""
         if not compiled(ties.QUEUE).search(self.text):
             return False
         earnest = {match[0] for match in compiled(ties.EARNEST).finditer(self.text)}
@@ -229,7 +229,7 @@ class _Reading:
         crossed = self._number_between(keyword.end(), candidate.start)
         if said := self._said(keyword, candidate):
             glued = compiled(ties.NUMBERING_GLUED).fullmatch(self.text, candidate.start, candidate.end)
-            if glued and not (said["is"] or said["mark"]):
+            if (glued and not (said["is"] or said["mark"])) or self._is_of_what_for(keyword):
                 return _Link.NONE
             is_sent = compiled(ties.SENT).match(self.text, candidate.end) is not None
             if self._is_loose(said) and (is_sent or self._is_said_already(keyword)):
@@ -239,7 +239,7 @@ class _Reading:
             return _Link.FAR if is_far else _Link.FIRM
         if (
             crossed
-            or not self._is_near_in_words(keyword, gap)
+            or not self._is_near_in_words(candidate, keyword)
             or not compiled(ties.CLAUSE_END).match(self.text, candidate.end)
         ):
             return _Link.NONE
@@ -247,11 +247,12 @@ class _Reading:
             return _Link.LOOSE
         return _Link.ALONE if len(self.candidates) == 1 else _Link.NONE
 
-    def _is_near_in_words(self, keyword: re.Match[str], gap: str) -> bool:
+    def _is_near_in_words(self, candidate: Candidate, keyword: re.Match[str]) -> bool:
         """Whether so little stands in between that the number may be what the word means: "Foo code 48213".
 
         Not "the code was changed, request 48213", nor "never share your code, hotline 4417".
         """
+        gap = self._gap(keyword, candidate)
         if compiled(ties.BETWEEN).search(gap):
             return False
         free_words = len(compiled(ties.FREE_WORD).findall(compiled(ties.EXPLAINED).sub(" ", gap)))
@@ -260,7 +261,9 @@ class _Reading:
             return False
         if compiled(ties.HAPPENED).search(self.text, since, keyword.start()):
             return free_words <= 1
-        return free_words <= (4 if compiled(ties.WHERE).match(gap) else 1)
+        if compiled(ties.WHERE).match(gap):
+            return free_words <= 4
+        return free_words <= (2 if compiled(ties.WARNS).match(self.text, candidate.end) else 1)
 
     def _link_after(self, candidate: Candidate, keyword: re.Match[str]) -> _Link:
         gap = self.text[candidate.end : keyword.start()]
@@ -315,6 +318,13 @@ class _Reading:
             return False
         is_called = compiled(ties.CALLED).fullmatch(self.text, candidate.end, keyword.start())
         return is_called is not None and self._is_said_after(candidate, keyword)
+
+    def _is_of_what_for(self, keyword: re.Match[str]) -> bool:
+        """Whether the word only says what another number is for: "the PIN is 48213 for the code 4417"."""
+        index = bisect_left(self.starts, keyword.start()) - 1
+        if index < 0 or self._keyword_before(candidate := self.candidates[index]) is None:
+            return False
+        return compiled(ties.FOR_THE).fullmatch(self.text, candidate.end, keyword.start()) is not None
 
     def _stands_for_next(self, candidate: Candidate) -> bool:
         index = bisect_right(self.starts, candidate.start)

@@ -86,6 +86,7 @@ _ALPHANUMERIC = (
     r"(?![xX]{2}|(?i:n|no|nr|num)[0-9]{1,3}\Z|[A-Za-z]{4,9}[0-9]{1,3}\Z"
     r"|[a-z]{3,}[0-9]{4}|[0-9]{4,}[a-z]{2}|[0-9]+[A-Z][a-z]+\Z)"
     r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{4,10}"
+    r"|(?!NO?[0-9]|[0-9](?:ST|ND|RD|TH))(?=[A-Z]*[0-9])(?=[0-9]*[A-Z])[A-Z0-9]{3}"
     r"|(?=[^0-9]*[0-9])[A-Z0-9]{3,5}-[A-Z0-9]{3,5}|[B-DF-HJ-NP-TV-XZ]{5,8}"
 )
 # What is glued to a number and says that it is a code.

@@ -65,6 +65,8 @@ TURNS = "[,;]|<<happened + sent + never>>"
 BRACKETS = r"\([^()]{0,40}\)"
 ASIDE = rf"{BRACKETS}|\x00+"
 BETWEEN = r"[,\n]|<<between + happened + sent + never>>"
+# What opens a warning behind a number: "Foo code 48213 do not share".
+WARNS = rf"{_OPEN}*<<never>>"
 # In the clause before a word for the code: "never share your code", "we changed your password".
 _GOES_ON = rf"(?:(?!{STOP})[^,;:\n])*\Z"
 FORBIDDEN = rf"<<never>>{_GOES_ON}"
@@ -76,14 +78,16 @@ EXPLAINED = "<<purpose + one time + yours + this + for + of + medium>>"
 _NO_SPACES = r"[\u0e00-\u109f\u1780-\u17ff\u3040-\uffff]"
 FREE_WORD = rf"{_NO_SPACES}{{1,4}}|[^\W_](?:(?!{_NO_SPACES})\S)*"
 WHERE = r" ?<<for + where>>"
-CLAUSE_END = rf"\s*(?:[^\w\s'*]|\x00|\Z|\n)|{_OPEN}*<<for + is + is, after>>"
+CLAUSE_END = rf"\s*(?:[^\w\s'*]|\x00|\Z|\n)|{_OPEN}*<<for + is + is, after>>|{WARNS}"
 # A short call behind a number, up to the word: "48213 is your one-time code", with nothing that begins anew.
 CALLED = r"[^\w,;:()\n]*(?:\w+[^\w,;:()\n]+){0,5}\w*"
 SAID_AFTER = rf"{_OPEN}*<<is + is, after>>|,? c'est | to \Z"
 
+FOR_THE = rf" <<for>>{_ARTICLE} "
+
 # Behind a word for the code: a code in a form that is not read ("the code is 662.031", "code: QWERTY").
 IS_UNREAD = rf"{_OPEN}*(?:(?:{_IS}) ?:?|[:=]){_OPEN}*"
-UNREAD = r"(?=[A-Z]*[0-9]|[A-Z]{5})[A-Za-z0-9.,-]{4,}(?![\w/:@.,-])"
+UNREAD = r"(?=[A-Z]*[0-9]|[A-Z]{5})[A-Za-z0-9.,-]{3,}(?![\w/:@.,-])"
 
 # --- Between two numbers.
 
