@@ -257,7 +257,7 @@ class _Reading:
             return False
         free_words = len(compiled(ties.FREE_WORD).findall(compiled(ties.EXPLAINED).sub(" ", gap)))
         since = max(0, keyword.start() - ties.NEAR)
-        if free_words and compiled(ties.FORBIDDEN).search(self.text, since, keyword.start()):
+        if (free_words or "," in gap) and compiled(ties.FORBIDDEN).search(self.text, since, keyword.start()):
             return False
         if compiled(ties.HAPPENED).search(self.text, since, keyword.start()):
             return free_words <= 1
@@ -484,9 +484,9 @@ class _Reading:
 
         With `anything`, over labels of every kind; then it must say so: "the code for order 7 is 48213".
         """
-        if not anything and compiled(ties.NAMED).search(
-            self.text, max(0, candidate.start - ties.FAR), candidate.start
-        ):
+        names = f"{ties.NAMED}|{ties.FIGURE}" if self.speaks_of_code else ties.NAMED
+        since = max(0, candidate.start - ties.FAR)
+        if not anything and compiled(names).search(self.text, since, candidate.start):
             return True
         keyword = self._keyword_before(candidate)
         if keyword is None:

@@ -29,7 +29,7 @@ _IS_OF_ITS_LANGUAGE = (
     rf"|(?:(?:ma )?otp (?:gd|giao dich)|ma (?:otp|xac thuc|xac nhan)){_WHAT_FOR} la"
     r"|(?:otp|code|pin|password)[a-z ]{0,40} ay|(?:kode|koodu|msimbo)[a-z ]{0,40} ni"
     r"|namba(?:ri)?(?: yako)? ya (?:kuthibitisha|uthibitisho|siri) ni"
-    r"|koodu[a-z ]{0,40} bu|kaody[a-z ]{0,40} dia|kod[a-z ]{0,40} ou se)"
+    r"|koodu[a-z ]{0,40} bu|gamitin ang [a-z ]{1,20} na|kaody[a-z ]{0,40} dia|kod[a-z ]{0,40} ou se)"
 )
 # What belongs to a word for the code, behind it: "code to sign in", "kode verifikasi untuk masuk Anda".
 _PURPOSE = rf"<<purpose + one time>>{_LETTERS}{{0,12}}"
@@ -64,7 +64,7 @@ NUMBERING_GLUED = "(?:no|nr|num)[0-9]+"
 TURNS = "[,;]|<<happened + sent + never>>"
 BRACKETS = r"\([^()]{0,40}\)"
 ASIDE = rf"{BRACKETS}|\x00+"
-BETWEEN = r"[,\n]|<<between + happened + sent + never>>"
+BETWEEN = r",(?! ?\Z)|\n|<<between + happened + sent + never>>"
 # What opens a warning behind a number: "Foo code 48213 do not share".
 WARNS = rf"{_OPEN}*<<never>>"
 # In the clause before a word for the code: "never share your code", "we changed your password".
@@ -81,7 +81,7 @@ WHERE = r" ?<<for + where>>"
 CLAUSE_END = rf"\s*(?:[^\w\s'*]|\x00|\Z|\n)|{_OPEN}*<<for + is + is, after>>|{WARNS}"
 # A short call behind a number, up to the word: "48213 is your one-time code", with nothing that begins anew.
 CALLED = r"[^\w,;:()\n]*(?:\w+[^\w,;:()\n]+){0,5}\w*"
-SAID_AFTER = rf"{_OPEN}*<<is + is, after>>|,? c'est | to \Z"
+SAID_AFTER = rf"{_OPEN}*<<is + is, after>>|,? (?:c'est|that's) | to \Z"
 
 FOR_THE = rf" <<for>>{_ARTICLE} "
 
@@ -137,7 +137,12 @@ SENT = rf"{_OPEN}*<<sent>>"
 
 # --- What asks for a number to be entered.
 
-ENTERED = rf"<<enter>>(?: <<please>>)?{_ARTICLE}{_OPEN}*\Z"
+# "enter the following number: 48213", "enter at foo.example: 48213".
+FIGURE = (
+    rf"<<type>>(?: zur {_LETTERS}{{4,20}})?{_ARTICLE}(?: <<following>>)? <<figure>>"
+    rf"(?:[^0-9\n.,:]{{0,30}}:)?{_OPEN}*\Z"
+)
+ENTERED = rf"<<enter>>(?: <<please>>)?{_ARTICLE}{_OPEN}*\Z|<<type>>[^0-9\n.,:]{{0,20}}:{_OPEN}*\Z|{FIGURE}"
 SERVES_AS_CODE = rf" <<for>>(?!(?:(?!{STOP})[^\n]){{0,{FAR}}}<<for something else>>)"
 THEN = r"[ ,;.]{0,3}<<or>>[ ,:]?"
 OR_VISIT = rf"[ ,;][^0-9\n.!?]{{0,20}}?<<or>>(?:(?!{STOP})[^0-9\n]){{0,40}}"
@@ -147,7 +152,10 @@ NAMED = (
     rf"(?!<<done>>)<<verification>>(?:(?!{STOP}|<<done>>)[^0-9\n]){{0,30}}"
     rf"(?:[:=#-]|<<is + is, before + with>>){_OPEN}*\Z"
 )
-SERVES = rf" (?:is|to|for|zu|zum|um|pour|para|per|om|для|чтобы)(?:(?!{STOP})[^0-9\n,])*?<<verification>>"
+SERVES = (
+    r" will <<verification>> your (?:account|device|e-?mail|mobile|number|phone)"
+    rf"| (?:is|to|for|zu|zum|um|pour|para|per|om|для|чтобы)(?:(?!{STOP})[^0-9\n,])*?<<verification>>"
+)
 
 # --- What names a number as something else.
 
