@@ -447,10 +447,6 @@ class _Reading:
         """Whether the nearest word that names the number is not a word for a code."""
         index = bisect_right(self.keyword_ends, candidate.start)
         named_since = max(self.keyword_ends[index - 1] if index else 0, candidate.value_at - ties.NEAR, 0)
-        if compiled(ties.SENT_TO).search(
-            self.text, max(0, candidate.value_at - ties.NEAR), candidate.value_at
-        ):
-            return True
         if reached := compiled(ties.REACHED).search(self.text, named_since, candidate.value_at):
             return not self._named_and_said(candidate, reached) and not self._said_of(
                 candidate, anything=True

@@ -38,8 +38,10 @@ _BELONGING = (
     rf"(?: ?{_ITS_PURPOSE}?{_PURPOSE})?"
     rf"(?: ?(?:<<one time + yours>>|{_ITS_PURPOSE}{_PURPOSE})){{0,3}}"
 )
+# What is to be sent is no word for a code: "text CODE to 48213".
+_TO_SEND = "(?:<<messaging>>|text|sms) <<code>>(?= <<to>>[ :]*[0-9])"
 KEYWORD = (
-    rf"(?P<other><<other code>>)|(?:{_IS_OF_ITS_LANGUAGE})(?=:? ?[0-9])"
+    rf"(?P<other><<other code>>|{_TO_SEND})|(?:{_IS_OF_ITS_LANGUAGE})(?=:? ?[0-9])"
     r"|<<code, by its number>> (?:no|nr)(?![a-z])\.?(?=(?: <<is>>)?[^\w\n]{0,4}[0-9])"
     rf"|<<code>>{_BELONGING}"
 )
@@ -170,8 +172,6 @@ REACHED = (
     rf"(?:<<reaching label>>{_SPAN}|<<until>>(?:(?!{STOP})[^0-9\n:]){{0,30}}"
     rf"|(?:<<messaging>>|text|sms){_SPAN}<<to>>[ :]*|<<messaging>>[ :]*)\Z"
 )
-# A word for the code may be what is to be sent there: "text CODE to 48213".
-SENT_TO = r"(?<![a-z])(?:<<messaging>>|text|sms) <<code>> <<to>>[ :]*\Z"
 
 # --- What may stand around a number that is alone.
 
