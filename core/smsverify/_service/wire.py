@@ -10,8 +10,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -22,6 +21,7 @@ from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from smsverify._runtime.clock import boottime
+from smsverify._runtime.threads import started
 from smsverify._service.answers import Answer
 from smsverify._service.slots import HeldSlot
 from smsverify._version import __version__
@@ -68,10 +68,8 @@ class Exchange:
 
     Attributes:
         may_have_left: whether a byte of the request may have left.
-        connection: that its answer comes on; `None` before there is one.
+        watch: ends an answer that comes too slowly.
     """
-
-    connection: socket.socket | None = None
 
     def __init__(
         self,
@@ -87,6 +85,7 @@ class Exchange:
         self.request = request
         self.timeout = timeout
         self.may_have_left = False
+        self.watch = Watch(timeout)
         self._slot = slot
         self._before_sending = before_sending
         self._good_for = min(GOOD_FOR, longest / 4)
@@ -113,6 +112,59 @@ class Exchange:
             raise WireError("recording that it leaves took too long, several times")
         if not self._slot.may_begin():
             raise WireError("its turn in the rate limit ended before it could leave")
+
+
+class Watch:
+    """Ends the reading of an answer whose headers, or then whose body, come too slowly.
+
+    The time-out of the socket begins anew with each byte. And bytes that decode to nothing return from no
+    call, so that nothing else looks at the time. The thread is started before the first byte leaves: where
+    the process can start no more, nothing is sent.
+
+    Args:
+        seconds: that each of the two may take.
+
+    Attributes:
+        is_late: set when an answer was ended.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.is_late = threading.Event()
+        self._seconds = seconds
+        self._left, self._headers, self._body = (threading.Event() for _ in range(3))
+
+    def start(self, connection: socket.socket) -> None:
+        """Prepares for an answer on this connection.
+
+        Raises:
+            WireError: no thread can be started.
+        """
+        try:
+            started(lambda: self._run(connection), "smsverify-watch")
+        except RuntimeError as error:
+            raise WireError(f"its time-out cannot be watched: {error}") from None
+
+    def request_leaves(self) -> None:
+        """The time of the headers begins."""
+        self._left.set()
+
+    def headers_came(self) -> None:
+        """The time of the body begins."""
+        self._headers.set()
+
+    def end(self) -> None:
+        """There is nothing more to come."""
+        for step in (self._body, self._headers, self._left):
+            step.set()
+
+    def _run(self, connection: socket.socket) -> None:
+        self._left.wait()
+        for step in (self._headers, self._body):
+            if not step.wait(self._seconds):
+                self.is_late.set()
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
+                return
 
 
 class Wire:
@@ -142,6 +194,7 @@ class Wire:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise WireError(_reason(error)) from None
         finally:
+            exchange.watch.end()
             if exchange.is_post:
                 session.close()
 
@@ -152,8 +205,8 @@ class Wire:
             options["proxies"] = {}  # from a proxy, this machine's own address would be another machine's
         timeout = (min(self._settings.connect_timeout, exchange.timeout), exchange.timeout)
         response = session.send(prepared, timeout=timeout, allow_redirects=False, **options)
-        with response, _shut_after(exchange.timeout, exchange.connection) as is_late:
-            text = _read(response, is_late)
+        with response:
+            text = _read(response, exchange.watch.is_late)
             secret = self._settings.api_key.get_secret_value()
             return Answer(response.status_code, response.headers, text, exchange.endpoint, secret)
 
@@ -260,11 +313,13 @@ class WatchedConnection(HTTPConnection):
             self._collected = None
         exchange = _this_thread.exchange
         try:
+            exchange.watch.start(_tcp(self.sock))
             exchange.check()
         except BaseException as error:
             raise _KeptBack(error) from error
         _abort_without_an_answer(_tcp(self.sock), exchange.timeout)
         exchange.may_have_left = True
+        exchange.watch.request_leaves()
         self.send(whole)
 
     def send(self, data: Any) -> None:
@@ -275,9 +330,8 @@ class WatchedConnection(HTTPConnection):
 
     def getresponse(self) -> Any:
         connection = _tcp(self.sock)
-        _this_thread.exchange.connection = connection
-        with _shut_after(_this_thread.exchange.timeout, connection):
-            response = super().getresponse()
+        response = super().getresponse()
+        _this_thread.exchange.watch.headers_came()
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH)
         return response
@@ -301,30 +355,6 @@ def _abort_without_an_answer(connection: socket.socket, timeout: float) -> None:
         milliseconds = min(math.ceil(timeout * 1000), 2**31 - 1)
         with contextlib.suppress(OSError):  # Python has the name, but not every kernel has the option.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-
-
-@contextmanager
-def _shut_after(seconds: float, connection: socket.socket | None) -> Iterator[threading.Event]:
-    """Ends the reading of a connection if the block takes longer, and sets the event then.
-
-    The time-out of the socket begins anew with each byte. And bytes that decode to nothing return from no
-    call, so that nothing else looks at the time.
-    """
-    is_late = threading.Event()
-    timer = threading.Timer(seconds, _shut, (connection, is_late))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield is_late
-    finally:
-        timer.cancel()
-
-
-def _shut(connection: socket.socket | None, is_late: threading.Event) -> None:
-    is_late.set()
-    with contextlib.suppress(OSError):
-        if connection is not None:
-            connection.shutdown(socket.SHUT_RD)
 
 
 class _HTTPSConnection(WatchedConnection, HTTPSConnection):

@@ -298,6 +298,24 @@ def test_a_request_whose_record_is_always_old_is_not_sent_and_says_so(
     assert wire.posts == 0
 
 
+def test_a_request_whose_time_out_no_thread_can_watch_is_not_sent(
+    way: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a bare error after the first byte."""
+    server, make = way
+    transport = make(rate_limit=1, rate_period=60.0)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("smsverify._service.wire.started", fail)
+        with pytest.raises(errors.ServiceUnavailableError, match=r"was not sent: .* can't start new thread"):
+            buy(transport, hasty=True)
+    assert server.posts == 0
+    assert buy(transport).body == ORDER  # its slot came back
+
+
 def test_a_request_leaves_in_one_piece(
     way: Any, monkeypatch: pytest.MonkeyPatch, make_transport: MakeTransport
 ) -> None:
