@@ -156,7 +156,9 @@ def is_in_a_run() -> bool:
 
 def hand_over_at_the_end(order_id: int, handover: Handover, holder: str) -> None:
     """Hands an order over when the code around it has come to a good end."""
-    block, transaction, flow = block_around(), get_transaction(), FlowRunContext.get()
+    block, flow = block_around(), FlowRunContext.get()
+    # One that is rolled back, because the error of a step was caught, calls no hook at its end.
+    transaction = next((one for one in transactions() if not one.is_rolled_back()), None)
     held = handover.hold(order_id, holder=holder, claims=block is not None)
     if block is not None:
         block.handover, block.held = handover, held

@@ -19,6 +19,7 @@ from prefect.transactions import transaction
 from prefect_smsverify import SmsVerifyCredentials
 from prefect_smsverify.stopping import stopping_waits
 from smsverify import Order, SmsVerifyHook, WaitStoppedError
+from smsverify._orders import holding
 from smsverify.simulator import Simulator
 
 WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
@@ -144,6 +145,7 @@ def test_a_step_whose_error_is_caught_ends_no_attempts(
     with transaction():
         assert tried(account.get_hook(), use) == "123456"
     assert len(used) == 2
+    assert not held(silent)
 
 
 def test_a_step_whose_error_is_caught_ends_no_wait(silent: Simulator, account: SmsVerifyCredentials) -> None:
@@ -158,6 +160,13 @@ def test_a_step_whose_error_is_caught_ends_no_wait(silent: Simulator, account: S
         assert wait([waiting], timeout=1).not_done
         silent.deliver_sms(number.order_id, otp="123456")
         assert waiting.result().otp == "123456"
+    assert not held(silent)
+
+
+def held(service: Simulator) -> list[int]:
+    """The orders of this account that the process still sends heartbeats for."""
+    bought = {one.order_id for one in service.orders()}
+    return [one.order_id for one in holding._hands._held.values() if one.order_id in bought]
 
 
 def test_a_call_leaves_nothing_in_the_transaction_around_it(
