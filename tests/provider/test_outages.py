@@ -8,7 +8,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTimeout
 from trigger_runs import event_of
 from verify_runs import Tries, resume, same_try, verifying
 
@@ -18,6 +17,7 @@ from smsverify.models import Order
 from smsverify.simulator import Simulator
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
+from smsverify_provider.versions import AirflowRescheduleException, AirflowSensorTimeout
 
 pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
 
