@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -29,8 +30,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import report
+import sqlalchemy as sa
 
 from smsverify import SmsVerifyHook
+from smsverify._store.tables import attempts
 from stacks import Account, AirflowStack, Interrupted, PrefectServer, Processes, Run, SimulatorProcess
 from stacks.hosts import Host, Network
 from stacks.rest import Unreachable
@@ -83,6 +86,7 @@ class Outcome:
     requests: int
     minutes: float  # of the service
     findings: list[str]
+    repeated: list[str]  # the keys of what was verified once more
     ended_by_themselves: list[str]
 
     @property
@@ -312,8 +316,19 @@ def outcome(cluster: Cluster, run: Run, flow_runs: list[str], wanted: int) -> Ou
         requests=sum(first <= request.at <= last for request in requests),
         minutes=(last - first) * SPEED / 60,
         findings=[str(finding) for finding in found],
+        repeated=verified_again(hook),
         ended_by_themselves=cluster.ended_by_themselves,
     )
+
+
+def verified_again(hook: SmsVerifyHook) -> list[str]:
+    """The keys under which a further series of attempts was begun, and the numbers of these series."""
+    of_key = sa.select(attempts.c.key, sa.func.max(attempts.c.series).label("series")).group_by(
+        attempts.c.key
+    )
+    with hook._parts.store.read() as connection:
+        rows = connection.execute(of_key.having(sa.func.max(attempts.c.series) > 1)).all()
+    return [f"{row.key}: {row.series}" for row in rows]
 
 
 def main() -> int:
@@ -323,20 +338,25 @@ def main() -> int:
     parser.add_argument("--prefect", type=int, default=100, help="accounts that Prefect verifies")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="smsverify-scale-") as directory:
-        base = Path(directory)
-        base.chmod(0o755)  # PostgreSQL runs as another user
-        try:
-            with Network() as network, Processes(base / "logs") as processes:
-                cluster = Cluster(processes, network, base)
-                cluster.start()
-                result = verify(cluster, processes, args.airflow, args.prefect)
-        except Interrupted as signal:
-            return 128 + signal.number
+    base = Path(tempfile.mkdtemp(prefix="smsverify-scale-"))
+    base.chmod(0o755)  # PostgreSQL runs as another user
+    try:
+        with Network() as network, Processes(base / "logs") as processes:
+            cluster = Cluster(processes, network, base)
+            cluster.start()
+            result = verify(cluster, processes, args.airflow, args.prefect)
+    except Interrupted as signal:
+        shutil.rmtree(base)
+        return 128 + signal.number
     print(result.lines())
     print(f"ended by themselves, and were started again: {', '.join(result.ended_by_themselves) or 'none'}")
+    print(f"verified again: {', '.join(result.repeated) or 'none'}")
     for failure in result.failures:
         print(f"FAILED: {failure}", file=sys.stderr)
+    if result.failures:
+        print(f"All logs are in {base}", file=sys.stderr)
+    else:
+        shutil.rmtree(base)
     if args.write and not result.failures:
         today = time.strftime("%Y-%m-%d")
         how = (
