@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any, ClassVar
@@ -95,12 +95,14 @@ class PrefectRun(RunContext):
         # None where it was run by hand, or is served by a process that is its own worker.
         return _why_elsewhere(pools[0]) if pools else None
 
-    def hand_over(self, order_id: int, handover: Handover, holder: str) -> None:
+    def hand_over(
+        self, order_id: int, handover: Handover, holder: str, then: Callable[[], object] = lambda: None
+    ) -> None:
         """Hands an order over when what it was bought in has come to a good end."""
         if is_in_a_run():
-            hand_over_at_the_end(order_id, handover, holder)
+            hand_over_at_the_end(order_id, handover, holder, then)
         else:
-            handover.hand_over(order_id)
+            super().hand_over(order_id, handover, holder, then)
 
 
 def _longest(delay: Any) -> float:

@@ -154,12 +154,16 @@ def is_in_a_run() -> bool:
     return block_around() is not None or get_transaction() is not None or FlowRunContext.get() is not None
 
 
-def hand_over_at_the_end(order_id: int, handover: Handover, holder: str) -> None:
+def hand_over_at_the_end(
+    order_id: int, handover: Handover, holder: str, at_end: Callable[[], object]
+) -> None:
     """Hands an order over when the code around it has come to a good end."""
     block, flow = block_around(), FlowRunContext.get()
     # One that is rolled back, because the error of a step was caught, calls no hook at its end.
     transaction = next((one for one in transactions() if not one.is_rolled_back()), None)
-    held = handover.hold(order_id, holder=holder, claims=block is not None)
+    if transaction is None:  # A flow run that begins again repeats what is in no task.
+        at_end()
+    held = handover.hold(order_id, holder=holder, claims=block is not None, at_end=at_end)
     if block is not None:
         block.handover, block.held = handover, held
     elif transaction is not None:

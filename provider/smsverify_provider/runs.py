@@ -117,12 +117,14 @@ class AirflowRun(RunContext):
         distant = sorted({name for name in configured if name.endswith("Executor")} - LOCAL_EXECUTORS)
         return f"{' and '.join(distant)} runs tasks on other machines" if distant else None
 
-    def hand_over(self, order_id: int, handover: Handover, holder: str) -> None:
+    def hand_over(
+        self, order_id: int, handover: Handover, holder: str, then: Callable[[], object] = lambda: None
+    ) -> None:
         """Hands an order over when its task has succeeded; a task that is killed never does."""
         if running_ti() is None:
-            handover.hand_over(order_id)
+            super().hand_over(order_id, handover, holder, then)
         else:
-            held = handover.hold(order_id, holder=holder)
+            held = handover.hold(order_id, holder=holder, at_end=then)
             at_end(held.hand_over, held.let_go)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -57,6 +57,25 @@ def test_the_same_for_coroutines(simulator: Simulator, account: SmsVerifyCredent
     done = asyncio.run(sign_up())
     assert (done.otp, done.attempts, done.result) == ("545122", 2, "account 2")
     assert statuses(simulator) == ["cancelled", "completed"]
+
+
+def test_what_begins_again_after_a_death_has_the_same_code_until_the_task_around_is_over(
+    simulator: Simulator, account: SmsVerifyCredentials
+) -> None:
+    submit = delivers_to(simulator, 1, 2, 3)
+    ada: dict[str, Any] = {**WHATSAPP, "key": "ada", "timeout": 30}
+
+    @task
+    def sign_up() -> int:
+        done = verify_number(account, submit, "temporary", **ada)
+        # What the next attempt would get if this process died here: a thread of its own is in no run.
+        with ThreadPoolExecutor(1) as outside:
+            again = outside.submit(account.get_hook().verify, submit, "temporary", **ada).result()
+        assert (again.order_id, again.otp) == (done.order_id, done.otp)
+        return done.order_id
+
+    first, second = flow(sign_up)(), flow(sign_up)()
+    assert [first, second] == [order.order_id for order in simulator.orders()]
 
 
 def test_where_no_number_gets_a_code_the_error_lists_them(

@@ -160,6 +160,37 @@ def test_a_further_try_gets_the_code_that_an_event_has_brought_in_vain(
     assert [order.status for order in sim.orders()] == ["completed"]
 
 
+def test_a_further_try_gets_the_same_code_where_the_worker_has_died_with_the_result(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    form = Form(sim, 1)
+
+    def sign_up(number: dict[str, Any]) -> str:
+        return form.submit(number)
+
+    operator = verifying(sign_up, deferrable=False, retries=1, dag=DAG("verify_died"))
+    first = run_task(operator)  # without the callbacks, which follow the task's end
+    again = run_task(operator, try_number=2)
+    assert again.xcoms["return_value"] == first.xcoms["return_value"]
+    assert again.xcoms["return_value"]["otp"] == "545121"
+    assert (form.typed, sim.balance()) == (2 * [sim.orders()[0].order_id], Decimal("49.60"))
+
+
+def test_a_task_that_has_succeeded_and_is_cleared_gets_another_number(
+    run_task: Any, connection: Any, sim: Simulator
+) -> None:
+    form = Form(sim, 1, 2)
+
+    def sign_up(number: dict[str, Any]) -> str:
+        return form.submit(number)
+
+    operator = verifying(sign_up, deferrable=False, dag=DAG("verify_cleared"))
+    for number in (1, 2):
+        result = run_task(operator, try_number=number, run_callbacks=True)
+        assert result.xcoms["return_value"]["otp"] == f"54512{number}"
+    assert form.typed == [order.order_id for order in sim.orders()]
+
+
 def test_it_can_be_mapped_and_takes_arguments_and_context(
     run_dag: Any, connection: Any, sim: Simulator
 ) -> None:

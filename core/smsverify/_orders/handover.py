@@ -6,6 +6,7 @@ at most one *waiter*, the newest, and at most one *holder*: the newest call that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -92,7 +93,14 @@ class Handover:
         except StoreError as error:
             log.warning("Order %d was handed over, but that cannot be recorded: %s", order_id, error)
 
-    def hold(self, order_id: int, *, holder: str, claims: bool = False) -> Held:
+    def hold(
+        self,
+        order_id: int,
+        *,
+        holder: str,
+        claims: bool = False,
+        at_end: Callable[[], object] = lambda: None,
+    ) -> Held:
         """Lets this process hold an order, with heartbeats, until it is handed over or let go. No call that
         has held it before gives it back from now on.
 
@@ -101,8 +109,9 @@ class Handover:
             holder: names the call that works with it. If its key had the order before, that is on record
                 since `hand_out_again`, also where nothing can be recorded now.
             claims: the call waits for its code too, so no earlier wait gives it back either.
+            at_end: called when it is handed over or let go, but not when this process dies before.
         """
-        held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over, holder)
+        held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over, holder, at_end)
         try:
             self._record_heartbeat(order_id, {"holder": holder} | ({"waiter": holder} if claims else {}))
         except StoreError as error:
@@ -140,7 +149,7 @@ class Handover:
             self._releases.withdraw(connection, order_id, scopes=("pending", "unused"))
         older = holding.held(self._name, order_id)
         if older is not None and older.holder != holder:
-            older.let_go()
+            older.drop()
 
     def note_use(self, order_id: int) -> None:
         """Records that an order's code was returned. The first time, a release is withdrawn."""

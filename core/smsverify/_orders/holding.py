@@ -34,6 +34,7 @@ class Held:
         keep_alive: sends a heartbeat for an order.
         has_owner: records that a caller has an order.
         holder: names the call that holds it.
+        at_end: called when the order is handed over or let go, but not when this process dies before.
     """
 
     account: str
@@ -42,6 +43,7 @@ class Held:
     keep_alive: Callable[[int], None] = field(repr=False)
     has_owner: Callable[[int], None] = field(repr=False)
     holder: str = field(default_factory=lambda: uuid.uuid4().hex)
+    at_end: Callable[[], object] = field(default=lambda: None, repr=False)
 
     def hand_over(self) -> None:
         """A caller has the order from now on."""
@@ -50,6 +52,11 @@ class Held:
 
     def let_go(self) -> None:
         """The process no longer holds the order, and no caller has it."""
+        self.drop()
+        self.at_end()
+
+    def drop(self) -> None:
+        """A newer call has the order from now on."""
         _hands.drop(self)
 
 

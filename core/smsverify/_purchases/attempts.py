@@ -24,6 +24,7 @@ from smsverify.errors import (
     OrderEndedError,
     PriceLimitError,
     PurchaseConflictError,
+    StoreError,
     VerificationError,
 )
 from smsverify.models import RENTALS, Message, Order
@@ -151,19 +152,24 @@ class Series:
         return self._records.has_bought(order_id)
 
     def succeed(self, order: Order) -> None:
-        """The attempt is over: its code has come, or its number is not needed."""
+        """The attempt is over: its code has come, or its number is not needed.
+
+        In a framework, a code that has come counts when the task has ended. If its process dies before, the
+        next try has the same number and code.
+        """
+        handover, order_id, row = self._orders.handover, order.order_id, self._row
         try:
-            is_used = self._orders.handover.was_used(order.order_id)
+            is_used = handover.was_used(order_id)
             if not is_used:
                 self._orders.cancelling.release(
-                    order.order_id, "its code was not used", holder=self.holder, undo=True
+                    order_id, "its code was not used", holder=self.holder, undo=True
                 )
-            if is_used or not self._is_taken_over(order.order_id):
-                self._records.decide(self._row, "code", "its code has come" if is_used else "it was not used")
+                if not self._is_taken_over(order_id):
+                    self._records.decide(row, "code", "it was not used")
         finally:
             self.let_go()
         if is_used:
-            self._run.hand_over(order.order_id, self._orders.handover, self.holder)
+            self._run.hand_over(order_id, handover, self.holder, then=lambda: self._note_code(row, order_id))
 
     def give_up(self, order: Order, why: str) -> None:
         """The caller has failed. The number is given back, but kept for a further try of the run, unless its
@@ -221,6 +227,17 @@ class Series:
         return [self._as_tried(row) for row in self._records.last_series()]
 
     # -------------------------------------------------------------- inside
+
+    def _note_code(self, row: Any, order_id: int) -> None:
+        try:
+            self._records.decide(row, "code", "its code has come")
+        except StoreError as error:
+            log.warning(
+                "It cannot be recorded that the code of order %d has come, so the next call with its key "
+                "gets the same number: %s",
+                order_id,
+                error,
+            )
 
     def _hold(self, order: Order) -> None:
         """Holds the number that is tried now. An error in here gives it back: its caller never gets it."""

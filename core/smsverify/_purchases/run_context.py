@@ -76,12 +76,16 @@ class RunContext:
         """Why a store in a file is not seen by all tasks of the account; `None` where they may share it."""
         return None
 
-    def hand_over(self, order_id: int, handover: Handover, holder: str) -> None:
+    def hand_over(
+        self, order_id: int, handover: Handover, holder: str, then: Callable[[], object] = lambda: None
+    ) -> None:
         """Hands a purchase over: here at once, in a framework when the task that bought it has succeeded.
 
         Args:
             order_id: the order.
             handover: of the account.
             holder: names the call that has the order.
+            then: called with it, and when the task has failed; not when its process dies before.
         """
+        then()
         handover.hand_over(order_id)
