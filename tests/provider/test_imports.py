@@ -38,7 +38,7 @@ def test_operators_and_sensor_load_no_client_no_database_and_no_server() -> None
     } == set()
     # Of the core, what checks the arguments and names the errors.
     of_the_core = {name.removeprefix("smsverify.") for name in ours if name.startswith("smsverify.")}
-    files = ("actions", "amounts", "ids", "names", "patterns", "phones", "templates", "values")
+    files = ("actions", "amounts", "ids", "names", "patterns", "phones", "templates", "times", "values")
     checks = {"_input", *(f"_input.{name}" for name in files)}
     runtime = {"_runtime", *(f"_runtime.{name}" for name in ("clock", "forking", "job_thread", "threads"))}
     assert of_the_core <= {"_version", "text", "errors", "models", "checks", "wings", *checks, *runtime}
