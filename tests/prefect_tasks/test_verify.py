@@ -14,6 +14,7 @@ import pytest
 from prefect import flow, task, unmapped
 from prefect.futures import PrefectConcurrentFuture
 from prefect.states import Cancelled, Completed, Failed
+from rigs import let_go_of_all_numbers
 from rigs.sign_ups import delivers_to, statuses
 
 from prefect_smsverify import SmsVerifyCredentials, averify_number, verify_number
@@ -69,6 +70,7 @@ def test_what_begins_again_after_a_death_has_the_same_code_until_the_task_around
     def sign_up() -> int:
         done = verify_number(account, submit, "temporary", **ada)
         # What the next attempt would get if this process died here: a thread of its own is in no run.
+        let_go_of_all_numbers()
         with ThreadPoolExecutor(1) as outside:
             again = outside.submit(account.get_hook().verify, submit, "temporary", **ada).result()
         assert (again.order_id, again.otp) == (done.order_id, done.otp)

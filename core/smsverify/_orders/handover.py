@@ -15,6 +15,7 @@ from smsverify._orders import holding
 from smsverify._orders.holding import Held
 from smsverify._orders.records import Records, is_awaited, is_claimed_by
 from smsverify._orders.releases import Releases
+from smsverify._runtime.clock import DAY
 from smsverify._store.tables import orders
 from smsverify.errors import StoreError
 from smsverify.text import log_of
@@ -190,6 +191,19 @@ class Handover:
         """The call of this process that holds an order; `None` where none does."""
         held = holding.held(self._name, order_id)
         return None if held is None else held.holder
+
+    def end_here(self, order_id: int) -> None:
+        """What the end of the task means that still holds an order in this process, if one does."""
+        held = holding.held(self._name, order_id)
+        if held is not None:
+            held.at_end()
+
+    def was_used_long_ago(self, order_id: int) -> bool:
+        """Whether an order's code was returned before any call that may still go on with it began."""
+        with self._store.read() as connection:
+            used_at = self._records.value(connection, order_id, orders.c.used_at)
+            is_old = used_at is not None and used_at < self._store.now(connection) - DAY
+        return is_old and not self.is_in_hand(order_id)
 
     def note_reconciled(self, order_id: int) -> None:
         """Records that a reconciliation deals with an order now, so that others come first next time."""

@@ -288,7 +288,7 @@ class Series:
 
     def _open_row(self) -> Any:
         """The attempt that is not decided; begins one, and a series for it, where there is none."""
-        rows = self._records.last_series()
+        rows = self._last_rows()
         if not self._has_tried and rows and self._is_over(rows):
             rows, series = [], rows[-1].series + 1
         else:
@@ -308,6 +308,19 @@ class Series:
         self._has_tried = True
         self._records.begin(series, len(rows) + 1, left[0])
         return self._records.last_series()[-1]
+
+    def _last_rows(self) -> list[Any]:
+        """The newest series. An attempt whose code has come is decided now if no further try can go on with
+        it: this call is in the same task, or the code came long ago.
+        """
+        rows, handover = self._records.last_series(), self._orders.handover
+        undecided = next((row for row in rows if row.outcome is None and row.order_id), None)
+        if undecided is None or self._has_tried or not handover.was_used(undecided.order_id):
+            return rows
+        handover.end_here(undecided.order_id)
+        if handover.was_used_long_ago(undecided.order_id):
+            self._note_code(undecided, undecided.order_id)
+        return self._records.last_series()
 
     def _is_over(self, rows: Sequence[Any]) -> bool:
         """Whether an earlier call has ended a series."""
@@ -360,7 +373,7 @@ class Series:
     def _refuse_to_interfere(self, order_id: int) -> None:
         """Raises where another call, which asks for something else, still tries a number of this key."""
         handover, release = self._orders.handover, self._orders.releases.of(order_id)
-        if release is None and handover.is_in_hand(order_id):
+        if release is None and not handover.was_used(order_id) and handover.is_in_hand(order_id):
             raise PurchaseConflictError(
                 f"the key {self.key!r} stands for another purchase: a call that asks for something else "
                 f"still tries its number, order {order_id}. Nothing was bought or cancelled. Use another "

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from rigs import eventually
+from rigs import eventually, let_go_of_all_numbers
 from rigs.clocks import later
 from rigs.rooms import rooms_of
 from rigs.sign_ups import WHATSAPP, delivers_to, statuses, verify
@@ -31,6 +31,15 @@ Block = Callable[[RentedNumber, SmsVerifyHook], Any]
 class WithRetries(RunContext):
     def next_try_within(self) -> float | None:
         return 0.0
+
+
+class InATask(RunContext):
+    """Hands over at the end of the task, which does not come here."""
+
+    def hand_over(
+        self, order_id: int, handover: Handover, holder: str, then: Callable[[], object] = lambda: None
+    ) -> None:
+        handover.hold(order_id, holder=holder, at_end=then)
 
 
 @pytest.fixture(params=[RunContext, WithRetries], ids=["once", "retried"])
@@ -322,3 +331,35 @@ def test_an_error_right_after_a_purchase_gives_the_number_back(
         next(attempts(new))
     assert statuses(simulator) == ["cancelled"]
     assert list(holding._hands._held) == []
+
+
+@pytest.fixture
+def in_a_task(simulator: Simulator, make_hook: MakeHook, store_url: str) -> Iterator[SmsVerifyHook]:
+    yield make_hook(simulator, store_url, run_context=InATask())
+    let_go_of_all_numbers()
+
+
+@pytest.mark.parametrize("asked", [{}, {"service": "Telegram"}])
+def test_a_second_call_of_one_task_buys_another_number(
+    in_a_task: SmsVerifyHook, simulator: Simulator, asked: dict[str, Any]
+) -> None:
+    submit = delivers_to(simulator, 1, 2)
+    codes = [verify(in_a_task, submit, timeout=30, **options).otp for options in ({}, asked)]
+    assert codes == ["545121", "545122"]
+
+
+@pytest.mark.parametrize(("hours", "bought"), [(1, 1), (25, 2)])
+def test_the_number_of_a_call_that_has_died_with_its_code_is_for_a_try_of_the_next_hours(
+    in_a_task: SmsVerifyHook,
+    new: SmsVerifyHook,
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    hours: float,
+    bought: int,
+) -> None:
+    submit = delivers_to(simulator, 1, 2)
+    verify(in_a_task, submit, timeout=30)
+    let_go_of_all_numbers()
+    later(monkeypatch, hours * 3600)
+    assert verify(new, submit, timeout=30).otp == f"54512{bought}"
+    assert len(simulator.orders()) == bought

@@ -37,7 +37,7 @@ def await_end_of_waits() -> None:
 def let_go_of_all_numbers() -> None:
     """What the death of the process brings about: it sends heartbeats for no number any more."""
     for held in list(holding._hands._held.values()):
-        held.let_go()
+        held.drop()
     # It may be giving a last one.
     eventually(lambda: holding._hands._thread is None, "the end of the thread")
 
