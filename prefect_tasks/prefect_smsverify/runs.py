@@ -96,7 +96,13 @@ class PrefectRun(RunContext):
         return _why_elsewhere(pools[0]) if pools else None
 
     def hand_over(
-        self, order_id: int, handover: Handover, holder: str, then: Callable[[], object] = lambda: None
+        self,
+        order_id: int,
+        handover: Handover,
+        holder: str,
+        then: Callable[[], object] = lambda: None,
+        *,
+        then_if_failed: bool = True,
     ) -> None:
         """Hands an order over when what it was bought in has come to a good end."""
         if is_in_a_run():

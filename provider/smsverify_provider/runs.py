@@ -118,14 +118,20 @@ class AirflowRun(RunContext):
         return f"{' and '.join(distant)} runs tasks on other machines" if distant else None
 
     def hand_over(
-        self, order_id: int, handover: Handover, holder: str, then: Callable[[], object] = lambda: None
+        self,
+        order_id: int,
+        handover: Handover,
+        holder: str,
+        then: Callable[[], object] = lambda: None,
+        *,
+        then_if_failed: bool = True,
     ) -> None:
         """Hands an order over when its task has succeeded; a task that is killed never does."""
         if running_ti() is None:
             super().hand_over(order_id, handover, holder, then)
         else:
             held = handover.hold(order_id, holder=holder, at_end=then)
-            at_end(held.hand_over, held.let_go)
+            at_end(held.hand_over, held.let_go if then_if_failed else held.drop)
 
 
 # In the triggerer, the task instance that the coroutine waits for.

@@ -178,6 +178,27 @@ def test_a_further_try_gets_the_same_code_where_the_worker_has_died_with_the_res
     assert (form.typed, sim.balance()) == (2 * [sim.orders()[0].order_id], Decimal("49.60"))
 
 
+def test_a_further_try_gets_the_same_code_where_airflow_has_not_taken_the_result(
+    run_task: Any, connection: Any, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = Form(sim, 1)
+
+    def sign_up(number: dict[str, Any]) -> str:
+        return form.submit(number)
+
+    def lose(*_: Any) -> None:
+        raise OSError("the API server cannot be reached")
+
+    operator = verifying(sign_up, deferrable=False, retries=1, dag=DAG("verify_lost"))
+    with monkeypatch.context() as patched:
+        patched.setattr(SmsVerifyOperator, "_returned", lose)
+        first = run_task(operator, run_callbacks=True)
+    assert first.state == TaskInstanceState.UP_FOR_RETRY
+    again = run_task(operator, try_number=2, run_callbacks=True)
+    assert again.xcoms["return_value"]["otp"] == "545121"
+    assert (form.typed, sim.balance()) == (2 * [sim.orders()[0].order_id], Decimal("49.60"))
+
+
 def test_a_task_that_has_succeeded_and_is_cleared_gets_another_number(
     run_task: Any, connection: Any, sim: Simulator
 ) -> None:

@@ -151,11 +151,16 @@ class Series:
         """
         return self._records.has_bought(order_id)
 
-    def succeed(self, order: Order) -> None:
+    def succeed(self, order: Order, *, is_whole_task: bool = False) -> None:
         """The attempt is over: its code has come, or its number is not needed.
 
         In a framework, a code that has come counts when the task has ended. If its process dies before, the
         next try has the same number and code.
+
+        Args:
+            order: the number's.
+            is_whole_task: nothing of the user's follows in the task, so if that fails, only the framework has
+                failed. Then too, the next try has the same number and code.
         """
         handover, order_id, row = self._orders.handover, order.order_id, self._row
         try:
@@ -169,7 +174,13 @@ class Series:
         finally:
             self.let_go()
         if is_used:
-            self._run.hand_over(order_id, handover, self.holder, then=lambda: self._note_code(row, order_id))
+            self._run.hand_over(
+                order_id,
+                handover,
+                self.holder,
+                then=lambda: self._note_code(row, order_id),
+                then_if_failed=not is_whole_task,
+            )
 
     def give_up(self, order: Order, why: str) -> None:
         """The caller has failed. The number is given back, but kept for a further try of the run, unless its

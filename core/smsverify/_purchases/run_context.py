@@ -77,7 +77,13 @@ class RunContext:
         return None
 
     def hand_over(
-        self, order_id: int, handover: Handover, holder: str, then: Callable[[], object] = lambda: None
+        self,
+        order_id: int,
+        handover: Handover,
+        holder: str,
+        then: Callable[[], object] = lambda: None,
+        *,
+        then_if_failed: bool = True,
     ) -> None:
         """Hands a purchase over: here at once, in a framework when the task that bought it has succeeded.
 
@@ -86,6 +92,7 @@ class RunContext:
             handover: of the account.
             holder: names the call that has the order.
             then: called with it, and when the task has failed; not when its process dies before.
+            then_if_failed: `False` where it is not called when the task has failed either.
         """
         then()
         handover.hand_over(order_id)

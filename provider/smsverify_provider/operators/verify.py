@@ -250,9 +250,12 @@ class SmsVerifyOperator(WaitsForTurn):
             if order is not None and outcome in ("timeout", "ended"):
                 series.fail(order, "no_code", event["reason"])
             elif order is not None:
+                message: Message | None = None
                 with self._attempt(series, order):
                     message = self._brought(event)
-                    return self._done(series, order, message, event["result"], context)
+                    series.succeed(order, is_whole_task=True)
+                if message is not None:
+                    return self._verified(series, order, message, event["result"], context)
             return self._try_numbers(series, context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -301,13 +304,16 @@ class SmsVerifyOperator(WaitsForTurn):
             self._order_id = order.order_id
             if self._is_killed:
                 self._give_back()  # `on_kill` came before the number
+            message: Message | None = None
             with self._attempt(series, order):
                 claim(self._hook, order.order_id, self._waiter)
                 self._refuse_if_killed()
                 result = encoded(self._call(order, context), "python_callable")
                 self._refuse_if_killed()
                 message = self._wait(order.order_id, series, result)
-                return self._done(series, order, message, result, context)
+                series.succeed(order, is_whole_task=True)
+            if message is not None:
+                return self._verified(series, order, message, result, context)
 
     @contextmanager
     def _attempt(self, series: Series, order: Order) -> Iterator[None]:
@@ -346,12 +352,12 @@ class SmsVerifyOperator(WaitsForTurn):
     def _given_args(self) -> Collection[Any]:
         return self.op_args
 
-    def _done(
+    def _verified(
         self, series: Series, order: Order, message: Message, result: str, context: Context
     ) -> dict[str, Any]:
-        returned = decoded(result)
-        series.succeed(order)
-        return self._returned(context, series.verification(order, message, returned).as_dict())
+        """The result. If Airflow does not take it, the next try has the same number and code."""
+        verification = outlasting_outages(lambda: series.verification(order, message, decoded(result)))
+        return self._returned(context, verification.as_dict())
 
     def _wait(self, order_id: int, series: Series, result: str) -> Message:
         series.refuse_if_taken_over(order_id)

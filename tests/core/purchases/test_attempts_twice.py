@@ -37,7 +37,13 @@ class InATask(RunContext):
     """Hands over at the end of the task, which does not come here."""
 
     def hand_over(
-        self, order_id: int, handover: Handover, holder: str, then: Callable[[], object] = lambda: None
+        self,
+        order_id: int,
+        handover: Handover,
+        holder: str,
+        then: Callable[[], object] = lambda: None,
+        *,
+        then_if_failed: bool = True,
     ) -> None:
         handover.hold(order_id, holder=holder, at_end=then)
 
