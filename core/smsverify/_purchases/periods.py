@@ -99,20 +99,18 @@ class Periods:
         Until then, what is paid reaches farther than one period ahead. A renewal follows the period before
         it, or begins when it is made, where that one was over.
         """
-        renewals = self._renewals(order.order_id)
-        if not renewals:
-            return None
-        # What was missed since the purchase is not on record, but it is no less.
-        missed = renewals[0].missed
-        bought_at = self._bought_at(order.order_id)
-        bought_at = None if bought_at is None else bought_at - missed
-        period = self._period(order, bought_at, renewals)
-        # A rental from elsewhere was bought before it was first seen: perhaps just before its end.
-        seen_at = self._first_seen_at(order.order_id) - missed
-        begins = seen_at - period / 10 if bought_at is None else bought_at
-        for renewal in renewals:
-            begins = max(begins + period, renewal.sent_at)
-        return begins
+        last = self._last_period(order)
+        return None if last is None else last[0]
+
+    def is_asked_for_again(self, order: Order) -> bool:
+        """Whether a call that asks for a renewal now may mean the last one, if no caller knows of that: its
+        period has not begun, or it was sent just now.
+        """
+        last = self._last_period(order)
+        if last is None:
+            return False
+        begins, period, sent_at = last
+        return self._store.read_now() < max(begins, sent_at + period / 10)
 
     def is_used_up(self, order: Order) -> bool:
         """Whether all periods that were paid here are over, those of open renewals included.
@@ -144,6 +142,23 @@ class Periods:
         return sight
 
     # -------------------------------------------------------------- inside
+
+    def _last_period(self, order: Order) -> tuple[float, float, float] | None:
+        """When the period begins that was paid last, how long it is, and when its renewal was sent."""
+        renewals = self._renewals(order.order_id)
+        if not renewals:
+            return None
+        # What was missed since the purchase is not on record, but it is no less.
+        missed = renewals[0].missed
+        bought_at = self._bought_at(order.order_id)
+        bought_at = None if bought_at is None else bought_at - missed
+        period = self._period(order, bought_at, renewals)
+        # A rental from elsewhere was bought before it was first seen: perhaps just before its end.
+        seen_at = self._first_seen_at(order.order_id) - missed
+        begins = seen_at - period / 10 if bought_at is None else bought_at
+        for renewal in renewals:
+            begins = max(begins + period, renewal.sent_at)
+        return begins, period, renewals[-1].sent_at
 
     def _moment(self, connection: sa.Connection) -> Moment:
         return Moment(self._store.now(connection), self._store.wall(connection), self._service_clock.now())

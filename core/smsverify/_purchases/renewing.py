@@ -120,24 +120,24 @@ class Renewals:
         count = self._ledger.renewals.count(order_id)
         # Before anything is decided: a renewal whose answer was lost counts too, if it was made.
         self._recovery.resolve_renewals(order_id)
-        begins = self._periods.last_begins(self._orders.records.get(order_id) or Order(order_id=order_id))
-        is_ahead = begins is not None and self._ledger.now() < begins
-        if not is_ahead:
+        order = self._orders.records.get(order_id) or Order(order_id=order_id)
+        is_again = self._periods.is_asked_for_again(order)
+        if not is_again:
             count = self._ledger.renewals.count(order_id)
-        # Where its period has begun, it is not the renewal that is asked for now.
-        found = self._ledger.renewals.take_unclaimed(order_id) if key is None and is_ahead else None
+        found = self._ledger.renewals.take_unclaimed(order_id) if key is None and is_again else None
         if found is not None:
             log.info("Order %d was renewed by a call whose answer was lost; it is not paid again", order_id)
             return found
-        if is_ahead:
+        begins = self._periods.last_begins(order)
+        if begins is not None and self._ledger.now() < begins:
             log.warning(
                 "Order %d is already paid for more than one period ahead; it is renewed because the caller "
                 "asks for it",
                 order_id,
             )
-        order = self.pay_once(order_id, count, limit=limit, key=key, caps=caps, stop=stop).order
+        renewed = self.pay_once(order_id, count, limit=limit, key=key, caps=caps, stop=stop).order
         self.note_handed_out(order_id)
-        return order
+        return renewed
 
     def note_handed_out(self, order_id: int) -> None:
         """Notes that the caller that has renewed an order knows of it, so no other call gets that renewal."""

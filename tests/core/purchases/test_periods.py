@@ -78,6 +78,25 @@ def test_a_lost_answer_that_is_found_in_the_next_period_does_not_stand_for_the_r
     assert renewals(service) == {day: 2}
 
 
+@pytest.mark.parametrize("after", [2.5 * DAY, DAY - 30], ids=["over", "over soon"])
+def test_a_renewal_that_is_asked_for_again_is_paid_once_though_the_period_before_it_is_over(
+    after: float, service: Simulator, make_hook: MakeHook, store_url: str, clock: Clock
+) -> None:
+    hook, elsewhere = (make_hook(service, url, rate_period=1.0) for url in (store_url, f"{store_url}.other"))
+    (day,) = rent(hook, "day")
+    for _ in range(3):
+        elsewhere.renew(day)
+    clock.pass_by(after)
+    service.add_fault(Fault("lost_answer", "order/*/renew/"))
+    service.add_fault(Fault("error_before", "order/*/status/", after=1, times=None))
+    with pytest.raises(errors.PurchaseUnknownError):
+        hook.renew(day)
+    service.clear_faults()
+    clock.pass_by(60)
+    hook.renew(day)
+    assert renewals(service) == {day: 4}
+
+
 def test_looking_takes_nothing_from_a_renewal_that_is_tried_again(
     service: Simulator, hook: SmsVerifyHook
 ) -> None:
