@@ -90,7 +90,8 @@ _OF_THE_SERVICE = re.compile(
 )
 # An SMS may be an object, as in a callback, and so may a code.
 _NAMES_OF_TEXT = ("sms", "text", "message", "body")
-_NAMES_OF_CODE = ("otp", "code")
+# What such a code may be instead, where no text says that it is one.
+_STATE = re.compile(r"[1-5][0-9]{2}")
 _SHORTEST_PHONE = 7  # digits, without the country's
 _DATE = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}")
 # One piece: a code as it is, however long the service's are, perhaps with marks around it.
@@ -165,9 +166,9 @@ def _read(
     text = _as_text(_under(_NAMES_OF_TEXT, message))
     if text is not None and _is_nothing(text, _NOTHING, own):
         text = None
-    given = _as_text(_under(_NAMES_OF_CODE, otp), text)
-    if given is None and _object(message) is not None:
-        given = _as_text(_under(_NAMES_OF_CODE, message), text)
+    given = _as_text(otp, text) if _object(otp) is None else _given(otp, text, is_message=False)
+    if given is None:
+        given = _given(message, text, is_message=True)
     if given is None or _is_nothing(given, _NO_CODE, own):
         return None, text
     plain = visible(given) if len(given) <= LONGEST_SMS else ""
@@ -194,6 +195,32 @@ def _under(names: Sequence[str], value: Any) -> Any:
     if isinstance(inner, Contradiction):
         return None
     return next((inner[name] for name in names if inner.get(name) not in (None, "")), None)
+
+
+def _given(value: Any, text: str | None, *, is_message: bool) -> str | None:
+    """The code that an object gives: under `otp`, under `code`, or in its text where it stands for a code.
+
+    A `code` may be the number of a state or of an error. So the object's own text has to have it, if there is
+    one, and there has to be one where the object stands for a message.
+    """
+    inner = _object(value)
+    if inner is None or isinstance(inner, Contradiction):
+        return None
+    own = _as_text(_under(_NAMES_OF_TEXT, value))
+    otp, code = (_as_text(inner.get(name), own or text) for name in ("otp", "code"))
+    if otp is not None:
+        return otp
+    if code is not None and (_has(own, code) if own else not is_message and not _STATE.fullmatch(code)):
+        return code
+    return None if is_message else own
+
+
+def _has(text: str, code: str) -> bool:
+    """Whether a text has a code by itself, perhaps in groups."""
+    written = r"[\s.-]?".join(re.escape(sign) for sign in re.findall(r"[^\W_]", visible(code)))
+    found = rf"(?<![0-9A-Za-z]){written}(?![0-9A-Za-z])"
+    is_code = written != "" and len(code) <= LONGEST_SMS
+    return is_code and re.search(found, visible(text[:LONGEST_SMS])) is not None
 
 
 def _object(value: Any) -> Mapping[str, Any] | None:

@@ -328,3 +328,28 @@ def test_a_text_and_a_code_may_stand_in_an_object(
     found = read_fields(otp, message, status=status, phone="+1 415 555 0123", order_id=7)
     assert found[1] == text
     assert (found[0] or (text and extract_otp(text))) == code
+
+
+@pytest.mark.parametrize("status", ["pending", "active", "completed"])
+@pytest.mark.parametrize(
+    ("otp", "message", "code"),
+    [
+        (None, {"code": 200, "text": "No SMS yet"}, None),
+        (None, {"code": 200, "message": "OK"}, None),
+        (None, {"code": 200}, None),
+        ({"code": 404, "message": "No OTP yet"}, None, None),
+        ({"code": 200, "status": "waiting"}, None, None),
+        ({"code": 200}, "No SMS yet", None),
+        (None, {"code": "200", "text": "Your code is 482913"}, "482913"),
+        (None, {"code": "4829", "text": "Your code is 482913"}, "482913"),
+        ([{"code": "1012", "text": "Your code is 482913"}], None, "482913"),
+        (None, {"code": 45123, "text": "Your code is 045123"}, "045123"),
+        (None, {"code": "482913", "text": "Your code is 482-913, call 4417"}, "482913"),
+        ({"otp": "200", "code": 404}, None, "200"),
+    ],
+)
+def test_a_number_of_an_object_that_its_text_does_not_have_is_no_code(
+    otp: Any, message: Any, code: str | None, status: str
+) -> None:
+    given, text = read_fields(otp, message, status=status, phone="+1 415 555 0123", order_id=7)
+    assert (given or (text and extract_otp(text))) == code
