@@ -265,6 +265,7 @@ class Transport:
         try:
             reply = as_reply(answer)
         except ValueError:
+            self._note_accepted(call)
             if is_post and call.is_repeatable and not answer.text.strip():
                 # A success without a body, such as 204: it need not be repeated.
                 return Reply(answer, {})

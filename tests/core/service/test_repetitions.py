@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import threading
@@ -312,6 +313,18 @@ def test_a_request_that_is_refused_keeps_its_place(wire: WireServer, make_transp
     assert first is not None
     assert after_a_failure is not None
     assert first < after_a_failure
+
+
+@pytest.mark.parametrize("accepted", [answer(204, ""), answer(200, "<html>")], ids=["no body", "no JSON"])
+def test_a_success_that_cannot_be_read_ends_the_trial(
+    accepted: Behaviour, wire: WireServer, make_transport: MakeTransport
+) -> None:
+    wire.on("POST", answer(429, ""), accepted)
+    transport = make_transport(wire.url)
+    with contextlib.suppress(OutcomeUnknown):
+        transport.post("/api/v1/order/7/cancel/", priority=Priority.RELEASE, is_repeatable=True, once=True)
+    with transport._rate_limit.acquire(Priority.RELEASE, deadline=time.monotonic() + 60) as slot:
+        assert slot.pauses == 0
 
 
 # ------------------------------------------------------------------ a refusal for the rate, in words
