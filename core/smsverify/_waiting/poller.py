@@ -120,13 +120,16 @@ class Poller:
                 self._start(due, when_asked, urgent)
 
     def _start(self, due: list[Look], when_asked: Callable[[], None], urgent: bool) -> None:
-        requests = Requests()
+        requests, older = Requests(), list(self._all_requests)
         try:
             self._threads[urgent] = started(
                 partial(self._ask_for, due, when_asked, requests), "smsverify-poll"
             )
-            self._requests[urgent].is_overtaken, self._requests[urgent] = True, requests
+            self._requests[urgent] = requests
             self._can_start = True
+            if any(look.one_by_one is not None for look in due):
+                for others in older:
+                    others.is_overtaken = True
         except RuntimeError as error:
             if self._can_start:
                 log.warning(
@@ -165,8 +168,9 @@ class Poller:
         listed_at = time.monotonic()
 
         def ask(question: _Question) -> None:
-            # The requests before it may have waited so long that a callback has come meanwhile.
-            if self._is_awaited(question.order_id):
+            # The requests before it may have waited so long that a callback has come meanwhile, or that a
+            # newer poll asks for the same.
+            if not requests.is_overtaken and self._is_awaited(question.order_id):
                 self._ask(question, requests, listed_at=listed_at)
                 when_asked()
 
@@ -236,7 +240,7 @@ class Poller:
         # The list begins with the newest order. The oldest code has lain the longest.
         changed = [order_id for order_id in reversed(listed) if order_id in awaited and has_news(order_id)]
         # News that could not be read are not sure to be there: they have their turn as the others.
-        failed = {order_id for order_id in changed if self.troubles.of(order_id) is not None}
+        failed = {order_id for order_id in changed if self.troubles.are_of_news(order_id)}
         others = [order_id for order_id in order_ids if order_id not in set(changed)]
         unlisted = {order_id for order_id in others if order_id not in listed or order_id in look.rentals}
         by_turn = [order_id for order_id in order_ids if order_id in failed or order_id in unlisted]
@@ -311,7 +315,7 @@ class Poller:
         except (AuthenticationError, RateLimitedError, StoreError):
             raise
         except SmsVerifyError as error:
-            if self.troubles.note(order_id, error):
+            if self.troubles.note(order_id, error, is_of_news=question.listed is not None):
                 log.warning("The status of order %d cannot be read; the wait goes on: %s", order_id, error)
             # Noted as seen, so that it does not stand in the way of the others, and without a status: the
             # one of an earlier answer may be out of date.

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from smsverify._service.transport import CallOptions
@@ -29,7 +30,7 @@ class Requests:
     """The requests of one thread. Safe to use from several threads, which share the work.
 
     Attributes:
-        is_overtaken: whether another thread has begun beside this one.
+        is_overtaken: whether another thread has begun a newer poll, which asks for whatever is left.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,23 @@ class Requests:
             return bool(self._left_at) and all(left_at < late for left_at in self._left_at.values())
 
 
+@dataclass(frozen=True)
+class _Trouble:
+    """A failure.
+
+    Attributes:
+        error: what has failed.
+        pause: seconds for which it is left alone.
+        until: `time.monotonic()` at the end of these.
+        is_of_news: whether news that the list has shown could not be read since it could be read last.
+    """
+
+    error: SmsVerifyError
+    pause: float
+    until: float
+    is_of_news: bool
+
+
 class Troubles:
     """Why orders and the list cannot be read, and until when they are left alone for that.
 
@@ -80,19 +98,25 @@ class Troubles:
 
     def __init__(self, time_scale: float) -> None:
         self._time_scale = time_scale
-        self._noted: dict[int, tuple[SmsVerifyError, float, float]] = {}
+        self._noted: dict[int, _Trouble] = {}
 
-    def note(self, what: int, error: SmsVerifyError) -> bool:
-        """Notes a failure; returns whether it is the first one in a row."""
-        _, last, _ = self._noted.get(what, (error, 0.0, 0.0))
+    def note(self, what: int, error: SmsVerifyError, *, is_of_news: bool = False) -> bool:
+        """Notes a failure; returns whether it is the first one in a row.
+
+        Args:
+            what: could not be read.
+            error: why.
+            is_of_news: whether the list has shown that there is something to read.
+        """
+        before = self._noted.get(what)
         pause = 0.0
         if isinstance(error, (ServiceUnavailableError, UnexpectedResponseError)):
             asked = getattr(error, "retry_after", None) or 0.0
-            pause = max(2 * last, FIRST_PAUSE * self._time_scale, asked)
+            pause = max(2 * before.pause if before else 0.0, FIRST_PAUSE * self._time_scale, asked)
             pause = min(pause, LONGEST_PAUSE * self._time_scale)
-        is_first = what not in self._noted
-        self._noted[what] = (error, pause, time.monotonic() + pause)
-        return is_first
+        is_of_news = is_of_news or (before is not None and before.is_of_news)
+        self._noted[what] = _Trouble(error, pause, time.monotonic() + pause, is_of_news)
+        return before is None
 
     def end(self, what: int) -> None:
         """Notes that it could be read."""
@@ -101,9 +125,14 @@ class Troubles:
     def of(self, what: int) -> SmsVerifyError | None:
         """Why it could not be read at last; `None` where it could."""
         noted = self._noted.get(what)
-        return None if noted is None else noted[0]
+        return None if noted is None else noted.error
+
+    def are_of_news(self, what: int) -> bool:
+        """Whether news of it that the list has shown could not be read."""
+        noted = self._noted.get(what)
+        return noted is not None and noted.is_of_news
 
     def is_left_alone(self, what: int) -> bool:
         """Whether it is not asked for now."""
         noted = self._noted.get(what)
-        return noted is not None and time.monotonic() < noted[2]
+        return noted is not None and time.monotonic() < noted.until

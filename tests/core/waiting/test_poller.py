@@ -269,9 +269,34 @@ def test_what_fails_is_asked_for_once_and_then_left_alone_for_a_while(
 
 
 def test_news_that_could_not_be_read_go_first_no_more(hook: SmsVerifyHook, order_ids: list[int]) -> None:
+    """Another failure, perhaps a long time ago, says nothing of news."""
     asking = hook._parts.waiter._poller
     failed, *others = order_ids
-    asking.troubles.note(failed, errors.ServiceError("refused"))
+    asking.troubles.note(failed, errors.ServiceError("refused"), is_of_news=True)
+    for order_id in order_ids:
+        asking.troubles.note(order_id, errors.ServiceError("refused"))
     questions = asking._worth_asking(Look(order_ids, Priority.POLL, 1), 1, Requests())
     expected = [(order_id, Priority.RELEASE) for order_id in others] + [(failed, Priority.POLL)]
     assert [(one.order_id, one.priority) for one in questions] == expected
+
+
+def test_a_poll_that_a_newer_one_has_overtaken_sends_nothing_more(
+    simulator: Simulator, hook: SmsVerifyHook, order_ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer poll asks for what is left: asked for by both, codes would take twice the requests."""
+    monkeypatch.setattr(unanswered, "PATIENCE", 0.2)
+    monkeypatch.setattr(poller, "READERS", 1)
+    simulator.add_fault(Fault("slow_before", "order/*/status/", seconds=3))
+    asking, schedule = hook._parts.waiter._poller, hook._parts.waiter._poller.schedule
+    due = [[Look(order_ids, Priority.POLL, 4)], [Look(order_ids[-1:], Priority.POLL)]]
+    due.append([Look(order_ids, Priority.POLL, 4)])
+    monkeypatch.setattr(schedule, "claim_due", lambda urgent, **_: [] if urgent or not due else due.pop(0))
+
+    def has_begun_all() -> bool:
+        asking.ask(lambda: None, looks=True, poll=True)
+        return not due
+
+    eventually(has_begun_all, "beginning the newer poll")
+    eventually(lambda: not asking._all_requests, "the end of both polls")
+    assert with_codes(hook, order_ids) == set(order_ids)
+    assert len(status_requests(simulator)) == COUNT + 1  # with the look at one order
