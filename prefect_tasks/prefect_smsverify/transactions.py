@@ -159,8 +159,7 @@ def hand_over_at_the_end(
 ) -> None:
     """Hands an order over when the code around it has come to a good end."""
     block, flow = block_around(), FlowRunContext.get()
-    # One that is rolled back, because the error of a step was caught, calls no hook at its end.
-    transaction = next((one for one in transactions() if not one.is_rolled_back()), None)
+    transaction = _transaction_with_an_end()
     if transaction is None:  # A flow run that begins again repeats what is in no task.
         at_end()
     held = handover.hold(order_id, holder=holder, claims=block is not None, at_end=at_end)
@@ -172,6 +171,20 @@ def hand_over_at_the_end(
         _at_end_of(flow.flow, flow.flow_run, held)
     else:
         held.hand_over()
+
+
+def _transaction_with_an_end() -> BaseTransaction | None:
+    """The innermost transaction around this code that calls its hooks at its end.
+
+    One that is rolled back, because the error of a step was caught, calls none, and commits none in it.
+    """
+    found = None
+    for transaction in transactions():
+        if transaction.is_rolled_back():
+            found = None
+        elif found is None:
+            found = transaction
+    return found
 
 
 # By flow run of this process: the orders that were bought in it outside of any task.

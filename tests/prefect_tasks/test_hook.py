@@ -163,6 +163,17 @@ def test_a_step_whose_error_is_caught_ends_no_wait(silent: Simulator, account: S
     assert not held(silent)
 
 
+def test_what_is_bought_inside_a_transaction_that_is_rolled_back_is_handed_over(
+    silent: Simulator, account: SmsVerifyCredentials
+) -> None:
+    with transaction():
+        fails_in_a_step()
+        with transaction():  # as each task run has one
+            account.get_hook().order(**WHATSAPP)
+    assert silent.orders()
+    assert not held(silent)
+
+
 def held(service: Simulator) -> list[int]:
     """The orders of this account that the process still sends heartbeats for."""
     bought = {one.order_id for one in service.orders()}
