@@ -256,7 +256,7 @@ class RateLimit:
             if snapshot is None:
                 return {place.id: 0.0 for place in kept}
             others = self._queue.around(connection, snapshot.now, kept)
-        turns = {place.id: snapshot.turn(Priority.PURCHASE, others[place.id])[0] for place in kept}
+        turns = {place.id: snapshot.earliest(Priority.PURCHASE, others[place.id]) for place in kept}
         return {name: turn_at - snapshot.now for name, turn_at in turns.items()}
 
     def codes_are_polled_for(self, connection: sa.Connection, polled: bool = True) -> None:
@@ -387,11 +387,12 @@ class RateLimit:
                     if isinstance(taken, HeldSlot):
                         return taken
                     turn = taken
-                seconds = turn.seconds
-                if seconds > beyond:
+                if turn.earliest > beyond:
                     self._queue.stand(entry)
-                    raise TurnIsFar(Place(entry.id, entry.arrived_at or 0.0), seconds)
-                if time.monotonic() + seconds > deadline:
+                    raise TurnIsFar(Place(entry.id, entry.arrived_at or 0.0), turn.earliest)
+                left = deadline - time.monotonic()
+                if turn.earliest > left:
+                    seconds = min(turn.seconds, turn.earliest + LONGEST_LOOK * self._time_scale)
                     raise RateLimitedError(
                         f"nothing was sent, because no request may leave for another {seconds:.1f} s: "
                         f"{turn.reason}",
@@ -400,8 +401,8 @@ class RateLimit:
                 self._queue.stand(entry)
                 self._log_if_tight(turn)
                 # The turn may come sooner if others give up. The farther away it is, the less that matters.
-                longest = max(seconds / 4, LONGEST_LOOK * self._time_scale)
-                self._sleep(min(seconds, longest, HEARTBEAT_EVERY), stop, while_waiting)
+                longest = max(turn.earliest / 4, LONGEST_LOOK * self._time_scale)
+                self._sleep(min(turn.seconds, longest, HEARTBEAT_EVERY, left), stop, while_waiting)
         except TurnIsFar:
             raise  # its place is kept
         except BaseException:
@@ -425,18 +426,18 @@ class RateLimit:
                 return
 
     def _log_if_tight(self, turn: _Turn) -> None:
-        if turn.seconds > LONG_WAIT * self._time_scale and not self._is_tight:
+        if turn.earliest > LONG_WAIT * self._time_scale and not self._is_tight:
             self._is_tight = True
-            log.info("Requests wait for their turn, this one about %.0f s: %s", turn.seconds, turn.reason)
+            log.info("Requests wait for their turn, this one about %.0f s: %s", turn.earliest, turn.reason)
 
     def _look(self, entry: QueueEntry) -> _Turn:
         """The earliest time at which it may be this entry's turn. Keeps no other caller waiting."""
         with self.store.read() as connection:
             snapshot = self._slots.snapshot(connection)
             if snapshot is None:
-                return _Turn(0.0, "")
+                return _Turn(0.0, 0.0, "")
             waiting = self._queue.waiting(connection, snapshot.now, entry)
-        turn = self._turn(snapshot, snapshot.turn(entry.priority, waiting)[0])
+        turn = self._turn(snapshot, entry.priority, waiting)
         if turn.seconds > 0 and not entry.is_queued:
             self._measure_queue(waiting, snapshot.now, joining=1)
         return turn
@@ -448,7 +449,7 @@ class RateLimit:
             waiting = self._queue.waiting(connection, snapshot.now, entry)
             turn_at, slot = snapshot.turn(entry.priority, waiting)
             if turn_at > snapshot.now:
-                return self._turn(snapshot, turn_at)
+                return self._turn(snapshot, entry.priority, waiting)
             elsewhere = self._slots.elsewhere(connection)
             self._slots.take(connection, slot, entry, snapshot.now)
             if entry.is_queued:
@@ -475,18 +476,22 @@ class RateLimit:
             QUEUE_AGE, max(now - min((one.first_at for one in waiting.values()), default=now), 0.0)
         )
 
-    def _turn(self, snapshot: Snapshot, turn_at: float) -> _Turn:
+    def _turn(self, snapshot: Snapshot, mine: Priority, waiting: Mapping[Priority, Waiting]) -> _Turn:
+        turn_at, earliest = snapshot.turn(mine, waiting)[0], snapshot.earliest(mine, waiting)
         reason = f"the {self.limit} requests per {self.period:g} s are used up"
         if snapshot.is_blocked:
             reason = (
                 f"the service asked for silence until {self.store.utc(snapshot.blocked_until):%H:%M:%S} UTC"
             )
-        return _Turn(turn_at - snapshot.now, reason)
+        elif turn_at > earliest:
+            reason = "after a refusal, requests leave one by one until the service accepts one"
+        return _Turn(turn_at - snapshot.now, max(earliest - snapshot.now, 0.0), reason)
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """In how many seconds it may be a request's turn, and why not sooner."""
+    """In how many seconds it is a request's turn as things are, at the earliest, and why not sooner."""
 
     seconds: float
+    earliest: float
     reason: str

@@ -211,22 +211,33 @@ class Snapshot:
         return sum(slot.priority is priority for slot in self.taken)
 
     def turn(self, mine: Priority, waiting: Mapping[Priority, Waiting]) -> tuple[float, Slot]:
-        """When it is a request's turn at the earliest, and which slot it takes then.
+        """When it is a request's turn as things are, and which slot it takes then.
 
         Args:
             mine: its class.
             waiting: the other requests that wait.
         """
+        ahead, turn_at = self._ahead(mine, waiting), self.earliest(mine, waiting)
+        if self.pauses:
+            turn_at = max(turn_at, self._trial_at(ahead))
+        return turn_at, self.slots[ahead % self.limit]
+
+    def earliest(self, mine: Priority, waiting: Mapping[Priority, Waiting]) -> float:
+        """When it is a request's turn at the earliest: after a pause, if the next request is accepted.
+
+        Args:
+            mine, waiting: as for `turn`.
+        """
         ahead = self._ahead(mine, waiting)
         turn_at = max(self._free_at(ahead), self.blocked_until)
         if self.pauses:
-            turn_at = max(turn_at, self._trial_at(ahead))
+            turn_at = max(turn_at, self._trial_at(0))
         if mine is not Priority.RELEASE:
             turn_at = max(turn_at, self._leaves_enough_for_releases_at(ahead))
         if mine is Priority.PURCHASE:
             place = waiting.get(mine, _NONE).before
             turn_at = max(turn_at, self._leaves_enough_for_codes_at(place, ahead))
-        return turn_at, self.slots[ahead % self.limit]
+        return turn_at
 
     def _free_at(self, place: int) -> float:
         """When a slot is free for the request at this place of the queue; the first is at 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
@@ -182,6 +183,27 @@ def test_a_longer_silence_is_said_and_a_new_one_too(
         rate_limit.block(seconds)
     assert caplog.text.count("limits the rate") == 2
     assert rate_limit.state().refusals == 4
+
+
+def test_a_request_behind_others_waits_while_it_is_not_known_whether_the_first_one_is_accepted(
+    any_store_url: str,
+) -> None:
+    """If it is, all others may leave at once, well before a deadline that is seconds away."""
+    rate_limit = make(any_store_url, limit=60)
+    with rate_limit.store.read() as connection:
+        now = rate_limit.store.now(connection)
+    rate_limit.block(1.0)
+    turns = rate_limit.keep([Place(str(number), arrived_at=now) for number in range(20)])
+    assert max(turns.values()) <= 1.0
+    deadline = soon(2.0)
+    with (
+        pytest.raises(RateLimitedError, match="one by one") as caught,
+        rate_limit.acquire(Priority.PURCHASE, deadline=deadline),
+    ):
+        pass
+    assert time.monotonic() >= deadline
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after <= 4
 
 
 def test_the_pauses_become_longer_whoever_is_refused_until_a_request_is_accepted(

@@ -59,6 +59,15 @@ def test_after_a_refusal_requests_leave_one_by_one_in_their_order() -> None:
         assert snapshot.turn(Priority.PURCHASE, waiting)[0] == first + 6.0
 
 
+def test_the_earliest_turn_after_a_refusal_is_when_the_next_request_may_be_accepted() -> None:
+    waiting = {Priority.READ: Waiting(40, before=40)}
+    for used_at, first in ((80.0, 88.0), (90.0, 92.0)):
+        slots = [Slot(number, 0.0, used_at, None) for number in range(60)]
+        snapshot = Snapshot(85.0, 85.0, MINUTE, slots, 88.0, 0.0, 1, pauses=1)
+        assert snapshot.earliest(Priority.READ, waiting) == first
+        assert snapshot.earliest(Priority.READ, {}) == snapshot.turn(Priority.READ, {})[0] == first
+
+
 @pytest.mark.parametrize(
     ("limit", "left"), [(1, 0), (2, 0), (10, 0), (19, 0), (20, 1), (39, 1), (60, 3), (100, 5)]
 )
