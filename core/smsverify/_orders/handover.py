@@ -77,22 +77,46 @@ class Handover:
         with self._store.write() as connection:
             self._records.update(connection, order_id, waiter_since=self._store.now(connection))
 
-    def take(self, order_id: int, **values: Any) -> None:
+    def take(self, order_id: int) -> None:
         """Records that a caller has an order from now on, if it was unclaimed."""
         if self.unclaimed_for(order_id) is None:
             return
         with self._store.write() as connection:
             since = self._store.now(connection)
-            self._records.update(connection, order_id, unclaimed_since=None, waiter_since=since, **values)
+            self._records.update(connection, order_id, unclaimed_since=None, waiter_since=since)
 
-    def hand_over(self, order_id: int) -> None:
+    def hand_over(self, order_id: int, holder: str) -> None:
         """Records that a caller has an order, and that the process which has bought it holds it no more. The
         caller keeps it where that cannot be recorded, too.
         """
         try:
-            self.take(order_id, held_at=None)
+            self._end_holding(order_id, holder, unclaimed_since=None)
         except StoreError as error:
             log.warning("Order %d was handed over, but that cannot be recorded: %s", order_id, error)
+
+    def let_go(self, order_id: int, holder: str) -> None:
+        """Records that a process holds an order no more, and that no caller has it."""
+        # A number that is bought to be kept may be handed out again for as long as one of a killed process.
+        is_short_term = sa.and_(orders.c.product.in_(SHORT_TERM), orders.c.unclaimed_since.is_not(None))
+        since = sa.case((is_short_term, 0.0), else_=orders.c.unclaimed_since)
+        try:
+            self._end_holding(order_id, holder, unclaimed_since=since)
+        except StoreError as error:
+            log.warning(
+                "Order %d is held no more, but that cannot be recorded, so it counts as held for up to %.0f "
+                "min: %s",
+                order_id,
+                self._forgotten / 60,
+                error,
+            )
+
+    def _end_holding(self, order_id: int, holder: str, **values: Any) -> None:
+        """Ends the holding of an order, unless it is another call's: that one's heartbeats stay on record."""
+        is_own = sa.or_(orders.c.holder.is_(None), orders.c.holder == holder)
+        this = sa.update(orders).where(self._records.is_order(order_id), is_own)
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            connection.execute(this.values(held_at=None, waiter_since=now, **values))
 
     def hold(
         self,
@@ -112,7 +136,8 @@ class Handover:
             claims: the call waits for its code too, so no earlier wait gives it back either.
             at_end: called when it is handed over or let go, but not when this process dies before.
         """
-        held = Held(self._name, order_id, self._pause, self.keep_alive, self.hand_over, holder, at_end)
+        ends = (self.hand_over, self.let_go)
+        held = Held(self._name, order_id, self._pause, self.keep_alive, *ends, holder, at_end)
         try:
             self._record_heartbeat(order_id, {"holder": holder} | ({"waiter": holder} if claims else {}))
         except StoreError as error:

@@ -32,7 +32,8 @@ class Held:
         order_id: the order.
         pause: seconds between two heartbeats.
         keep_alive: sends a heartbeat for an order.
-        has_owner: records that a caller has an order.
+        has_owner: records for an order and its holder that a caller has the order.
+        is_free: records for them that no process holds the order any more, and that no caller has it.
         holder: names the call that holds it.
         at_end: called when the order is handed over or let go, but not when this process dies before.
     """
@@ -41,17 +42,22 @@ class Held:
     order_id: int
     pause: float
     keep_alive: Callable[[int], None] = field(repr=False)
-    has_owner: Callable[[int], None] = field(repr=False)
+    has_owner: Callable[[int, str], None] = field(repr=False)
+    is_free: Callable[[int, str], None] = field(repr=False)
     holder: str = field(default_factory=lambda: uuid.uuid4().hex)
     at_end: Callable[[], object] = field(default=lambda: None, repr=False)
 
     def hand_over(self) -> None:
         """A caller has the order from now on."""
-        self.let_go()
-        self.has_owner(self.order_id)
+        self._end()
+        self.has_owner(self.order_id, self.holder)
 
     def let_go(self) -> None:
         """The process no longer holds the order, and no caller has it."""
+        self._end()
+        self.is_free(self.order_id, self.holder)
+
+    def _end(self) -> None:
         self.drop()
         self.at_end()
 

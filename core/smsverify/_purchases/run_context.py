@@ -95,4 +95,4 @@ class RunContext:
             then_if_failed: `False` where it is not called when the task has failed either.
         """
         then()
-        handover.hand_over(order_id)
+        handover.hand_over(order_id, holder)

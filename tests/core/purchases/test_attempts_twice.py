@@ -18,6 +18,7 @@ from rigs.sign_ups import WHATSAPP, delivers_to, statuses, verify
 from smsverify import PurchaseConflictError, SmsVerifyHook, errors, wings
 from smsverify._orders import holding
 from smsverify._orders.handover import Handover
+from smsverify._orders.holding import Held
 from smsverify._purchases.attempt_records import AttemptRecords
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.run_context import RunContext
@@ -34,7 +35,10 @@ class WithRetries(RunContext):
 
 
 class InATask(RunContext):
-    """Hands over at the end of the task, which does not come here."""
+    """Hands over at the end of the task, which comes where a test ends what it has `held`."""
+
+    def __init__(self) -> None:
+        self.held: list[Held] = []
 
     def hand_over(
         self,
@@ -45,7 +49,7 @@ class InATask(RunContext):
         *,
         then_if_failed: bool = True,
     ) -> None:
-        handover.hold(order_id, holder=holder, at_end=then)
+        self.held.append(handover.hold(order_id, holder=holder, at_end=then))
 
 
 @pytest.fixture(params=[RunContext, WithRetries], ids=["once", "retried"])
@@ -266,6 +270,39 @@ def test_a_killed_call_gives_back_no_number_that_a_newer_one_elsewhere_has(
     assert not wings.plan_release(old, attempt.number.order_id, "the task was killed", patience=0.0)
     assert not old.release(attempt.number.order_id, "the task was killed", undo=True)
     assert statuses(simulator) == ["pending"]
+
+
+@pytest.mark.parametrize("end", [Held.hand_over, Held.let_go])
+def test_the_end_of_an_older_task_takes_no_heartbeat_off_the_number_of_a_newer_call(
+    end: Callable[[Held], None], simulator: Simulator, make_hook: MakeHook, store_url: str, new: SmsVerifyHook
+) -> None:
+    task = InATask()
+    order = make_hook(simulator, store_url, run_context=task).order("temporary", **WHATSAPP, key="sign-up")
+    with new.rented_number("temporary", **WHATSAPP, key="sign-up") as number:
+        assert number.order_id == order.order_id
+        end(task.held[0])
+        assert new.reconcile(cancel_after=0).cancelled == []
+    assert statuses(simulator) == ["cancelled"]
+
+
+@pytest.mark.parametrize("end", [Held.hand_over, Held.let_go])
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_number_whose_task_has_ended_is_held_no_more(
+    end: Callable[[Held], None],
+    is_named: bool,
+    simulator: Simulator,
+    make_hook: MakeHook,
+    store_url: str,
+    new: SmsVerifyHook,
+) -> None:
+    task = InATask()
+    order_id = make_hook(simulator, store_url, run_context=task).order("temporary", **WHATSAPP).order_id
+    if is_named:
+        handover_of(new).take(order_id)  # as another process does that reads its status
+    assert new.reconcile(cancel_after=0).cancelled == []
+    end(task.held[0])
+    assert new.reconcile(cancel_after=60).cancelled == []
+    assert new.reconcile(cancel_after=0).cancelled == [order_id]
 
 
 # ------------------------------------------------------------------ other arguments

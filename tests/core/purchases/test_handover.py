@@ -152,7 +152,7 @@ def test_a_heartbeat_that_fails_in_any_way_keeps_none_of_another_number(
         raise RecursionError("too deep")
 
     held = [
-        holding.Held("an account", order_id, 0.02, keep_alive, lambda _: None)
+        holding.Held("an account", order_id, 0.02, keep_alive, *[lambda *_: None] * 2)
         for order_id, keep_alive in ((1, fail), (2, given.append))
     ]
     for one in held:
@@ -188,6 +188,7 @@ def test_a_number_that_no_store_can_give_back_is_let_go_and_found_later(
 
     with monkeypatch.context() as patched:
         patched.setattr(Releases, "request", fail)
+        patched.setattr(Handover, "_end_holding", fail)
         with pytest.raises(LookupError):
             sign_up(hook)
     hours_later(monkeypatch)
@@ -201,7 +202,7 @@ def test_a_store_that_fails_at_the_end_takes_nobodys_purchase_away(
         raise errors.StoreError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Handover, "take", fail)
+        patched.setattr(Handover, "_end_holding", fail)
         patched.setattr(RenewalRecords, "claim_all", fail)
         order_id = hook.order(**KEPT[1]).order_id
     with monkeypatch.context() as patched:
@@ -233,6 +234,19 @@ def test_a_renewal_whose_answer_never_arrived_is_not_paid_again(
     assert simulator.order(order_id).renewals == 1
     hook.renew(order_id)
     assert simulator.order(order_id).renewals == 2
+
+
+def test_a_rental_that_is_let_go_is_named_no_sooner_than_that_of_a_killed_process(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try of its task may come late, and gets it by its key."""
+    order_id = hook.order(**KEPT[0]).order_id
+    handover = rooms_of(hook).orders.handover
+    handover.hand_out_again(order_id, "a task")
+    handover.hold(order_id, holder="a task").let_go()
+    assert hook.reconcile(cancel_after=0).findings == []
+    hours_later(monkeypatch)
+    assert [leak.order_id for leak in hook.reconcile().leaks] == [order_id]
 
 
 def test_an_order_is_in_hand_while_a_call_waits_for_it(simulator: Simulator, hook: SmsVerifyHook) -> None:

@@ -82,7 +82,9 @@ def test_an_order_that_was_bought_is_handed_out_without_a_heartbeat_too(
     fail_to_start: FailToStart, caplog: pytest.LogCaptureFixture
 ) -> None:
     given: list[int] = []
-    held = [holding.Held("an account", number, 0.02, given.append, lambda _: None) for number in (1, 2)]
+    held = [
+        holding.Held("an account", number, 0.02, given.append, *[lambda *_: None] * 2) for number in (1, 2)
+    ]
     fail_to_start("smsverify-holding")
     for one in held:
         holding.hold(one)
