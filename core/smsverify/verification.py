@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from smsverify._input.amounts import exactly
 from smsverify.text import amount
 
 
@@ -33,6 +34,7 @@ class TriedNumber(BaseModel):
     why: str
 
 
+@exactly
 def summary_of(tried: Sequence[TriedNumber], *, not_refunded: Decimal) -> str:
     """What attempts without a code have cost and why they ended; each order and each reason once.
 

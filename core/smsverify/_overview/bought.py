@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from smsverify._input.amounts import exactly
 from smsverify._orders.records import is_awaited
 from smsverify._overview.view import DAY_AGO, MIDNIGHT, View, first, more_than
 from smsverify._purchases.calls import OpenCall
@@ -164,6 +165,7 @@ def newest_of(view: View) -> Sequence[Any]:
     return view.rows(_NEWEST)
 
 
+@exactly
 def spend_of(view: View, day: Sequence[Any], budget: Decimal | None) -> Spend:
     """What was spent since midnight, of the calls of the last day."""
     parts = sorted(
@@ -184,6 +186,7 @@ def spend_of(view: View, day: Sequence[Any], budget: Decimal | None) -> Spend:
     )
 
 
+@exactly
 def wallet_of(view: View, wallet: Wallet, rentals: Section[RentalRow], at: datetime) -> WalletSeen | None:
     """The wallet as it was last read."""
     last = wallet.last(view.connection)

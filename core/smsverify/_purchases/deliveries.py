@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from smsverify._input.amounts import exactly
 from smsverify._orders.records import IS_REFUNDED
 from smsverify._runtime.clock import DAY
 from smsverify._store.parameters import ACCOUNT
@@ -130,6 +131,7 @@ def _what(request: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(request[field] for field in fields)
 
 
+@exactly
 def _delivery(what: tuple[Any, ...], rows: Sequence[Any]) -> Delivery:
     product, service, service_id, country, country_id, area_code = what
     seconds = sorted(row.seconds for row in rows if row.seconds is not None)

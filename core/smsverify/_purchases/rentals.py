@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Final
 
+from smsverify._input.amounts import exactly
 from smsverify._orders.orders import Orders
 from smsverify._purchases.due import Seen, Selection, Verdict, is_over, trouble_of
 from smsverify._purchases.expiry import Expiry, Sight
@@ -221,6 +222,7 @@ class Rentals:
 
     # -------------------------------------------------------------- renewing
 
+    @exactly
     def renew_expiring(
         self,
         selection: Selection,

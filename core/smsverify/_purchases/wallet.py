@@ -372,4 +372,4 @@ def paid(call: Any) -> Decimal | None:
 
 
 def _negative(amount: str | None) -> Decimal | None:
-    return None if amount is None else -Decimal(amount)
+    return None if amount is None else Decimal(amount).copy_negate()
