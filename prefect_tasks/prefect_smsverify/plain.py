@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -22,12 +22,17 @@ from smsverify.models import Message, Order, OrderStatus
 _WRITTEN = (UUID, date, time, timedelta, Decimal, PurePath, bytes, bytearray, complex, range)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, inside: frozenset[int] = frozenset()) -> Any:
     """A value as JSON has it. Of what has no lasting value (a connection, an iterator), the type's name.
 
     Nothing is consumed, and nothing of a secret is in it. A function counts by its name and by the values
     that are bound to it.
+
+    Args:
+        value: the value.
+        inside: the ids of the objects that it is a part of.
     """
+    inner = partial(plain, inside=inside | {id(value)})
     name = type(value).__qualname__
     result: Any = name
     if isinstance(value, Enum):
@@ -39,32 +44,36 @@ def plain(value: Any) -> Any:
     elif isinstance(value, (Order, OrderStatus, Message)):
         result = [name, value.order_id]  # the rest changes with time
     elif isinstance(value, Mapping):
-        result = sorted(([plain(key), plain(item)] for key, item in value.items()), key=repr)
+        result = sorted(([inner(key), inner(item)] for key, item in value.items()), key=repr)
     elif isinstance(value, (list, tuple)):
-        result = [plain(item) for item in value]
+        result = [inner(item) for item in value]
     elif isinstance(value, Set):
-        result = sorted((plain(item) for item in value), key=repr)
+        result = sorted((inner(item) for item in value), key=repr)
     elif isinstance(value, BaseModel) and not _is_account(value):
-        result = [name, *([field, plain(getattr(value, field, None))] for field in type(value).model_fields)]
+        result = [name, *([field, inner(getattr(value, field, None))] for field in type(value).model_fields)]
     elif is_dataclass(value) and not isinstance(value, type):
-        result = [name, *([field.name, plain(getattr(value, field.name, None))] for field in fields(value))]
+        result = [name, *([field.name, inner(getattr(value, field.name, None))] for field in fields(value))]
     elif callable(value):
-        result = _plain_callable(value, name)
+        result = _plain_callable(value, name, inside, inner)
     return result
 
 
-def _plain_callable(value: Any, name: str) -> Any:
+def _plain_callable(value: Any, name: str, inside: frozenset[int], inner: Callable[[Any], Any]) -> Any:
     result: Any = name
     if isinstance(value, (Task, Flow)):
-        result = [name, value.name, plain(value.fn)]
+        result = [name, value.name, inner(value.fn)]
     elif isinstance(value, partial):
-        result = [name, plain(value.func), plain(value.args), plain(value.keywords)]
+        result = [name, inner(value.func), inner(value.args), inner(value.keywords)]
     elif isinstance(value, MethodType):
-        result = [name, value.__qualname__, plain(value.__self__)]
+        result = [name, value.__qualname__]
+        if id(value.__self__) not in inside:  # an object may keep a method of its own
+            result.append(inner(value.__self__))
     elif isinstance(value, FunctionType):
         # Not its module: that of a flow's file depends on how it was loaded. And no variable around it: that
         # may be another one's already when the call is made.
-        result = [name, value.__qualname__, plain(value.__defaults__), plain(value.__kwdefaults__)]
+        result = [name, value.__qualname__]
+        if id(value) not in inside:  # a function may be among its own defaults
+            result += [inner(value.__defaults__), inner(value.__kwdefaults__)]
     elif isinstance(value, (BuiltinFunctionType, type)):
         result = [name, value.__qualname__]
     return result

@@ -257,6 +257,24 @@ class Form:
         """Another one."""
 
 
+@dataclass
+class FormThatTriesAgain(Form):
+    """Keeps a method of its own."""
+
+    def __post_init__(self) -> None:
+        self.on_error = self.fill
+
+    on_error: Any = None
+
+
+def function_that_calls_itself(user: str) -> Callable[[Order], None]:
+    def again(order: Order, user: str = user, then: Any = None) -> None:
+        """Has itself among its defaults."""
+
+    again.__defaults__ = (user, again)
+    return again
+
+
 def local_function(user: str) -> Callable[[Order], None]:
     return lambda order, user=user: sign_up(order, user)
 
@@ -272,6 +290,9 @@ def local_function(user: str) -> Callable[[Order], None]:
         (task(sign_up), task(log_in)),
         (task(sign_up), flow(sign_up)),
         (local_function("ada"), local_function("bob")),
+        (FormThatTriesAgain("ada"), FormThatTriesAgain("bob")),
+        (FormThatTriesAgain("ada").fill, FormThatTriesAgain("bob").fill),
+        (function_that_calls_itself("ada"), function_that_calls_itself("bob")),
         (Form, dict),
         (len, print),
     ],
