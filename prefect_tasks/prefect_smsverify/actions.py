@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from functools import partial
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ def check_result(result: T) -> T:
 
 
 def _parts(result: Any) -> Iterable[Any]:
-    if isinstance(result, Mapping):
+    if isinstance(result, dict):
         return result.values()
     return result if isinstance(result, (list, tuple, Set)) else [result]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import UserDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -248,6 +249,19 @@ def test_a_future_and_a_state_are_no_results_in_a_collection_either(wrap: Any) -
     done = wrap(["account 1", "account 2"])
     assert check_result(done) is done
     assert check_result(Completed()).is_completed()
+
+
+class ClosedFile(UserDict[str, str]):
+    """What `shelve` and h5py give: a mapping that reads its file, which is closed by now."""
+
+    def values(self) -> NoReturn:
+        """Fails."""
+        raise OSError("closed")
+
+
+def test_a_mapping_that_may_read_from_elsewhere_is_not_searched() -> None:
+    closed = ClosedFile()
+    assert check_result(closed) is closed
 
 
 def test_a_task_and_a_flow_are_actions(simulator: Simulator, account: SmsVerifyCredentials) -> None:
