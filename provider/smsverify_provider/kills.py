@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
 
+from smsverify.errors import StoreError
 from smsverify.text import log_of
 from smsverify.wings import ProcessLock, is_worth_keeping, plan_release
 from smsverify_provider.versions import AirflowTaskTimeout, ask
@@ -61,9 +62,12 @@ def give_back(
     """
     from smsverify.numbers import errors_logged
 
+    is_on_record = False
     with errors_logged(order_id):
-        if not plan_release(hook, order_id, reason, waiter=waiter, patience=retry_within(ti)):
-            return
+        is_on_record = plan_release(hook, order_id, reason, waiter=waiter, patience=retry_within(ti))
+    if not is_on_record:
+        return
+    with _later_errors_logged(order_id):
         state = "removed" if ti is None else _read(read_state or state_of, ti)
         if state == "running" and not has_result:
             is_kept = is_kept_for_next_try(hook, order_id, ti) if tries_left is None else tries_left
@@ -74,6 +78,20 @@ def give_back(
             return
         log.info("Order %d is kept, because its task may still need it", order_id)
         at_final_failure(lambda: hook.release(order_id, reason, waiter=waiter))
+
+
+@contextmanager
+def _later_errors_logged(order_id: int) -> Iterator[None]:
+    """The same as `errors_logged` for an order whose release is on record."""
+    try:
+        yield
+    except StoreError as error:
+        log.error(
+            "The release of order %d stays on record, because the store cannot be used: %s. Another process "
+            "on this store gives the number back later, unless the next try of the task goes on with it",
+            order_id,
+            error,
+        )
 
 
 def has_tries_left(ti: Any) -> bool:

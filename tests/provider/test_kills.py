@@ -19,7 +19,7 @@ from rigs import let_go_of_all_numbers
 from smsverify._orders import holding
 from smsverify._parts import Parts
 from smsverify._store.store import Store
-from smsverify.errors import WaitStoppedError
+from smsverify.errors import StoreError, WaitStoppedError
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import plan_release
 from smsverify_provider import kills
@@ -277,6 +277,20 @@ def test_the_release_is_on_record_when_airflow_does_not_answer(
         wait_until(lambda: order.order_id in going_back())
     finally:
         is_over.set()
+
+
+def test_a_store_that_fails_after_the_release_is_on_record_is_logged_as_that(
+    hook: Any, sim: Simulator, monkeypatch: pytest.MonkeyPatch, going_back: Any, caplog: Any
+) -> None:
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise StoreError("it is out of reach")
+
+    order_id = hook.order("temporary", service="WhatsApp").order_id
+    monkeypatch.setattr(type(hook), "release", fail)
+    kills.give_back(hook, order_id, ti=None)
+    assert going_back() == [order_id]
+    assert f"The release of order {order_id} stays on record" in caplog.text
+    assert "is not given back" not in caplog.text
 
 
 def test_what_has_ended_before_is_left_alone(run: Any, sim: Simulator, hook: Any, airflow_says: Any) -> None:
