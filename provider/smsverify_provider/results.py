@@ -134,7 +134,7 @@ class TaskResult(PlainXComArg):
             InvalidRequestError: it is none; `field` is its name.
         """
         task: Any = self.operator
-        is_mapped = hasattr(task, "operator_class")
+        is_mapped = not isinstance(task, BaseOperator)
         outputs = (task.operator_class if is_mapped else task).outputs
         if item not in outputs and not task.multiple_outputs:
             whole = f"ti.xcom_pull('{task.task_id}'){'[0]' if is_mapped else ''}"

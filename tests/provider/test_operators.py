@@ -104,6 +104,7 @@ def test_a_field_that_is_no_xcom_is_refused_in_the_dag_file() -> None:
     assert every.output["price"] is not None
     with pytest.raises(InvalidRequestError, match="multiple_outputs") as caught:
         order.output["price"]
+    assert str(caught.value).endswith("or read the whole result: {{ ti.xcom_pull('order')['price'] }}")
     assert caught.value.field == "price"
 
 
