@@ -50,6 +50,7 @@ class Series:
         buy: buys under a key, for the call with a name; buys nothing more where that key's order has ended.
         requests: what may be bought, in the order of preference.
         find: what a key has bought of something with this fingerprint; buys nothing.
+        outlast: waits until a caller that is about to buy with a key shows that it lives, or counts as dead.
         confirm_refund: finds out whether an order was refunded; `None` where no limit depends on it.
         limit: how many numbers may be tried.
         max_cost: USD that all may cost together without refunds.
@@ -65,6 +66,7 @@ class Series:
         requests: Sequence[OrderRequest],
         *,
         find: Find,
+        outlast: Callable[[str], None],
         confirm_refund: Callable[[int], None] | None,
         limit: int,
         max_cost: Decimal | None,
@@ -75,6 +77,7 @@ class Series:
         self._run = run
         self._buy = buy
         self._find = find
+        self._outlast = outlast
         self._confirm_refund = confirm_refund
         # Of equal ones, the first counts.
         self._requests = {request.fingerprint: request for request in reversed(requests)}
@@ -373,6 +376,9 @@ class Series:
 
     def _decide_unbought(self, row: Any, outcome: str, why: str) -> None:
         """Ends an attempt that has no number. Raises where another call is about to buy one for it."""
+        if self._records.decide_unbought(row, outcome, why):
+            return
+        self._outlast(row.purchase_key)
         if not self._records.decide_unbought(row, outcome, why):
             raise PurchaseConflictError(
                 f"another call with the key {self.key!r} buys a number at this moment, and this one would "

@@ -200,6 +200,7 @@ class Checkout:
                     buy,
                     self._deliveries.best_first(requests) if alternatives == BEST else requests,
                     find=partial(self._purchases.find, stop=stop),
+                    outlast=partial(self._purchases.outlast, stop=stop),
                     confirm_refund=confirm_refund if is_limited else None,
                     limit=limit,
                     max_cost=cost_limit,

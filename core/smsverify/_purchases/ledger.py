@@ -140,6 +140,13 @@ class Ledger:
         self.lock(connection)
         return self._precedence.is_wanted(connection, key)
 
+    def heartbeat(self, key: str) -> float | None:
+        """When the caller that has planned a key's call sent a heartbeat; `None` where none waits with it."""
+        with self._store.read() as connection:
+            last = self._precedence.last(connection, key)
+            is_waiting = last is not None and self._precedence.is_waiting(last, self._store.now(connection))
+            return last.sent_at if is_waiting else None
+
     def plan(
         self,
         purchase: Purchase,

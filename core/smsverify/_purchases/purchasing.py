@@ -141,6 +141,12 @@ class Purchases:
         """See `Ledger.is_wanted`."""
         return self._ledger.is_wanted(connection, key)
 
+    def outlast(self, key: str, stop: threading.Event | None) -> None:
+        """Waits until a caller that has planned a call under a key sends a heartbeat, or counts as dead."""
+        heartbeat = self._ledger.heartbeat(key)
+        while heartbeat is not None and self._ledger.heartbeat(key) == heartbeat:
+            self._sender.wait_for_another(key, stop)
+
     def confirm_refund(self, order_id: int, stop: threading.Event | None) -> None:
         """Looks for a while whether the price of a cancelled order has come back, so that it can be spent."""
         for _ in self._sender.pauses(stop, (0.0, *LOOKS)):

@@ -22,6 +22,7 @@ from smsverify._orders.holding import Held
 from smsverify._purchases.attempt_records import AttemptRecords
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.run_context import RunContext
+from smsverify._purchases.sending import Sender
 from smsverify.numbers import Attempt, RentedNumber
 from smsverify.simulator import Fault, Simulator
 
@@ -306,6 +307,48 @@ def test_a_number_whose_task_has_ended_is_held_no_more(
 
 
 # ------------------------------------------------------------------ other arguments
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_call_that_has_died_before_it_sent_keeps_no_later_one_from_going_on(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sender, "send", die)
+        with pytest.raises(Killed):
+            next(attempts(old))
+    with pytest.raises(errors.VerificationError, match="more than max_price"):
+        next(attempts(new, max_price="0.01"))
+    assert simulator.orders() == []
+
+
+def test_a_call_that_waits_for_its_turn_is_not_outlasted(
+    simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_planned, is_over = threading.Event(), threading.Event()
+
+    def wait(sender: Sender, call: Any, *_: Any, **__: Any) -> None:
+        while not is_over.wait(0.05):
+            sender._ledger.keep_planned(call.intent)
+            is_planned.set()
+        raise LookupError
+
+    monkeypatch.setattr(Sender, "send", wait)
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(next, attempts(old))
+        try:
+            assert is_planned.wait(20)
+            with pytest.raises(PurchaseConflictError, match="at this moment"):
+                next(attempts(new, max_price="0.01"))
+        finally:
+            is_over.set()
+        assert isinstance(waiting.exception(), LookupError)
 
 
 def test_a_number_whose_answer_was_lost_is_left_alone_by_a_call_that_asks_for_something_else(
