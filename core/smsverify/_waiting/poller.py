@@ -6,8 +6,9 @@ perhaps no completions, and nothing of a rental's next SMS. Orders that it does 
 one, a few with each poll. The ones that were not seen for the longest part of their age come first, so fresh
 ones come more often than old ones.
 
-Each request is sent once, because the next poll is its repetition. What has no answer yet is not asked for
-again, and holds up nothing else (`unanswered`).
+Each request is sent once, because the next poll is its repetition. Where that would be far away, because
+callbacks bring the codes, it comes as soon as what has failed is not left alone any more. What has no answer
+yet is not asked for again, and holds up nothing else (`unanswered`).
 
 `pace` says how often that is.
 """
@@ -156,7 +157,10 @@ class Poller:
         """The looks at one order."""
 
         def ask(look: Look) -> None:
-            self._ask(_Question(look.order_ids[0], look.priority), requests)
+            order_id, began = look.order_ids[0], time.monotonic()
+            self._ask(_Question(order_id, look.priority), requests)
+            if (seconds := self.troubles.end_in([order_id], since=began)) is not None:
+                self.schedule.repeat_look(order_id, seconds)
             when_asked()
 
         single = [look for look in due if look.one_by_one is None]
@@ -164,6 +168,7 @@ class Poller:
 
     def _poll(self, look: Look, one_by_one: int, when_asked: Callable[[], None], requests: Requests) -> None:
         """One poll for all who wait for the orders of a look."""
+        began = time.monotonic()
         worth_asking = self._worth_asking(look, one_by_one, requests)
         listed_at = time.monotonic()
 
@@ -178,6 +183,8 @@ class Poller:
         for_each(worth_asking, ask, at_once=READERS, name="smsverify-read")
         if not requests.is_overtaken:
             self.schedule.has_polled(time.monotonic() - listed_at)
+        if (seconds := self.troubles.end_in([LIST, *look.order_ids], since=began)) is not None:
+            self.schedule.repeat_poll(seconds)
         self._retry_a_release(when_asked)
 
     def _retry_a_release(self, when_asked: Callable[[], None]) -> None:

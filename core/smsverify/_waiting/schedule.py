@@ -227,11 +227,23 @@ class Schedule:
         if row.by_secret is None:
             if self._is_over(row):
                 return False
-            seen_until = (row.status_at or 0.0) + self._subscription_pause(poll, now)
-            times += [seen_until, poll.subscription_next_at or 0.0]
+            times.append(poll.subscription_next_at or 0.0)
+            if row.status is not None:  # the last look or poll has seen it
+                times.append((row.status_at or 0.0) + self._subscription_pause(poll, now))
         elif not row.tries and row.asked_at is not None:
             times.append(row.asked_at + pace.CALLBACK_PAUSE * self._time_scale)
         return all(self.is_look_due(at, now) for at in times)
+
+    def repeat_look(self, order_id: int, seconds: float) -> None:
+        """Has a subscription's look that has failed repeated, no later than after so many seconds.
+
+        Those that a callback asks for are repeated in any case.
+        """
+        with self._store.write() as connection:
+            next_at = self._store.now(connection) + seconds
+            of_order = sa.and_(looks.c.account == self._account, looks.c.order_id == order_id)
+            is_later = sa.and_(looks.c.by_secret.is_(None), looks.c.next_at > next_at)
+            connection.execute(sa.update(looks).where(of_order, is_later).values(next_at=next_at))
 
     def _is_over(self, row: Any) -> bool:
         """Whether an order gets no message any more; a rental does after its first one."""
@@ -309,6 +321,17 @@ class Schedule:
             with self._store.write() as connection:
                 is_later = sa.and_(polls.c.account == self._account, polls.c.next_at > doubts_at)
                 connection.execute(sa.update(polls).where(is_later).values(next_at=doubts_at))
+
+    def repeat_poll(self, seconds: float) -> None:
+        """Has a poll of which something has failed repeated, no later than after so many seconds.
+
+        Where callbacks bring no codes, the next poll comes soon in any case.
+        """
+        with self._store.write() as connection:
+            if self._first_safety_poll(connection) is not None:
+                next_at = self._store.now(connection) + seconds
+                is_later = sa.and_(polls.c.account == self._account, polls.c.next_at > next_at)
+                connection.execute(sa.update(polls).where(is_later).values(next_at=next_at))
 
     def make_due(self) -> None:
         """Has the next poll made at once: the one that was claimed could not be made."""

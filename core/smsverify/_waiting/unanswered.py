@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -136,3 +136,16 @@ class Troubles:
         """Whether it is not asked for now."""
         noted = self._noted.get(what)
         return noted is not None and time.monotonic() < noted.until
+
+    def end_in(self, some: Iterable[int], *, since: float) -> float | None:
+        """Seconds until the first of those that have failed is asked for again; `None` where none has.
+
+        Args:
+            some: what was asked for.
+            since: `time.monotonic()` after which a failure counts.
+        """
+        noted = [self._noted.get(one) for one in some]
+        ends = [
+            one.until for one in noted if one is not None and one.pause and one.until - one.pause >= since
+        ]
+        return max(min(ends) - time.monotonic(), 0.0) if ends else None

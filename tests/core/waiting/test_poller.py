@@ -17,7 +17,7 @@ from rigs.waits import Waiting, buy
 from smsverify import errors
 from smsverify._service.rate_limit import Priority
 from smsverify._store.tables import polls, waits
-from smsverify._waiting import poller, unanswered
+from smsverify._waiting import pace, poller, unanswered
 from smsverify._waiting.schedule import Look
 from smsverify._waiting.unanswered import Requests
 from smsverify.hook import SmsVerifyHook
@@ -300,3 +300,45 @@ def test_a_poll_that_a_newer_one_has_overtaken_sends_nothing_more(
     eventually(lambda: not asking._all_requests, "the end of both polls")
     assert with_codes(hook, order_ids) == set(order_ids)
     assert len(status_requests(simulator)) == COUNT + 1  # with the look at one order
+
+
+@pytest.mark.parametrize("broken", ["orders/", "order/*/status/"])
+def test_a_poll_that_fails_is_repeated_soon_though_callbacks_bring_the_codes(
+    broken: str, simulator: Simulator, hook: SmsVerifyHook
+) -> None:
+    order_ids = awaited(hook)
+    if "status" in broken:  # which are read where there is news
+        for order_id in order_ids:
+            simulator.deliver_sms(order_id, otp="424242")
+    be_called(hook)
+    simulator.add_fault(Fault("error_before", broken, status=503, times=None))
+    poll(hook, order_ids)
+    store = hook._parts.store
+    with store.read() as connection:
+        next_at = connection.execute(sa.select(polls.c.next_at)).scalar_one()
+        assert next_at - store.now(connection) <= unanswered.LONGEST_PAUSE
+
+
+def test_a_look_of_a_subscription_that_fails_is_repeated_soon_though_callbacks_come(
+    simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "CALLED_SUBSCRIPTION", 60_000.0)
+    (order_id,) = awaited(hook, "rental", count=1)
+    asking, schedule = hook._parts.waiter._poller, hook._parts.waiter._poller.schedule
+    with hook._parts.store.write() as connection:
+        schedule.follow(connection, [order_id])
+    be_called(hook)
+    simulator.add_fault(Fault("error_before", "order/*/status/", status=503))
+
+    def claimed() -> list[Look]:
+        return schedule.claim_due(urgent=False, looks=True, poll=False)
+
+    asking._ask_for(claimed(), lambda: None, Requests())
+    assert simulator.stats().faults == {"error_before": 1}
+    eventually(claimed, "the repetition")
+
+
+def be_called(hook: SmsVerifyHook) -> None:
+    """A callback has come just now."""
+    with hook._parts.store.write() as connection:
+        connection.execute(sa.update(polls).values(callback_at=hook._parts.store.now(connection)))

@@ -67,3 +67,17 @@ def test_a_refusal_makes_no_pause(clock: list[float]) -> None:
     assert troubles.note(7, errors.ServiceError("SMS not received yet"))
     assert not troubles.note(7, errors.ServiceError("SMS not received yet"))
     assert not troubles.is_left_alone(7)
+
+
+def test_what_has_failed_since_a_moment_is_asked_for_again_at_the_end_of_the_shortest_pause(
+    clock: list[float],
+) -> None:
+    troubles = Troubles(1.0)
+    for what, after in ((7, 4.0), (8, 9.0)):
+        troubles.note(what, errors.ServiceUnavailableError("503", retry_after=after))
+    troubles.note(9, errors.ServiceError("SMS not received yet"))
+    assert troubles.end_in([9, 10], since=clock[0]) is None
+    assert troubles.end_in([7, 8, 9], since=clock[0]) == 4.0
+    clock[0] += 6
+    assert troubles.end_in([7, 8], since=clock[0] - 6) == 0.0
+    assert troubles.end_in([7, 8], since=clock[0]) is None
