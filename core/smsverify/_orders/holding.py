@@ -62,7 +62,7 @@ class Held:
         self.at_end()
 
     def drop(self) -> None:
-        """A newer call has the order from now on."""
+        """A newer call, or the next try of the task, has the order from now on."""
         _hands.drop(self)
 
 
