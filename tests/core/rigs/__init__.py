@@ -26,10 +26,13 @@ def eventually(condition: Callable[[], Any], what: str, timeout: float = 200.0) 
         time.sleep(0.01)
 
 
+WAITING = frozenset(f"smsverify-{what}" for what in ("waiter", "poll", "read", "release"))
+
+
 def await_end_of_waits() -> None:
     """Returns when no thread that waits or polls is left."""
-    for thread in threading.enumerate():
-        if thread.name in ("smsverify-waiter", "smsverify-poll", "smsverify-release"):
+    while threads := [thread for thread in threading.enumerate() if thread.name in WAITING]:
+        for thread in threads:  # One that ends may have begun another.
             thread.join(60)
             assert not thread.is_alive(), f"{thread.name} does not end"
 

@@ -294,6 +294,7 @@ def test_many_waits_of_an_event_loop_hold_no_thread_and_never_block_it(
     assert {name for name in names if name.startswith("smsverify-") and "-loop-" not in name} <= {
         "smsverify-waiter",
         "smsverify-poll",
+        "smsverify-watch",
         "smsverify-simulator",
         "smsverify-simulator-agenda",
     }
