@@ -138,7 +138,8 @@ class Sender:
         if call.quote is not None and call.intent.purchase.caps.is_set:
             now = self._catalogue.kept(call.quote)
             if now is None:
-                raise NotReady(partial(self._read_anew, call, call.quote, stop))
+                read_anew = partial(self._read_anew, call, call.quote, stop)
+                raise NotReady(read_anew, "its price was too old and had to be read again")
             self._reprice(call, call.quote, now)
         call.intent = self._ledger.mark_sent(call.intent)
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import BaseModel
@@ -20,12 +21,16 @@ from pydantic import BaseModel
 from smsverify._input.countries import is_usa, same_country
 from smsverify._input.names import pick
 from smsverify._service.endpoints import Listed, ServiceApi
+from smsverify._service.transport import CallOptions, NotReady
 from smsverify._store.store import Store
 from smsverify._store.tables import catalogues, purchases
 from smsverify.checks import OrderRequest
 from smsverify.errors import NotAvailableError, StoreError
 from smsverify.models import Country, Product, Service
 from smsverify.text import amount, shown
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -85,6 +90,14 @@ class _Kept:
                 "anew from the service within a minute"
             ) from error
         return Listed(rows, self.unread)
+
+
+class _ReadMeanwhile(Exception):
+    """Another caller has read the list that this one was about to read; `kept` is that list."""
+
+    def __init__(self, kept: _Kept) -> None:
+        super().__init__("another caller has read the list")
+        self.kept = kept
 
 
 class Catalogue:
@@ -185,7 +198,7 @@ class Catalogue:
         """The country with this id or name; raises like `quote`."""
         kept = self._cached(
             "countries",
-            lambda: self._api.list_countries(stop=stop),
+            partial(self._api.list_countries, stop=stop),
             lambda connection: self._fresh(connection, "countries", self._max_age),
         )
         try:
@@ -210,17 +223,17 @@ class Catalogue:
         """The lines of a list, and when it was read."""
         kept = self._cached(
             prices.name,
-            lambda: self._read_lines(prices, stop),
+            partial(self._read_lines, prices, stop=stop),
             lambda connection: self._usable(connection, prices, is_strict=is_strict),
         )
         return kept.entries(Service), kept.read_at
 
-    def _read_lines(self, prices: PriceList, stop: threading.Event | None) -> Listed[Service]:
+    def _read_lines(self, prices: PriceList, **options: Unpack[CallOptions]) -> Listed[Service]:
         if prices.country_id is not None:
-            return self._api.list_global_services(prices.country_id, stop=stop)
+            return self._api.list_global_services(prices.country_id, **options)
         if prices.product != "esim":
-            return self._api.list_services(prices.product, stop=stop)
-        plans = self._api.list_esim_plans(stop=stop)
+            return self._api.list_services(prices.product, **options)
+        plans = self._api.list_esim_plans(**options)
         lines = [
             Service(product="esim", name=plan.name, price=plan.price, highest_price=plan.highest_price)
             for plan in plans.rows
@@ -232,19 +245,45 @@ class Catalogue:
     def _cached(
         self,
         name: str,
-        fetch: Callable[[], Listed[Any]],
+        fetch: Callable[..., Listed[Any]],
         usable: Callable[[sa.Connection], _Kept | None],
     ) -> _Kept:
-        """A list as it is in the store. Where that is not usable, one caller reads it for all who need it."""
-        patience = time.monotonic() + self._longest_read
-        while True:
+        """A list as it is in the store. Where that is not usable, one caller reads it for all who need it.
+
+        That one may have to wait for its turn for longer than others wait for it. So these stand in the
+        queue, too, and the first of them whose turn comes reads the list. The others would spend the slots of
+        what they want to buy.
+        """
+        claim: float | None = None
+
+        def look() -> None:
             with self._store.read() as connection:
                 kept = usable(connection)
             if kept is not None:
-                return kept
-            if self._claim_read(name, usable) or time.monotonic() > patience:
-                return self._read(name, fetch)
-            time.sleep(LOOK)
+                raise _ReadMeanwhile(kept)
+
+        def is_claimed() -> bool:
+            nonlocal claim
+            claim = self._claim_read(name, usable, claim)
+            return claim is not None
+
+        def wait_for_reader() -> None:
+            patience = time.monotonic() + self._longest_read
+            while not is_claimed() and time.monotonic() <= patience:
+                time.sleep(LOOK)
+                look()
+
+        def begin() -> None:
+            look()
+            if not is_claimed():
+                raise NotReady(wait_for_reader, "another caller was reading the same list")
+
+        try:
+            look()
+            wait_for_reader()
+            return self._read(name, partial(fetch, before_sending=begin, while_waiting=look))
+        except _ReadMeanwhile as read:
+            return read.kept
 
     def _usable(self, connection: sa.Connection, prices: PriceList, *, is_strict: bool) -> _Kept | None:
         if not is_strict:
@@ -282,20 +321,29 @@ class Catalogue:
     def _this(self, name: str) -> sa.ColumnElement[bool]:
         return sa.and_(catalogues.c.account == self._account, catalogues.c.name == name)
 
-    def _claim_read(self, name: str, usable: Callable[[sa.Connection], _Kept | None]) -> bool:
-        """Whether this caller reads a list for the others."""
+    def _claim_read(
+        self, name: str, usable: Callable[[sa.Connection], _Kept | None], claim: float | None = None
+    ) -> float | None:
+        """Until when this caller reads a list for the others; `None` where another one does.
+
+        Args:
+            name: of the list.
+            usable: the list as it is in the store, where nobody needs to read it.
+            claim: what this has returned before, if this caller still needs the list.
+        """
         with self._store.write() as connection:
             now = self._begin(connection, name)
             if usable(connection) is not None:
-                return False
+                return None
             new = self._store.insert(catalogues).values(
                 account=self._account, name=name, fetched_at=0, body="[]"
             )
             connection.execute(new.on_conflict_do_nothing())
             until = now + self._longest_read
-            is_read = sa.func.coalesce(catalogues.c.read_until, 0).between(now, until)
-            claim = sa.update(catalogues).where(self._this(name), sa.not_(is_read))
-            return bool(connection.execute(claim.values(read_until=until)).rowcount)
+            read_until = sa.func.coalesce(catalogues.c.read_until, 0)
+            is_free = sa.or_(sa.not_(read_until.between(now, until)), read_until == claim)
+            claimed = sa.update(catalogues).where(self._this(name), is_free).values(read_until=until)
+            return until if connection.execute(claimed).rowcount else None
 
     def _begin(self, connection: sa.Connection, name: str) -> float:
         """Lets one transaction at a time write about a list. Read the time afterwards: this may wait."""

@@ -49,10 +49,11 @@ class NotReady(Exception):
 
     Args:
         prepare: does it. Then the request waits for its turn again, at the place in the queue that it had.
+        why: it has to be done, for people.
     """
 
-    def __init__(self, prepare: Callable[[], None]) -> None:
-        super().__init__("something has to be done before this is sent")
+    def __init__(self, prepare: Callable[[], None], why: str) -> None:
+        super().__init__(why)
         self.prepare = prepare
 
 
@@ -208,8 +209,8 @@ class Transport:
                 if time.monotonic() > deadline:
                     raise ServiceUnavailableError(
                         f"{call.endpoint} was not sent within call_timeout={self._settings.call_timeout:g} "
-                        "s. Each time its turn came, its price was too old and had to be read again. Try "
-                        "again later, or set a longer call_timeout",
+                        f"s. Each time its turn came, {not_ready}. Try again later, or set a longer "
+                        "call_timeout",
                         endpoint=call.endpoint,
                     ) from None
                 _prepare(not_ready)

@@ -280,6 +280,25 @@ def test_many_who_need_a_list_at_once_read_it_once(
     assert reads(simulator, "services/temporary/") == 1
 
 
+def test_many_whose_turn_to_read_a_list_comes_late_and_at_once_read_it_once(
+    simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], store_url: str
+) -> None:
+    simulator = simulate()
+    hook = make_hook(simulator, store_url, rate_limit=5, rate_period=2.0)
+    for _ in range(5):
+        hook.get_balance()  # so the next turns come together, when others wait no longer for the reader
+    simulator.add_fault(Fault("slow_after", path="services/temporary/", seconds=0.2))
+    rooms = rooms_of(hook)
+    catalogues = [
+        Catalogue(store_of(hook), rooms.api, hook.settings.account_id, max_age=60.0, longest_read=0.3)
+        for _ in range(8)
+    ]
+    with ThreadPoolExecutor(len(catalogues)) as threads:
+        quotes = threads.map(lambda catalogue: catalogue.quote(WHATSAPP).entry.name, catalogues)
+        assert list(quotes) == ["WhatsApp"] * 8
+    assert reads(simulator, "services/temporary/") == 1
+
+
 def test_one_who_died_while_reading_a_list_does_not_delay_others_for_long(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

@@ -260,7 +260,7 @@ def test_what_has_to_be_done_first_needs_no_slot_and_keeps_the_place(
 
     def before() -> None:
         if not prepared:
-            raise NotReady(lambda: prepared.append(transport.get("/api/v1/balance/").body))
+            raise NotReady(lambda: prepared.append(transport.get("/api/v1/balance/").body), "it was")
 
     assert buy(transport, before_sending=before).body == ORDER
     assert prepared == [{"balance": 5}]
@@ -274,7 +274,7 @@ def test_what_cannot_be_done_first_keeps_the_request_back_and_is_not_tried_forev
     transport = make_transport(wire.url)
 
     def before() -> None:
-        raise NotReady(lambda: transport.get("/api/v1/services/temporary/") and None)
+        raise NotReady(lambda: transport.get("/api/v1/services/temporary/") and None, "it was")
 
     with pytest.raises(errors.ServiceUnavailableError, match="services/temporary"):
         buy(transport, before_sending=before)
@@ -287,7 +287,7 @@ def test_what_has_to_be_done_first_again_and_again_keeps_the_request_back_until_
     transport = make_transport(wire.url, call_timeout=0.5)
 
     def before() -> None:
-        raise NotReady(lambda: None)
+        raise NotReady(lambda: None, "its price was too old")
 
     with pytest.raises(errors.ServiceUnavailableError, match=r"not sent within call_timeout=0\.5 s"):
         buy(transport, before_sending=before)
