@@ -14,7 +14,7 @@ later.
 Each number whose code is polled for costs a second request, to read the code. If all slots were spent on
 numbers, none would be left for the codes until the numbers' slots come back, a whole period later. So while
 codes are polled for, purchases hold at the most half of the slots that polls leave: 45 of 100 by default.
-They also leave a fifteenth free, so that a code that has come need not wait. The longer a code may lie at the
+They also leave a twentieth free, so that a code that has come need not wait. The longer a code may lie at the
 service, the rarer are the polls, and the more is left for numbers and their codes (`Sharing`).
 
 Slots that were idle for a whole period belong to no code. Where a code may lie for half a minute, they may be
@@ -49,8 +49,8 @@ RAREST_POLL = 30.0
 # Where a code may lie for so long, numbers are ordered ahead on idle slots, as many as the list shows.
 ORDERS_AHEAD = 30.0
 # Shares of the slots.
-FREE_SHARE = 1 / 15  # purchases leave this free while codes are polled for, and may lie for 5 s
-SLACK = 1 / 20  # polls leave this unused then, since the next minute may need more than the last one
+FREE_SHARE = 1 / 20  # purchases leave this free while codes are polled for, and may lie for 5 s
+SLACK = 1 / 30  # polls leave this unused then, since the next minute may need more than the last one
 LEAST_SHARE = 1 / 12  # each class gets this, whatever the others want
 RELEASE_SHARE = 1 / 4  # releases get this
 KEPT_SHARE = 1 / 20  # others leave this to releases
