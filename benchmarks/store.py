@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,24 +136,33 @@ class Cost:
     seconds: float
 
 
-def measure(hook: SmsVerifyHook, awaited: list[int], times: int, *, verbose: bool) -> dict[str, Cost]:
-    """What each call costs."""
+def measure(
+    hooks: list[SmsVerifyHook], awaited: list[list[int]], times: int, *, verbose: bool
+) -> dict[str, list[Cost]]:
+    """What each call costs with each hook. They take turns, so that the machine is as busy for both."""
     costs = {}
-    for name, call in calls_of(hook, awaited):
-        keep_waits_alive(hook)
-        call(0)
-        found = []
-        METER.by_statement.clear()
-        for number in range(1, times + 1):
-            keep_waits_alive(hook)
-            METER.take()
-            call(number)
-            found.append(METER.take())
-        costs[name] = Cost(statistics.median(queries for queries, _ in found), min(took for _, took in found))
+    calls = [calls_of(hook, orders) for hook, orders in zip(hooks, awaited, strict=True)]
+    for pairs in zip(*calls, strict=True):
+        name, found = pairs[0][0], [[] for _ in hooks]
+        statements = [Counter[str]() for _ in hooks]
+        for number in range(times + 1):
+            for hook, (_, call), taken, took in zip(hooks, pairs, found, statements, strict=True):
+                keep_waits_alive(hook)
+                METER.take()
+                METER.by_statement = took
+                call(number)
+                if number:  # the first one finds nothing in memory
+                    taken.append(METER.take())
+        costs[name] = [
+            Cost(statistics.median(queries for queries, _ in taken), min(took for _, took in taken))
+            for taken in found
+        ]
         if verbose:
-            print(name, costs[name])
-            for statement, took in METER.by_statement.most_common(6):
-                print(f"    {took / times / 1e3:8.2f} ms  {' '.join(statement.split())[:700]}")
+            print(name)
+            for cost, took in zip(costs[name], statements, strict=True):
+                print(f"  {cost}")
+                for statement, microseconds in took.most_common(6):
+                    print(f"    {microseconds / times / 1e3:8.2f} ms  {' '.join(statement.split())[:700]}")
     return costs
 
 
@@ -173,10 +183,12 @@ class Growth:
 
 def grow(database: str, urls: tuple[str, str], orders: int, times: int, *, verbose: bool) -> list[Growth]:
     """Measures in an empty store and in one with a history."""
-    costs = []
-    for url, number in zip(urls, (0, orders), strict=True):
-        with Simulator(rate_limit=None, first_order_id=5_000_000_000, balance="1000",
-                       sms_delay="never") as simulator:  # fmt: skip
+    hooks, awaited = [], []
+    with ExitStack() as running:
+        for url, number in zip(urls, (0, orders), strict=True):
+            simulator = running.enter_context(
+                Simulator(rate_limit=None, first_order_id=5_000_000_000, balance="10000", sms_delay="never")
+            )
             hook = SmsVerifyHook(
                 api_key=simulator.api_key,
                 base_url=simulator.url,
@@ -188,11 +200,13 @@ def grow(database: str, urls: tuple[str, str], orders: int, times: int, *, verbo
             if number:
                 fill_history(hook, number)
                 print(f"{number:,} orders on record in {time.monotonic() - began:.0f} s", flush=True)
-            awaited = fill_unfinished(hook, waits=WAITS, rentals=RENTALS)
+            awaited.append(fill_unfinished(hook, waits=WAITS, rentals=RENTALS))
+            hooks.append(hook)
+        for hook, url in zip(hooks, urls, strict=True):
             settle(database, url)
             hook.reconcile()
-            costs.append(measure(hook, awaited, times, verbose=verbose))
-    grown = [Growth(database, name, empty, costs[1][name]) for name, empty in costs[0].items()]
+        costs = measure(hooks, awaited, times, verbose=verbose)
+    grown = [Growth(database, name, *both) for name, both in costs.items()]
     for one in grown:
         print(
             f"  {one.name:30}{one.empty.queries:6.0f} -> {one.full.queries:6.0f} queries"
@@ -316,7 +330,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--database", action="append", choices=DATABASES, default=[])
     parser.add_argument("--orders", type=int, default=1_000_000, help="0 to leave growth out")
-    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--times", type=int, default=30, help="measurements of each call")
     parser.add_argument("--waits", default="10,100,1000,10000", help="how many at once, or nothing")
     parser.add_argument("--duration", type=float, default=60.0, help="seconds for which they wait")
     parser.add_argument("--write", action="store_true", help="write docs/store.md")

@@ -27,6 +27,7 @@ from smsverify._runtime.clock import DAY
 Product = Literal["temporary", "best-temp", "rental", "rent-1day", "rent-30days", "global", "esim"]
 PRODUCTS: Final[tuple[Product, ...]] = get_args(Product)
 RENTALS: Final[tuple[Product, ...]] = ("rental", "rent-1day", "rent-30days")
+TO_KEEP: Final[tuple[Product, ...]] = (*RENTALS, "esim")  # no call has to wait for these
 RENTAL_DURATIONS: Final = (3, 30)
 
 # The documentation names pending, active, completed and cancelled only; the others end an order wherever such

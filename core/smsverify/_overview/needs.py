@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Any, Final, cast, get_args
 
 from smsverify._overview.view import View
-from smsverify._purchases.findings import TO_KEEP, Findings, Found, HeldKind
+from smsverify._purchases.findings import Findings, Found, HeldKind
 from smsverify._runtime.commands import command, may_have_bought, resolve_command
-from smsverify.models import has_ended
+from smsverify.models import TO_KEEP, has_ended
 from smsverify.overview import SHOWN, Need, NeedKind, RentalRow, Section
 from smsverify.reports import KEPT, UnknownCall
 from smsverify.text import printable, usd

@@ -20,12 +20,10 @@ from smsverify._runtime.clock import DAY
 from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL, constants, values_of
 from smsverify._store.rows import named
 from smsverify._store.store import Store
-from smsverify._store.tables import NOT_ENDED, is_order, orders, purchases, releases
-from smsverify.models import CANCELLED, RENTALS, Order
+from smsverify._store.tables import FOR_USE, NOT_ENDED, is_order, orders, purchases, releases
+from smsverify.models import CANCELLED, TO_KEEP, Order
 from smsverify.overview import Task
 from smsverify.reports import HeldOrder, UnknownCall
-
-TO_KEEP = (*RENTALS, "esim")  # products that are bought to be kept: no call has to wait for these
 
 HeldKind = Literal[
     "not_given_back", "planned", "not_used", "refund_missing", "overcharged", "bought_elsewhere"
@@ -86,8 +84,7 @@ def _unneeded() -> list[sa.Select[Any]]:
     """
     its_release = sa.and_(releases.c.account == orders.c.account, releases.c.order_id == orders.c.order_id)
     is_released = sa.select(releases.c.order_id).where(its_release).exists()
-    is_for_use = sa.or_(orders.c.product.is_(None), orders.c.product.not_in(constants(TO_KEEP)))
-    unused = (is_unused(_BEFORE, ALIVE_SINCE, _KEPT_BEFORE), is_for_use, sa.not_(is_released))
+    unused = (is_unused(_BEFORE, ALIVE_SINCE, _KEPT_BEFORE), sa.text(FOR_USE), sa.not_(is_released))
     # An order that was bought to keep is a leak only where its buyer sends no heartbeat.
     is_kept = orders.c.product.in_(constants(TO_KEEP))
     unclaimed = (is_unclaimed(_KEPT_BEFORE), is_kept, sa.not_(is_released))

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from smsverify.models import ENDED
+from smsverify.models import ENDED, TO_KEEP
 
 # The first real migration will be made with Alembic.
 SCHEMA_VERSION = 1
@@ -27,6 +27,8 @@ _UNUSED = "key IS NOT NULL AND used_at IS NULL AND refunded_at IS NULL"
 # Picks the orders that have not ended, as `smsverify.models.has_ended` says it: word for word the same in an
 # index and in a query, or the index is not used. A known status is on record in small letters.
 NOT_ENDED = f"status NOT IN ({', '.join(repr(status) for status in sorted(ENDED))})"
+# The same for those that were not bought to be kept, as rentals and eSIMs are.
+FOR_USE = f"(product IS NULL OR product NOT IN ({', '.join(repr(product) for product in TO_KEEP)}))"
 
 
 def _index_where(which: str, name: str, *columns: str) -> sa.Index:
@@ -262,7 +264,7 @@ orders = sa.Table(
     # When a rental was last put on record; null once it is over for good.
     sa.Column("rental_since", sa.Double),
     # The few that something may still have to be done about, among all that were ever bought.
-    _index_where(f"{_UNUSED} AND {NOT_ENDED}", "orders_going_on", "first_seen_at", "product"),
+    _index_where(f"{_UNUSED} AND {NOT_ENDED} AND {FOR_USE}", "orders_going_on", "first_seen_at"),
     sa.Index("smsverify_orders_seen", "account", "first_seen_at"),
     _index_where("rental_since IS NOT NULL", "orders_rentals", "rental_since"),
     _index_where("unclaimed_since IS NOT NULL", "orders_unclaimed", "unclaimed_since"),

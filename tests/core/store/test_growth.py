@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from rigs import API_KEY
 from rigs.bulk import fill_history, fill_unfinished, keep_waits_alive
 
-from smsverify._store.tables import messages, purchases
+from smsverify._store.tables import messages, orders, purchases
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Message
 from smsverify.simulator import Simulator
@@ -155,4 +155,24 @@ def test_old_messages_cost_an_overview_nothing(hooks: list[SmsVerifyHook]) -> No
 
     before = steps()
     put_old_messages(hook, MUCH, order_id=1)
+    assert steps() <= before * 1.05 + 10
+
+
+def test_rentals_that_go_on_cost_nothing_where_unused_numbers_are_looked_for(
+    hooks: list[SmsVerifyHook],
+) -> None:
+    hook = hooks[0]
+
+    def steps() -> int:
+        hook.reconcile()
+        with counted() as counter:
+            hook.reconcile()
+        return counter.steps
+
+    before = steps()
+    long_ago = {"first_seen_at": 1_000_000_000.0, "expires_estimated": False}
+    rental = {"account": hook.settings.account_id, "product": "rental", "status": "active", "key": "k"}
+    with hook._parts.store.write() as connection:
+        rows = [long_ago | rental | {"order_id": number} for number in range(1, MUCH)]
+        connection.execute(sa.insert(orders), rows)
     assert steps() <= before * 1.05 + 10
