@@ -32,6 +32,7 @@ from smsverify._purchases.calls import OPEN, Intent, OpenCall, Purchase, UnderWa
 from smsverify._purchases.counting import Ends
 from smsverify._purchases.lost_calls import LostCalls
 from smsverify._purchases.owners import Owners
+from smsverify._purchases.plan_heartbeats import PlanHeartbeats
 from smsverify._purchases.precedence import RUN_AHEAD, Precedence
 from smsverify._purchases.renewal_records import RenewalRecords
 from smsverify._purchases.spending import Caps, Spending
@@ -103,6 +104,7 @@ class Ledger:
         self.owners = Owners(store, orders.records, account)
         self.renewals = RenewalRecords(store, orders.records, account)
         self._ends = Ends(store, meter or Meter())
+        self.heartbeats = PlanHeartbeats(store, patience=patience, keep=self.keep_planned)
         self._lost_calls = LostCalls(store, account)
         self._precedence = Precedence(
             store, orders, account, namespace, patience=patience, grace=grace, run_ahead=run_ahead
@@ -110,7 +112,6 @@ class Ledger:
         self._account = account
         self.namespace = namespace
         self._lease = lease
-        self.patience = patience
 
     def now(self) -> float:
         """Seconds since 1970 by the clock that all users of the store share."""

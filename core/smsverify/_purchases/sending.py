@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,21 +52,6 @@ class PlannedCall(Generic[Q]):
     what: str
 
 
-class _Heartbeats:
-    """Show every few seconds that the caller of a planned call still waits for its turn."""
-
-    def __init__(self, ledger: Ledger, intent: Intent) -> None:
-        self._ledger = ledger
-        self._intent = intent
-        self._next = 0.0  # by time.monotonic()
-
-    def send(self) -> None:
-        """Sends one where it is due. Raises `UnderWay` where the plan was taken over."""
-        if time.monotonic() >= self._next:
-            self._ledger.keep_planned(self._intent)
-            self._next = time.monotonic() + self._ledger.patience / 3
-
-
 class Sender:
     """Sends the paid calls of an account.
 
@@ -96,10 +80,10 @@ class Sender:
             SmsVerifyError: it was not.
             TurnIsFar: it was not, and comes back to its place in the queue.
         """
-        with self._recording_failure(call):
+        with self._recording_failure(call), self._ledger.heartbeats.of(call.intent) as send_heartbeat:
             return post(
                 before_sending=partial(self._before_sending, call, stop),
-                while_waiting=_Heartbeats(self._ledger, call.intent).send,
+                while_waiting=send_heartbeat,
                 stop=stop,
             )
 

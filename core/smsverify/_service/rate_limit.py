@@ -32,7 +32,7 @@ import sqlalchemy as sa
 
 from smsverify._service import places
 from smsverify._service.places import Place, TurnIsFar
-from smsverify._service.slots import HEARTBEAT_EVERY, OF_KEY, HeldSlot, Queue, QueueEntry, Slots
+from smsverify._service.slots import OF_KEY, HeldSlot, Queue, QueueEntry, Slots
 from smsverify._service.turns import Priority, Sharing, Snapshot, Waiting
 from smsverify._store.parameters import NOW
 from smsverify._store.store import Store
@@ -320,9 +320,8 @@ class RateLimit:
     def note_key(self, connection: sa.Connection, refusal: KeyRefusal | None) -> None:
         """Records that the service refuses the key, or accepts it again. Part of the caller's transaction."""
         at, text = (None, None) if refusal is None else (refusal.at, refusal.text)
-        connection.execute(
-            sa.update(rate_limits).where(self._row).values(key_refused_at=at, key_refusal=text)
-        )
+        values = {"key_refused_at": at, "key_refusal": text}
+        connection.execute(sa.update(rate_limits).where(self._row).values(values))
 
     def key_refusal(self, connection: sa.Connection) -> KeyRefusal | None:
         """The refusal of the key; `None` if the service accepts it, as far as is known."""
@@ -379,6 +378,11 @@ class RateLimit:
         while_waiting: Callable[[], None] | None,
         beyond: float,
     ) -> HeldSlot:
+        def stay() -> None:
+            self._queue.stand(entry)
+            if while_waiting is not None:
+                while_waiting()
+
         try:
             while True:
                 turn = self._look(entry)
@@ -398,11 +402,10 @@ class RateLimit:
                         f"{turn.reason}",
                         retry_after=seconds,
                     )
-                self._queue.stand(entry)
                 self._log_if_tight(turn)
                 # The turn may come sooner if others give up. The farther away it is, the less that matters.
                 longest = max(turn.earliest / 4, LONGEST_LOOK * self._time_scale)
-                self._sleep(min(turn.seconds, longest, HEARTBEAT_EVERY, left), stop, while_waiting)
+                self._sleep(min(turn.seconds, longest, left), stop, stay)
         except TurnIsFar:
             raise  # its place is kept
         except BaseException:
@@ -411,12 +414,13 @@ class RateLimit:
                 with contextlib.suppress(StoreError), self.store.write() as connection:
                     self._queue.leave(connection, entry)
             raise
+        finally:
+            self._queue.no_longer_stands(entry)
 
-    def _sleep(self, seconds: float, stop: threading.Event, while_waiting: Callable[[], None] | None) -> None:
+    def _sleep(self, seconds: float, stop: threading.Event, stay: Callable[[], None]) -> None:
         look_at = time.monotonic() + seconds
         while True:
-            if while_waiting is not None:
-                while_waiting()
+            stay()
             left = max(look_at - time.monotonic(), SHORTEST_LOOK)
             if stop.wait(min(left, WHILE_WAITING)):
                 raise WaitStoppedError(
@@ -472,9 +476,8 @@ class RateLimit:
     def _measure_queue(self, waiting: Mapping[Priority, Waiting], now: float, *, joining: int = 0) -> None:
         """Reports the queue, each time that a request enters it or has its turn."""
         self._meter.gauge(QUEUE_LENGTH, sum(one.count for one in waiting.values()) + joining)
-        self._meter.gauge(
-            QUEUE_AGE, max(now - min((one.first_at for one in waiting.values()), default=now), 0.0)
-        )
+        first_at = min((one.first_at for one in waiting.values()), default=now)
+        self._meter.gauge(QUEUE_AGE, max(now - first_at, 0.0))
 
     def _turn(self, snapshot: Snapshot, mine: Priority, waiting: Mapping[Priority, Waiting]) -> _Turn:
         turn_at, earliest = snapshot.turn(mine, waiting)[0], snapshot.earliest(mine, waiting)

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from smsverify._runtime.clock import boottime
+from smsverify._runtime.forking import PerProcess
+from smsverify._runtime.heartbeats import Heartbeats
 from smsverify._service.places import Place
 from smsverify._service.turns import Priority, Sharing, Slot, Snapshot, Waiting
 from smsverify._store.store import Store
@@ -31,10 +32,10 @@ LATE = 2.0
 LONGEST_BLOCK = 300.0
 # A waiting request that has not looked for this many seconds is dead, and leaves the queue.
 ABANDONED_AFTER = 10.0
-# Seconds between two heartbeats of a request that waits, however far its turn is. Each is a write: of 200
-# threads, too many would keep the store busy. One that comes at the next look only is early enough.
+# Seconds between two heartbeats of a request that waits, however far its turn is.
 HEARTBEAT_EVERY = 3.0
 
+_HEARTBEATS: Final = PerProcess[Heartbeats[str]]()
 
 # Of the key `key`, whose limit is `most`: a row whose number is not below the limit is left from another one.
 OF_KEY = sa.and_(slots.c.key_id == sa.bindparam("key"), slots.c.slot < sa.bindparam("most"))
@@ -54,14 +55,12 @@ class QueueEntry:
         arrived_at: by the store's time; `None` before the first look.
         id: names the request, in the queue and as the holder of a slot.
         is_queued: whether the store's queue has it.
-        next_heartbeat: `time.monotonic()` of the next heartbeat.
     """
 
     priority: Priority
     arrived_at: float | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     is_queued: bool = False
-    next_heartbeat: float = 0.0
 
 
 class Slots:
@@ -330,27 +329,14 @@ class Queue:
         }
 
     def stand(self, entry: QueueEntry) -> None:
-        """Enters the queue, or sends a heartbeat where one is due. Drops the entries of the dead."""
-        if entry.is_queued and time.monotonic() < entry.next_heartbeat:
-            return
-        entry.next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
-        with self._store.write() as connection:
-            now = self._store.now(connection)
-            if not entry.is_queued:
-                entry.is_queued = True
-                entry.arrived_at = now if entry.arrived_at is None else entry.arrived_at
-                dead = sa.and_(queue.c.key_id == self._key_id, sa.not_(self._is_alive(now)))
-                connection.execute(sa.delete(queue).where(dead))
-            insert = self._store.insert(queue).values(
-                entry=entry.id,
-                key_id=self._key_id,
-                priority=int(entry.priority),
-                arrived_at=entry.arrived_at,
-                seen_at=now,
-            )
-            connection.execute(
-                insert.on_conflict_do_update(index_elements=[queue.c.entry], set_={"seen_at": now})
-            )
+        """Enters the queue, or sends a heartbeat where one is due."""
+        if not (entry.is_queued and self._heartbeats.send(entry.id)):
+            self._enter(entry)
+            self._heartbeats.begin(entry.id)
+
+    def no_longer_stands(self, entry: QueueEntry) -> None:
+        """The thread sends no more heartbeats for this entry: it is gone, or another keeps it."""
+        self._heartbeats.end(entry.id)
 
     def keep(self, connection: sa.Connection, places: Sequence[Place], now: float) -> None:
         """Sends heartbeats for places whose holders are away, in the caller's transaction."""
@@ -390,6 +376,41 @@ class Queue:
     def leave(self, connection: sa.Connection, entry: QueueEntry) -> None:
         """Takes an entry out of the queue, in the caller's transaction."""
         connection.execute(sa.delete(queue).where(queue.c.entry == entry.id))
+
+    @property
+    def _heartbeats(self) -> Heartbeats[str]:
+        return _HEARTBEATS.get(
+            f"{self._store.url} {self._key_id}", lambda: Heartbeats(HEARTBEAT_EVERY, self._note_alive)
+        )
+
+    def _enter(self, entry: QueueEntry) -> None:
+        """Puts an entry into the queue, with what it had before. Drops the entries of the dead."""
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            if not entry.is_queued:
+                entry.is_queued = True
+                entry.arrived_at = now if entry.arrived_at is None else entry.arrived_at
+                dead = sa.and_(queue.c.key_id == self._key_id, sa.not_(self._is_alive(now)))
+                connection.execute(sa.delete(queue).where(dead))
+            insert = self._store.insert(queue).values(
+                entry=entry.id,
+                key_id=self._key_id,
+                priority=int(entry.priority),
+                arrived_at=entry.arrived_at,
+                seen_at=now,
+            )
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=[queue.c.entry], set_={"seen_at": now})
+            )
+
+    def _note_alive(self, entries: Collection[str]) -> Collection[str]:
+        """Writes heartbeats of entries of this process; returns those that are in the queue."""
+        # Who has locked one of them drops it, or writes its heartbeat.
+        mine = sa.select(queue.c.entry).where(queue.c.entry.in_(entries)).with_for_update(skip_locked=True)
+        seen = sa.update(queue).where(queue.c.entry.in_(mine)).returning(queue.c.entry)
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            return connection.execute(seen.values(seen_at=now)).scalars().all()
 
     def _is_alive(self, now: float) -> sa.ColumnElement[bool]:
         return was_seen_lately(queue.c.seen_at, now, self.patience)

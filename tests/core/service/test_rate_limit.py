@@ -15,10 +15,12 @@ from rigs.clocks import later
 from rigs.rate_limits import HOUR, LONGER, make, refusal, soon
 
 from smsverify import RateLimitedError, StoreError, WaitStoppedError
+from smsverify._service import slots as service_slots
 from smsverify._service.places import Place
 from smsverify._service.rate_limit import Priority, RateLimit, Traffic
+from smsverify._service.slots import Queue, QueueEntry
 from smsverify._store.store import open_store
-from smsverify._store.tables import rate_limits, slots
+from smsverify._store.tables import queue, rate_limits, slots
 
 # ------------------------------------------------------------------ the queue
 
@@ -91,6 +93,57 @@ def test_who_stands_behind_others_learns_of_their_turns_too(any_store_url: str) 
     stop.set()
     first.join(30)
     assert rate_limit.state().waiting == 0
+
+
+def entries(rate_limit: RateLimit) -> dict[str, float]:
+    """Who stands in the queue, and since when."""
+    with rate_limit.store.read() as connection:
+        rows = connection.execute(sa.select(queue.c.entry, queue.c.arrived_at)).all()
+    return {row.entry: row.arrived_at for row in rows}
+
+
+def test_heartbeats_of_others_put_nobody_back_into_the_queue(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_slots, "HEARTBEAT_EVERY", 0.0)
+    rate_limit = make(any_store_url)
+    first, second = QueueEntry(Priority.PURCHASE), QueueEntry(Priority.PURCHASE)
+    both = Queue(rate_limit.store, "key", time_scale=1.0)
+    for entry in (first, second):
+        both.stand(entry)
+    with rate_limit.store.write() as connection:
+        both.leave(connection, first)
+    both.stand(second)
+    assert list(entries(rate_limit)) == [second.id]
+
+
+def test_who_was_taken_for_dead_stands_at_the_same_place_again(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_slots, "HEARTBEAT_EVERY", 0.0)
+    rate_limit = make(any_store_url)
+    entry = QueueEntry(Priority.PURCHASE)
+    its_queue = Queue(rate_limit.store, "key", time_scale=1.0)
+    its_queue.stand(entry)
+    before = entries(rate_limit)
+    with rate_limit.store.write() as connection:
+        connection.execute(sa.delete(queue))
+    its_queue.stand(entry)
+    assert entries(rate_limit) == before
+
+
+def test_one_thread_s_heartbeat_is_for_all_of_the_process(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_slots, "HEARTBEAT_EVERY", 0.0)
+    rate_limit = make(any_store_url)
+    first, second = QueueEntry(Priority.PURCHASE), QueueEntry(Priority.PURCHASE)
+    for entry in (first, second):
+        Queue(rate_limit.store, "key", time_scale=1.0).stand(entry)  # each hook has one
+    with rate_limit.store.write() as connection:
+        connection.execute(sa.update(queue).values(seen_at=0.0))
+    Queue(rate_limit.store, "key", time_scale=1.0).stand(second)
+    assert rate_limit.state().waiting == 2
 
 
 def test_a_stop_ends_the_waiting_and_leaves_the_queue(any_store_url: str) -> None:
