@@ -290,7 +290,7 @@ def test_many_whose_turn_to_read_a_list_comes_late_and_at_once_read_it_once(
     simulator.add_fault(Fault("slow_after", path="services/temporary/", seconds=0.2))
     rooms = rooms_of(hook)
     catalogues = [
-        Catalogue(store_of(hook), rooms.api, hook.settings.account_id, max_age=60.0, longest_read=0.3)
+        Catalogue(store_of(hook), rooms.api, hook.settings.account_id, max_age=60.0, longest_read=1.5)
         for _ in range(8)
     ]
     with ThreadPoolExecutor(len(catalogues)) as threads:
