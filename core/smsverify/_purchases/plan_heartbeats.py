@@ -19,7 +19,7 @@ _HEARTBEATS: Final = PerProcess[Heartbeats[tuple[int, str]]]()
 
 
 class PlanHeartbeats:
-    """The heartbeats of this process.
+    """The heartbeats of the planned calls of this process.
 
     Args:
         store: where the calls are.
@@ -36,16 +36,16 @@ class PlanHeartbeats:
     def of(self, intent: Intent) -> Iterator[Callable[[], None]]:
         """Gives what has to be called while a call waits for its turn; it raises like `keep`."""
         this = (intent.id, intent.attempt)
-        self._shared.begin(this)
         try:
+            self._shared.begin(this)
             yield partial(self._send, intent, this)
         finally:
             self._shared.end(this)
 
     @property
     def _shared(self) -> Heartbeats[tuple[int, str]]:
-        name = f"{self._store.url} {self._patience}"
-        return _HEARTBEATS.get(name, lambda: Heartbeats(self._patience / 3, self._write))
+        name = f"{self._store.name_here} {self._patience}"
+        return _HEARTBEATS.get(name, lambda: Heartbeats(self._patience / 5, self._write))
 
     def _send(self, intent: Intent, this: tuple[int, str]) -> None:
         if not self._shared.send(this):
@@ -58,7 +58,7 @@ class PlanHeartbeats:
         planned = sa.select(purchases.c.id).where(
             purchases.c.id.in_(ids), purchases.c.attempt.in_(attempts), purchases.c.state == "planned"
         )
-        # A row that another transaction has locked is left to its own caller.
+        # A row that another transaction has locked is left to the thread whose call it is.
         these = purchases.c.id.in_(planned.with_for_update(skip_locked=True))
         seen = sa.update(purchases).where(these).returning(purchases.c.id, purchases.c.attempt)
         with self._store.write() as connection:

@@ -30,7 +30,7 @@ class Heartbeats(Generic[T]):
         self._lock = threading.Lock()
 
     def begin(self, one: T) -> None:
-        """From now on, other threads send heartbeats for this one, too: it is on record as of now."""
+        """Other threads send heartbeats for this one from now on. The caller has just put it on record."""
         with self._lock:
             self._due[one] = time.monotonic() + self._every
 

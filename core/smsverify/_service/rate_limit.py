@@ -32,7 +32,7 @@ import sqlalchemy as sa
 
 from smsverify._service import places
 from smsverify._service.places import Place, TurnIsFar
-from smsverify._service.slots import OF_KEY, HeldSlot, Queue, QueueEntry, Slots
+from smsverify._service.slots import HEARTBEAT_EVERY, OF_KEY, HeldSlot, Queue, QueueEntry, Slots
 from smsverify._service.turns import Priority, Sharing, Snapshot, Waiting
 from smsverify._store.parameters import NOW
 from smsverify._store.store import Store
@@ -219,7 +219,7 @@ class RateLimit:
             priority: goes before arrival.
             deadline: `time.monotonic()` by which the request must have its turn.
             stop: ends the waiting when it is set.
-            while_waiting: called at each look at the queue; what it raises ends the waiting.
+            while_waiting: called about once a second; what it raises ends the waiting.
             instead_of: a slot that was released unused, because its request came too late for it. The request
                 waits at the place in the queue that it had.
 
@@ -405,7 +405,7 @@ class RateLimit:
                 self._log_if_tight(turn)
                 # The turn may come sooner if others give up. The farther away it is, the less that matters.
                 longest = max(turn.earliest / 4, LONGEST_LOOK * self._time_scale)
-                self._sleep(min(turn.seconds, longest, left), stop, stay)
+                self._sleep(min(turn.seconds, longest, HEARTBEAT_EVERY, left), stop, stay)
         except TurnIsFar:
             raise  # its place is kept
         except BaseException:

@@ -30,9 +30,10 @@ log = log_of(__name__)
 MARGIN = 0.1
 LATE = 2.0
 LONGEST_BLOCK = 300.0
-# A waiting request that has not looked for this many seconds is dead, and leaves the queue.
+# A waiting request that has sent no heartbeat for this many seconds is dead, and leaves the queue.
 ABANDONED_AFTER = 10.0
-# Seconds between two heartbeats of a request that waits, however far its turn is.
+# Seconds between two heartbeats of a request that waits, and between two looks at the most, however far its
+# turn is: if others need no more slots, many turns come at once.
 HEARTBEAT_EVERY = 3.0
 
 _HEARTBEATS: Final = PerProcess[Heartbeats[str]]()
@@ -379,12 +380,11 @@ class Queue:
 
     @property
     def _heartbeats(self) -> Heartbeats[str]:
-        return _HEARTBEATS.get(
-            f"{self._store.url} {self._key_id}", lambda: Heartbeats(HEARTBEAT_EVERY, self._note_alive)
-        )
+        name = f"{self._store.name_here} {self._key_id}"
+        return _HEARTBEATS.get(name, lambda: Heartbeats(HEARTBEAT_EVERY, self._note_alive))
 
     def _enter(self, entry: QueueEntry) -> None:
-        """Puts an entry into the queue, with what it had before. Drops the entries of the dead."""
+        """Puts an entry into the queue, at its place. One that comes drops the entries of the dead."""
         with self._store.write() as connection:
             now = self._store.now(connection)
             if not entry.is_queued:

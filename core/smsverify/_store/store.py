@@ -85,6 +85,11 @@ class Store:
         """Where the store is, for people: without a secret."""
         return storeurl.shown(self._given_url)
 
+    @property
+    def name_here(self) -> str:
+        """Names the store in this process, with its secrets: never for people."""
+        return self._given_url
+
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that writes; committed at the end, rolled back on an exception."""

@@ -15,6 +15,7 @@ from rigs.clocks import later
 from rigs.rate_limits import HOUR, LONGER, make, refusal, soon
 
 from smsverify import RateLimitedError, StoreError, WaitStoppedError
+from smsverify._service import rate_limit as rate_limit_room
 from smsverify._service import slots as service_slots
 from smsverify._service.places import Place
 from smsverify._service.rate_limit import Priority, RateLimit, Traffic
@@ -144,6 +145,34 @@ def test_one_thread_s_heartbeat_is_for_all_of_the_process(
         connection.execute(sa.update(queue).values(seen_at=0.0))
     Queue(rate_limit.store, "key", time_scale=1.0).stand(second)
     assert rate_limit.state().waiting == 2
+
+
+def test_heartbeats_use_a_new_password_of_the_store_too() -> None:
+    old, new = (open_store(f"postgresql+psycopg://me:{password}@nowhere/db") for password in ("old", "new"))
+    heartbeats = {id(Queue(store, "key", time_scale=1.0)._heartbeats) for store in (old, new)}
+    assert len(heartbeats) == 2
+
+
+def test_slots_that_come_back_early_are_seen_however_far_the_turn_was(
+    any_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limit_room, "HEARTBEAT_EVERY", 0.2)
+    rate_limit = make(any_store_url, limit=2, period=HOUR)
+    for _ in range(2):
+        with rate_limit.acquire(Priority.POLL, deadline=soon()):
+            pass
+
+    def wait() -> None:
+        with rate_limit.acquire(Priority.PURCHASE, deadline=soon(3 * HOUR)):
+            pass
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    eventually(lambda: rate_limit.state().waiting == 1, "standing in the queue")
+    with rate_limit.store.write() as connection:
+        connection.execute(sa.update(slots).values(free_at=0.0))
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 def test_a_stop_ends_the_waiting_and_leaves_the_queue(any_store_url: str) -> None:
