@@ -82,7 +82,6 @@ CELLS = (
     Cell("airflow", "3.3.2", "3.14"),
     Cell("prefect", "3.6.29", "3.10", pins="prefect-floor"),
     Cell("prefect", "3.6.29", "3.12", pins="prefect-floor"),
-    Cell("prefect", "3.9.1", "3.10", NEWEST),
     Cell("prefect", "3.9.1", "3.12", NEWEST),
     Cell("prefect", "3.9.1", "3.13", NEWEST),
     Cell("prefect", "3.9.1", "3.14", NEWEST),
