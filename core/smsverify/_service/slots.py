@@ -405,7 +405,7 @@ class Queue:
 
     def _note_alive(self, entries: Collection[str]) -> Collection[str]:
         """Writes heartbeats of entries of this process; returns those that are in the queue."""
-        # Who has locked one of them drops it, or writes its heartbeat.
+        # Another transaction that has locked one of them drops it, or writes its heartbeat.
         mine = sa.select(queue.c.entry).where(queue.c.entry.in_(entries)).with_for_update(skip_locked=True)
         seen = sa.update(queue).where(queue.c.entry.in_(mine)).returning(queue.c.entry)
         with self._store.write() as connection:
