@@ -22,7 +22,7 @@ from prefect_smsverify import (
 from smsverify._orders import holding
 from smsverify.simulator import Fault, Simulator
 
-LIMIT = 1.5
+LIMIT = 4.0  # seconds, in which a number is bought on a busy machine
 
 
 def order(account: SmsVerifyCredentials) -> int:
@@ -81,11 +81,11 @@ def test_a_purchase_whose_time_is_over_is_given_back(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
     account.get_hook().get_balance()  # so that only the purchase is to be sent in its time
-    silent.add_fault(Fault("slow_before", path="order/temporary/", seconds=3 * LIMIT))
+    silent.add_fault(Fault("slow_before", path="order/temporary/", seconds=2 * LIMIT))
 
     @flow
     def whole() -> None:
-        limited = order_number.with_options(timeout_seconds=2 * LIMIT)
+        limited = order_number.with_options(timeout_seconds=LIMIT)
         future = limited.submit(account, "temporary", service="WhatsApp")
         future.wait()
         assert future.state.name == "TimedOut"
@@ -95,8 +95,6 @@ def test_a_purchase_whose_time_is_over_is_given_back(
 
 
 # -------------------------------------------------------------- coroutines
-
-ALIMIT = 4.0  # seconds, in which a number is bought on a busy machine
 
 
 async def aorder(account: SmsVerifyCredentials) -> int:
@@ -109,16 +107,16 @@ async def fills_a_form(account: SmsVerifyCredentials) -> None:
 
 
 async def limited_task(account: SmsVerifyCredentials) -> None:
-    await task(timeout_seconds=ALIMIT)(fills_a_form)(account)
+    await task(timeout_seconds=LIMIT)(fills_a_form)(account)
 
 
 async def task_in_a_scope(account: SmsVerifyCredentials) -> None:
-    with anyio.fail_after(ALIMIT):
+    with anyio.fail_after(LIMIT):
         await task(fills_a_form)(account)
 
 
 async def task_in_a_limited_flow(account: SmsVerifyCredentials) -> None:
-    await flow(timeout_seconds=ALIMIT)(task_that_fills_a_form)(account)
+    await flow(timeout_seconds=LIMIT)(task_that_fills_a_form)(account)
 
 
 async def task_that_fills_a_form(account: SmsVerifyCredentials) -> None:
@@ -130,7 +128,7 @@ async def step_with_retries_in_a_limited_task(account: SmsVerifyCredentials) -> 
         await aorder(account)
         await task(retries=3)(asyncio.sleep)(600)
 
-    await task(timeout_seconds=ALIMIT)(body)(account)
+    await task(timeout_seconds=LIMIT)(body)(account)
 
 
 async def wait_of_another_coroutine(account: SmsVerifyCredentials) -> None:
@@ -141,7 +139,7 @@ async def wait_of_another_coroutine(account: SmsVerifyCredentials) -> None:
         await asyncio.sleep(600)
 
     try:
-        await task(timeout_seconds=ALIMIT)(body)(account)
+        await task(timeout_seconds=LIMIT)(body)(account)
     finally:
         await asyncio.gather(*waits, return_exceptions=True)
 
@@ -209,10 +207,10 @@ def test_a_task_that_returns_when_its_limit_passes_hands_its_number_over(
 ) -> None:
     account.get_hook().get_balance()
 
-    @task(timeout_seconds=ALIMIT)
+    @task(timeout_seconds=LIMIT)
     async def buy() -> int:
         order = await aorder_number(account, "rent-1day", service="Tinder")
-        time.sleep(ALIMIT)  # blocks the event loop, so that Prefect sees the limit after its commit
+        time.sleep(LIMIT)  # blocks the event loop, so that Prefect sees the limit after its commit
         return order.order_id
 
     @flow
