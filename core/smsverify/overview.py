@@ -12,6 +12,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from smsverify._runtime.tasks import Task
+
 SHOWN = 50  # rows of a section; the rest is counted
 DELIVERY_DAYS = 30  # that the figures of delivery are about, and how many numbers of these, the newest
 DELIVERY_NUMBERS = 300
@@ -35,32 +37,6 @@ OrderState = Literal[
 
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class Task(_Row):
-    """Which task of a framework has made a call, or waits.
-
-    Attributes:
-        framework: whose task it is.
-        workflow: the Dag's id, or the flow's name.
-        name: the task's, as people know it.
-        ids: what the framework finds it by: `dag_id`, `run_id`, `task_id` and `map_index`, or `flow_run_id`
-            and `task_run_id`.
-    """
-
-    framework: Literal["airflow", "prefect"]
-    workflow: str
-    name: str
-    ids: dict[str, str | int]
-
-    @classmethod
-    def read(cls, text: str | None) -> Task | None:
-        """The task that JSON names; `None` if there is none."""
-        return None if text is None else cls.model_validate_json(text)
-
-    def as_text(self) -> str:
-        """Workflow and task."""
-        return f"{self.workflow} · {self.name}" if self.name else self.workflow
 
 
 class Section(_Row, Generic[T]):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from smsverify._runtime.tasks import Task
 from smsverify.overview import (
     DELIVERY_DAYS,
     Callbacks,
@@ -20,7 +21,6 @@ from smsverify.overview import (
     ReleaseRow,
     RentalRow,
     Section,
-    Task,
     WaitRow,
 )
 from smsverify.text import amount

@@ -15,9 +15,9 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from smsverify._runtime.commands import how_to_resolve, may_have_bought
+from smsverify._runtime.tasks import Task
 from smsverify.errors import FindingsError
 from smsverify.models import Order
-from smsverify.overview import Task
 from smsverify.text import amount, printable, usd
 
 Outcome = Literal[

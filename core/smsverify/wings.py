@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from smsverify._runtime.loop_threads import LoopThreads
     from smsverify._runtime.outages import Outages
     from smsverify._runtime.properties import cached_property
+    from smsverify._runtime.tasks import Task
     from smsverify._runtime.threads import result_of
     from smsverify._service.places import Place, TurnIsFar, leaving_queue
     from smsverify._waiting.subscriptions import Batch, Subscription
@@ -50,6 +51,7 @@ __all__ = [
     "RunContext",
     "Series",
     "Subscription",
+    "Task",
     "TurnIsFar",
     "assign_messages",
     "attempts_of",
@@ -90,6 +92,7 @@ _HOMES = {
     "RunContext": "_purchases.run_context",
     "Series": "_purchases.attempts",
     "Subscription": "_waiting.subscriptions",
+    "Task": "_runtime.tasks",
     "TurnIsFar": "_service.places",
     "leaving_queue": "_service.places",
     "mask": "_receiver.masking",

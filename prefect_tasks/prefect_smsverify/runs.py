@@ -17,8 +17,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 from prefect_smsverify.keys import RunKey, enclosing, run_key
 from prefect_smsverify.outer_runs import flow_runs, runs_around
 from prefect_smsverify.transactions import hand_over_at_the_end, is_in_a_run
-from smsverify.overview import Task
-from smsverify.wings import Handover, RunContext
+from smsverify.wings import Handover, RunContext, Task
 
 LOCAL_POOLS = frozenset({"process"})  # the work pools whose flows run on the worker's machine
 LOCAL_RUNNERS = (ThreadPoolTaskRunner, ProcessPoolTaskRunner)

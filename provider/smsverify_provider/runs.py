@@ -15,8 +15,7 @@ from airflow.sdk import get_current_context
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from smsverify.errors import InvalidRequestError
-from smsverify.overview import Task
-from smsverify.wings import Handover, ProcessLock, RunContext
+from smsverify.wings import Handover, ProcessLock, RunContext, Task
 from smsverify_provider.kills import at_end, at_final_failure, has_tries_left, retry_within
 from smsverify_provider.metrics import AirflowMetrics
 from smsverify_provider.versions import (

@@ -23,6 +23,7 @@ from smsverify._purchases.spending import (
 )
 from smsverify._purchases.wallet import Wallet
 from smsverify._runtime.clock import DAY
+from smsverify._runtime.tasks import Task
 from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL, constants
 from smsverify._store.tables import ARRIVED_AT, is_order, kept, messages, orders, purchases
 from smsverify.models import ENDED, has_ended, was_cancelled
@@ -37,7 +38,6 @@ from smsverify.overview import (
     RentalRow,
     Section,
     Spend,
-    Task,
     WalletSeen,
     WorkflowSpend,
 )

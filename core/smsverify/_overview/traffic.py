@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from smsverify._messages.callbacks import name_of_secret
 from smsverify._overview.view import ALIVE, DAY_AGO, View, first, more_than
 from smsverify._runtime.clock import HOUR
+from smsverify._runtime.tasks import Task
 from smsverify._service.rate_limit import RateLimit
 from smsverify._store.parameters import ACCOUNT, NOW
 from smsverify._store.tables import (
@@ -23,7 +24,7 @@ from smsverify._store.tables import (
     waits,
     was_seen_lately,
 )
-from smsverify.overview import Callbacks, ReleaseRow, Requests, Section, Task, WaitRow, Waits
+from smsverify.overview import Callbacks, ReleaseRow, Requests, Section, WaitRow, Waits
 
 
 def _with_order(rows: sa.Subquery, *order_by: sa.ColumnElement[Any]) -> sa.Select[Any]:

@@ -17,12 +17,12 @@ from smsverify._purchases.calls import OpenCall
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.refunds import Refunds
 from smsverify._runtime.clock import DAY
+from smsverify._runtime.tasks import Task
 from smsverify._store.parameters import ACCOUNT, ALIVE_SINCE, NOW, WALL, constants, values_of
 from smsverify._store.rows import named
 from smsverify._store.store import Store
 from smsverify._store.tables import FOR_USE, NOT_ENDED, is_order, orders, purchases, releases
 from smsverify.models import CANCELLED, TO_KEEP, Order
-from smsverify.overview import Task
 from smsverify.reports import HeldOrder, UnknownCall
 
 HeldKind = Literal[

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from smsverify._runtime.tasks import Task
 from smsverify._store.store import Store
 from smsverify._store.tables import kept
 from smsverify.errors import StoreError
-from smsverify.overview import Task
 from smsverify.reports import KeptRental
 from smsverify.text import log_of
 

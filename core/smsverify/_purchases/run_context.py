@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from smsverify._orders.handover import Handover
 from smsverify._runtime import surroundings
+from smsverify._runtime.tasks import Task
 from smsverify.metrics import Meter, Metrics, installed_metrics
-from smsverify.overview import Task
 
 _PROGRAM = f"program:{uuid.uuid4().hex}"  # the run of a program without a framework; its forks belong to it
 

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from smsverify._input.amounts import exactly
 from smsverify._orders.records import IS_REFUNDED
 from smsverify._runtime.clock import DAY
+from smsverify._runtime.tasks import Task
 from smsverify._store.store import Store
 from smsverify._store.tables import is_order, orders, purchases
 from smsverify.errors import PriceLimitError, SpendingLimitError
-from smsverify.overview import Task
 from smsverify.text import amount
 
 FLOAT_TOLERANCE = 1e-9  # USD by which floats may be off

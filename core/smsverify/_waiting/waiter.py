@@ -25,6 +25,7 @@ from smsverify._messages.filters import MessageFilter
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.handover import Handover
 from smsverify._orders.wording import no_such_order
+from smsverify._runtime.tasks import Task
 from smsverify._runtime.threads import is_alive, started
 from smsverify._store.store import Store
 from smsverify._store.tables import is_order, looks, messages, orders, polls, waits, was_seen_lately
@@ -42,7 +43,6 @@ from smsverify.errors import (
     WaitTimeoutError,
 )
 from smsverify.models import Message, gets_no_more
-from smsverify.overview import Task
 from smsverify.text import log_of
 
 log = log_of(__name__)

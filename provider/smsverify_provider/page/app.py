@@ -27,8 +27,9 @@ from starlette.exceptions import HTTPException
 
 from smsverify import overview_tables as words
 from smsverify.errors import SmsVerifyError
-from smsverify.overview import Overview, Task
+from smsverify.overview import Overview
 from smsverify.text import log_of
+from smsverify.wings import Task
 from smsverify_provider.hooks.smsverify import SmsVerifyHook
 
 log = log_of(__name__)
