@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from smsverify._messages.inbox import Inbox
 from smsverify._orders.orders import Orders
 from smsverify._orders.records import Records
-from smsverify._overview.overviews import Overviews
 from smsverify._purchases.checkout import Checkout
-from smsverify._purchases.decisions import Decisions
-from smsverify._purchases.deliveries import Deliveries
-from smsverify._purchases.findings import Findings
-from smsverify._purchases.kept import KeptRecords
 from smsverify._purchases.ledger import Ledger
 from smsverify._purchases.periods import Periods
 from smsverify._purchases.purchasing import Purchases
-from smsverify._purchases.reconciling import Reconciler
 from smsverify._purchases.recovery import Recovery
 from smsverify._purchases.refunds import Refunds
-from smsverify._purchases.renewing import Renewals
-from smsverify._purchases.rentals import Rentals
 from smsverify._purchases.run_context import RunContext
 from smsverify._purchases.sending import Sender
 from smsverify._purchases.wallet import Wallet
@@ -35,15 +27,22 @@ from smsverify._service.rate_limit import RateLimit
 from smsverify._service.transport import Transport
 from smsverify._service.turns import Sharing
 from smsverify._store.store import Store, open_store
-from smsverify._upkeep.pruning import Pruning
 from smsverify._waiting.otp_waits import OtpWaits
 from smsverify._waiting.pace import alive_for
-from smsverify._waiting.poller import Poller
-from smsverify._waiting.schedule import Schedule
-from smsverify._waiting.subscriptions import Consumers, Subscriptions
-from smsverify._waiting.waiter import Waiter
 from smsverify.metrics import Meter
 from smsverify.settings import Settings
+
+# A task of Airflow loads all that it uses anew. What buying and waiting do without is loaded with its part.
+if TYPE_CHECKING:
+    from smsverify._overview.overviews import Overviews
+    from smsverify._purchases.decisions import Decisions
+    from smsverify._purchases.deliveries import Deliveries
+    from smsverify._purchases.findings import Findings
+    from smsverify._purchases.reconciling import Reconciler
+    from smsverify._purchases.renewing import Renewals
+    from smsverify._purchases.rentals import Rentals
+    from smsverify._upkeep.pruning import Pruning
+    from smsverify._waiting.waiter import Waiter
 
 # Seconds in which the wallet shows a refund that the list shows, of a service whose minute lasts a minute.
 REFUND_TIME = 60.0
@@ -53,7 +52,7 @@ PLAN_ALIVE = 10.0
 SHORTEST_PLAN_ALIVE = 3.0
 
 KEEPERS: Final = PerProcess[Keeper]()
-WAITERS: Final = PerProcess[Waiter]()
+WAITERS: Final = PerProcess["Waiter"]()
 
 
 class Parts:
@@ -152,6 +151,8 @@ class Parts:
 
     @cached_property
     def renewals(self) -> Renewals:
+        from smsverify._purchases.renewing import Renewals
+
         return Renewals(
             self.api,
             self.catalogue,
@@ -170,13 +171,15 @@ class Parts:
             self.run,
             self.orders,
             purchases=self.purchases,
-            renewals=self.renewals,
-            rentals=self.rentals,
-            deliveries=self.deliveries,
+            renewals=lambda: self.renewals,
+            rentals=lambda: self.rentals,
+            deliveries=lambda: self.deliveries,
         )
 
     @cached_property
     def deliveries(self) -> Deliveries:
+        from smsverify._purchases.deliveries import Deliveries
+
         return Deliveries(self.store, self.settings.account_id)
 
     @cached_property
@@ -185,10 +188,14 @@ class Parts:
 
     @cached_property
     def decisions(self) -> Decisions:
+        from smsverify._purchases.decisions import Decisions
+
         return Decisions(self.store, self.ledger, self.orders, self.refunds)
 
     @cached_property
     def reconciler(self) -> Reconciler:
+        from smsverify._purchases.reconciling import Reconciler
+
         return Reconciler(
             self.store,
             self.wallet,
@@ -203,6 +210,8 @@ class Parts:
 
     @cached_property
     def findings(self) -> Findings:
+        from smsverify._purchases.findings import Findings
+
         return Findings(
             self.store,
             self.ledger,
@@ -215,6 +224,8 @@ class Parts:
 
     @cached_property
     def overviews(self) -> Overviews:
+        from smsverify._overview.overviews import Overviews
+
         return Overviews(
             self.store,
             self.settings,
@@ -237,6 +248,9 @@ class Parts:
 
     @cached_property
     def rentals(self) -> Rentals:
+        from smsverify._purchases.kept import KeptRecords
+        from smsverify._purchases.rentals import Rentals
+
         return Rentals(
             self.wallet,
             self.ledger,
@@ -276,6 +290,8 @@ class Parts:
 
     @cached_property
     def pruning(self) -> Pruning:
+        from smsverify._upkeep.pruning import Pruning
+
         retention = self.settings.message_retention_days * DAY
         return Pruning(self.store, self.inbox, self.settings.account_id, retention=retention)
 
@@ -285,6 +301,11 @@ class Parts:
 
     @property
     def waiter(self) -> Waiter:
+        from smsverify._waiting.poller import Poller
+        from smsverify._waiting.schedule import Schedule
+        from smsverify._waiting.subscriptions import Consumers, Subscriptions
+        from smsverify._waiting.waiter import Waiter
+
         settings = self.settings
         account, time_scale = settings.account_id, settings.time_scale
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from smsverify._parts import Parts
 from smsverify._runtime.clock import DAY
@@ -21,8 +22,10 @@ from smsverify.checks import (
 )
 from smsverify.errors import InvalidRequestError
 from smsverify.models import Balance, Country, EsimPlan, Order, Service
-from smsverify.overview import Delivery, Overview
-from smsverify.reports import PruneReport
+
+if TYPE_CHECKING:
+    from smsverify.overview import Delivery, Overview
+    from smsverify.reports import PruneReport
 
 __all__ = ["AccountView", "RateLimitState", "StoreState"]
 

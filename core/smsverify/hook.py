@@ -39,12 +39,13 @@ from smsverify.options import (
     RenewalOptions,
     WaitOptions,
 )
-from smsverify.reports import Reconciliation, RentalsReport
 from smsverify.settings import Settings
 from smsverify.verification import Verification
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from smsverify.reports import Reconciliation, RentalsReport
 
 __all__ = ["SmsVerifyHook", "Subscription"]
 
@@ -472,8 +473,7 @@ class SmsVerifyHook(AccountView):
 
         Args:
             consumer: a name, within the namespace of the settings. The store keeps the cursor under it; a new
-                consumer begins with what comes from now on. A second subscription of a name waits until the
-                first has ended.
+                one begins with what comes from now on. A second subscription of it waits for the first's end.
             order_ids: one order or several; default: all of the account.
 
         Returns:

@@ -64,11 +64,16 @@ def top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def loaded_by(statement: str) -> set[str]:
-    """The top-level modules that a fresh interpreter has loaded after a statement."""
-    code = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+def modules_loaded_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after a statement."""
+    code = f"{statement}\nimport sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return set(done.stdout.split())
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level ones of them."""
+    return {top(name) for name in modules_loaded_by(statement)}
 
 
 def modules_of(package: Path) -> dict[str, Path]:
@@ -203,6 +208,17 @@ def test_the_hook_loads_no_extra() -> None:
     loaded = loaded_by("from smsverify import SmsVerifyHook")
     assert "requests" in loaded
     assert not loaded & {"starlette", "uvicorn", "psycopg", "opentelemetry"}
+
+
+def test_the_hook_loads_only_what_buying_needs() -> None:
+    # Each task of Airflow is a process of its own, and tasks that start together share the processors.
+    loaded = modules_loaded_by("from smsverify.hook import SmsVerifyHook; SmsVerifyHook(api_key='k')._parts")
+    later = {"overview", "reports", "_overview", "_upkeep", "_waiting.waiter", "_waiting.poller"}
+    later |= {
+        f"_purchases.{name}" for name in ("findings", "reconciling", "rentals", "renewing", "deliveries")
+    }
+    assert "smsverify._purchases.purchasing" in loaded
+    assert not loaded & {f"smsverify.{name}" for name in later}
 
 
 def test_every_public_name_is_there_and_an_unknown_one_is_an_attribute_error() -> None:

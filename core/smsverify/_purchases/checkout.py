@@ -9,19 +9,15 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smsverify._input.values import own_type
 from smsverify._orders.holding import Held
 from smsverify._orders.orders import Orders
 from smsverify._purchases.attempt_records import AttemptRecords, base_of
 from smsverify._purchases.attempts import Series, series_key
-from smsverify._purchases.deliveries import Deliveries
-from smsverify._purchases.due import Selection
 from smsverify._purchases.payers import note_account
 from smsverify._purchases.purchasing import Purchases
-from smsverify._purchases.renewing import Renewals
-from smsverify._purchases.rentals import Rentals
 from smsverify._purchases.run_context import RunContext
 from smsverify._purchases.spending import Caps
 from smsverify._store.store import Store
@@ -40,8 +36,13 @@ from smsverify.errors import PurchaseConflictError, StoreError
 from smsverify.models import Order
 from smsverify.numbers import errors_logged
 from smsverify.options import OrderIds
-from smsverify.reports import RentalsReport
 from smsverify.settings import Settings
+
+if TYPE_CHECKING:
+    from smsverify._purchases.deliveries import Deliveries
+    from smsverify._purchases.renewing import Renewals
+    from smsverify._purchases.rentals import Rentals
+    from smsverify.reports import RentalsReport
 
 
 class Checkout:
@@ -53,9 +54,9 @@ class Checkout:
         run: the run that the calls are made in.
         orders: of the account.
         purchases: buys.
-        renewals: renews one rental.
-        rentals: renews those that end soon.
-        deliveries: which numbers have delivered.
+        renewals: gives what renews one rental.
+        rentals: gives what renews those that end soon.
+        deliveries: gives what knows which numbers have delivered.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class Checkout:
         orders: Orders,
         *,
         purchases: Purchases,
-        renewals: Renewals,
-        rentals: Rentals,
-        deliveries: Deliveries,
+        renewals: Callable[[], Renewals],
+        rentals: Callable[[], Rentals],
+        deliveries: Callable[[], Deliveries],
     ) -> None:
         self._store = store
         self._settings = settings
@@ -198,7 +199,7 @@ class Checkout:
                     self._orders,
                     self._run,
                     buy,
-                    self._deliveries.best_first(requests) if alternatives == BEST else requests,
+                    self._deliveries().best_first(requests) if alternatives == BEST else requests,
                     find=partial(self._purchases.find, stop=stop),
                     outlast=partial(self._purchases.outlast, stop=stop),
                     confirm_refund=confirm_refund if is_limited else None,
@@ -221,7 +222,7 @@ class Checkout:
         """Renews a rental; see `SmsVerifyHook.renew`."""
         limit, caps, stop = _price_limit(max_price), self._caps(run_budget), check_stop(stop)
         with self._key(key, f"renewal of {order_id}") as known:
-            return self._renewals.pay_on_request(order_id, limit=limit, key=known, caps=caps, stop=stop)
+            return self._renewals().pay_on_request(order_id, limit=limit, key=known, caps=caps, stop=stop)
 
     def renew_expiring(
         self,
@@ -236,6 +237,8 @@ class Checkout:
         stop: threading.Event | None = None,
     ) -> RentalsReport:
         """Renews the rentals that end soon; see `SmsVerifyHook.renew_expiring`."""
+        from smsverify._purchases.due import Selection
+
         selection = Selection(
             check_seconds(within, "within"),
             check_order_ids(order_ids, "order_ids"),
@@ -247,7 +250,7 @@ class Checkout:
             self._check_place()
             for order_id in selection.named:
                 self._orders.handover.refer_to(order_id)
-        return self._rentals.renew_expiring(selection, limit=limit, caps=caps, dry_run=dry_run, stop=stop)
+        return self._rentals().renew_expiring(selection, limit=limit, caps=caps, dry_run=dry_run, stop=stop)
 
     @contextmanager
     def _key(self, given: int | str | None, fingerprint: str) -> Iterator[str | None]:

@@ -14,20 +14,21 @@ from smsverify._messages.inbox import Inbox
 from smsverify._orders.orders import Orders
 from smsverify._orders.wording import arrival, end_of_wait, named, refund
 from smsverify._runtime.loop_threads import LoopThreads, wait_threads
+from smsverify._runtime.tasks import Task
 from smsverify._runtime.threads import result_of
 from smsverify._service.rate_limit import Priority
 from smsverify._waiting.ends import ended_with_other_sms, ended_without_code
-from smsverify._waiting.waiter import Wait, Waiter
 from smsverify.checks import check_stop, check_switch, check_waiter
 from smsverify.errors import NO_CODE, ORDER_ANOTHER, NotFoundError, SmsVerifyError, WaitTimeoutError
 from smsverify.metrics import TIMEOUTS, Meter
 from smsverify.models import Message
 from smsverify.options import MessageOptions
-from smsverify.overview import Task
 from smsverify.text import log_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from smsverify._waiting.waiter import Wait, Waiter
 
 log = log_of(__name__)
 

@@ -20,7 +20,6 @@ from smsverify.errors import InvalidRequestError, SmsVerifyError, WaitStoppedErr
 from smsverify.hook import SmsVerifyHook as CoreHook
 from smsverify.models import Message, Order, OrderStatus
 from smsverify.numbers import DEFAULT_TIMEOUT, Attempt, RentedNumber
-from smsverify.reports import RentalsReport
 from smsverify.settings import ENVIRONMENT_PREFIX, Settings
 from smsverify.text import log_of
 from smsverify.wings import LoopThreads, assign_messages, cached_property, secrets_of, signed_like
@@ -33,6 +32,8 @@ from smsverify_provider.versions import start_stats
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+    from smsverify.reports import RentalsReport
 
 log = log_of(__name__)
 
