@@ -210,9 +210,10 @@ def test_the_hook_loads_no_extra() -> None:
     assert not loaded & {"starlette", "uvicorn", "psycopg", "opentelemetry"}
 
 
-def test_the_hook_loads_only_what_buying_needs() -> None:
+def test_the_hook_loads_only_what_buying_needs(tmp_path: Path) -> None:
     # Each task of Airflow is a process of its own, and tasks that start together share the processors.
-    loaded = modules_loaded_by("from smsverify.hook import SmsVerifyHook; SmsVerifyHook(api_key='k')._parts")
+    made = f"SmsVerifyHook(api_key='k', store_url='sqlite:///{tmp_path}/store.db')"
+    loaded = modules_loaded_by(f"from smsverify.hook import SmsVerifyHook; {made}._parts.checkout")
     later = {"overview", "reports", "_overview", "_upkeep", "_waiting.waiter", "_waiting.poller"}
     later |= {
         f"_purchases.{name}" for name in ("findings", "reconciling", "rentals", "renewing", "deliveries")
