@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -268,13 +269,24 @@ class AirflowStack:
             conf: the run's configuration, which overrides the Dag's params.
         """
         self.unpause(dag_id)
-        body = {"logical_date": None, "conf": dict(conf or {})}
-        return _run_of(self.rest.post(f"/api/v2/dags/{quote(dag_id)}/dagRuns", body))
+        runs, run_id = f"/api/v2/dags/{quote(dag_id)}/dagRuns", f"stacks_{uuid.uuid4()}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
+
+        def start() -> Any:
+            try:
+                return self.rest.post(runs, body)
+            except HttpError as error:
+                if error.status != 409:  # it was started, though the answer did not say so
+                    raise
+                return self.rest.get(f"{runs}/{run_id}")
+
+        return _run_of(self._insist(start, f"a run of {dag_id}"))
 
     def unpause(self, dag_id: str) -> None:
         """Lets the schedule of a Dag run it, which it waits for to be known."""
         self.wait_for_dag(dag_id)
-        self._insist(f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False}, f"{dag_id} to be unpaused")
+        path = f"/api/v2/dags/{quote(dag_id)}"
+        self._insist(lambda: self.rest.call("PATCH", path, {"is_paused": False}), f"{dag_id} to be unpaused")
 
     def runs(self, dag_id: str) -> list[Run]:
         """All runs of a Dag, the earliest first."""
@@ -359,28 +371,24 @@ class AirflowStack:
 
     def mark(self, run: Run, task_id: str, state: Literal["success", "failed", "skipped"]) -> None:
         """Sets the state of a task, as a user does in the UI."""
-        self._insist(
-            f"{run.path}/taskInstances/{quote(task_id)}", {"new_state": state}, f"{task_id} to be marked"
-        )
+        path = f"{run.path}/taskInstances/{quote(task_id)}"
+        self._insist(lambda: self.rest.call("PATCH", path, {"new_state": state}), f"{task_id} to be marked")
 
-    def _insist(self, path: str, change: Mapping[str, Any], what: str) -> None:
+    def _insist(self, change: Callable[[], Any], what: str) -> Any:
         # Its database is locked now and then while many write.
-        self._processes.wait_until(
-            lambda: self.rest.call("PATCH", path, change) or True, 60.0, what, self._running.values()
-        )
+        return self._processes.wait_until(change, 60.0, what, self._running.values())
 
     def clear(self, run: Run, task_ids: Iterable[str]) -> None:
         """Clears tasks, whatever their state, so that they run again."""
-        self.rest.post(
-            f"/api/v2/dags/{quote(run.dag_id)}/clearTaskInstances",
-            {
-                "dry_run": False,
-                "dag_run_id": run.run_id,
-                "task_ids": list(task_ids),
-                "only_failed": False,
-                "reset_dag_runs": True,
-            },
-        )
+        path = f"/api/v2/dags/{quote(run.dag_id)}/clearTaskInstances"
+        which = {
+            "dry_run": False,
+            "dag_run_id": run.run_id,
+            "task_ids": list(task_ids),
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self._insist(lambda: self.rest.post(path, which), f"{run.run_id} to be cleared")
 
 
 def _variables(options: Mapping[str, str]) -> dict[str, str]:

@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from smsverify.simulator import Fault, SimulatedOrder
 from stacks import AirflowStack, Processes, Run, SimulatorProcess
-
-T = TypeVar("T")
 
 pytestmark = pytest.mark.timeout(1200)  # the first test runs everything, on a busy machine perhaps
 
@@ -127,11 +125,7 @@ class Story:
 
     def start_dag(self, dag_id: str) -> Run:
         """Starts a run of a Dag."""
-        return self._despite_locks(lambda: self._airflow.trigger_dag(dag_id))
-
-    def _despite_locks(self, act: Callable[[], T]) -> T:
-        """Does something that Airflow refuses as long as its SQLite database is locked by others."""
-        return self._processes.wait_until(lambda: (act(),), PATIENCE, "Airflow's database")[0]
+        return self._airflow.trigger_dag(dag_id)
 
     def waiting(self, scenario: str) -> Iterator[Side]:
         """The sides that have a scenario, each as soon as its task waits for the code."""
@@ -160,11 +154,11 @@ class Story:
 
     def mark(self, side: Side, scenario: str, state: Any) -> None:
         """Marks the task that waits, as a user does."""
-        self._despite_locks(lambda: self._airflow.mark(side.runs[scenario], "wait", state))
+        self._airflow.mark(side.runs[scenario], "wait", state)
 
     def clear(self, side: Side, scenario: str, *task_ids: str) -> None:
         """Clears tasks, as a user does."""
-        self._despite_locks(lambda: self._airflow.clear(side.runs[scenario], task_ids))
+        self._airflow.clear(side.runs[scenario], task_ids)
 
     def wait_for_try(self, side: Side, scenario: str, number: int) -> None:
         """Waits until a later try of the task waits for the code."""

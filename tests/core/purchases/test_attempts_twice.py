@@ -65,8 +65,20 @@ def new(simulator: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyH
     return make_hook(simulator, store_url)
 
 
+CALLS: list[Iterator[Attempt]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_call_outlasts_its_test(simulator: Simulator) -> Iterator[None]:
+    """Otherwise the garbage collector ends it, in the middle of another test."""
+    yield
+    while CALLS:
+        CALLS.pop().close()  # type: ignore[attr-defined]
+
+
 def attempts(hook: SmsVerifyHook, **options: Any) -> Iterator[Attempt]:
-    return hook.attempts("temporary", **{**WHATSAPP, "key": "sign-up", "attempts": 1, **options})
+    CALLS.append(hook.attempts("temporary", **{**WHATSAPP, "key": "sign-up", "attempts": 1, **options}))
+    return CALLS[-1]
 
 
 def handover_of(hook: SmsVerifyHook) -> Handover:
@@ -101,8 +113,8 @@ def needs_no_code(number: RentedNumber, hook: SmsVerifyHook) -> None:
 def test_a_call_leaves_the_number_that_a_newer_one_works_with_alone(
     block: Block, error: type[Exception] | None, simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
 ) -> None:
-    (attempt, _), newer = first_of(attempts(old)), attempts(new)
-    with next(newer) as number:
+    attempt = next(attempts(old))
+    with next(attempts(new)) as number:
         with pytest.raises(error) if error else contextlib.nullcontext(), attempt:
             block(attempt.number, old)
         new.reconcile()
@@ -110,11 +122,6 @@ def test_a_call_leaves_the_number_that_a_newer_one_works_with_alone(
         simulator.deliver_sms(number.order_id, otp="545121")
         assert number.wait_for_otp(5).otp == "545121"
     assert statuses(simulator) == ["completed"]
-
-
-def first_of(calls: Iterator[Attempt]) -> tuple[Attempt, Iterator[Attempt]]:
-    """The first attempt, with what keeps it from being over."""
-    return next(calls), calls
 
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -133,7 +140,7 @@ def test_a_key_with_other_arguments_buys_no_number_beside_one_that_is_about_to_b
     new: SmsVerifyHook,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, calls = getattr(Ledger, place), [attempts(new, **other), attempts(old)]
+    real, older, newer = getattr(Ledger, place), attempts(old), [attempts(new, **other)]
     conflicts: list[str | None] = []
 
     def tries(call: Iterator[Attempt]) -> None:
@@ -143,15 +150,13 @@ def test_a_key_with_other_arguments_buys_no_number_beside_one_that_is_about_to_b
             conflicts.append(error.key)
 
     def meanwhile(ledger: Ledger, *args: Any, **options: Any) -> Any:
-        if len(calls) == 1:
-            calls.append(newer)
+        if newer:
             with ThreadPoolExecutor(1) as thread:
-                thread.submit(tries, newer).result()
+                thread.submit(tries, newer.pop()).result()
         return real(ledger, *args, **options)
 
     monkeypatch.setattr(Ledger, place, meanwhile)
-    newer = calls.pop(0)
-    tries(calls[0])
+    tries(older)
     assert (statuses(simulator), conflicts) == (["pending"], ["sign-up"])
 
 
@@ -164,8 +169,7 @@ def test_the_time_out_of_a_call_leaves_the_number_that_a_newer_one_works_with_al
         eventually(simulator.orders, "a purchase")
         order_id = simulator.orders()[0].order_id
         eventually(lambda: new.overview().waits.count, "a wait")
-        newer = attempts(new, attempts=2)
-        with next(newer) as number:
+        with next(attempts(new, attempts=2)) as number:
             with pytest.raises(PurchaseConflictError, match=f"a newer call .* tries order {order_id} now"):
                 over.result()
             assert (number.order_id, statuses(simulator)) == (order_id, ["pending"])
@@ -240,13 +244,8 @@ def test_a_call_is_the_newest_although_the_store_fails_once(
             raise errors.StoreError("the database is locked")
         right(handover, order_id, values)
 
-    calls: list[Iterator[Attempt]] = []  # what keeps their attempts from being over
-
     def block(hook: SmsVerifyHook) -> contextlib.AbstractContextManager[RentedNumber]:
-        if call == "rented_number":
-            return rented(hook)
-        calls.append(attempts(hook))
-        return next(calls[-1])
+        return rented(hook) if call == "rented_number" else next(attempts(hook))
 
     with contextlib.ExitStack() as older, contextlib.ExitStack() as newer:
         older.enter_context(block(old))
@@ -266,7 +265,7 @@ def rented(hook: SmsVerifyHook) -> contextlib.AbstractContextManager[RentedNumbe
 def test_a_killed_call_gives_back_no_number_that_a_newer_one_elsewhere_has(
     simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
 ) -> None:
-    attempt, _ = first_of(attempts(old))
+    attempt = next(attempts(old))
     handover_of(new)._record_heartbeat(attempt.number.order_id, {"holder": "in another process"})
     assert not wings.plan_release(old, attempt.number.order_id, "the task was killed", patience=0.0)
     assert not old.release(attempt.number.order_id, "the task was killed", undo=True)
@@ -357,15 +356,14 @@ def test_a_number_whose_answer_was_lost_is_left_alone_by_a_call_that_asks_for_so
     hurried = {"purchase_grace": 0.3, "connect_timeout": 0.2, "read_timeout": 0.5}
     hook = make_hook(simulator, store_url, **hurried)
     simulator.add_fault(Fault("error_after", path="order/temporary/"))
-    with next(calls := attempts(hook)) as number:
+    with next(attempts(hook)) as number:
         assert_left_alone(new, simulator, number.order_id)
-    calls.close()
 
 
 def test_a_number_that_another_process_has_looked_at_is_left_alone_while_its_call_runs(
     simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempt, _ = first_of(attempts(old))
+    attempt = next(attempts(old))
     order_id = attempt.number.order_id
     handover_of(new).take(order_id)  # as another process does that reads its status
     assert_left_alone(new, simulator, order_id)
@@ -383,11 +381,9 @@ def test_a_number_that_a_running_call_holds_is_not_cancelled_however_soon_others
 ) -> None:
     with old.rented_number("temporary", **WHATSAPP):
         assert new.reconcile(cancel_after=0).cancelled == []
-    attempt, calls = first_of(attempts(old))
-    with attempt:
+    with next(attempts(old)):
         assert new.reconcile(cancel_after=0).cancelled == []
     assert statuses(simulator) == ["cancelled", "cancelled"]
-    calls.close()
 
 
 def assert_left_alone(hook: SmsVerifyHook, simulator: Simulator, order_id: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import select
 import shutil
 import socket
 import ssl
@@ -121,24 +122,33 @@ def tunnels_to(port: int) -> Behaviour:
     def behave(near: socket.socket, _: threading.Event) -> None:
         with socket.create_connection(("127.0.0.1", port)) as far:
             near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
-            back.start()
-            _pump(near, far)
-            back.join()
+            _pass_on(near, far)
 
     return behave
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while chunk := source.recv(65_536):
-            sink.sendall(chunk)
-        sink.shutdown(socket.SHUT_WR)
-    except ConnectionResetError:
-        sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sink.shutdown(socket.SHUT_RD)  # wakes the other pump, which lets go of it
-    except OSError:
-        pass
+def _pass_on(near: socket.socket, far: socket.socket) -> None:
+    """Passes on what comes and how it ends, both ways: in one thread, because two may not use one TLS
+    connection at a time."""
+    sinks = {near: far, far: near}
+    while sinks:
+        waiting = [source for source in sinks if isinstance(source, ssl.SSLSocket) and source.pending()]
+        for source in waiting or select.select(list(sinks), [], [], 30)[0]:
+            sink = sinks[source]
+            try:
+                source.setblocking(False)
+                chunk = source.recv(65_536)
+            except ssl.SSLWantReadError:  # TLS had something for itself
+                continue
+            except ConnectionResetError:
+                sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
+            if chunk:
+                sink.settimeout(30)
+                sink.sendall(chunk)
+            else:
+                del sinks[source]
+                socket.socket.shutdown(sink, socket.SHUT_WR)  # TLS's own would read no more either
 
 
 class WireServer:
