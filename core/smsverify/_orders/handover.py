@@ -15,7 +15,7 @@ from smsverify._orders import holding
 from smsverify._orders.holding import Held
 from smsverify._orders.records import Records, is_awaited, is_claimed_by
 from smsverify._orders.releases import Releases
-from smsverify._runtime.clock import DAY
+from smsverify._runtime.clock import DAY, boottime
 from smsverify._store.tables import orders
 from smsverify.errors import StoreError
 from smsverify.text import log_of
@@ -139,7 +139,9 @@ class Handover:
         ends = (self.hand_over, self.let_go)
         held = Held(self._name, order_id, self._pause, self.keep_alive, *ends, holder, at_end)
         try:
+            now = boottime()
             self._record_heartbeat(order_id, {"holder": holder} | ({"waiter": holder} if claims else {}))
+            held.beaten_at = now
         except StoreError as error:
             log.warning("Order %d is held, but that cannot be recorded yet: %s", order_id, error)
         holding.hold(held)
@@ -147,10 +149,11 @@ class Handover:
 
     def refer_to(self, order_id: int) -> None:
         """A caller names an order, and so has it, unless this process still holds it for its buyer."""
-        if holding.held(self._name, order_id) is not None:
-            self.keep_alive(order_id)
-        else:
+        held = holding.held(self._name, order_id)
+        if held is None:
             self.take(order_id)
+        elif held.is_due:
+            held.beat()
 
     def keep_alive(self, order_id: int) -> None:
         """Records that the process which holds an order is alive."""

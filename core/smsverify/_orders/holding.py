@@ -6,6 +6,7 @@ counts as forgotten.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import uuid
@@ -23,7 +24,7 @@ log = log_of(__name__)
 FORGOTTEN = 900.0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Held:
     """An order that this process holds until it is handed over or let go.
 
@@ -36,6 +37,7 @@ class Held:
         is_free: records for them that no process holds the order any more, and that no caller has it.
         holder: names the call that holds it.
         at_end: called when the order is handed over or let go, but not when this process dies before.
+        beaten_at: the `boottime` of the last heartbeat that is on record.
     """
 
     account: str
@@ -46,6 +48,18 @@ class Held:
     is_free: Callable[[int, str], None] = field(repr=False)
     holder: str = field(default_factory=lambda: uuid.uuid4().hex)
     at_end: Callable[[], object] = field(default=lambda: None, repr=False)
+    beaten_at: float = -math.inf
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a heartbeat."""
+        return boottime() - self.beaten_at > self.pause
+
+    def beat(self) -> None:
+        """Sends a heartbeat."""
+        now = boottime()
+        self.keep_alive(self.order_id)
+        self.beaten_at = now
 
     def hand_over(self) -> None:
         """A caller has the order from now on."""
@@ -118,7 +132,7 @@ class _Hands:
             beaten_at = boottime()
             for one in held:
                 try:
-                    one.keep_alive(one.order_id)
+                    one.beat()
                 except StoreError as error:
                     log.warning("No heartbeat can be recorded for order %d: %s", one.order_id, error)
                 except Exception:

@@ -21,6 +21,7 @@ from smsverify._orders.status import StatusReader
 from smsverify._purchases.renewal_records import RenewalRecords
 from smsverify._purchases.renewing import Renewals
 from smsverify._purchases.run_context import RunContext
+from smsverify._runtime import clock
 from smsverify._service.endpoints import ServiceApi
 from smsverify.hook import SmsVerifyHook
 from smsverify.models import Order
@@ -161,6 +162,29 @@ def test_a_heartbeat_that_fails_in_any_way_keeps_none_of_another_number(
     for one in held:
         one.let_go()
     assert "too deep" in caplog.text
+
+
+def test_naming_a_held_number_records_a_heartbeat_only_when_it_is_due(
+    hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task names its number several times right after the purchase, each time under the store's lock."""
+    right, recorded = Handover._record_heartbeat, []
+
+    def record(handover: Handover, order_id: int, values: dict[str, Any]) -> None:
+        recorded.append(order_id)
+        if len(recorded) == 1:
+            raise errors.StoreError("the database is locked")
+        right(handover, order_id, values)
+
+    monkeypatch.setattr(Handover, "_record_heartbeat", record)
+    with hook.rented_number(**KEPT[0]) as number:
+        for _ in range(3):
+            hook.check_otp(number.order_id, ask=False)
+        assert len(recorded) == 2, "the first one failed, the second one makes up for it"
+        began = clock.boottime()
+        monkeypatch.setattr(holding, "boottime", lambda: began + holding.FORGOTTEN / 4 + 1)
+        hook.check_otp(number.order_id, ask=False)
+        assert len(recorded) == 3
 
 
 def in_a_block(hook: SmsVerifyHook) -> None:
