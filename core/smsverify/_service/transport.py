@@ -14,9 +14,10 @@ import requests
 import tenacity
 
 from smsverify._service.answers import Answer, Reply, as_error, as_reply, is_rejection, unexpected
+from smsverify._service.exchange import Exchange, WireError
 from smsverify._service.rate_limit import HeldSlot, Priority, RateLimit, backoff
 from smsverify._service.service_clock import ServiceClock
-from smsverify._service.wire import Exchange, Wire, WireError
+from smsverify._service.wire import Wire
 from smsverify.errors import (
     RateLimitedError,
     ServiceError,

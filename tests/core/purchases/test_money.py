@@ -111,7 +111,7 @@ def with_a_new_order_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_the_check_at_the_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """A record is sent however old it is."""
-    monkeypatch.setattr("smsverify._service.wire.boottime", lambda: 0.0)
+    monkeypatch.setattr("smsverify._service.exchange.boottime", lambda: 0.0)
     monkeypatch.setattr(HeldSlot, "may_begin", lambda self: True)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from smsverify._service.wire import Exchange
+from smsverify._service.exchange import Exchange
 from smsverify._service.wire import Wire as RealWire
 from smsverify._store.steady import SharedTime
 from smsverify._store.store import Store

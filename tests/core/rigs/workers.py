@@ -116,7 +116,7 @@ def with_a_stop(
 
     Args:
         worker, arguments: a function of this module.
-        place: a method, such as `smsverify._service.wire.Exchange.announce`.
+        place: a method, such as `smsverify._service.exchange.Exchange.announce`.
         calls: how often it is called, at the same time, before the process stops.
         skip: how many calls before these do not count.
         note: a file for the process's id.

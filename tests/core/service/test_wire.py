@@ -183,7 +183,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.jumps: list[float] = []
         self.ahead = 0.0
-        for module in ("smsverify._service.wire", "smsverify._service.slots"):
+        for module in ("smsverify._service.exchange", "smsverify._service.slots"):
             right = importlib.import_module(module).boottime
             monkeypatch.setattr(f"{module}.boottime", lambda right=right: right() + self.ahead)
 
@@ -309,7 +309,7 @@ def test_a_request_whose_time_out_no_thread_can_watch_is_not_sent(
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched:
-        patched.setattr("smsverify._service.wire.started", fail)
+        patched.setattr("smsverify._service.exchange.started", fail)
         with pytest.raises(errors.ServiceUnavailableError, match=r"was not sent: .* can't start new thread"):
             buy(transport, hasty=True)
     assert server.posts == 0
