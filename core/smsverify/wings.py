@@ -117,7 +117,8 @@ def attempts_of(
 
 
 def load_client(hook: SmsVerifyHook) -> None:
-    """Loads what the first call of a hook loads, for a program whose event loop must not do that.
+    """Loads what the first call of a hook loads, for a program whose event loop must not do that. What only
+    requests need is loaded in the thread of the first one.
 
     Raises:
         InvalidRequestError: a setting is not allowed.

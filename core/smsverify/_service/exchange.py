@@ -6,8 +6,8 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-
-import requests
+from dataclasses import dataclass
+from typing import Any
 
 from smsverify._runtime.clock import boottime
 from smsverify._runtime.threads import started
@@ -17,6 +17,23 @@ from smsverify._service.slots import HeldSlot
 # it is put on record again before the request is given up.
 GOOD_FOR = 2.0
 ANNOUNCEMENTS = 5
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent.
+
+    Attributes:
+        method: of HTTP.
+        url: the whole address, without a query.
+        params: the query.
+        body: sent as JSON; `None` for no body.
+    """
+
+    method: str
+    url: str
+    params: dict[str, str] | None = None
+    body: dict[str, Any] | None = None
 
 
 class WireError(Exception):
@@ -54,7 +71,7 @@ class Exchange:
     def __init__(
         self,
         endpoint: str,
-        request: requests.Request,
+        request: Request,
         slot: HeldSlot,
         before_sending: Callable[[], None] | None,
         *,
@@ -74,7 +91,7 @@ class Exchange:
     @property
     def is_post(self) -> bool:
         """Whether the request changes something."""
-        return bool(self.request.method == "POST")
+        return self.request.method == "POST"
 
     def announce(self) -> None:
         """Does what has to be done before the request may leave. An error keeps it from leaving."""

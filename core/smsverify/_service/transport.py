@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import requests
 import tenacity
 
+from smsverify._runtime.properties import cached_property
 from smsverify._service.answers import Answer, Reply, as_error, as_reply, is_rejection, unexpected
-from smsverify._service.exchange import Exchange, WireError
+from smsverify._service.exchange import Exchange, Request, WireError
 from smsverify._service.rate_limit import HeldSlot, Priority, RateLimit, backoff
 from smsverify._service.service_clock import ServiceClock
-from smsverify._service.wire import Wire
 from smsverify.errors import (
     RateLimitedError,
     ServiceError,
@@ -30,6 +29,8 @@ from smsverify.text import log_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from smsverify._service.wire import Wire
 
 log = log_of(__name__)
 
@@ -86,7 +87,7 @@ class _Call:
     """
 
     endpoint: str
-    request: requests.Request
+    request: Request
     priority: Priority
     is_repeatable: bool
     stop: threading.Event | None = None
@@ -117,8 +118,13 @@ class Transport:
     def __init__(self, settings: Settings, rate_limit: RateLimit) -> None:
         self._settings = settings
         self._rate_limit = rate_limit
-        self._wire = Wire(settings)
         self.clock = ServiceClock()
+
+    @cached_property
+    def _wire(self) -> Wire:
+        from smsverify._service.wire import Wire
+
+        return Wire(self._settings)
 
     def get(
         self,
@@ -134,7 +140,7 @@ class Transport:
             ServiceError: by what the service answered, or `ServiceUnavailableError`.
             WaitStoppedError: `stop` was set.
         """
-        request = requests.Request("GET", self._settings.base_url + path, params=params)
+        request = Request("GET", self._settings.base_url + path, params=params)
         try:
             return self._repeat(_Call(f"GET {path}", request, priority, is_repeatable=True, **options))
         except OutcomeUnknown as unknown:
@@ -157,12 +163,13 @@ class Transport:
             OutcomeUnknown: the request may have been carried out.
             WaitStoppedError: `stop` was set. Only a request that may be repeated may have been carried out.
         """
-        request = requests.Request("POST", self._settings.base_url + path, json=body)
+        request = Request("POST", self._settings.base_url + path, body=body)
         return self._repeat(_Call(f"POST {path}", request, priority, is_repeatable, **options))
 
     # -------------------------------------------------------------- repeating
 
     def _repeat(self, call: _Call) -> Reply:
+        _ = self._wire  # loaded before the request has its turn
         # A hook may have read its settings before the test that must not reach their service.
         refuse_what_is_not_allowed(self._settings, os.environ)
         patience = self._settings.call_timeout

@@ -1,4 +1,7 @@
-"""One request on the wire: its connection, the last moment before its first byte, and its answer."""
+"""One request on the wire: its connection, the last moment before its first byte, and its answer.
+
+Loaded with the first request, since requests takes long to load.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,10 @@ class Wire:
                 session.close()
 
     def _exchange(self, session: requests.Session, exchange: Exchange) -> Answer:
-        prepared = session.prepare_request(exchange.request)
+        asked = exchange.request
+        prepared = session.prepare_request(
+            requests.Request(asked.method, asked.url, params=asked.params, json=asked.body)
+        )
         options = session.merge_environment_settings(prepared.url, {}, True, None, None)
         if self._settings.is_local:
             options["proxies"] = {}  # from a proxy, this machine's own address would be another machine's
