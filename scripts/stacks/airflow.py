@@ -269,18 +269,9 @@ class AirflowStack:
             conf: the run's configuration, which overrides the Dag's params.
         """
         self.unpause(dag_id)
-        runs, run_id = f"/api/v2/dags/{quote(dag_id)}/dagRuns", f"stacks_{uuid.uuid4()}"
+        path, run_id = f"/api/v2/dags/{quote(dag_id)}/dagRuns", f"stacks_{uuid.uuid4()}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
-
-        def start() -> Any:
-            try:
-                return self.rest.post(runs, body)
-            except HttpError as error:
-                if error.status != 409:  # it was started, though the answer did not say so
-                    raise
-                return self.rest.get(f"{runs}/{run_id}")
-
-        return _run_of(self._insist(start, f"a run of {dag_id}"))
+        return _run_of(self._insist(lambda: self._post_once(path, body, run_id), f"a run of {dag_id}"))
 
     def unpause(self, dag_id: str) -> None:
         """Lets the schedule of a Dag run it, which it waits for to be known."""
@@ -373,6 +364,20 @@ class AirflowStack:
         """Sets the state of a task, as a user does in the UI."""
         path = f"{run.path}/taskInstances/{quote(task_id)}"
         self._insist(lambda: self.rest.call("PATCH", path, {"new_state": state}), f"{task_id} to be marked")
+
+    def make_pool(self, name: str, *, slots: int) -> None:
+        """Makes a pool, in which so many tasks run at a time."""
+        pool = {"name": name, "slots": slots}
+        self._insist(lambda: self._post_once("/api/v2/pools", pool, name), f"the pool {name}")
+
+    def _post_once(self, path: str, body: Mapping[str, Any], name: str) -> Any:
+        """Makes one of a list's entries; where an earlier answer did not say so, it is there already."""
+        try:
+            return self.rest.post(path, body)
+        except HttpError as error:
+            if error.status != 409:
+                raise
+            return self.rest.get(f"{path}/{quote(name)}")
 
     def _insist(self, change: Callable[[], Any], what: str) -> Any:
         # Its database is locked now and then while many write.

@@ -230,6 +230,17 @@ def test_the_hook_loads_only_what_buying_needs(tmp_path: Path) -> None:
     assert not loaded & {f"smsverify.{name}" for name in later}
 
 
+def test_what_sends_requests_is_loaded_before_a_request_has_its_turn(tmp_path: Path) -> None:
+    asks = f"""
+from smsverify import SmsVerifyHook
+from smsverify._service.rate_limit import RateLimit
+def acquire(*_, **__): raise LookupError
+RateLimit.acquire = acquire
+try: SmsVerifyHook(api_key='k', store_url='sqlite:///{tmp_path}/store.db').get_balance()
+except LookupError: pass"""
+    assert "requests" in loaded_by(asks)
+
+
 def test_every_public_name_is_there_and_an_unknown_one_is_an_attribute_error() -> None:
     import smsverify
 

@@ -196,7 +196,7 @@ def play(story: Story, airflow: AirflowStack) -> None:
     mark(story)
     clear(story)
     fail(story)
-    airflow.rest.post("/api/v2/pools", {"name": "narrow", "slots": 1})
+    airflow.make_pool("narrow", slots=1)
     act_on_what_holds_a_worker(story)
     kill_the_triggerer(story, airflow)
     for scenario in sorted(set(SCENARIOS.values()) - USED):

@@ -133,7 +133,10 @@ def _pass_on(near: socket.socket, far: socket.socket) -> None:
     sinks = {near: far, far: near}
     while sinks:
         waiting = [source for source in sinks if isinstance(source, ssl.SSLSocket) and source.pending()]
-        for source in waiting or select.select(list(sinks), [], [], 30)[0]:
+        ready = waiting or select.select(list(sinks), [], [], 30)[0]
+        if not ready:
+            return
+        for source in ready:
             sink = sinks[source]
             try:
                 source.setblocking(False)
