@@ -68,8 +68,8 @@ $(VENV)/%/installed: constraints/%.txt pyproject.toml $(VENV)/python-version
 
 # Tests ----------------------------------------------------------------------------------------------------------
 
-# Most tests wait more than they compute, so several run at a time. Those of Airflow compute more, and share one
-# database, where the Dags of two files have other names.
+# Most tests wait more than they compute, so several run at a time. Those of a file stay together where the files
+# need much that is made once: those of Airflow share one database, where the Dags of two files have other names.
 WORKERS ?= 4
 
 # The modules of tests/provider that run on the oldest Airflow too.
@@ -90,7 +90,7 @@ test-core: $(VENV)/core/installed ## test the core and the simulator alone
 	$(CORE)/python -m pytest $(SELECTION) tests/core --numprocesses $(WORKERS) --dist worksteal
 
 test-airflow: $(VENV)/airflow/installed ## test the Airflow wing with Airflow 3.3, and the example Dags
-	$(AIRFLOW)/python -m pytest $(SELECTION) tests/provider --numprocesses 2 --dist loadfile
+	$(AIRFLOW)/python -m pytest $(SELECTION) tests/provider --numprocesses $(WORKERS) --dist loadfile
 
 # What an older Airflow could do otherwise: its own names, the triggerer, a kill.
 test-airflow-floor: $(VENV)/airflow-floor/installed ## test the Airflow wing on the oldest Airflow we support

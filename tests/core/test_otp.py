@@ -79,12 +79,12 @@ def test_without_its_code_a_message_gives_none(instead: str) -> None:
     [
         "Ref 88120.",
         "Order #771204.",
-        "Call 0800 482 917.",
         "Valid till 12/05/2026 14:30.",
-        "(c) 2026 Foo Ltd.",
-        "Reply STOP to 12345.",
-        "You pay USD 49.99 with card *4417.",
-        "https://foo.example/88120",
+        pytest.param("Call 0800 482 917.", marks=pytest.mark.slow),
+        pytest.param("(c) 2026 Foo Ltd.", marks=pytest.mark.slow),
+        pytest.param("Reply STOP to 12345.", marks=pytest.mark.slow),
+        pytest.param("You pay USD 49.99 with card *4417.", marks=pytest.mark.slow),
+        pytest.param("https://foo.example/88120", marks=pytest.mark.slow),
     ],
 )
 def test_other_numbers_beside_it_never_become_the_code(other: str) -> None:
@@ -95,6 +95,7 @@ def test_other_numbers_beside_it_never_become_the_code(other: str) -> None:
     assert sum(pair[1] is None for pair in after + before) < len(after + before) * 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zero", "٠۰०০๐０𝟎", ids=lambda zero: unicodedata.name(zero).replace(" ", "-"))
 def test_digits_of_every_script_are_read_and_come_back_as_ascii(zero: str) -> None:
     digits = {ord("0") + value: chr(ord(zero) + value) for value in range(10)}

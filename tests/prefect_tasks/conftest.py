@@ -28,7 +28,12 @@ os.environ |= {
 
 import pytest  # noqa: E402
 from prefect.client.orchestration import SyncPrefectClient, get_client  # noqa: E402
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL  # noqa: E402
+from prefect.settings import (  # noqa: E402
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
 from prefect_smsverify import SmsVerifyCredentials  # noqa: E402
@@ -43,7 +48,9 @@ LASTING = {"temporary": {"validity": 360_000}}  # no order ends by itself while 
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server() -> Iterator[str]:
     """The URL of the server's API."""
-    with prefect_test_harness(server_startup_timeout=240):
+    # A run waits up to a second for the thread of its heartbeats, which no test is about.
+    without_heartbeats = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with without_heartbeats, prefect_test_harness(server_startup_timeout=240):
         yield PREFECT_API_URL.value()
 
 

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 from uuid import UUID
 
+import pytest
 from prefect import Task, flow, task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
@@ -61,6 +62,7 @@ def leaves_a_wait(order_id: int, error: str | None) -> None:
         raise RuntimeError(error)
 
 
+@pytest.mark.slow
 def test_a_wait_goes_on_after_the_flow_that_has_left_it_to_the_worker(silent: Simulator) -> None:
     order = SmsVerifyHook().order("temporary", service="WhatsApp")
     leaves_a_wait(order.order_id, None)

@@ -126,6 +126,7 @@ def run_in_pool(pool: str, deployed: Any, account: SmsVerifyCredentials) -> Any:
         return run_flow(deployed, flow_run=client.read_flow_run(run.id), parameters={"account": account})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deployed", [buys, buys_in_a_subflow])
 def test_with_a_store_in_a_file_nothing_is_bought_where_flows_run_elsewhere(
     deployed: Any, silent: Simulator, account: SmsVerifyCredentials, client: SyncPrefectClient

@@ -29,6 +29,8 @@ from smsverify import Order, SpendingLimitError, StoreError
 from smsverify.errors import SettingsUnavailableError
 from smsverify.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 

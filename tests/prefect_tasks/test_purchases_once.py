@@ -170,6 +170,7 @@ class Customer(BaseModel):
     since: date = date(2026, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -451,6 +452,7 @@ def test_without_a_key_nothing_is_bought_in_another_process_than_the_flows(
     assert bought(silent) == [order.order_id]
 
 
+@pytest.mark.slow
 def test_an_equal_call_after_thousands_of_others_is_another_purchase(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SWEEP", "REMEMBERED"):
         monkeypatch.setattr(keys, name, 10, raising=False)

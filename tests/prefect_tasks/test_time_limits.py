@@ -46,6 +46,7 @@ def rents(account: SmsVerifyCredentials) -> None:
         number.wait_for_otp(timeout=600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", [waits, waits_with_the_hook, waits_for_several, rents])
 @pytest.mark.parametrize("way", ["submit", "map"])
 def test_a_submitted_task_that_waits_ends_in_time_and_gives_its_number_back(
@@ -77,6 +78,7 @@ def test_the_limit_of_a_submitted_wait_itself(silent: Simulator, account: SmsVer
     assert [one.status for one in silent.orders()] == ["cancelled"]
 
 
+@pytest.mark.slow
 def test_a_purchase_whose_time_is_over_is_given_back(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
@@ -152,6 +154,7 @@ async def limited_step_that_fails_at_last(account: SmsVerifyCredentials) -> None
     await task(body)(account)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

@@ -334,6 +334,7 @@ def test_a_function_in_the_place_of_a_template_is_called_in_the_run(
     assert [bought.service for bought in sim.orders()] == ["WhatsApp"]
 
 
+@pytest.mark.slow
 @pytest.mark.smsverify_simulator(sms_delay="never")
 def test_the_whole_result_of_a_task_names_its_order(run_dag: Any, hook: Any, sim: Simulator) -> None:
     rental = hook.order("rental", service="WhatsApp", duration=3)

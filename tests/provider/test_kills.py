@@ -112,6 +112,7 @@ def test_a_wait_ends_and_its_number_is_given_back(
     assert sim.balance() == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", [wait_in_a_block, wait_for_an_order, wait_in_an_event_loop])
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_task_whose_time_is_over_gives_its_number_back(

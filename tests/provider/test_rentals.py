@@ -206,6 +206,7 @@ def test_without_time_it_looks_once_and_fails(run_task: Any, connection: Any, si
     assert len(sim.requests()) == 1
 
 
+@pytest.mark.slow
 def test_where_its_last_look_fails_the_task_fails_with_that_error_and_may_be_retried(
     run_task: Any, connection: Any, sim: Simulator
 ) -> None:

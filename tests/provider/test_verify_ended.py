@@ -103,6 +103,7 @@ def test_a_wait_that_fails_in_the_triggerer_gives_the_number_back(
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_waiting", [True, False])
 def test_a_task_gives_back_no_number_that_a_newer_call_with_its_key_has(
     run_task: Any,

@@ -273,6 +273,7 @@ def test_rentals_are_kept_from_cron(
     assert str(order_id) in out
 
 
+@pytest.mark.slow
 def test_a_limit_of_renew_expiring_is_for_one_renewal_and_a_run_budget_for_one_command(
     environment: Simulator,
     hook: SmsVerifyHook,

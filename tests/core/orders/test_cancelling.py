@@ -56,6 +56,7 @@ def test_a_cancellation_that_is_answered_without_a_body_is_looked_up_and_not_sen
 PAGE = "<!DOCTYPE html><html><title>Attention Required! | Cloudflare</title></html>"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body", [PAGE, '{"message": "Forbidden"}', '{"title": "Error 1020", "detail": "no"}']
 )

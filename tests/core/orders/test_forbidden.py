@@ -14,6 +14,8 @@ from smsverify import errors
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 NOT_YOURS = '{"success": false, "error": "You do not have permission to view this order"}'

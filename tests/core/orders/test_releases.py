@@ -229,7 +229,7 @@ class Wishes(RuleBasedStateMachine):
         assert {one.order_id for one in self.releases.all()} == set(self.wishes())
 
 
-TestAWishIsOnRecordExactlyAsLongAsItExists = Wishes.TestCase
+TestAWishIsOnRecordExactlyAsLongAsItExists = pytest.mark.slow(Wishes.TestCase)
 TestAWishIsOnRecordExactlyAsLongAsItExists.settings = settings(
     max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -26,6 +26,8 @@ from smsverify._purchases.sending import Sender
 from smsverify.numbers import Attempt, RentedNumber
 from smsverify.simulator import Fault, Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Block = Callable[[RentedNumber, SmsVerifyHook], Any]
 
@@ -160,7 +162,6 @@ def test_a_key_with_other_arguments_buys_no_number_beside_one_that_is_about_to_b
     assert (statuses(simulator), conflicts) == (["pending"], ["sign-up"])
 
 
-@pytest.mark.slow
 def test_the_time_out_of_a_call_leaves_the_number_that_a_newer_one_works_with_alone(
     simulator: Simulator, old: SmsVerifyHook, new: SmsVerifyHook
 ) -> None:

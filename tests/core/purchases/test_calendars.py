@@ -12,6 +12,8 @@ from rigs.rentals import DAY, HOUR, KINDS, of, outcomes, renewals, rent
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 
 

@@ -20,6 +20,8 @@ from smsverify._store.tables import purchases
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 OUTCOMES = ("record_bought", "record_renewed", "record_unknown", "record_rejected")
 MOMENTS = {"before it is planned": "plan", "before it leaves": "mark_sent"}
@@ -182,7 +184,6 @@ def test_a_row_is_put_back_once_although_its_transaction_is_repeated(
 # ------------------------------------------------------------------ another caller of the key meanwhile
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "is_second"), [("plan", False), ("mark_sent", True)], ids=["planned", "sent"]
 )

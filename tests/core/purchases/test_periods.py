@@ -19,6 +19,8 @@ from smsverify._store.store import Store
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 
@@ -28,7 +30,6 @@ def hook(service: Simulator, make_hook: MakeHook, store_url: str) -> SmsVerifyHo
     return make_hook(service, store_url, rate_period=1.0)
 
 
-@pytest.mark.slow
 def test_a_rental_is_kept_over_many_periods_with_one_renewal_in_each(
     service: Simulator, hook: SmsVerifyHook, clock: Clock
 ) -> None:
@@ -211,7 +212,6 @@ STUCK: list[tuple[str, dict[str, Any], float]] = [
 
 
 @pytest.mark.parametrize(("kind", "shown", "period"), STUCK, ids=str)
-@pytest.mark.slow
 def test_a_time_left_that_is_stuck_is_paid_once_for_each_period(
     kind: str,
     shown: dict[str, Any],
@@ -236,7 +236,6 @@ def test_a_time_left_that_is_stuck_is_paid_once_for_each_period(
     assert kind == "day" or found["unconfirmed"] >= 16, "it is not reported"
 
 
-@pytest.mark.slow
 def test_a_rental_that_was_rented_elsewhere_is_paid_once_for_each_period_of_the_longest_kind(
     requests_mock: Mocker, make_hook: MakeHook, store_url: str, clock: Clock
 ) -> None:
@@ -268,7 +267,6 @@ def test_a_rental_that_was_rented_elsewhere_is_paid_once_for_each_period_of_the_
     assert renew.call_count == 4
 
 
-@pytest.mark.slow
 def test_the_short_days_of_a_fast_service_are_kept_one_by_one(
     simulate: Simulate, make_hook: MakeHook, store_url: str, clock: Clock
 ) -> None:
@@ -328,7 +326,6 @@ def test_a_rental_whose_renewal_is_unknown_is_not_given_up(
     assert renewals(service) == {three: 2}
 
 
-@pytest.mark.slow
 def test_a_rental_that_shows_days_only_is_kept_without_a_gap(
     simulate: Simulate, make_hook: MakeHook, store_url: str, clock: Clock
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_key_buys_again_when_its_order_has_ended(
     assert buy(hook).order_id == generations[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["failed", "cancelled", "expired"])
 @pytest.mark.parametrize("product", ["temporary", "esim"])
 def test_an_order_that_the_answer_shows_as_ended_is_not_handed_out(

@@ -33,6 +33,8 @@ from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import claim, plan_release
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 
@@ -344,7 +346,6 @@ def test_a_decision_of_a_person_counts_with_the_price_that_the_list_shows(
     assert hook.reconcile().spent == Decimal("0.90")
 
 
-@pytest.mark.slow
 def test_cancellations_that_are_refused_do_not_keep_others_from_being_made(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -361,7 +362,6 @@ def test_cancellations_that_are_refused_do_not_keep_others_from_being_made(
 # ------------------------------------------------------------------ renewals
 
 
-@pytest.mark.slow
 def test_a_renewal_that_was_found_is_handed_out_to_who_asks_again(
     simulator: Simulator, hook: SmsVerifyHook
 ) -> None:

@@ -22,6 +22,8 @@ from smsverify.models import Balance, OrderStatus
 from smsverify.reports import Reconciliation
 from smsverify.simulator import Fault, Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 

@@ -359,6 +359,7 @@ def test_only_rentals_are_renewed(simulator: Simulator, hook: SmsVerifyHook) -> 
         hook.renew(999_999)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("known", "is_scheduled"),
     [("nothing", False), ("nothing", True), ("a balance", False), ("all but the rental", False)],

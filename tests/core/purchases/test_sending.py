@@ -43,6 +43,7 @@ NO: list[tuple[dict[str, Any], type[errors.SmsVerifyError]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "kind"), NO)
 def test_after_a_clear_no_the_key_may_try_again(
     fault: dict[str, Any],

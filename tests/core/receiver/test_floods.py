@@ -357,6 +357,7 @@ def test_accounts_that_cannot_be_read_are_said_once_and_not_lost(
     assert "with a secret" not in caplog.text
 
 
+@pytest.mark.slow
 def test_the_receiver_serves_those_that_are_in_order(
     hook: SmsVerifyHook,
     broken: SmsVerifyHook,

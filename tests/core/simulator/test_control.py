@@ -275,6 +275,7 @@ def test_the_options_reach_the_settings(
 # The pytest plugin
 
 
+@pytest.mark.slow
 def test_the_fixtures_serve_a_test_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "test_user.py").write_text(
         """

@@ -19,6 +19,8 @@ from smsverify.models import Message
 from smsverify.simulator import Simulator
 
 LITTLE, MUCH = 300, 3_000  # orders
+pytestmark = pytest.mark.slow
+
 STEPS = 20  # of SQLite's machine that are counted as one
 TIMES = 5  # measurements of each call
 Call = Callable[[SmsVerifyHook, int], object]

@@ -26,6 +26,8 @@ from smsverify._store.tables import SCHEMA_VERSION, messages, purchases, rate_li
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 BOUGHT = {"success": True, "data": {"order_id": 7, "status": "pending", "phone": "+1 415 555 0123"}}
@@ -230,7 +232,6 @@ def test_where_no_table_can_be_made_the_store_says_so(
 # ------------------------------------------------------------------ a pooler in between
 
 
-@pytest.mark.slow
 def test_purchases_work_behind_a_pooler_in_transaction_mode(
     simulate: Simulate, make_hook: MakeHook, postgres: PrivatePostgres, pgbouncer: PrivatePgBouncer
 ) -> None:
@@ -446,7 +447,6 @@ def test_a_lock_lets_one_at_a_time_work(any_store_url: str, opened: Callable[[st
     assert most == [1] * 12
 
 
-@pytest.mark.slow
 def test_a_replica_says_that_it_only_reads(postgres: PrivatePostgres, opened: Callable[[str], Store]) -> None:
     url = postgres.create_database()
     opened(url).upgrade()
@@ -457,7 +457,6 @@ def test_a_replica_says_that_it_only_reads(postgres: PrivatePostgres, opened: Ca
             put(store, "a")
 
 
-@pytest.mark.slow
 def test_a_fresh_store_behind_a_pooler_may_be_opened_by_many(
     postgres: PrivatePostgres, pgbouncer: PrivatePgBouncer
 ) -> None:

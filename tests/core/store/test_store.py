@@ -158,6 +158,7 @@ def test_a_closed_store_opens_again(any_store_url: str) -> None:
     assert keys(store) == ["a"]
 
 
+@pytest.mark.slow
 def test_a_server_that_was_away_for_a_moment_is_found_again(postgres: PrivatePostgres) -> None:
     store = open_store(postgres.create_database())
     put(store, "a")
@@ -278,9 +279,11 @@ class TestPasswords:
     def test_no_such_host(self) -> None:
         self.check(f"postgresql+psycopg://tester:{PASSWORD}@nowhere.invalid/x")
 
+    @pytest.mark.slow
     def test_no_such_database(self, postgres: PrivatePostgres) -> None:
         self.check(f"postgresql+psycopg://tester:{PASSWORD}@127.0.0.1:{postgres.port}/nowhere")
 
+    @pytest.mark.slow
     def test_a_wrong_password(self, postgres: PrivatePostgres) -> None:
         url = f"postgresql+psycopg://tester:wrong-{PASSWORD}@127.0.0.1:{postgres.port}/postgres"
         self.check(url, f"wrong-{PASSWORD}")
@@ -288,6 +291,7 @@ class TestPasswords:
     def test_an_unknown_option(self) -> None:
         self.check(f"postgresql+psycopg://tester:{PASSWORD}@127.0.0.1/x?bogus=1")
 
+    @pytest.mark.slow
     def test_no_rights(self, postgres: PrivatePostgres) -> None:
         url = postgres.create_database()
         admin = Store(url)

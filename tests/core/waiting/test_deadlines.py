@@ -16,6 +16,8 @@ from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 from smsverify.wings import claim
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 
@@ -148,7 +150,6 @@ def test_every_waiter_of_an_order_gets_a_last_look(
     assert waiting.codes() == ["123456"] * 2
 
 
-@pytest.mark.slow
 def test_a_service_that_hangs_does_not_hold_a_wait_long_beyond_its_deadline(
     simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

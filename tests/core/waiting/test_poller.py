@@ -176,6 +176,7 @@ def status_requests(simulator: Simulator) -> list[str]:
     return [request.path for request in simulator.requests() if request.path.endswith("/status/")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [0, 2], ids=["rentals alone", "beside others"])
 def test_a_rental_whose_status_stays_as_it_is_has_its_turn(
     others: int, simulator: Simulator, hook: SmsVerifyHook
@@ -191,6 +192,7 @@ def test_a_rental_whose_status_stays_as_it_is_has_its_turn(
     assert with_codes(hook, rentals) == set(rentals)
 
 
+@pytest.mark.slow
 def test_rentals_that_a_code_has_completed_are_asked_for_a_few_at_a_time(
     simulate: Callable[..., Simulator], make_hook: Callable[..., SmsVerifyHook], store_url: str
 ) -> None:
@@ -228,6 +230,7 @@ def test_an_sms_under_a_status_that_stays_as_it_is_speaks_against_the_list(
 # ------------------------------------------------------------------ what has no answer, or fails
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hung", ["orders/", "order/{}/status/", "order/{}/cancel/"])
 def test_a_request_that_hangs_keeps_no_other_order_waiting(
     hung: str, simulator: Simulator, hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
@@ -280,6 +283,7 @@ def test_news_that_could_not_be_read_go_first_no_more(hook: SmsVerifyHook, order
     assert [(one.order_id, one.priority) for one in questions] == expected
 
 
+@pytest.mark.slow
 def test_a_poll_that_a_newer_one_has_overtaken_sends_nothing_more(
     simulator: Simulator, hook: SmsVerifyHook, order_ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +306,7 @@ def test_a_poll_that_a_newer_one_has_overtaken_sends_nothing_more(
     assert len(status_requests(simulator)) == COUNT + 1  # with the look at one order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["orders/", "order/*/status/"])
 def test_a_poll_that_fails_is_repeated_soon_though_callbacks_bring_the_codes(
     broken: str, simulator: Simulator, hook: SmsVerifyHook

@@ -30,12 +30,12 @@ from smsverify.hook import SmsVerifyHook
 from smsverify.models import Order
 from smsverify.simulator import Fault, Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
-SLOW = pytest.mark.slow
 
 
-USUAL = ("error_before", "lost_answer", "rate_limited")
 TRANSIENT = [
     Fault("error_before", path="order/*/status/", times=9),
     Fault("reset", path="order/*/status/", times=9),
@@ -48,10 +48,7 @@ TRANSIENT = [
 ]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [pytest.param(one, id=one.kind, marks=[] if one.kind in USUAL else SLOW) for one in TRANSIENT],
-)
+@pytest.mark.parametrize("fault", TRANSIENT, ids=[one.kind for one in TRANSIENT])
 def test_a_passing_failure_never_ends_a_wait(
     fault: Fault, simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
@@ -147,7 +144,6 @@ def test_a_store_that_is_locked_for_a_while_never_ends_a_wait(
     assert waiting.codes() == ["123456"]
 
 
-@pytest.mark.slow
 def test_a_database_that_is_gone_for_a_while_never_ends_a_wait_and_sells_nothing(
     simulate: Simulate, make_hook: MakeHook, postgres: PrivatePostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -170,7 +166,6 @@ def test_a_database_that_is_gone_for_a_while_never_ends_a_wait_and_sells_nothing
 
 
 @pytest.mark.parametrize("seconds", [-30, 30])
-@pytest.mark.slow
 def test_a_host_whose_clock_is_wrong_shares_rate_limit_and_waits_all_the_same(
     seconds: int, simulate: Simulate, make_hook: MakeHook, postgres: PrivatePostgres
 ) -> None:
@@ -187,7 +182,6 @@ def test_a_host_whose_clock_is_wrong_shares_rate_limit_and_waits_all_the_same(
     assert (simulator.stats().refused, simulator.stats().max_in_window <= 10) == (0, True)
 
 
-@pytest.mark.slow
 def test_a_refused_key_ends_all_waits_with_its_reason_and_the_asking(
     simulate: Simulate, make_hook: MakeHook, any_store_url: str
 ) -> None:

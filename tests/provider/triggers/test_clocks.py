@@ -72,6 +72,7 @@ def test_a_code_is_taken_up_as_soon_as_the_task_may_be_resumed(
     assert ended - began >= GAP
 
 
+@pytest.mark.slow
 def test_a_wait_lasts_as_long_as_its_task_has_said(
     deferred: Any, sim: Simulator, kind: str, ahead: float
 ) -> None:

@@ -103,6 +103,7 @@ def test_each_outage_is_logged_once_where_the_store_takes_the_claim_and_refuses_
     assert caplog.text.count("has to begin again") == 2
 
 
+@pytest.mark.slow
 @NEVER
 def test_a_store_that_does_not_answer_leaves_airflow_its_threads(
     make: Any, order: Order, monkeypatch: pytest.MonkeyPatch
