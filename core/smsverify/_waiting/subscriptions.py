@@ -169,10 +169,8 @@ class Subscription:
         """
         asked: concurrent.futures.Future[Batch] = concurrent.futures.Future()
         self.asked = asked
-        if self.refusal is not None:
-            self.fail(self.refusal)
-        elif self.is_over:
-            self.fail(self._displaced())
+        if self.is_over:
+            self.fail(self.refusal or self._displaced())
         return asked
 
     def advance(self, message_id: int) -> None:
@@ -220,12 +218,6 @@ class Subscription:
             except concurrent.futures.InvalidStateError:
                 return  # its caller has given up at this very moment; the next question gets them
         self.read_to = max(read_to, batch[-1][0])
-
-    def refuse(self, error: BaseException) -> None:
-        """Ends it with an error once what it has delivered is dealt with: until then it keeps its place."""
-        self.refusal = error
-        if self.asked is not None and not self.asked.done():
-            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Ends it with an error."""
@@ -290,17 +282,20 @@ class Subscriptions:
             if subscription.asked is not None and not subscription.asked.done()
         ]
         read_to = [subscription.read_to for subscription in asking if subscription.read_to is not None]
-        if not read_to:
-            return
-        batch = self._inbox.since(min(read_to), limit=BATCH)
-        for subscription in asking if batch else ():
-            if subscription.read_to is not None:
+        batch = self._inbox.since(min(read_to), limit=BATCH) if read_to else []
+        for subscription in asking:
+            if batch and subscription.read_to is not None:
                 subscription.take(batch)
+            if not batch and subscription.refusal is not None:
+                subscription.fail(subscription.refusal)
 
     def refuse(self, error: BaseException) -> None:
-        """Ends all because the service refuses the key."""
+        """Ends all because the service refuses the key, each once it asks and nothing is there for it.
+
+        Until then it keeps its place, and deals with what it was given.
+        """
         for subscription in self.current():
-            subscription.refuse(error)
+            subscription.refusal = error
 
     def fail(self, error: BaseException) -> None:
         """Ends all with an error."""

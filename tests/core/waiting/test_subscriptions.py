@@ -367,14 +367,14 @@ def test_a_refused_key_ends_it_once_what_it_has_delivered_is_dealt_with(
     simulate: Simulate, make_hook: MakeHook, store_url: str
 ) -> None:
     hook, order_id = with_a_refused_key(simulate(), make_hook, store_url)
-    put(hook, 1, order_id=order_id)  # before the first refusal can come
+    put(hook, 1, order_id=order_id)
     subscription = started(hook.subscribe("a", order_ids=order_id))
-    ((message_id, _),) = read(subscription, 1)
     eventually(lambda: subscription.refusal, "the refusal")
+    ((message_id, _),) = read(subscription, 1)
     subscription.advance(message_id)
     with pytest.raises(errors.AuthenticationError):
         subscription.next().result(PATIENT)
-    put(hook, 2, order_id=order_id)  # before another refusal can come
+    put(hook, 2, order_id=order_id)
     again = started(hook.subscribe("a", order_ids=order_id))
     assert codes(read(again, 1)) == [2]
     again.close()
