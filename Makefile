@@ -5,6 +5,7 @@ comma := ,
 # The oldest Airflow has no Python 3.14.
 AIRFLOWS := airflow $(shell $(PYTHON) -c 'import sys; print("airflow-floor" if sys.version_info < (3, 14) else "")' 2>/dev/null)
 ENVS := core $(AIRFLOWS) prefect prefect-floor
+NEWEST := core airflow prefect
 
 # Airflow 3.3 and Prefect 3.8 exclude each other, so each has its environment.
 extras-core := server,postgres,otel
@@ -80,7 +81,9 @@ WITH_SLOW := -m "slow or not slow"
 SELECTION := -m "not slow"
 
 .PHONY: test test-core test-airflow test-airflow-floor test-prefect test-prefect-floor
-test: test-core test-airflow test-prefect ## test everything with Airflow 3.3 and Prefect 3.8, without what is slow (PYTEST_ADDOPTS adds options)
+test: ## test everything with Airflow 3.3 and Prefect 3.8, without what is slow (PYTEST_ADDOPTS adds options)
+	@$(MAKE) --no-print-directory -j2 $(NEWEST:%=$(VENV)/%/installed)
+	@$(MAKE) --no-print-directory $(NEWEST:%=test-%)
 
 .PHONY: test-all
 test-all: SELECTION := $(WITH_SLOW)
