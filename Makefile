@@ -76,7 +76,8 @@ WORKERS ?= 4
 # The modules of tests/provider that run on the oldest Airflow too.
 FLOOR := real_stack versions
 
-# The tests that are marked as slow take a real Airflow or Prefect, PostgreSQL, or several seconds.
+# The tests that are marked as slow take a real Airflow or Prefect, PostgreSQL, or several seconds, or are about what
+# seldom happens.
 WITH_SLOW := -m "slow or not slow"
 SELECTION := -m "not slow"
 
@@ -98,6 +99,9 @@ test-airflow: $(VENV)/airflow/installed ## test the Airflow wing with Airflow 3.
 # What an older Airflow could do otherwise: its own names, the triggerer, a kill.
 test-airflow-floor: $(VENV)/airflow-floor/installed ## test the Airflow wing on the oldest Airflow we support
 	$(AIRFLOW_FLOOR)/python -m pytest $(addprefix tests/provider/test_,$(addsuffix .py,$(FLOOR)))
+
+# Each worker starts a Prefect server, which takes longer than most tests.
+test-prefect test-prefect-floor: WORKERS = 2
 
 test-prefect: $(VENV)/prefect/installed ## test the Prefect wing with Prefect 3.8
 	$(PREFECT)/python -m pytest $(SELECTION) tests/prefect_tasks --numprocesses $(WORKERS) --dist loadfile

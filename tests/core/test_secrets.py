@@ -97,6 +97,7 @@ def test_nothing_secret_is_shown_whatever_goes_wrong(
 HOSTILE = f"no\n2026-01-01 INFO bought\x1b[31m\u202e\x9b your code is {OTP}, G-{OTP} or 739 184"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 400, 403])
 @pytest.mark.parametrize(
     "body",

@@ -17,6 +17,8 @@ from prefect_smsverify import SmsVerifyCredentials, get_order_status, order_numb
 from smsverify import SmsVerifyError, SmsVerifyHook, WaitStoppedError
 from smsverify.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 
 def run_by_a_worker(served: Task[..., Any], run_id: UUID) -> None:
     async def running() -> None:
@@ -62,7 +64,6 @@ def leaves_a_wait(order_id: int, error: str | None) -> None:
         raise RuntimeError(error)
 
 
-@pytest.mark.slow
 def test_a_wait_goes_on_after_the_flow_that_has_left_it_to_the_worker(silent: Simulator) -> None:
     order = SmsVerifyHook().order("temporary", service="WhatsApp")
     leaves_a_wait(order.order_id, None)

@@ -30,6 +30,8 @@ from prefect_smsverify.paying import PaidCall, apay
 from prefect_smsverify.stopping import Stop
 from smsverify.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 PATIENT = 30.0  # seconds; less than what fills the threads takes
 
 

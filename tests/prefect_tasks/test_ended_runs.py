@@ -30,6 +30,8 @@ from prefect_smsverify import (
 from smsverify import Order, WaitStoppedError
 from smsverify.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 SUSPENDABLE = pytest.mark.skipif(
     "flow_run_suspension_request" not in FlowRunContext.model_fields,
     reason="before Prefect 3.8, a run that is suspended from outside goes on",

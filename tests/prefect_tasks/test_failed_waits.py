@@ -22,6 +22,8 @@ from prefect_smsverify import (
 from smsverify import AuthenticationError, Message, Order, StoreError, WaitTimeoutError
 from smsverify.simulator import Fault, Simulator
 
+pytestmark = pytest.mark.slow
+
 StoreRefuses = Callable[..., AbstractContextManager[None]]
 
 REFUSED_KEY = Fault("unauthorized", path="order/*/status/", times=None)

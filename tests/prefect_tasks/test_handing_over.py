@@ -35,6 +35,8 @@ from smsverify._orders import holding
 from smsverify._store.store import Store
 from smsverify.simulator import Fault, Simulator
 
+pytestmark = pytest.mark.slow
+
 DAY = {"product": "rent-1day", "service": "Tinder"}
 RELEASE = "INSERT ON smsverify_releases"
 
@@ -302,7 +304,6 @@ KILLED = """
 
 
 @pytest.mark.parametrize("step", ["client", "nested", "block"])
-@pytest.mark.slow
 def test_a_rental_whose_process_was_killed_is_given_back_where_that_is_wanted(
     step: str,
     prefect_server: str,

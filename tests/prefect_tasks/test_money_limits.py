@@ -16,6 +16,8 @@ from prefect_smsverify import SmsVerifyCredentials, order_number, renew_rental
 from smsverify import Order, SpendingLimitError, StoreError
 from smsverify.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 
 def ends(outcomes: list[Any]) -> tuple[int, int]:
     """How many were bought, and how many were refused for a budget."""
@@ -41,7 +43,6 @@ def test_the_budget_of_a_run_holds_for_mapped_tasks(silent: Simulator, account: 
     assert len(silent.orders()) == 2
 
 
-@pytest.mark.slow
 def test_the_budget_of_a_run_holds_for_its_subflows_and_not_for_other_runs(
     silent: Simulator, account: SmsVerifyCredentials
 ) -> None:
@@ -126,7 +127,6 @@ def run_in_pool(pool: str, deployed: Any, account: SmsVerifyCredentials) -> Any:
         return run_flow(deployed, flow_run=client.read_flow_run(run.id), parameters={"account": account})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("deployed", [buys, buys_in_a_subflow])
 def test_with_a_store_in_a_file_nothing_is_bought_where_flows_run_elsewhere(
     deployed: Any, silent: Simulator, account: SmsVerifyCredentials, client: SyncPrefectClient

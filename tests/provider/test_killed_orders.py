@@ -15,7 +15,7 @@ from smsverify.simulator import Fault, Simulator
 from smsverify.wings import claim
 from smsverify_provider.operators.smsverify import SmsVerifyOrderOperator
 
-pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+pytestmark = [pytest.mark.slow, pytest.mark.smsverify_simulator(sms_delay="never")]
 WHATSAPP = {"product": "temporary", "service": "WhatsApp"}
 
 
@@ -132,7 +132,6 @@ def test_a_task_that_is_killed_before_it_begins_buys_nothing(
     assert sim.orders() == []
 
 
-@pytest.mark.slow
 @pytest.mark.smsverify_simulator(speed=1, sms_delay="never")
 def test_a_task_that_is_killed_while_it_waits_for_the_rate_budget_buys_nothing(
     run_task: Any, connection: Any, hook: Any, sim: Simulator, kill_when: Any

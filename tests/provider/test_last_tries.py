@@ -16,7 +16,7 @@ from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.operators.smsverify import SmsVerifyOperator
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 
-pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+pytestmark = [pytest.mark.slow, pytest.mark.smsverify_simulator(sms_delay="never")]
 
 
 def fail_in_an_attempt(_order_id: int | None) -> Any:

@@ -19,7 +19,7 @@ from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 from smsverify_provider.versions import AirflowRescheduleException, AirflowSensorTimeout
 
-pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+pytestmark = [pytest.mark.slow, pytest.mark.smsverify_simulator(sms_delay="never")]
 
 
 class Outage:

@@ -23,7 +23,7 @@ from smsverify_provider.results import decoded, encoded
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 from smsverify_provider.versions import deserialize, serialize
 
-pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+pytestmark = [pytest.mark.slow, pytest.mark.smsverify_simulator(sms_delay="never")]
 BOTH = pytest.mark.parametrize("deferrable", [True, False])
 
 

@@ -30,7 +30,7 @@ from smsverify_provider.hooks.smsverify import SmsVerifyHook
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 from smsverify_provider.versions import AirflowFailException
 
-pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+pytestmark = [pytest.mark.slow, pytest.mark.smsverify_simulator(sms_delay="never")]
 BOTH = pytest.mark.parametrize("deferrable", [True, False])
 
 
@@ -103,7 +103,6 @@ def test_a_wait_that_fails_in_the_triggerer_gives_the_number_back(
     assert [order.status for order in sim.orders()] == ["cancelled"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_waiting", [True, False])
 def test_a_task_gives_back_no_number_that_a_newer_call_with_its_key_has(
     run_task: Any,
@@ -267,7 +266,6 @@ def test_an_order_without_records_has_the_fate_that_the_error_says(
         resume(wait, trigger, event)
 
 
-@pytest.mark.slow
 def test_a_triggerer_with_another_store_gives_the_number_back_at_once(
     run_task: Any,
     connection: dict[str, Any],

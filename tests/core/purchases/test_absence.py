@@ -19,6 +19,8 @@ from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Fault, Simulator
 from smsverify.simulator.phones import Phones
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 Simulate = Callable[..., Simulator]
 
@@ -36,7 +38,6 @@ def test_the_wallet_keeps_a_first_purchase_unknown_though_no_list_could_be_read(
     assert len(simulator.orders()) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [

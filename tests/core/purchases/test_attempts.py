@@ -371,6 +371,7 @@ def test_a_number_that_has_ended_meanwhile_is_not_bought_again(
     assert len(simulator.orders()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", range(12, 19))
 def test_an_alternative_that_is_no_longer_asked_for_is_given_back_wherever_its_process_died(
     places: int, simulator: Simulator, make_hook: MakeHook, store_url: str, monkeypatch: pytest.MonkeyPatch

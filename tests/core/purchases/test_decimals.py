@@ -13,6 +13,8 @@ from smsverify._purchases.wallet import _negative
 from smsverify.simulator import Simulator
 from smsverify.verification import TriedNumber, summary_of
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 
 

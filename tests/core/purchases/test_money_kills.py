@@ -70,6 +70,7 @@ def on_record(store_url: str) -> dict[str, list[tuple[str, int | None]]]:
     return rows
 
 
+@pytest.mark.slow
 def test_killed_processes_buy_once_for_each_key(
     simulate: Callable[..., Simulator],
     make_hook: Callable[..., SmsVerifyHook],

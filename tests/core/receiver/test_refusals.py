@@ -25,6 +25,8 @@ from smsverify.hook import SmsVerifyHook
 from smsverify.models import Order
 from smsverify.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 MakeHook = Callable[..., SmsVerifyHook]
 
 
@@ -46,7 +48,6 @@ def test_a_wrong_secret_is_not_found(
     assert rows(hook) == []
 
 
-@pytest.mark.slow
 def test_the_overview_counts_what_was_refused_and_says_why(
     receiver: Receiver, hook: SmsVerifyHook, order: Order
 ) -> None:

@@ -22,6 +22,8 @@ from smsverify import (
     UnexpectedResponseError,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "form",

@@ -31,6 +31,8 @@ from smsverify._service.transport import OutcomeUnknown
 
 # ------------------------------------------------------------------ reads
 
+pytestmark = pytest.mark.slow
+
 WORTH_REPEATING: dict[str, Behaviour] = {
     "reset": resets,
     "closed": closes,
@@ -215,7 +217,6 @@ def test_a_stop_ends_the_pause_before_a_repetition(
 # ------------------------------------------------------------------ 429
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("header", ["seconds", "date", "none"])
 def test_a_429_makes_everybody_wait_as_long_as_it_says(
     header: str, wire: WireServer, make_transport: MakeTransport

@@ -20,6 +20,8 @@ from smsverify import (
     UnexpectedResponseError,
 )
 
+pytestmark = pytest.mark.slow
+
 LIST_SHAPES: dict[str, Callable[[list[Any]], Any]] = {
     "array": lambda rows: rows,
     "success and data": lambda rows: {"success": True, "data": rows},
@@ -283,7 +285,6 @@ def test_an_object_is_read_in_every_shape(shape: str, offline: SmsVerifyHook, re
     assert offline.cancel(7).cancelled
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("status_code", [200, 201, 202])
 @pytest.mark.parametrize("shape", OBJECT_SHAPES)
 def test_a_purchase_is_read_in_every_shape(
@@ -349,7 +350,6 @@ def test_an_order_that_is_known_by_its_id_is_bought_whatever_else_is_odd(
     assert order.price == Decimal("0.4")  # the catalogue's
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [{}, {"order_id": None}, {"order_id": "abc"}, {"success": True, "data": []}, [], "ok", None, {"id": 7}],

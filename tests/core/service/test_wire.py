@@ -41,6 +41,9 @@ from smsverify.settings import Settings
 # ------------------------------------------------------------------ proxies
 
 
+pytestmark = pytest.mark.slow
+
+
 def test_a_proxy_of_the_environment_is_used_and_gets_the_request_as_it_is(
     wire: WireServer, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +70,6 @@ def test_this_machine_is_not_looked_for_from_a_proxy(
     proxy.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("proxy", "target"),
     [

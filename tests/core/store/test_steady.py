@@ -18,6 +18,8 @@ from smsverify._store import steady
 from smsverify._store.store import Store, open_store
 from smsverify._store.tables import clocks, purchases, shifts, slots
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400.0
 STEPS = [61.0, -61.0, DAY, -DAY, 0.5, -0.5]
 

@@ -254,6 +254,7 @@ def test_a_request_that_hangs_keeps_no_other_order_waiting(
         hook._parts.inbox.put(Message(order_id=first, otp="424242"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("broken", "most"), [("orders/", 1), ("order/*/status/", COUNT)])
 def test_what_fails_is_asked_for_once_and_then_left_alone_for_a_while(
     broken: str,

@@ -13,7 +13,7 @@ from smsverify.simulator import Fault, Simulator
 from smsverify.wings import claim
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 
-pytestmark = pytest.mark.smsverify_simulator(sms_delay="never")
+pytestmark = [pytest.mark.slow, pytest.mark.smsverify_simulator(sms_delay="never")]
 
 
 @pytest.mark.parametrize("mode", ["deferrable", "poke", "reschedule"])

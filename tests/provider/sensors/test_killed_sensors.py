@@ -16,6 +16,8 @@ from smsverify.wings import claim
 from smsverify_provider.sensors.smsverify import SmsVerifyOtpSensor
 from smsverify_provider.triggers.smsverify import SmsVerifyOtpTrigger
 
+pytestmark = pytest.mark.slow
+
 NEVER = pytest.mark.smsverify_simulator(sms_delay="never")
 
 
