@@ -219,13 +219,21 @@ class OrderList:
                 .values(account=self._account, number=0)
                 .on_conflict_do_nothing(index_elements=[accounts.c.account])
             )
-            until = accounts.c.introducing_until
-            # What lies farther ahead than any caller's patience was noted before the time went back.
-            is_free = sa.or_(until.is_(None), until < now, until > now + 2 * patience)
+            is_free = sa.not_(_is_introducing(now, patience))
             values = {"introducing_until": now + patience}
             return bool(
                 connection.execute(sa.update(accounts).where(self._this, is_free).values(**values)).rowcount
             )
+
+    def is_being_introduced(self, connection: sa.Connection, patience: float) -> bool:
+        """Whether another caller makes the first readings; `patience` as for `begin_introduction`."""
+        is_introducing = _is_introducing(self._store.now(connection), patience)
+        return bool(connection.execute(sa.select(is_introducing).where(self._this)).scalar())
+
+
+def _is_introducing(now: float, patience: float) -> sa.ColumnElement[bool]:
+    # What lies farther ahead than any caller's patience was noted before the time went back.
+    return sa.func.coalesce(accounts.c.introducing_until, 0.0).between(now, now + 2 * patience)
 
 
 def warn_if_overcharged(order_id: int, charged: Decimal | None, most: Decimal | None) -> None:

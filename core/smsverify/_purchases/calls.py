@@ -91,6 +91,13 @@ class OpenCall:
 class UnderWay(Exception):
     """Another process or thread makes the key's call at this moment."""
 
+    def __init__(self, why: str = "another call was being made") -> None:
+        super().__init__(why)
+
+
+class AnswerAwaited(UnderWay):
+    """The answer to an earlier call may still come, and this call must not leave before that."""
+
 
 def renewal_of(order_id: int) -> str:
     """What the key of a renewal stands for: its fingerprint."""

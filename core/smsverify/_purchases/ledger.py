@@ -241,7 +241,8 @@ class Ledger:
         """The call leaves now. What it may cost counts as spent from here on.
 
         Raises:
-            UnderWay: another caller has taken the plan over, or renews the same order.
+            AnswerAwaited: an earlier call has to be over first. This one is still planned.
+            UnderWay: another caller has taken the plan over, or has renewed the same order.
             InvalidRequestError: as for `plan`.
             PurchaseConflictError, PurchaseUnverifiableError: as for `plan`.
             SpendingLimitError: others have spent meanwhile what may be spent.
@@ -260,11 +261,10 @@ class Ledger:
             if purchase.kind == "order":
                 self._precedence.refuse_decided(connection, intent.key)
                 self._precedence.refuse_to_run_ahead(connection, intent.key, without=intent.id)
-            elif self._precedence.another(connection, purchase) or self._is_renewed_meanwhile(
-                connection, purchase
-            ):
-                raise UnderWay
             else:
+                self._precedence.await_another(connection, purchase)
+                if self._is_renewed_meanwhile(connection, purchase):
+                    raise UnderWay
                 order_id = json.loads(intent.row["request"])["order_id"]
                 self._precedence.refuse_given_up(connection, order_id)
             self._refuse_beyond_caps(connection, intent)

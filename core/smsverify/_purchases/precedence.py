@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from smsverify._orders.orders import Orders
 from smsverify._purchases.attempt_records import attempt_of
-from smsverify._purchases.calls import OPEN, WALLET_KEEPS, Purchase, UnderWay
+from smsverify._purchases.calls import OPEN, WALLET_KEEPS, AnswerAwaited, Purchase, UnderWay
 from smsverify._purchases.spending import MAY_HAVE_COST
 from smsverify._runtime.commands import how_to_resolve, may_have_bought
 from smsverify._store.store import Store
@@ -101,6 +101,17 @@ class Precedence:
         if another is not None:
             self.refuse_while_open(connection, another)
 
+    def await_another(self, connection: sa.Connection, purchase: Purchase) -> None:
+        """Raises where another renewal of the same order is open, before one that is planned is sent.
+
+        Raises:
+            AnswerAwaited: its answer may still come.
+            UnderWay: it does not come any more.
+        """
+        another = self.another(connection, purchase)
+        if another is not None:
+            raise AnswerAwaited if self.is_under_way(another, self._store.now(connection)) else UnderWay
+
     def another(self, connection: sa.Connection, purchase: Purchase) -> Any:
         """Another renewal of the same order that is under way or whose outcome is unknown."""
         is_own = sa.and_(purchases.c.namespace == self._namespace, purchases.c.key == purchase.key)
@@ -149,7 +160,7 @@ class Precedence:
         candidates on record does not count: they are found already.
 
         Raises:
-            UnderWay: the answer to that purchase may still come.
+            AnswerAwaited: the answer to that purchase may still come.
             PurchaseUnverifiableError: it does not come any more.
         """
         mine = sa.and_(purchases.c.account == self._account, purchases.c.kind == "order")
@@ -172,7 +183,7 @@ class Precedence:
                 return  # The later ones have fewer after them.
             now = self._store.now(connection)
             if self.is_under_way(call, now):
-                raise UnderWay
+                raise AnswerAwaited
             raise PurchaseUnverifiableError(
                 f"nothing was sent for {key!r}: the outcome of an earlier purchase is unknown, {since} "
                 "purchases have followed it, and after more of them the list of orders would no longer show "

@@ -95,13 +95,13 @@ class Recovery:
         """
         if self._is_introduced:
             return
+        patience = INTRODUCTION * self._time_scale
         with self._store.read() as connection:
             has_list = self._orders.listing.was_read(connection)
             has_balance = self._wallet.last(connection) is not None
+            is_begun = self._orders.listing.is_being_introduced(connection, patience)
         self._is_introduced = has_list and has_balance
-        if self._is_introduced or not self._orders.listing.begin_introduction(
-            INTRODUCTION * self._time_scale
-        ):
+        if self._is_introduced or is_begun or not self._orders.listing.begin_introduction(patience):
             return
         # Each may decide something without the other.
         if not has_list:

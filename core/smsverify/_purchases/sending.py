@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from smsverify._purchases.calls import Intent
+from smsverify._purchases.calls import AnswerAwaited, Intent, UnderWay
 from smsverify._purchases.ledger import Ledger
 from smsverify._service.catalogue import Catalogue, Quote
 from smsverify._service.places import TurnIsFar
@@ -125,7 +125,10 @@ class Sender:
                 read_anew = partial(self._read_anew, call, call.quote, stop)
                 raise NotReady(read_anew, "its price was too old and had to be read again")
             self._reprice(call, call.quote, now)
-        call.intent = self._ledger.mark_sent(call.intent)
+        try:
+            call.intent = self._ledger.mark_sent(call.intent)
+        except AnswerAwaited:
+            raise NotReady(partial(_let_pass, stop), "the answer to an earlier call was awaited") from None
 
     def _read_anew(self, call: PlannedCall[Any], quote: Quote, stop: threading.Event | None) -> None:
         self._ledger.keep_planned(call.intent)
@@ -157,7 +160,7 @@ class Sender:
             raise PurchaseUnknownError(
                 f"{unknown.cause}. Whether the call was carried out is unknown. {what_next}", key=key
             ) from unknown.cause
-        except (SmsVerifyError, TurnIsFar) as error:
+        except (SmsVerifyError, TurnIsFar, UnderWay) as error:
             self._record(self._ledger.record_rejected, call.intent, error)
             raise
 
@@ -172,6 +175,10 @@ class Sender:
             log.error("The outcome of %s could not be recorded: %s", intent.key, failure)
             return failure
         return None
+
+
+def _let_pass(stop: threading.Event | None) -> None:
+    (stop or threading.Event()).wait(LOOK)
 
 
 @contextmanager

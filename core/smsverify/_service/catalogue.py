@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from smsverify._input.countries import is_usa, same_country
 from smsverify._input.names import pick
+from smsverify._runtime.forking import PerProcess
 from smsverify._service.endpoints import Listed, ServiceApi
 from smsverify._service.transport import CallOptions, NotReady
 from smsverify._store.store import Store
@@ -37,6 +38,7 @@ Model = TypeVar("Model", bound=BaseModel)
 LONGEST_READ = 15.0  # seconds for which others wait for the caller that reads a list
 LOOK = 0.05  # seconds between two looks whether it has been read
 FRESH = 1 / 3  # of the service's minute: a price that matters may be this old
+_looking = PerProcess[threading.Lock]()
 _ORDERED_BY_NAME = frozenset({"rental", "esim"})
 
 
@@ -256,11 +258,13 @@ class Catalogue:
         """
         claim: float | None = None
 
-        def look() -> None:
+        def look() -> bool:
+            """Whether another caller reads the list now."""
             with self._store.read() as connection:
                 kept = usable(connection)
-            if kept is not None:
-                raise _ReadMeanwhile(kept)
+                if kept is None:
+                    return self._is_being_read(connection, name, claim)
+            raise _ReadMeanwhile(kept)
 
         def is_claimed() -> bool:
             nonlocal claim
@@ -269,19 +273,21 @@ class Catalogue:
 
         def wait_for_reader() -> None:
             patience = time.monotonic() + self._longest_read
-            while not is_claimed() and time.monotonic() <= patience:
-                time.sleep(LOOK)
-                look()
+            # One thread looks for all of this process: many would leave no time to the one that reads.
+            with _looking.get(f"{self._store.name_here} {self._account} {name}", threading.Lock):
+                while (look() or not is_claimed()) and time.monotonic() <= patience:
+                    time.sleep(LOOK)
 
         def begin() -> None:
-            look()
-            if not is_claimed():
+            if look() or not is_claimed():
                 raise NotReady(wait_for_reader, "another caller was reading the same list")
 
-        try:
+        def wait() -> None:
             look()
+
+        try:
             wait_for_reader()
-            return self._read(name, partial(fetch, before_sending=begin, while_waiting=look))
+            return self._read(name, partial(fetch, before_sending=begin, while_waiting=wait))
         except _ReadMeanwhile as read:
             return read.kept
 
@@ -344,6 +350,13 @@ class Catalogue:
             is_free = sa.or_(sa.not_(read_until.between(now, until)), read_until == claim)
             claimed = sa.update(catalogues).where(self._this(name), is_free).values(read_until=until)
             return until if connection.execute(claimed).rowcount else None
+
+    def _is_being_read(self, connection: sa.Connection, name: str, claim: float | None) -> bool:
+        """Whether a list is claimed by another caller than the one with this claim."""
+        read_until = connection.execute(sa.select(catalogues.c.read_until).where(self._this(name))).scalar()
+        if read_until is None or read_until == claim:
+            return False
+        return 0 <= float(read_until) - self._store.now(connection) <= self._longest_read
 
     def _begin(self, connection: sa.Connection, name: str) -> float:
         """Lets one transaction at a time write about a list. Read the time afterwards: this may wait."""

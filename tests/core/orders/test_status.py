@@ -12,7 +12,7 @@ from requests_mock import Mocker
 from rigs.clocks import later
 from rigs.offline import PHONE, address, mock_catalogue
 from rigs.purchases import buy_number
-from rigs.rooms import rooms_of
+from rigs.rooms import rooms_of, store_of
 
 from smsverify import errors
 from smsverify.hook import SmsVerifyHook
@@ -189,6 +189,14 @@ def test_first_readings_that_began_before_the_time_went_back_keep_no_others_away
     hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listing = rooms_of(hook).orders.listing
+
+    def is_begun() -> bool:
+        with store_of(hook).read() as connection:
+            return listing.is_being_introduced(connection, 300.0)
+
+    assert not is_begun()
     assert [listing.begin_introduction(300.0) for _ in range(2)] == [True, False]
+    assert is_begun()
     later(monkeypatch, -86_400.0)
+    assert not is_begun()
     assert [listing.begin_introduction(300.0) for _ in range(2)] == [True, False]

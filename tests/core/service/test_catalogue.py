@@ -24,7 +24,7 @@ from smsverify import (
 )
 from smsverify._input import countries
 from smsverify._input.names import bare
-from smsverify._service.catalogue import Catalogue
+from smsverify._service.catalogue import LOOK, Catalogue
 from smsverify._store.tables import catalogues
 from smsverify.checks import OrderRequest
 from smsverify.simulator import Fault, Simulator
@@ -307,6 +307,35 @@ def test_one_who_died_while_reading_a_list_does_not_delay_others_for_long(
     assert catalogue._claim_read("temporary", lambda _: None)
     assert not catalogue._claim_read("temporary", lambda _: None)
     assert catalogue.quote(WHATSAPP).entry.name == "WhatsApp"
+
+
+@pytest.mark.slow
+def test_those_who_wait_for_the_reader_of_a_list_leave_it_the_store_and_the_time(
+    hook: SmsVerifyHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread for each of many purchases waits at once, and all share one store and one processor."""
+    longest, threads = 1.0, 8
+    catalogue = Catalogue(
+        store_of(hook), rooms_of(hook).api, hook.settings.account_id, max_age=60.0, longest_read=longest
+    )
+    assert catalogue._claim_read("temporary", lambda _: None)
+    claims, looks, claim_read, is_being_read = [], [], Catalogue._claim_read, Catalogue._is_being_read
+
+    def claim_and_note(*args: Any) -> float | None:
+        claims.append(claim_read(*args))
+        return claims[-1]
+
+    def look_and_note(*args: Any) -> bool:
+        looks.append(is_being_read(*args))
+        return looks[-1]
+
+    monkeypatch.setattr(Catalogue, "_claim_read", claim_and_note)
+    monkeypatch.setattr(Catalogue, "_is_being_read", look_and_note)
+    with ThreadPoolExecutor(threads) as pool:
+        quotes = pool.map(lambda _: catalogue.quote(WHATSAPP).entry.name, range(threads))
+        assert list(quotes) == ["WhatsApp"] * threads
+    assert len([claim for claim in claims if claim is None]) < threads  # those that came at the same moment
+    assert len([is_read for is_read in looks if is_read]) <= longest / LOOK + 2 * threads
 
 
 def test_what_is_listed_for_people_is_fresh(simulator: Simulator, hook: SmsVerifyHook) -> None:
