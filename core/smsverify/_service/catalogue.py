@@ -286,6 +286,7 @@ class Catalogue:
             look()
 
         try:
+            look()  # not behind those who wait: what is too old for them may do here
             wait_for_reader()
             return self._read(name, partial(fetch, before_sending=begin, while_waiting=wait))
         except _ReadMeanwhile as read:

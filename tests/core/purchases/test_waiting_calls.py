@@ -18,7 +18,6 @@ from smsverify.errors import PurchaseUnknownError
 from smsverify.hook import SmsVerifyHook
 from smsverify.simulator import Simulator
 
-Record = Callable[[Intent], None]
 mark_sent = Ledger.mark_sent
 
 
@@ -36,6 +35,17 @@ def stop() -> Iterator[threading.Event]:
     timer.start()
     yield event
     timer.cancel()
+
+
+@pytest.fixture
+def rental(hook: SmsVerifyHook) -> int:
+    return buy(hook, "before", product="rent-30days").order_id
+
+
+def sent_by_another(ledger: Ledger, rental: int) -> Intent:
+    """A renewal of the rental under another key, whose answer may still come."""
+    another = Purchase("another", "renewal", renewal_of(rental), Caps())
+    return mark_sent(ledger, planned(ledger, another, order_id=rental))
 
 
 def planned(ledger: Ledger, purchase: Purchase, **request: int) -> Intent:
@@ -84,17 +94,15 @@ def test_a_purchase_that_would_run_ahead_leaves_when_the_earlier_one_has_its_ans
 def test_a_renewal_leaves_when_another_one_of_its_rental_was_refused(
     simulator: Simulator,
     hook: SmsVerifyHook,
+    rental: int,
     stop: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rental = buy(hook, "before", product="rent-30days").order_id
-    ledger = rooms_of(hook).ledger
-    another = Purchase("another", "renewal", renewal_of(rental), Caps())
-    first: list[Intent] = []
+    ledger, first = rooms_of(hook).ledger, list[Intent]()
     tried = before_leaving(
         monkeypatch,
         "own",
-        lambda: first.append(mark_sent(ledger, planned(ledger, another, order_id=rental))),
+        lambda: first.append(sent_by_another(ledger, rental)),
         lambda: ledger.record_rejected(first[0], "the service has refused it"),
     )
     assert hook.renew(rental, key="own", stop=stop).order_id == rental
@@ -105,16 +113,14 @@ def test_a_renewal_leaves_when_another_one_of_its_rental_was_refused(
 def test_a_renewal_that_was_not_sent_is_planned_anew_at_once(
     simulator: Simulator,
     hook: SmsVerifyHook,
+    rental: int,
     stop: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rental = buy(hook, "before", product="rent-30days").order_id
-    ledger = rooms_of(hook).ledger
-    another = Purchase("another", "renewal", renewal_of(rental), Caps())
-    first: list[Intent] = []
+    ledger, first = rooms_of(hook).ledger, list[Intent]()
 
     def lose_another() -> None:
-        first.append(mark_sent(ledger, planned(ledger, another, order_id=rental)))
+        first.append(sent_by_another(ledger, rental))
         ledger.record_unknown(first[0], "its answer was lost")
 
     before_leaving(monkeypatch, "own", lose_another)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -24,7 +25,7 @@ from smsverify import (
 )
 from smsverify._input import countries
 from smsverify._input.names import bare
-from smsverify._service.catalogue import LOOK, Catalogue
+from smsverify._service.catalogue import LOOK, Catalogue, _looking
 from smsverify._store.tables import catalogues
 from smsverify.checks import OrderRequest
 from smsverify.simulator import Fault, Simulator
@@ -307,6 +308,15 @@ def test_one_who_died_while_reading_a_list_does_not_delay_others_for_long(
     assert catalogue._claim_read("temporary", lambda _: None)
     assert not catalogue._claim_read("temporary", lambda _: None)
     assert catalogue.quote(WHATSAPP).entry.name == "WhatsApp"
+
+
+def test_a_list_that_is_there_is_used_while_others_wait_for_a_newer_one(hook: SmsVerifyHook) -> None:
+    store, account = store_of(hook), hook.settings.account_id
+    catalogue = Catalogue(store, rooms_of(hook).api, account, max_age=60.0)
+    catalogue.quote(WHATSAPP)
+    waiting = _looking.get(f"{store.name_here} {account} temporary", threading.Lock)
+    with ThreadPoolExecutor(1) as pool, waiting:
+        assert pool.submit(catalogue.quote, WHATSAPP).result(20).entry.name == "WhatsApp"
 
 
 @pytest.mark.slow
