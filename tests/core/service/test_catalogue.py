@@ -345,7 +345,7 @@ def test_those_who_wait_for_the_reader_of_a_list_leave_it_the_store_and_the_time
         quotes = pool.map(lambda _: catalogue.quote(WHATSAPP).entry.name, range(threads))
         assert list(quotes) == ["WhatsApp"] * threads
     assert len([claim for claim in claims if claim is None]) < threads  # those that came at the same moment
-    assert len([is_read for is_read in looks if is_read]) <= longest / LOOK + 2 * threads
+    assert len([is_read for is_read in looks if is_read]) <= longest / LOOK + 4 * threads  # not 20 for each
 
 
 def test_what_is_listed_for_people_is_fresh(simulator: Simulator, hook: SmsVerifyHook) -> None:
