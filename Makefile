@@ -152,7 +152,7 @@ bench-overview: $(VENV)/core/installed ## measure how long an overview takes wit
 	$(CORE)/python benchmarks/overview.py
 
 bench-airflow: $(VENV)/core/installed $(VENV)/airflow/installed ## measure 50 codes on a real Airflow, beside HttpOperator and HttpSensor
-	$(CORE)/python benchmarks/real_airflow.py --write
+	$(CORE)/python benchmarks/real_airflow.py --times 3 --write
 	$(CORE)/python benchmarks/real_airflow.py --numbers 200 --ways task --write
 
 # Checks ---------------------------------------------------------------------------------------------------------

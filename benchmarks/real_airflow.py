@@ -1,12 +1,13 @@
 """Many codes on a real Airflow, in real time, by the operators for HTTP and by `@task.smsverify`.
 
-    .venv/core/bin/python benchmarks/real_airflow.py [--numbers 50] [--ways task,http] [--write]
+    .venv/core/bin/python benchmarks/real_airflow.py [--numbers 50] [--ways task,http] [--times 3] [--write]
 
 Scheduler, triggerer, API server and Dag processor run as they do in production, but on one machine, with the
 LocalExecutor, eight workers and SQLite; each way has a simulator of its own with the limit of 60 requests a
-minute enforced. The ways run one after the other. The Dags are in `airflow_dags/`, in a file each, since
-Airflow reads it for each task that it runs. A code is in hand when the task that waits for it has ended:
-whatever uses it can start then.
+minute enforced. The ways run one after the other, and then all again, `--times` times: printed are medians.
+The Dags are in `airflow_dags/`, in a file each, since Airflow reads it for each task that it runs. "Loaded
+before" has Airflow's local settings of `docs/snippets/`. A code is in hand when the task that waits for it
+has ended: whatever uses it can start then.
 
 What the tasks do all this time is read from Airflow's database several times a second. A task holds a worker
 while it is running. It waits for a worker while it is scheduled or queued, and for the rate limit while it is
@@ -24,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,6 +60,7 @@ class Way:
         ends: the task that has ended when the code is in hand.
         settings: of smsverify.
         is_called: whether the service sends callbacks, to a receiver in a process of its own.
+        is_loaded: whether Airflow's local settings load smsverify.
     """
 
     name: str
@@ -67,12 +69,21 @@ class Way:
     ends: str
     settings: Mapping[str, str] = field(default_factory=dict)
     is_called: bool = False
+    is_loaded: bool = False
 
 
 WAYS = {
     "task": Way("@task.smsverify", "by_task", "verify", "verify"),
     "late": Way("@task.smsverify, code_latency 40 s", "by_task", "verify", "verify", {"code_latency": "40"}),
     "called": Way("@task.smsverify, callbacks", "by_task", "verify", "verify", is_called=True),
+    "loaded": Way(
+        "@task.smsverify, callbacks, loaded before",
+        "by_task",
+        "verify",
+        "verify",
+        is_called=True,
+        is_loaded=True,
+    ),
     "operators": Way("SmsVerifyOrderOperator and SmsVerifyOtpSensor", "by_operators", "order", "wait"),
     "http": Way("HttpOperator and HttpSensor", "by_http", "order", "wait"),
 }
@@ -206,13 +217,15 @@ HEAD = """\
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
 
 
-def row(name: str, one: Result) -> str:
-    """A row of the table."""
-    codes = max(len(one.latencies), 1)
+def row(name: str, results: Sequence[Result]) -> str:
+    """A row of the table: medians over runs. The waits are those of all their tasks."""
+    one = report.summary(name, results)
+    held = statistics.median(result.worker_seconds / max(len(result.latencies), 1) for result in results)
+    for_worker = [seconds for result in results for seconds in result.for_worker]
+    for_limit = [seconds for result in results for seconds in result.for_limit]
     return (
-        f"| {name} | {one.codes_per_minute:.1f} | {report.percentile(one.latencies, 0.5):.1f} s "
-        f"| {report.percentile(one.latencies, 0.95):.1f} s | {one.requests} | {one.refused} | {one.lost} "
-        f"| {one.worker_seconds / codes:.1f} | {waits(one.for_worker)} | {waits(one.for_limit)} |"
+        f"| {name} | {one.codes_per_minute:.1f} | {one.p50:.1f} s | {one.p95:.1f} s | {one.requests} "
+        f"| {one.refused} | {one.lost} | {held:.1f} | {waits(for_worker)} | {waits(for_limit)} |"
     )
 
 
@@ -226,21 +239,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--numbers", type=int, default=50, help="how many numbers are wanted at once")
     parser.add_argument(
-        "--ways", default="task,late,called,http", help=f"some of {', '.join(WAYS)}, in this order"
+        "--ways", default="task,late,called,loaded,http", help=f"some of {', '.join(WAYS)}, in this order"
     )
+    parser.add_argument("--times", type=int, default=1, help="runs of each way")
     parser.add_argument("--write", action="store_true", help="write docs/waiting.md")
     args = parser.parse_args()
-    ways, rows = args.ways.split(","), [HEAD]
+    ways = args.ways.split(",")
+    results: dict[str, list[Result]] = {key: [] for key in ways}
     with tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory:
-        for key in ways:
-            result = run(Path(directory) / key, WAYS[key], args.numbers)
-            rows.append(row(WAYS[key].name, result))
-            print(rows[-1], flush=True)
-    print("\n".join(rows))
+        for time_ in range(args.times):
+            for key in ways:
+                result = run(Path(directory) / f"{key}-{time_}", WAYS[key], args.numbers)
+                results[key].append(result)
+                print(row(WAYS[key].name, [result]), flush=True)
+    table = "\n".join([HEAD, *(row(WAYS[key].name, runs) for key, runs in results.items())])
+    print(table)
     if args.write:
         today = time.strftime("%Y-%m-%d")
-        how = f"Made by `benchmarks/real_airflow.py` on {today}, N = {args.numbers}, in real time."
-        table = "\n".join(rows)
+        how = (
+            f"Made by `benchmarks/real_airflow.py` on {today}, N = {args.numbers}, in real time, medians of "
+            f"{args.times} runs."
+        )
         report.write_into(DOCS / "waiting.md", f"airflow {args.numbers}", f"{how}\n\n{table}")
     return 0
 
@@ -269,6 +288,8 @@ def run(base: Path, way: Way, numbers: int) -> Result:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
             "NUMBERS": str(numbers),
         }
+        if way.is_loaded:
+            variables["PYTHONPATH"] = str(DOCS / "snippets")
         dags = Path(__file__).parent / "airflow_dags"
         with AirflowStack(processes, AIRFLOW, dags=dags, home=home, variables=variables) as airflow:
             return measure(airflow, simulator, way, numbers)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+SNIPPETS = Path(__file__).parents[2] / "docs" / "snippets"
 HEAVY = {
     "requests",
     "urllib3",
@@ -60,3 +63,37 @@ def test_what_every_component_of_airflow_imports_is_next_to_nothing() -> None:
         "smsverify_provider.plugin",
         "smsverify_provider.versions",
     }
+
+
+RUN = """
+import sys, time
+import airflow.settings
+
+airflow.settings.initialize()
+there = set(sys.modules)
+from airflow.sdk.exceptions import TaskDeferred
+from smsverify_provider.hooks.smsverify import SmsVerifyHook
+from smsverify_provider.operators.smsverify import SmsVerifyOperator
+
+numbers = []
+try:
+    SmsVerifyOperator(
+        task_id="verify", python_callable=numbers.append, product="temporary", service="WhatsApp", key="k"
+    ).execute({})
+except TaskDeferred:
+    while SmsVerifyHook().check_otp(numbers[0]["order_id"]) is None:
+        time.sleep(0.1)
+print("loaded", *(name for name in sys.modules if name not in there))
+"""
+
+
+@pytest.mark.slow
+def test_a_task_loads_nothing_of_smsverify_that_local_settings_have_loaded(connection: object) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SNIPPETS)}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], env=environment, check=True, capture_output=True, text=True
+    )
+    loaded = set(done.stdout.split("loaded ")[-1].split())
+    # A hook loads this one with its first request, for the sake of requests, which is there.
+    assert {name for name in loaded if name.startswith("smsverify")} <= {"smsverify._service.wire"}
+    assert not loaded & {"requests", "sqlalchemy"}
