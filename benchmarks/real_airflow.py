@@ -247,19 +247,17 @@ def main() -> int:
     ways = args.ways.split(",")
     results: dict[str, list[Result]] = {key: [] for key in ways}
     with tempfile.TemporaryDirectory(prefix="smsverify-bench-") as directory:
-        for time_ in range(args.times):
+        for turn in range(args.times):
             for key in ways:
-                result = run(Path(directory) / f"{key}-{time_}", WAYS[key], args.numbers)
+                result = run(Path(directory) / f"{key}-{turn}", WAYS[key], args.numbers)
                 results[key].append(result)
                 print(row(WAYS[key].name, [result]), flush=True)
     table = "\n".join([HEAD, *(row(WAYS[key].name, runs) for key, runs in results.items())])
     print(table)
     if args.write:
         today = time.strftime("%Y-%m-%d")
-        how = (
-            f"Made by `benchmarks/real_airflow.py` on {today}, N = {args.numbers}, in real time, medians of "
-            f"{args.times} runs."
-        )
+        what = f"N = {args.numbers}, runs: {args.times}, in real time"
+        how = f"Made by `benchmarks/real_airflow.py` on {today}, {what}."
         report.write_into(DOCS / "waiting.md", f"airflow {args.numbers}", f"{how}\n\n{table}")
     return 0
 
