@@ -91,7 +91,12 @@ print("loaded", *(name for name in sys.modules if name not in there))
 def test_a_task_loads_nothing_of_smsverify_that_local_settings_have_loaded(connection: object) -> None:
     environment = {**os.environ, "PYTHONPATH": str(SNIPPETS)}
     done = subprocess.run(
-        [sys.executable, "-c", RUN], env=environment, check=True, capture_output=True, text=True
+        [sys.executable, "-c", RUN],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,  # if no code comes
     )
     loaded = set(done.stdout.split("loaded ")[-1].split())
     # A hook loads this one with its first request, for the sake of requests, which is there.
